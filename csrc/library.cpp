@@ -1,0 +1,39 @@
+// The table of contents of the native library: every operator, one schema each.
+// Implementations register themselves from csrc/cpu and csrc/cuda; nothing is computed here.
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/stable/library.h>
+
+#include "cpu/level.h"
+
+STABLE_TORCH_LIBRARY(geokernels, m) { (void)m; }
+
+namespace {
+
+std::string compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#else
+  return "gcc " __VERSION__;
+#endif
+}
+
+pybind11::dict build_info() {
+  pybind11::dict info;
+  info["torch"] = GEOKERNELS_TORCH_BUILT;
+  info["compiler"] = compiler();
+  info["simd_levels"] = geokernels::available_levels();
+  info["simd"] = geokernels::level_name(geokernels::level());
+  info["cuda_archs"] = GEOKERNELS_CUDA_ARCHS;
+  return info;
+}
+
+}  // namespace
+
+// Importing geokernels.kernels._C loads this shared object, which runs the registrations above.
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "CPU kernels of geokernels, registered as torch.ops.geokernels.*";
+  module.def("build_info", &build_info, "How this library was built, and the SIMD level in force.");
+  module.def("set_simd_level", &geokernels::set_level, "Insist on one of build_info()['simd_levels'].");
+}

@@ -1,0 +1,79 @@
+"""Refusals of bad arguments: argument, expectation, finding, in one sentence."""
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def require_rank(name: str, x: Tensor, rank: int, layout: str) -> None:
+    """Refuse ``x`` with fewer than ``rank`` dimensions; ``layout`` names them, as ``"(..., N, D)"``."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.dim() < rank:
+        raise ValueError(f"{name} must have shape {layout}, got {tuple(x.shape)}")
+
+
+def require_shape(name: str, x: Tensor, shape: tuple[int, ...], layout: str) -> None:
+    """Refuse ``x`` whose shape is not exactly ``shape``."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if tuple(x.shape) != tuple(shape):
+        raise ValueError(f"{name} must have shape {layout} = {tuple(shape)}, got {tuple(x.shape)}")
+
+
+def require_float(name: str, x: Tensor) -> None:
+    """Refuse a dtype that is not a floating-point one."""
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
+
+
+def require_like(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    """Refuse ``x`` on another device or of another dtype than ``other``."""
+    if x.dtype != other.dtype:
+        raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {x.dtype}")
+    if x.device != other.device:
+        raise TypeError(f"{name} must be on the device of {other_name}, {other.device}, got {x.device}")
+
+
+def require_not_empty(name: str, x: Tensor, layout: str) -> None:
+    """Refuse a cloud without rows or features."""
+    if 0 in x.shape[-2:]:
+        raise ValueError(
+            f"{name} must have at least one row and one feature, got {layout} = {tuple(x.shape)}"
+        )
+
+
+def require_positive(name: str, value: float) -> None:
+    """Refuse a number that is not finite and above zero."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a finite number above 0, got {value}")
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a word that is not one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def values_can_be_read(*tensors: Tensor) -> bool:
+    """Whether looking at values costs nothing that matters.
+
+    True for ordinary tensors in CPU memory. False on a GPU, where a look would wait for the device, and
+    under ``torch.compile`` and ``torch.func`` transforms, where there is nothing to look at.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return all(
+        x.device.type == "cpu"
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        for x in tensors
+    )
+
+
+def require_finite(name: str, x: Tensor) -> None:
+    """Refuse NaN and infinities, where values can be read."""
+    if values_can_be_read(x) and not torch.isfinite(x).all():
+        bad = "NaN" if torch.isnan(x).any() else "infinite values"
+        raise ValueError(f"{name} must be finite, got {bad}")

@@ -1,0 +1,1 @@
+"""Compiled implementations and the choice between them. Private: call :mod:`geokernels.ops`."""

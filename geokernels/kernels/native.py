@@ -1,0 +1,61 @@
+"""The two compiled libraries: loaded once, and where one cannot be, the reason."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+try:
+    from . import _C
+except ImportError as error:
+    _C = None
+    missing = f"the compiled library is not there ({error}); reinstall geokernels with a C++ compiler"
+else:
+    missing = None
+
+
+def build_info() -> dict:
+    """How the CPU library was built and which SIMD level is in force; empty when it is missing."""
+    return _C.build_info() if _C else {}
+
+
+def set_simd_level(name: str) -> None:
+    """Run the kernels at one of ``build_info()["simd_levels"]``; for tests and benchmarks."""
+    _C.set_simd_level(name)
+
+
+def _load_cuda() -> str | None:
+    """Register the CUDA kernels; a reason when that cannot be."""
+    if missing:
+        return missing
+    built = sorted(Path(__file__).parent.glob("_cuda*.so"))
+    if not built:
+        return "geokernels was built without CUDA (no nvcc at build time, or FORCE_CUDA=0)"
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA"
+    try:
+        torch.ops.load_library(str(built[0]))
+    except OSError as error:
+        return f"the CUDA library does not load ({error})"
+    return None
+
+
+missing_cuda = _load_cuda()
+
+
+def refuse(x: Tensor, *, devices: tuple[str, ...] = ("cpu",)) -> str | None:
+    """Say why no compiled kernel can take ``x``, or None.
+
+    Args:
+        x: The tensor that decides device and dtype.
+        devices: Devices the operator has kernels for.
+    """
+    if missing:
+        return missing
+    if x.device.type not in devices:
+        return f"no compiled kernel for device {x.device.type}"
+    if x.device.type == "cuda" and missing_cuda:
+        return missing_cuda
+    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return f"no compiled kernel for {x.dtype}"
+    return None

@@ -1,0 +1,1 @@
+"""The public operators: checked, documented, and sent to the fastest implementation that can run."""

@@ -1,0 +1,26 @@
+"""What 'equal' means here: no worse than PyTorch at the same precision."""
+
+import torch
+from torch import Tensor
+
+ROUNDINGS = 8  # slack in units of rounding error, for when PyTorch happens to be exact
+
+
+def assert_as_accurate(name: str, ours: Tensor, eager: Tensor, exact: Tensor, *, factor: float = 2.0) -> None:
+    """Fail unless our error is at most ``factor`` times that of eager PyTorch.
+
+    Args:
+        name: What is compared, for the message.
+        ours: From the kernel.
+        eager: From the reference, in the same dtype as ``ours``.
+        exact: From the reference, in float64.
+        factor: How much worse than eager PyTorch is still equal.
+    """
+    assert ours.shape == exact.shape and ours.dtype == eager.dtype, f"{name}: {ours.shape} {ours.dtype}"
+    assert torch.isfinite(ours).all(), f"{name}: not finite"
+    if exact.numel() == 0:
+        return
+    error = (ours.double() - exact).abs().max().item()
+    slack = ROUNDINGS * torch.finfo(ours.dtype).eps * max(1.0, exact.abs().max().item())
+    allowed = factor * (eager.double() - exact).abs().max().item() + slack
+    assert error <= allowed, f"{name}: error {error:.2e} exceeds {allowed:.2e}"

@@ -1,0 +1,132 @@
+"""Builds the two shared objects; everything else about the package stands in pyproject.toml.
+
+``geokernels/kernels/_C``     schemas, CPU kernels, build_info()
+``geokernels/kernels/_cuda``  CUDA kernels, when a CUDA compiler of torch's major version is found or FORCE_CUDA=1
+
+Environment: FORCE_CUDA=1 insists on CUDA, FORCE_CUDA=0 leaves it out; TORCH_CUDA_ARCH_LIST chooses the
+architectures; MAX_JOBS the parallel compilations. No GPU is needed to build.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+CUDA_ARCHS = "8.0;8.6;8.9;9.0a;10.0a;12.0+PTX"
+# PyTorch 2.10, as torch/headeronly/version.h writes it: nothing newer than its stable ABI is used
+TORCH_TARGET_VERSION = "0x020a000000000000ULL"
+
+
+def stop(sentence: str) -> None:
+    sys.exit(f"geokernels cannot be built: {sentence}")
+
+
+try:
+    import pybind11
+    import torch
+    from torch.utils import cpp_extension
+except ImportError as error:
+    stop(f"{error.name} is missing; pip install 'torch>=2.10' pybind11 ninja")
+
+
+def sources(pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
+
+
+def refuse_cuda() -> str | None:
+    """Say why the CUDA library is not built, or None to build it."""
+    if os.environ.get("FORCE_CUDA") == "0":
+        return "FORCE_CUDA=0"
+    if cpp_extension.CUDA_HOME is None:
+        return "no nvcc on PATH and no CUDA_HOME"
+    nvcc = Path(cpp_extension.CUDA_HOME, "bin", "nvcc")
+    if not nvcc.exists():
+        return f"no nvcc in {nvcc.parent}"
+    if torch.version.cuda is None:
+        return None if os.environ.get("FORCE_CUDA") == "1" else "this torch was built without CUDA"
+    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release (\d+)\.", text)
+    wanted = torch.version.cuda.split(".")[0]
+    if not found or found[1] != wanted:
+        return f"nvcc is release {found[1] if found else 'unknown'}, torch was built with CUDA {wanted}"
+    return None
+
+
+def define(**names: str) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in names.items()]
+
+
+reason = refuse_cuda()
+if reason and os.environ.get("FORCE_CUDA") == "1":
+    stop(f"FORCE_CUDA=1, but {reason}")
+if reason:
+    print(f"geokernels: CPU only ({reason})")
+if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
+    stop("no C++ compiler was found; install g++ or clang++, or name one in CXX")
+os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHS)
+
+
+def system(*folders: str) -> list[str]:
+    """Compiler flags for headers whose warnings are not ours."""
+    return [flag for folder in folders for flag in ("-isystem", folder)]
+
+
+warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-psabi", "-g0"]
+extensions = [
+    Extension(
+        "geokernels.kernels._C",
+        sources("csrc/*.cpp") + sources("csrc/cpu/*.cpp"),
+        define_macros=define(
+            TORCH_TARGET_VERSION=TORCH_TARGET_VERSION,
+            GEOKERNELS_CUDA_ARCHS=f'"{"" if reason else os.environ["TORCH_CUDA_ARCH_LIST"]}"',
+            GEOKERNELS_TORCH_BUILT=f'"{torch.__version__}"',
+        ),
+        depends=sources("csrc/**/*.h"),
+        include_dirs=[str(ROOT / "csrc")],
+        library_dirs=cpp_extension.library_paths(),
+        libraries=["c10", "torch", "torch_cpu"],
+        extra_compile_args={
+            # pybind11's own headers before torch's copy, which refuses TORCH_TARGET_VERSION
+            "cxx": [
+                "-O3",
+                "-fvisibility=hidden",
+                "-fno-math-errno",
+                *warnings,
+                *system(pybind11.get_include(), *cpp_extension.include_paths()),
+            ]
+        },
+        extra_link_args=["-s"],
+        language="c++",
+    )
+]
+if reason is None:
+    extensions.append(
+        Extension(
+            "geokernels.kernels._cuda",
+            sources("csrc/cuda/*.cu"),
+            define_macros=define(TORCH_TARGET_VERSION=TORCH_TARGET_VERSION, USE_CUDA="1"),
+            depends=sources("csrc/**/*.h") + sources("csrc/**/*.cuh"),
+            include_dirs=[str(ROOT / "csrc")],
+            library_dirs=cpp_extension.library_paths("cuda"),
+            libraries=["c10", "torch", "torch_cpu", "torch_cuda", "cudart"],
+            extra_compile_args={
+                "cxx": ["-O3", *warnings],
+                "nvcc": [
+                    "-O3",
+                    "--threads=2",
+                    "-Werror=all-warnings",
+                    "-lineinfo",
+                    *system(*cpp_extension.include_paths("cuda")),
+                ],
+            },
+            extra_link_args=["-s"],
+            language="c++",
+        )
+    )
+
+setup(ext_modules=extensions, cmdclass={"build_ext": cpp_extension.BuildExtension})
