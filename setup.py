@@ -1,7 +1,7 @@
 """Builds the two shared objects; everything else about the package stands in pyproject.toml.
 
 ``geokernels/kernels/_C``     schemas, CPU kernels, build_info()
-``geokernels/kernels/_cuda``  CUDA kernels, when a CUDA compiler of torch's major version is found or FORCE_CUDA=1
+``geokernels/kernels/_cuda``  CUDA kernels, when a CUDA compiler of torch's major version is found
 
 Environment: FORCE_CUDA=1 insists on CUDA, FORCE_CUDA=0 leaves it out; TORCH_CUDA_ARCH_LIST chooses the
 architectures; MAX_JOBS the parallel compilations. No GPU is needed to build.
@@ -23,6 +23,7 @@ TORCH_TARGET_VERSION = "0x020a000000000000ULL"
 
 
 def stop(sentence: str) -> None:
+    """End the build with one sentence."""
     sys.exit(f"geokernels cannot be built: {sentence}")
 
 
@@ -35,6 +36,7 @@ except ImportError as error:
 
 
 def sources(pattern: str) -> list[str]:
+    """Files under the root that match, in a fixed order."""
     return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
 
 
@@ -58,7 +60,8 @@ def refuse_cuda() -> str | None:
 
 
 def define(**names: str) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in names.items()]
+    """Macros in the form setuptools takes."""
+    return list(names.items())
 
 
 reason = refuse_cuda()

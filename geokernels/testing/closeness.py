@@ -16,7 +16,8 @@ def assert_as_accurate(name: str, ours: Tensor, eager: Tensor, exact: Tensor, *,
         exact: From the reference, in float64.
         factor: How much worse than eager PyTorch is still equal.
     """
-    assert ours.shape == exact.shape and ours.dtype == eager.dtype, f"{name}: {ours.shape} {ours.dtype}"
+    assert ours.shape == exact.shape, f"{name}: {ours.shape}"
+    assert ours.dtype == eager.dtype, f"{name}: {ours.dtype}"
     assert torch.isfinite(ours).all(), f"{name}: not finite"
     if exact.numel() == 0:
         return

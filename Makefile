@@ -1,0 +1,55 @@
+# Everything starts from a fresh clone with Python >= 3.11 and a C++ compiler:
+#
+#   make demo    an environment in .venv, the compiled extension, a morphed picture and its report
+#   make test    the same environment, then the whole test suite
+#   make lint    style, formatting and layers
+#   make bench   the operators beside their rivals
+#   make env     the environment alone
+#   make wheel   a wheel in dist/
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
+
+.PHONY: env demo test lint format bench wheel clean
+
+env: $(VENV)/built
+
+# torch first: the extension is built against it, without an isolated build environment
+$(VENV)/installed: pyproject.toml constraints.txt
+	@sh scripts/require.sh $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip "setuptools>=77" wheel
+	$(BIN)/pip install -q -c constraints.txt torch torchvision numpy ninja pybind11
+	@touch $@
+
+$(VENV)/built: $(VENV)/installed $(NATIVE)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --no-build-isolation -c constraints.txt -e ".[morph,test,lint]"
+	@touch $@
+
+demo: env
+	$(BIN)/geokernels demo --out demo
+
+test: env
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(filter csrc/%,$(NATIVE))
+	$(BIN)/lint-imports
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(filter csrc/%,$(NATIVE))
+
+bench: env
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+wheel: env
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .
+
+clean:
+	rm -rf build dist *.egg-info $(VENV)/built geokernels/kernels/*.so
