@@ -105,5 +105,6 @@ def machine() -> dict:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "simd": native.build_info().get("simd"),
-        "commit": commit + (" with changes" if changed.stdout.strip() else ""),
+        "commit": git("rev-parse", "HEAD")
+        + (" with changes" if git("status", "--porcelain", "-uno") else ""),
     }

@@ -5,8 +5,9 @@ if ! command -v "$python" >/dev/null 2>&1; then
   echo "geokernels needs Python >= 3.11, but there is no '$python'; name another with make PYTHON=..." >&2
   exit 1
 fi
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-  echo "geokernels needs Python >= 3.11, but '$python' is $("$python" -c 'import platform; print(platform.python_version())'); name another with make PYTHON=..." >&2
+version=$("$python" -c 'import platform; print(platform.python_version())' 2>/dev/null)
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  echo "geokernels needs Python >= 3.11, but '$python' is ${version:-not a Python that runs}; name another with make PYTHON=..." >&2
   exit 1
 fi
 if ! "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then
