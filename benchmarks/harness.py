@@ -5,9 +5,12 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+
+from geokernels.kernels import native
 
 ROUNDS = 15
 SECONDS_PER_SAMPLE = 0.05
@@ -37,7 +40,6 @@ class Case:
     error: Callable[[object, tuple], float]
     allowed: float
     flops: float = 0
-    tags: tuple[str, ...] = field(default=())
 
 
 def _sample(run: Callable[[], object], repeats: int) -> float:
@@ -56,7 +58,7 @@ def measure(case: Case) -> list[dict]:
     """Time every contender of a case in turn, round after round.
 
     Returns:
-        A row per contender: seconds (median, smallest, largest), its error, and whether the machine was quiet.
+        A row per contender: seconds (median, smallest, largest), error, and whether the machine was quiet.
         A contender whose error exceeds ``case.allowed`` gets no time.
     """
     inputs = case.make()
@@ -85,26 +87,23 @@ def measure(case: Case) -> list[dict]:
     return rows
 
 
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
 def machine() -> dict:
     """What the figures were measured on: processor, threads, versions, commit."""
-    from geokernels.kernels import native
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False
-    )
-    model = platform.processor() or platform.machine()
-    with open("/proc/cpuinfo") as lines:
-        model = next(
-            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
-        )
+    changes = " with changes" if _git("status", "--porcelain", "-uno") else ""
     return {
-        "processor": model,
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "simd": native.build_info().get("simd"),
-        "commit": git("rev-parse", "HEAD")
-        + (" with changes" if git("status", "--porcelain", "-uno") else ""),
+        "commit": _git("rev-parse", "HEAD") + changes,
     }
