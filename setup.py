@@ -27,6 +27,20 @@ def stop(sentence: str) -> None:
     sys.exit(f"geokernels cannot be built: {sentence}")
 
 
+def toolkit() -> Path | None:
+    """The CUDA toolkit that ``nvcc`` belongs to, asked of nvcc itself: the one on PATH may be a wrapper."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    nvcc = str(Path(home, "bin", "nvcc")) if home else shutil.which("nvcc")
+    if nvcc is None or not Path(nvcc).exists():
+        return None
+    told = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-E", os.devnull], capture_output=True, text=True)
+    top = re.search(r"TOP=(\S+)", told.stderr)
+    return Path(top[1]).resolve() if top else None
+
+
+cuda_home = toolkit()
+if cuda_home:
+    os.environ["CUDA_HOME"] = str(cuda_home)  # read by cpp_extension when it is imported
 try:
     import pybind11
     import torch
@@ -44,13 +58,11 @@ def refuse_cuda() -> str | None:
     """Say why the CUDA library is not built, or None to build it."""
     if os.environ.get("FORCE_CUDA") == "0":
         return "FORCE_CUDA=0"
-    if cpp_extension.CUDA_HOME is None:
-        return "no nvcc on PATH and no CUDA_HOME"
-    nvcc = Path(cpp_extension.CUDA_HOME, "bin", "nvcc")
-    if not nvcc.exists():
-        return f"no nvcc in {nvcc.parent}"
+    if cuda_home is None:
+        return "no nvcc on PATH or in CUDA_HOME"
     if torch.version.cuda is None:
-        return None if os.environ.get("FORCE_CUDA") == "1" else "this torch was built without CUDA"
+        return "this torch was built without CUDA"
+    nvcc = cuda_home / "bin" / "nvcc"
     text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"release (\d+)\.", text)
     wanted = torch.version.cuda.split(".")[0]

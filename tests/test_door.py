@@ -30,7 +30,7 @@ def python(code: str) -> str:
 
 
 def test_import_takes_under_a_second_on_top_of_torch():
-    code = "import torch, time; start = time.perf_counter(); import geokernels; print(time.perf_counter() - start)"
+    code = "import torch, time; t = time.perf_counter(); import geokernels; print(time.perf_counter() - t)"
     assert min(float(python(code)) for _ in range(3)) < 1.0
 
 
