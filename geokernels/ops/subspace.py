@@ -1,0 +1,175 @@
+"""Subspaces of features: their bases, coordinates in them, and the angles between them."""
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from .._checks import (
+    require_choice,
+    require_finite,
+    require_float,
+    require_like,
+    require_not_empty,
+    require_rank,
+)
+from .._typing import Basis, Rows
+from ..kernels import dispatch
+from ..reference import SubspaceBasis
+
+CENTERS = ("none", "rows", "batch")
+
+
+def widened(x: Tensor) -> Tensor:
+    """Half precision as float32, the dtype it is computed in; other tensors as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def require_rows(name: str, x: Tensor) -> None:
+    """Refuse what is not at least one finite feature row, ``(..., N, D)``."""
+    require_rank(name, x, 2, "(..., N, D)")
+    require_float(name, x)
+    require_not_empty(name, x, "(..., N, D)")
+    require_finite(name, x)
+
+
+def require_basis(name: str, basis: Tensor, x_name: str, x: Tensor, features: int) -> None:
+    """Refuse what is not at least one finite column of ``features`` numbers, ``(..., D, K)``."""
+    require_rank(name, basis, 2, "(..., D, K)")
+    require_like(name, basis, x_name, x)
+    if basis.shape[-2] != features or basis.shape[-1] == 0:
+        raise ValueError(
+            f"{name} must have shape (..., D, K) with D = {features} and K > 0, got {tuple(basis.shape)}"
+        )
+    require_finite(name, basis)
+
+
+def common_batch(**tensors: Tensor) -> torch.Size:
+    """The batch shape that all tensors broadcast to; the last two dimensions are not part of it."""
+    try:
+        return torch.broadcast_shapes(*(x.shape[:-2] for x in tensors.values()))
+    except RuntimeError as error:
+        found = ", ".join(f"{name} {tuple(x.shape[:-2])}" for name, x in tensors.items())
+        raise ValueError(f"batch shapes must broadcast, got {found}") from error
+
+
+def subspace_basis(
+    x: Rows,
+    rank: int | None = None,
+    *,
+    center: str = "none",
+    rtol: float | None = None,
+    backend: str | None = None,
+) -> SubspaceBasis:
+    r"""Orthonormal directions along which rows of features spread most.
+
+    $$x = \sum_i s_i\, u_i b_i^\top, \qquad s_1 \ge s_2 \ge \dots$$
+
+    The columns $b_i$ are the right singular vectors, each with its largest component positive.
+
+    Args:
+        x: Feature rows, ``(..., N, D)``.
+        rank: How many directions to keep, at most ``min(N, D)``, the default.
+        center: ``"none"``; ``"rows"`` takes each row's own mean over ``D`` away; ``"batch"`` the mean row.
+        rtol: A direction whose value is at most ``rtol`` times the largest is noise and comes back as a zero
+            column, so that shapes do not depend on values. Default: ``max(N, D)`` roundings.
+        backend: ``"native"`` or ``"reference"`` to insist on one; None for the fastest that can run.
+
+    Returns:
+        ``basis`` ``(..., D, rank)`` and ``values`` ``(..., rank)``, descending, in the dtype of ``x``.
+
+    Gradients:
+        First order, to ``x``. Through ``basis``: right for every function of the *span* of the columns (of
+        $BB^\top$: projections, angles, the geodesic cosine), finite at equal values, and wrong for functions
+        that tell one column of the span from another, which have no derivative at equal values. With ``rank``
+        below ``min(N, D)`` the span has a derivative only where the last kept and the first dropped value
+        differ; a pair of equal ones gives 0. Through ``values``: $u_i b_i^\top$. Zero columns give 0.
+
+    Raises:
+        ValueError: If shapes or values do not fit.
+        TypeError: If ``x`` is not a floating-point tensor.
+        BackendError: If ``backend`` cannot run this input; the message says why.
+
+    Example:
+        >>> import torch
+        >>> subspace_basis(torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 0.0]])).values
+        tensor([2., 1.])
+    """
+    require_rows("x", x)
+    require_choice("center", center, CENTERS)
+    most = min(x.shape[-2:])
+    if rank is not None and not 1 <= rank <= most:
+        raise ValueError(f"rank must be from 1 to min(N, D) = {most}, got {rank}")
+    if rtol is not None and not 0 <= rtol < 1:
+        raise ValueError(f"rtol must be from 0 to below 1, got {rtol}")
+
+    dispatch.choose("subspace_basis", {"reference": None}, backend)
+    found = reference.subspace_basis(widened(x), rank, center=center, rtol=rtol)
+    return SubspaceBasis(*(part.to(x.dtype) for part in found))
+
+
+def project(x: Rows, basis: Basis, *, backend: str | None = None) -> Tensor:
+    """Coordinates of feature rows in a basis, ``x @ basis``.
+
+    Args:
+        x: Feature rows, ``(..., N, D)``.
+        basis: Directions, ``(..., D, K)``; batch shapes broadcast.
+        backend: ``"reference"`` is the only one: a matrix product, left to PyTorch.
+
+    Returns:
+        ``(..., N, K)``, in the dtype of ``x``; 0 for zero columns.
+
+    Gradients:
+        Any order, to both.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If dtypes or devices disagree.
+
+    Example:
+        >>> import torch
+        >>> project(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0], [1.0]]))
+        tensor([[4.]])
+    """
+    require_rows("x", x)
+    require_basis("basis", basis, "x", x, x.shape[-1])
+    common_batch(x=x, basis=basis)
+    dispatch.choose("project", {"reference": None}, backend)
+    return reference.project(x, basis)
+
+
+def principal_angles(p: Basis, q: Basis, *, backend: str | None = None) -> Tensor:
+    r"""The angles between two subspaces, from the smallest to the largest.
+
+    Cosines are the singular values of $P^\top Q$, sines those of $Q - PP^\top Q$, and the angle is their
+    ``atan2``, which is accurate at 0 and at a right angle alike.
+
+    Args:
+        p: Orthonormal or zero columns, ``(..., D, K)``. Orthonormality is assumed, not checked.
+        q: The same, ``(..., D, L)``; batch shapes broadcast.
+        backend: ``"reference"`` is the only one so far.
+
+    Returns:
+        Radians, ``(..., min(K, L))``, ascending, in [0, pi/2]. A zero column is at a right
+            angle to everything.
+
+    Gradients:
+        First order, to both, within the orthonormal bases. Each angle has a derivative where it is above 0,
+        below pi/2 and unlike the others; symmetric functions of all angles also where some are equal.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If dtypes or devices disagree.
+
+    Example:
+        >>> import torch
+        >>> principal_angles(torch.eye(3)[:, :2], torch.eye(3)[:, 1:])
+        tensor([0.0000, 1.5708])
+    """
+    require_rank("p", p, 2, "(..., D, K)")
+    require_float("p", p)
+    require_basis("p", p, "p", p, p.shape[-2])
+    require_basis("q", q, "p", p, p.shape[-2])
+    batch = common_batch(p=p, q=q)
+    dispatch.choose("principal_angles", {"reference": None}, backend)
+    p, q = (b.expand(*batch, *b.shape[-2:]) for b in (p, q))
+    return reference.principal_angles(widened(p), widened(q)).to(p.dtype)
