@@ -1,0 +1,262 @@
+"""CLIP models of open_clip behind one face: tensors in, unit features out, gradients to the picture."""
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .._checks import require_float
+
+WORLD = "world-clip"  # file name, without ending, of the embedded model
+FORMATS = (".safetensors", ".pt", ".pth", ".bin")
+
+
+class ClipEncoder(nn.Module):
+    """A frozen CLIP, differentiable in the picture alone.
+
+    The weights need no gradient and the module never leaves evaluation mode. Features are float32 unit rows.
+
+    Attributes:
+        name: What was loaded.
+        image_size: Side of the square picture that the model sees.
+        dim: Length of a feature.
+        model: open_clip's module.
+    """
+
+    def __init__(self, name: str, model: nn.Module, tokenizer) -> None:
+        super().__init__()
+        self.name = name
+        self.model = model.requires_grad_(False)
+        self.tokenizer = tokenizer
+        wanted = model.visual.preprocess_cfg
+        sides = wanted["size"] if isinstance(wanted["size"], (tuple, list)) else (wanted["size"],) * 2
+        if sides[0] != sides[1] or wanted["resize_mode"] not in ("shortest", "squash"):
+            raise ValueError(
+                f"model {name!r} must see square pictures resized by 'shortest' or 'squash', "
+                f"got {tuple(sides)} by {wanted['resize_mode']!r}"
+            )
+        self.image_size = int(sides[0])
+        self._interpolation = "bilinear" if wanted["interpolation"] == "bilinear" else "bicubic"
+        self._squash = wanted["resize_mode"] == "squash"
+        self.register_buffer("_mean", torch.tensor(wanted["mean"]).view(3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(wanted["std"]).view(3, 1, 1), persistent=False)
+        self._texts: dict[tuple[str, str], Tensor] = {}
+        self.train(False)
+        with torch.no_grad():
+            self.dim = self.encode_image(torch.zeros(1, 3, self.image_size, self.image_size)).shape[1]
+
+    def train(self, mode: bool = True) -> "ClipEncoder":
+        """Stay in evaluation mode, whatever is asked: batch statistics must not move."""
+        return super().train(False)
+
+    def preprocess(self, pictures: Tensor) -> Tensor:
+        """Resize, crop the centre and normalise as the model was trained, differentiably.
+
+        Args:
+            pictures: ``(B, 3, H, W)`` floating point in [0, 1], of any size.
+
+        Returns:
+            ``(B, 3, image_size, image_size)`` float32. What already has this size is not resampled.
+
+        Raises:
+            ValueError: If the shape is another.
+            TypeError: If the dtype is not floating point.
+        """
+        if pictures.ndim != 4 or pictures.shape[1] != 3 or 0 in pictures.shape:
+            raise ValueError(f"pictures must have shape (B, 3, H, W), got {tuple(pictures.shape)}")
+        require_float("pictures", pictures)
+        pictures, side = pictures.float(), self.image_size
+        H, W = pictures.shape[2:]
+        short = min(H, W)
+        # integer arithmetic, as torchvision rounds the long side
+        size = (side, side) if self._squash else (side * H // short, side * W // short)
+        if size != (H, W):
+            pictures = F.interpolate(
+                pictures, size, mode=self._interpolation, antialias=True, align_corners=False
+            ).clamp(0, 1)  # bicubic overshoots
+        top, left = round((size[0] - side) / 2), round((size[1] - side) / 2)
+        return (pictures[:, :, top : top + side, left : left + side] - self._mean) / self._std
+
+    def encode_image(self, pictures: Tensor) -> Tensor:
+        """Unit features ``(B, dim)``, float32, of ``pictures`` as :meth:`preprocess` takes them.
+
+        Gradients:
+            First and second order, to ``pictures``.
+        """
+        return F.normalize(self.model.encode_image(self.preprocess(pictures)).float(), dim=-1)
+
+    def image_features(self, pictures: Tensor) -> list[Tensor]:
+        """What the image tower computes on the way: one ``(B, C, h, w)`` a ResNet stage or ViT block."""
+        found = self.model.visual.forward_intermediates(self.preprocess(pictures), intermediates_only=True)
+        return [features.float() for features in found["image_intermediates"]]
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
+        """Unit features, ``(len(prompts), len(templates), dim)``, of every prompt in every template; cached.
+
+        Args:
+            prompts: What the templates are filled with.
+            templates: Sentences with one ``{}`` each.
+
+        Raises:
+            ValueError: If a template has no ``{}``, or a filled one is longer than the model can read.
+        """
+        if isinstance(prompts, str) or isinstance(templates, str):
+            raise TypeError("prompts and templates must be sequences of strings, got a single string")
+        for template in templates:
+            if template.count("{}") != 1:
+                raise ValueError(f"template must contain {{}} once, got {template!r}")
+        keys = [(prompt, template) for prompt in prompts for template in templates]
+        missing = list(dict.fromkeys(key for key in keys if key not in self._texts))
+        device = self._mean.device
+        if missing:
+            tokens = self._tokenize([template.format(prompt) for prompt, template in missing])
+            features = F.normalize(self.model.encode_text(tokens.to(device)).float(), dim=-1)
+            self._texts.update(zip(missing, features))
+        if not keys:
+            return torch.empty(len(prompts), len(templates), self.dim, device=device)
+        rows = torch.stack([self._texts[key].to(device) for key in keys])
+        return rows.view(len(prompts), len(templates), self.dim)
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of ``prompt`` with a token that the model never met in training.
+
+        A model that was trained on few words says so by zero rows in its token table; most models have none
+        and know every word.
+        """
+        table = getattr(getattr(self.model, "token_embedding", None), "weight", None)
+        if table is None or not hasattr(self.tokenizer, "encode"):
+            return []
+        return [
+            word
+            for word in dict.fromkeys(re.findall(r"[^\W_]+", prompt.lower()))
+            if not table[self.tokenizer.encode(word)].any(-1).all()
+        ]
+
+    def _tokenize(self, texts: list[str]) -> Tensor:
+        context = getattr(self.tokenizer, "context_length", None) or 77
+        for text in texts:
+            if hasattr(self.tokenizer, "encode"):
+                length = len(self.tokenizer.encode(text)) + 2  # with start and end
+            else:
+                length = len(self.tokenizer.tokenizer(text).input_ids)
+            if length > context:
+                raise ValueError(f"prompt must have at most {context} tokens, got {length}: {text[:60]!r}...")
+        return self.tokenizer(texts)
+
+
+def load_clip(
+    name: str = "world", weights: str | Path | None = None, *, device: str | torch.device = "cpu"
+) -> ClipEncoder:
+    """Load a CLIP by name and file.
+
+    Args:
+        name: ``"world"`` for the embedded model; an open_clip architecture, such as ``"ViT-B-32"``, whose
+            ``weights`` are a file; or ``"hf-hub:organisation/model"``, which downloads.
+        weights: A ``.safetensors`` file, or a ``.pt``, ``.pth`` or ``.bin`` file that holds tensors alone.
+            For ``"world"``, None is the packaged file; another one needs its ``.json`` beside it.
+        device: Where to.
+
+    Returns:
+        The model, frozen.
+
+    Raises:
+        ImportError: If open_clip is not installed.
+        FileNotFoundError: If there is no such weights file.
+        ValueError: If the name is unknown, or the file is corrupt, of another format or another architecture.
+
+    Example:
+        >>> encoder = load_clip()
+        >>> encoder.encode_text(["a red circle", "a blue circle"]).shape
+        torch.Size([2, 1, 128])
+    """
+    open_clip = _import_open_clip()
+    if name.startswith("hf-hub:"):
+        if weights is not None:
+            raise ValueError(
+                f"weights must be None for {name!r}, whose weights come from the hub, got {weights}"
+            )
+        model = open_clip.create_model(name, require_pretrained=True)
+        return ClipEncoder(name, model, open_clip.get_tokenizer(name)).to(device)
+
+    architecture, path = name, weights
+    if name == "world":
+        packaged = Path(str(resources.files("geokernels"))) / "world" / "weights" / f"{WORLD}.safetensors"
+        path = packaged if weights is None else Path(weights)
+        open_clip.add_model_config(_existing(path.with_suffix(".json")))
+        architecture = path.stem
+    elif name not in open_clip.list_models():
+        raise ValueError(
+            f"name must be 'world', 'hf-hub:organisation/model' or an architecture of open_clip "
+            f"(open_clip.list_models()), got {name!r}"
+        )
+    if path is None:
+        raise ValueError(
+            f"weights must name a file for {name!r}, got None; or load 'hf-hub:organisation/model'"
+        )
+    path = _existing(Path(path))
+    if path.suffix not in FORMATS:
+        raise ValueError(
+            f"weights must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {path.name!r}; "
+            f"save the state dict with safetensors.torch.save_file"
+        )
+    model = _create(open_clip, architecture, path)
+    return ClipEncoder(name, model, open_clip.get_tokenizer(architecture)).to(device)
+
+
+def _import_open_clip():
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ImportError('CLIP models need open_clip: pip install "geokernels[morph]"') from error
+    return open_clip
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"weights must be an existing file, found none at {path}")
+    return path.resolve()
+
+
+def _create(open_clip, architecture: str, path: Path) -> nn.Module:
+    """Create the model from its file; on failure find out whether file or architecture is at fault."""
+    try:
+        return open_clip.create_model(architecture, pretrained=str(path), weights_only=True)
+    except Exception as error:
+        found = _read(path)
+        expected = open_clip.create_model(architecture, load_weights=False).state_dict()
+        for key, value in expected.items():
+            if key not in found:
+                finding = "which the file lacks"
+            elif found[key].shape != value.shape:
+                finding = f"which is {tuple(found[key].shape)} in the file"
+            else:
+                continue
+            raise ValueError(
+                f"weights must fit {architecture!r}, but it has {key!r} of shape {tuple(value.shape)}, "
+                f"{finding} {path.name}"
+            ) from error
+        surplus = next((key for key in found if key not in expected), None)
+        if surplus is None:
+            raise
+        raise ValueError(
+            f"weights must fit {architecture!r}, which lacks {surplus!r} of {path.name}"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, as open_clip reads it; a sentence about the file if it cannot be read."""
+    from open_clip.factory import load_state_dict
+
+    try:
+        return load_state_dict(str(path), weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"weights must be a complete file of tensors alone, but {path.name} could not be read ({reason}); "
+            f"download it again, or save its state dict with safetensors.torch.save_file where it is trusted"
+        ) from error
