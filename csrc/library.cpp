@@ -7,7 +7,13 @@
 
 #include "cpu/level.h"
 
-STABLE_TORCH_LIBRARY(geokernels, m) { (void)m; }
+STABLE_TORCH_LIBRARY(geokernels, m) {
+  m.def(
+      "sinkhorn(Tensor cost, Tensor? a, Tensor? b, Tensor? n, Tensor? m, Tensor? start, float eps, "
+      "float reach, int max_iter, float tol) "
+      "-> (Tensor value, Tensor f, Tensor g, Tensor error, Tensor iterations)");
+  m.def("assignment(Tensor cost) -> Tensor");
+}
 
 namespace {
 

@@ -1,0 +1,400 @@
+// Sinkhorn's iteration for one problem of at most kMostPoints a side.
+//
+//   P_ij = a_i u_i K_ij v_j b_j,      K_ij = exp(phi_i + gamma_j - C_ij / eps)
+//   u_i = 1 / sum_j K_ij v_j b_j,     v_j = 1 / sum_i K_ij u_i a_i
+//   f_i = eps (phi_i + log u_i),      g_j = eps (gamma_j + log v_j)
+//
+// with a marginal penalty reach = rho, lambda = rho / (rho + eps) and s the sum above, the scaling is
+// u_i = s_i^-lambda exp(-(1 - lambda) phi_i) instead.
+//
+// Scaling costs two multiply-adds an entry where the log domain costs two exponentials. phi and gamma
+// keep it in range: K starts with every row's largest entry 1, which makes the first half-steps those
+// of the log domain, and whenever a scaling leaves [1/kReach, kReach] it is absorbed and K is made
+// anew, every row's (or column's) largest entry 1 again. An entry lost to underflow before that is
+// below rounding error in its row and its column.
+//
+// One sweep over K serves both sides: a block of rows, as many as the vector has lanes, takes its dot
+// products with v b, turns them into u, and adds its u a K to the column sums while still in L1.
+// K is [rows, cols], padded to whole vectors with zeros.
+//
+// A point of zero weight takes no part (its phi is -inf, its row of K zero); its potential is computed
+// at the end from the other side. A point that cannot reach any mass ends with potential +inf.
+//
+// Sums and products are in T, the value and the masses in float64. The order of summation depends on the
+// sizes and the vector width alone: results repeat from run to run, for any number of threads.
+//
+// Stopping: sum |row sums of P - a| <= tol, after the column step that makes the column sums exact (with a
+// penalty: against a exp(-f / rho)). The error returned is that of the potentials returned: where
+// rounding them to T may matter, both marginals are computed again from f and g.
+
+#include "core/exponential.h"
+
+namespace geokernels::GEOKERNELS_LEVEL {
+
+// c = [a low + a high | b low + b high] within every group of `Group` lanes.
+template <class T, int Group, size_t... Lane>
+inline vec<T> fold(vec<T> a, vec<T> b, std::index_sequence<Lane...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  constexpr int width = Vector<T>::width, half = Group / 2;
+  vec<T> low = __builtin_shufflevector(a, b, (Lane % Group < half ? int(Lane) : int(Lane) - half + width)...);
+  vec<T> high =
+      __builtin_shufflevector(a, b, (Lane % Group < half ? int(Lane) + half : int(Lane) + width)...);
+  return low + high;
+#else
+  vec<T> c = {};
+  for (int lane : {int(Lane)...}) {
+    int first = lane % Group < Group / 2 ? lane : lane - Group / 2;
+    const vec<T>& from = lane % Group < Group / 2 ? a : b;
+    c[lane] = from[first] + from[first + Group / 2];
+  }
+  return c;
+#endif
+}
+
+// Lane r of the result is the sum over the lanes of x[r], r below the vector's width.
+template <class T, int Group = Vector<T>::width>
+inline vec<T> sum_each(vec<T>* x) {
+  if constexpr (Group == 1) {
+    return x[0];
+  } else {
+#pragma GCC unroll 16
+    for (int r = 0; r < Group / 2; ++r)
+      x[r] = fold<T, Group>(x[r], x[r + Group / 2], std::make_index_sequence<Vector<T>::width>());
+    return sum_each<T, Group / 2>(x);
+  }
+}
+
+template <class T>
+inline bool any(typename Vector<T>::mask m) {
+  bool found = false;
+  for (int lane = 0; lane < Vector<T>::width; ++lane) found |= m[lane] != 0;
+  return found;
+}
+
+template <class T, bool Balanced>
+class Sinkhorn {
+ public:
+  static constexpr int64_t width = Vector<T>::width;
+  static int64_t padded(int64_t count) { return (count + width - 1) / width * width; }
+  static int64_t workspace(int64_t n, int64_t m) {
+    return padded(n) * padded(m) + kRowArrays * padded(n) + kColumnArrays * padded(m);
+  }
+
+  Sinkhorn(const TransportProblem<T>& problem, T* memory)
+      : p(problem), rows(padded(p.n)), cols(padded(p.m)), inverse_eps(T(1 / p.eps)) {
+    lambda = Balanced ? T(1) : T(p.reach / (p.reach + p.eps));
+    T** row_arrays[kRowArrays] = {&a, &phi, &u, &log_u, &next, &log_next, &left};
+    T** column_arrays[kColumnArrays] = {&b, &gamma, &v, &log_v, &right, &column, &line, &top};
+    for (T** array : row_arrays) *array = memory, memory += rows;
+    for (T** array : column_arrays) *array = memory, memory += cols;
+    K = memory;
+  }
+
+  void run() {
+    if (!load_side(p.a, p.n, rows, a, phi, mass_a) || !load_side(p.b, p.m, cols, b, gamma, mass_b)) {
+      refuse();
+      return;
+    }
+    for (int64_t j = 0; p.start && j < p.m; ++j)
+      if (b[j] > 0) gamma[j] = T(p.start[j] / p.eps);
+    double error = std::numeric_limits<double>::infinity();
+    int64_t done = 0;
+    renew_rows();
+    for (;; ++done) {
+      bool in_range = sweep();
+      if (done > 0) {
+        error = row_error + stranded;
+        if (!(error > p.tol) || done >= p.max_iter) break;  // NaN stops as well
+      }
+      if (!in_range) {
+        absorb(v, log_v, gamma, cols);
+        renew_rows();
+        sweep();
+      }
+      std::swap(u, next);
+      std::swap(log_u, log_next);
+      if (!scale_columns()) renew_columns();
+    }
+    *p.iterations = done;
+    finish(error);
+  }
+
+ private:
+  static constexpr int kRowArrays = 7, kColumnArrays = 8;
+  static constexpr T inf = std::numeric_limits<T>::infinity();
+  // e^30 leaves float32 room above its least number; float64 can wait longer
+  static constexpr T kReach = sizeof(T) == 4 ? T(1e13) : T(1e90);
+
+  // Copies weights and marks the points that take no part; false if one is negative or NaN, or all are 0.
+  bool load_side(const T* weight, int64_t count, int64_t whole, T* to, T* potential, double& mass) {
+    mass = 0;
+    bool valid = true;
+    for (int64_t i = 0; i < whole; ++i) {
+      T w = i >= count ? T(0) : weight ? weight[i] : T(1) / T(count);
+      valid &= w >= 0 && w < inf;
+      to[i] = w;
+      potential[i] = w > 0 ? T(0) : -inf;
+      mass += w;
+    }
+    return valid && mass > 0;
+  }
+
+  void refuse() {
+    T nan = std::numeric_limits<T>::quiet_NaN();
+    std::fill(p.f, p.f + p.n, nan);
+    std::fill(p.g, p.g + p.m, nan);
+    *p.value = *p.error = nan;
+    *p.iterations = 0;
+  }
+
+  // Moves a scaling into its potential. With a penalty the logarithm is at hand, and does not underflow.
+  void absorb(T* scale, T* log_scale, T* potential, int64_t whole) {
+    for (int64_t i = 0; i < whole; i += width) {
+      vec<T> step = Balanced ? log<T>(load(scale + i)) : load(log_scale + i);
+      store(potential + i, load(potential + i) + step);
+      store(scale + i, broadcast<T>(1));
+      store(log_scale + i, vec<T>{});
+    }
+  }
+
+  // Row i of C / eps, padded; what the padding holds does not matter, as gamma is -inf there.
+  const T* scaled_cost(int64_t i) {
+    std::copy(p.cost + i * p.stride, p.cost + i * p.stride + p.m, line);
+    std::fill(line + p.m, line + cols, T(0));
+    for (int64_t j = 0; j < cols; j += width) store(line + j, load(line + j) * inverse_eps);
+    return line;
+  }
+
+  // A point has mass and nowhere to send it.
+  void strand(T* weight, T* potential, int64_t i) {
+    if (Balanced) stranded += weight[i];
+    weight[i] = 0;
+    potential[i] = -inf;
+  }
+
+  // Makes K with every row's largest entry 1, from gamma alone; v and u start at 1.
+  void renew_rows() {
+    std::fill(v, v + cols, T(1));
+    std::copy(b, b + cols, right);
+    std::fill(u, u + rows, T(1));
+    for (int64_t i = 0; i < rows; ++i) {
+      T* row = K + i * cols;
+      std::fill(row, row + cols, -inf);
+      T most = 0;
+      if (a[i] > 0) {
+        const T* c = scaled_cost(i);
+        vec<T> best = broadcast<T>(-inf);
+        for (int64_t j = 0; j < cols; j += width) {
+          vec<T> x = load(gamma + j) - load(c + j);
+          best = max<T>(best, x);
+          store(row + j, x);
+        }
+        most = largest<T>(best);
+        phi[i] = -most;
+        if (most == -inf) strand(a, phi, i), most = 0;
+      }
+      for (int64_t j = 0; j < cols; j += width) store(row + j, exp<T>(load(row + j) - most));
+    }
+  }
+
+  // Makes K with every column's largest entry 1, from phi and u alone, and takes the column step.
+  void renew_columns() {
+    absorb(u, log_u, phi, rows);
+    std::fill(top, top + cols, -inf);
+    std::fill(column, column + cols, T(0));
+    for (int64_t i = 0; i < p.n; ++i) {
+      if (!(a[i] > 0)) continue;
+      const T* c = scaled_cost(i);
+      for (int64_t j = 0; j < cols; j += width) store(top + j, max<T>(load(top + j), phi[i] - load(c + j)));
+    }
+    for (int64_t j = 0; j < p.m; ++j) {
+      if (!(b[j] > 0)) continue;
+      gamma[j] = -top[j];
+      if (top[j] == -inf) strand(b, gamma, j);
+    }
+    for (int64_t i = 0; i < p.n; ++i) {
+      if (!(a[i] > 0)) continue;
+      const T* c = scaled_cost(i);
+      T* row = K + i * cols;
+      for (int64_t j = 0; j < cols; j += width) {
+        vec<T> e = exp<T>((phi[i] - load(c + j)) + load(gamma + j));
+        store(row + j, e);
+        store(column + j, load(column + j) + e * a[i]);
+      }
+    }
+    scale_columns();
+  }
+
+  struct Step {
+    vec<T> scale, log_scale, sums;
+  };
+
+  // A half-step's scaling from its sums; 1 for points that take no part.
+  Step half_step(vec<T> sums, vec<T> potential) const {
+    auto idle = potential == -inf;
+    sums = idle ? broadcast<T>(1) : sums;
+    if constexpr (Balanced) return {T(1) / sums, vec<T>{}, sums};
+    potential = idle ? vec<T>{} : potential;
+    vec<T> log_scale = -lambda * log<T>(sums) - (T(1) - lambda) * potential;
+    return {exp<T>(log_scale), log_scale, sums};
+  }
+
+  // Row sums of the present plan and their error; the next u, and the column sums that go with it.
+  // False when the row sums are too small or too large to be trusted.
+  bool sweep() {
+    std::fill(column, column + cols, T(0));
+    vec<T> wrong = {}, least = broadcast<T>(1), most = broadcast<T>(1);
+    for (int64_t i = 0; i < rows; i += width) {
+      const T* block = K + i * cols;
+      vec<T> dot[width] = {};
+      for (int64_t j = 0; j < cols; j += width) {
+        vec<T> r = load(right + j);
+#pragma GCC unroll 16
+        for (int64_t k = 0; k < width; ++k) dot[k] += load(block + k * cols + j) * r;
+      }
+      vec<T> sums = sum_each<T>(dot), weight = load(a + i), potential = load(phi + i);
+      vec<T> off = load(u + i) * sums - wanted(potential, load(log_u + i));
+      wrong += weight > T(0) ? weight * (off < T(0) ? -off : off) : vec<T>{};
+      Step step = half_step(sums, potential);
+      least = step.sums < least ? step.sums : least;
+      most = step.sums > most ? step.sums : most;
+      store(next + i, step.scale);
+      store(log_next + i, step.log_scale);
+      store(left + i, step.scale * weight);
+      for (int64_t j = 0; j < cols; j += width) {
+        vec<T> c = load(column + j);
+#pragma GCC unroll 16
+        for (int64_t k = 0; k < width; ++k) c += load(block + k * cols + j) * left[i + k];
+        store(column + j, c);
+      }
+    }
+    row_error = sum<T>(wrong);
+    return !any<T>(least < 1 / kReach) && !any<T>(most > kReach);
+  }
+
+  // What a row sum should be, as a fraction of a.
+  vec<T> wanted(vec<T> potential, vec<T> log_scale) const {
+    if constexpr (Balanced) return broadcast<T>(1);
+    return exp<T>((potential + log_scale) * T(-p.eps / p.reach));
+  }
+
+  // v from the column sums; false when those are too small or too large to be trusted.
+  bool scale_columns() {
+    vec<T> least = broadcast<T>(1), most = broadcast<T>(1);
+    for (int64_t j = 0; j < cols; j += width) {
+      Step step = half_step(load(column + j), load(gamma + j));
+      least = step.sums < least ? step.sums : least;
+      most = step.sums > most ? step.sums : most;
+      store(v + j, step.scale);
+      store(log_v + j, step.log_scale);
+      store(right + j, step.scale * load(b + j));
+    }
+    return !any<T>(least < 1 / kReach) && !any<T>(most > kReach);
+  }
+
+  // phi and gamma become the potentials in units of eps; the value, f, g and their error are written.
+  void finish(double error) {
+    absorb(u, log_u, phi, rows);
+    absorb(v, log_v, gamma, cols);
+    double of_a = 0, of_b = 0, most = 0;
+    for (int64_t i = 0; i < p.n; ++i)
+      if (a[i] > 0) of_a += double(a[i]) * phi[i], most = std::max(most, std::fabs(double(phi[i])));
+    for (int64_t j = 0; j < p.m; ++j)
+      if (b[j] > 0) of_b += double(b[j]) * gamma[j], most = std::max(most, std::fabs(double(gamma[j])));
+    double shift = Balanced ? (of_b - of_a) / (mass_a + mass_b) : 0;
+    for (int64_t i = 0; i < p.n; ++i) {
+      double potential = a[i] > 0 ? double(phi[i]) : transform(b, gamma, p.m, p.cost + i * p.stride, 1);
+      p.f[i] = T(p.eps * (potential + shift));
+    }
+    for (int64_t j = 0; j < p.m; ++j) {
+      double potential = b[j] > 0 ? double(gamma[j]) : transform(a, phi, p.n, p.cost + j, p.stride);
+      p.g[j] = T(p.eps * (potential - shift));
+    }
+    *p.value = T(Balanced ? hard_value(of_a + of_b) : penalised_value());
+    // rounding f and g moves an entry of P by this much, relatively, at most
+    double rounding = 4 * std::numeric_limits<T>::epsilon() * (most + std::fabs(shift));
+    if (rounding * mass_a > p.tol / 8) error = measured_error() + stranded;
+    *p.error = T(error);
+  }
+
+  // The potential, in units of eps, that a point without mass has by the other side's.
+  double transform(const T* weight, const T* potential, int64_t count, const T* cost, int64_t step) const {
+    double most = -inf, total = 0;
+    for (int64_t k = 0; k < count; ++k)
+      if (weight[k] > 0) most = std::max(most, double(potential[k]) - double(cost[k * step]) / p.eps);
+    if (most == -inf) return inf;
+    for (int64_t k = 0; k < count; ++k)
+      if (weight[k] > 0)
+        total += weight[k] * std::exp(double(potential[k]) - double(cost[k * step]) / p.eps - most);
+    return -double(lambda) * (most + std::log(total));
+  }
+
+  // <a, f> + <b, g> + eps (|a| |b| - |P|), after a column step: |P| = |b|.
+  double hard_value(double inner) const {
+    return stranded > 0 ? double(inf) : p.eps * (inner + mass_a * mass_b - mass_b);
+  }
+
+  // rho <a, 1 - exp(-f / rho)> + the same of b and g + eps (|a| |b| - |P|), P's column sums b exp(-g / rho).
+  double penalised_value() const {
+    double gain = 0, plan = 0;  // a point stranded has exp(-f / rho) = 0
+    for (int64_t i = 0; i < p.n; ++i) {
+      double mass = p.a ? double(p.a[i]) : mass_a / p.n;
+      gain -= a[i] > 0 ? mass * std::expm1(-p.eps * phi[i] / p.reach) : -mass;
+    }
+    for (int64_t j = 0; j < p.m; ++j) {
+      double mass = p.b ? double(p.b[j]) : mass_b / p.m;
+      double lost = b[j] > 0 ? std::expm1(-p.eps * gamma[j] / p.reach) : -1;
+      gain -= mass * lost;
+      plan += mass * (1 + lost);
+    }
+    return p.reach * gain + p.eps * (mass_a * mass_b - plan);
+  }
+
+  // Both marginals of the plan of f and g as returned, against what they should be.
+  double measured_error() {
+    std::fill(column, column + cols, T(0));
+    for (int64_t j = 0; j < p.m; ++j) gamma[j] = b[j] > 0 ? p.g[j] : -inf;
+    double wrong = 0;
+    for (int64_t i = 0; i < p.n; ++i) {
+      if (!(a[i] > 0)) continue;
+      std::copy(p.cost + i * p.stride, p.cost + i * p.stride + p.m, line);
+      std::fill(line + p.m, line + cols, T(0));
+      vec<T> total = {};
+      for (int64_t j = 0; j < cols; j += width) {
+        vec<T> e = exp<T>(((load(gamma + j) + p.f[i]) - load(line + j)) * inverse_eps);
+        total += e * load(b + j);
+        store(column + j, load(column + j) + e * a[i]);
+      }
+      wrong += a[i] * std::fabs(sum<T>(total) - (Balanced ? 1 : std::exp(-p.f[i] / p.reach)));
+    }
+    for (int64_t j = 0; j < p.m; ++j)
+      if (b[j] > 0) wrong += b[j] * std::fabs(column[j] - (Balanced ? 1 : std::exp(-p.g[j] / p.reach)));
+    return wrong;
+  }
+
+  const TransportProblem<T>& p;
+  const int64_t rows, cols;  // padded n and m
+  const T inverse_eps;
+  T lambda;
+  double mass_a = 0, mass_b = 0;
+  double stranded = 0;                                     // mass that no admissible pair can take
+  double row_error = 0;                                    // of the plan that the last sweep met
+  T *a, *phi, *u, *log_u, *next, *log_next, *left;         // [rows]; left is u a
+  T *b, *gamma, *v, *log_v, *right, *column, *line, *top;  // [cols]; right is v b
+  T* K;                                                    // [rows, cols]
+};
+
+template <class T>
+int64_t sinkhorn_workspace(int64_t n, int64_t m) {
+  return Sinkhorn<T, true>::workspace(n, m);
+}
+
+template <class T>
+void sinkhorn(const TransportProblem<T>& problem, T* memory) {
+  if (problem.reach < std::numeric_limits<double>::infinity())
+    Sinkhorn<T, false>(problem, memory).run();
+  else
+    Sinkhorn<T, true>(problem, memory).run();
+}
+
+}  // namespace geokernels::GEOKERNELS_LEVEL
