@@ -1,0 +1,238 @@
+"""Did the asked attribute change, and did everything else stay? Judged on edits of the rendered world.
+
+    python -m benchmarks.stability_plasticity --edits 200 --loss geodesic --out results/geodesic
+
+Edits are drawn from ``--seed``: a scene by chance (any shape, colours, size, texture), then one attribute,
+object colour and background in turn, to another legal value. With ``--shapes N``, N edits of the shape
+follow, which are reported beside the others and not among them. The picture is morphed with the default
+recipe (``--strength`` and ``--set`` change it), from the caption of the scene to that of the edited scene,
+and judged by ``geokernels.world.judge``, which uses no CLIP.
+
+  reached   the judge names the asked value
+  kept      share of the other four attributes that it names as they were
+  right     all five at once
+  psnr      in dB, against the source, over the pixels that were not to change: outside the object, or
+            inside it when the background was asked; for a shape, outside both outlines
+
+Each finished edit is one line of ``edits.jsonl``; a run that was stopped continues where it was. Shares come
+with 95% intervals (Wilson's; for the mean of kept the normal one over edits), in ``summary.json`` and
+``summary.md``. ``--workers`` processes of one thread each share the work, so that ``seconds`` are those of a
+picture on one core while the others are busy too; ``--alone`` measures one picture at a time on every core.
+The seeds 0 to 999 were used to choose the recipe; report on others.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import time
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import torch
+
+from geokernels import world
+from geokernels.metrics import outside_psnr, score_edit, wilson_interval
+from geokernels.models.clip import load_clip
+from geokernels.pipelines import ClipInversionConfig, clip_inversion
+from geokernels.report.files import sha256, write_json, write_text
+from geokernels.report.record import machine, versions
+
+ATTRIBUTES = ("colour", "background")
+TARGETS = {"reached": 0.90, "kept": 0.92, "right": 0.75, "seconds": 10.0, "shape reached": 0.50}
+
+_encoder = None  # one a process
+
+
+def attribute_of(index: int, edits: int) -> str:
+    """Colour and background in turn, then shapes."""
+    return ATTRIBUTES[index % len(ATTRIBUTES)] if index < edits else "shape"
+
+
+def draw(seed: int, index: int, attribute: str):
+    """The scene and its edited twin; the same for every loss and setting."""
+    chance = torch.Generator().manual_seed(seed * 1_000_003 + index)
+    scene = world.sample_scenes(1, generator=chance)
+    return scene, world.edit(scene, attribute, generator=chance)
+
+
+def run_edit(task: tuple[int, str, int, ClipInversionConfig]) -> dict:
+    """Morph and judge one edit."""
+    index, attribute, seed, config = task
+    scene, target = draw(seed, index, attribute)
+    source, wanted = world.render(scene)[0], target.names()[0]
+    texts = world.caption(scene)[0], world.caption(target)[0]
+    chance = torch.Generator().manual_seed(seed * 1_000_003 + index)
+    start = time.perf_counter()
+    result = clip_inversion(source, [_encoder], *texts, config=config, generator=chance)
+    seconds = time.perf_counter() - start
+
+    # what a file would hold
+    picture = (result.picture * 255).round() / 255
+    seen = world.judge(picture[None]).names()[0]
+    mask = torch.maximum(world.object_mask(scene), world.object_mask(target))[0]
+    if attribute == "background":
+        mask = (mask < 1).float()
+    return {
+        "index": index,
+        "attribute": attribute,
+        "from": texts[0],
+        "to": texts[1],
+        "wanted": wanted,
+        "seen": seen,
+        **score_edit(wanted, seen, attribute)._asdict(),
+        "psnr": round(min(outside_psnr(picture, source, mask), 99.0), 3),
+        "seconds": round(seconds, 3),
+    }
+
+
+def start_worker(weights: str | None, threads: int) -> None:
+    """Load the CLIP once a process."""
+    global _encoder
+    torch.set_num_threads(threads)
+    _encoder = load_clip("world", weights)
+
+
+def summarise(rows: list[dict]) -> dict:
+    """Shares with intervals over one group of edits."""
+    n = len(rows)
+    kept = [row["kept"] for row in rows]
+    # whole edits are the independent trials: the four attributes of one picture fail together
+    spread = statistics.stdev(kept) / n**0.5 if n > 1 else 0.0
+    mean = statistics.fmean(kept)
+    lost: dict[str, int] = {}
+    for row in rows:
+        for name, value in row["wanted"].items():
+            if name != row["attribute"] and row["seen"][name] != value:
+                lost[name] = lost.get(name, 0) + 1
+    return {
+        "edits": n,
+        "reached": wilson_interval(sum(row["reached"] for row in rows), n)._asdict(),
+        "kept": {"share": mean, "low": mean - 1.96 * spread, "high": min(1.0, mean + 1.96 * spread)},
+        "right": wilson_interval(sum(row["right"] for row in rows), n)._asdict(),
+        "lost": lost,
+        "psnr": round(statistics.fmean(row["psnr"] for row in rows), 2),
+        "seconds": round(statistics.median(row["seconds"] for row in rows), 2),
+    }
+
+
+def groups(rows: list[dict]) -> dict[str, dict]:
+    """Colour and background together and apart, and the shapes beside them."""
+    found = {"colour and background": [row for row in rows if row["attribute"] != "shape"]}
+    for attribute in (*ATTRIBUTES, "shape"):
+        found[attribute] = [row for row in rows if row["attribute"] == attribute]
+    return {name: summarise(group) for name, group in found.items() if group}
+
+
+def as_markdown(summary: dict) -> str:
+    """The table, with what it was measured on."""
+    lines = [
+        f"{summary['loss']} loss, strength {summary['strength']}, seed {summary['seed']}, "
+        f"{summary['steps']} steps, {summary['machine']['cpu']}",
+        "",
+        "| edits of | n | asked reached | others kept | all right | PSNR, untouched | s a picture |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, group in summary["groups"].items():
+        shares = (
+            f"{100 * g['share']:.1f}% [{100 * g['low']:.1f}, {100 * g['high']:.1f}]"
+            for g in (group["reached"], group["kept"], group["right"])
+        )
+        lines.append(
+            f"| {name} | {group['edits']} | {' | '.join(shares)} | {group['psnr']} dB | {group['seconds']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def settings(args: argparse.Namespace) -> ClipInversionConfig:
+    """The default recipe with what the command line changes."""
+    config = ClipInversionConfig(loss=args.loss)
+    kinds = {field.name for field in fields(config)}
+    changes = {}
+    for setting in args.set:
+        name, _, value = setting.partition("=")
+        if name not in kinds:
+            raise SystemExit(f"--set must name a setting of ClipInversionConfig, got {name!r}")
+        value = value if name in ("loss", "parametrisation") else json.loads(value)
+        changes[name] = tuple(value) if isinstance(value, list) else value
+    if args.strength is not None:
+        changes["strength"] = args.strength
+    return replace(config, **changes)
+
+
+def finished(path: Path, header: dict) -> dict[int, dict]:
+    """Edits done already; refuses a file of other settings, drops a line cut short."""
+    if not path.exists():
+        return {}
+    lines = path.read_text().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    if not whole:
+        path.unlink()
+        return {}
+    if json.loads(whole[0]) != header:
+        raise SystemExit(f"{path} was made with other settings; choose another --out")
+    if len(whole) < len(lines):
+        write_text(path, "".join(whole))
+    return {row["index"]: row for row in map(json.loads, whole[1:])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--edits", type=int, default=200, help="edits of object colour and background")
+    parser.add_argument("--shapes", type=int, default=0, help="edits of the shape, reported beside them")
+    parser.add_argument("--loss", choices=("geodesic", "directional"), default="geodesic")
+    parser.add_argument("--strength", type=float, help="weight of the text's direction; the default recipe's")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="any other setting")
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--weights", help="another weights file for the world's CLIP")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--alone", action="store_true", help="one picture at a time on every core")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+
+    config = settings(args)
+    header = {"config": json.loads(json.dumps(asdict(config))), "seed": args.seed, "edits": args.edits}
+    header["weights"] = sha256(args.weights) if args.weights else "packaged"
+    path = args.out / "edits.jsonl"
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = finished(path, header)
+    tasks = [
+        (i, attribute_of(i, args.edits), args.seed, config)
+        for i in range(args.edits + args.shapes)
+        if i not in rows
+    ]
+    workers, threads = (1, os.cpu_count()) if args.alone else (args.workers, 1)
+    with path.open("a") as file:
+        if not rows and file.tell() == 0:
+            file.write(json.dumps(header) + "\n")
+        # a fresh interpreter each: forking after torch has started threads can hang
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(workers, start_worker, (args.weights, threads)) as pool:
+            for row in pool.imap_unordered(run_edit, tasks):
+                rows[row["index"]] = row
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                print(f"\r{len(rows)} of {args.edits + args.shapes}", end="", flush=True)
+    print()
+    summary = {
+        "loss": config.loss,
+        "strength": config.strength,
+        "steps": config.steps,
+        **header,
+        "targets": TARGETS,
+        "groups": groups(list(rows.values())),
+        "machine": machine("cpu"),
+        "versions": versions(),
+        "workers": workers,
+        "threads": threads,
+    }
+    write_json(args.out / "summary.json", summary)
+    write_text(args.out / "summary.md", as_markdown(summary))
+    print(as_markdown(summary))
+
+
+if __name__ == "__main__":
+    main()

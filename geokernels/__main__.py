@@ -1,0 +1,5 @@
+"""``python -m geokernels`` is the command ``geokernels``."""
+
+from .cli import main
+
+main()

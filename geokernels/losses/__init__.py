@@ -1,0 +1,14 @@
+"""Losses on embeddings: pure functions, no models and no state."""
+
+from .directional import directional_loss, unit_rows
+from .geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
+from .perceptual import feature_distance, total_variation
+
+__all__ = [
+    "directional_loss",
+    "feature_distance",
+    "geodesic_consistency_loss",
+    "geodesic_regularisation_loss",
+    "total_variation",
+    "unit_rows",
+]

@@ -1,0 +1,70 @@
+"""The change of the picture against the change of the text, as a straight-line angle."""
+
+import torch
+from torch import Tensor
+
+from .._checks import require_like, require_rank, require_shape
+from .._typing import Rows
+
+
+def unit_rows(x: Rows, *, eps: float = 1e-6) -> Rows:
+    """Rows of length one; a row of length at most ``eps`` has no direction and becomes zero.
+
+    Gradients:
+        Through the division; exactly zero for rows without direction.
+    """
+    square = x.square().sum(-1, keepdim=True)
+    directed = square > eps**2
+    # select before dividing, so that undirected rows back-propagate 0 and not NaN
+    return torch.where(directed, x, 0.0) / torch.where(directed, square, 1.0).sqrt()
+
+
+def require_embeddings(current: Rows, source: Rows, text_source: Rows, text_target: Rows) -> None:
+    """Refuse embeddings that do not fit together; every loss on pictures and texts begins with this."""
+    require_rank("current", current, 2, "(..., B, D)")
+    require_shape("source", source, tuple(current.shape), "(..., B, D)")
+    require_rank("text_source", text_source, 2, "(..., T, D)")
+    require_shape("text_target", text_target, tuple(text_source.shape), "(..., T, D)")
+    if text_source.shape[-1] != current.shape[-1]:
+        raise ValueError(
+            f"text_source must have the width of current, {current.shape[-1]}, got {text_source.shape[-1]}"
+        )
+    for name, x in [("source", source), ("text_source", text_source), ("text_target", text_target)]:
+        require_like(name, x, "current", current)
+
+
+def directional_loss(
+    current: Rows, source: Rows, text_source: Rows, text_target: Rows, *, eps: float = 1e-6
+) -> Tensor:
+    r"""One minus the cosine between the change of the picture and the change of the text.
+
+    $$L = 1 - \frac1B \sum_i \cos\big(z_i - z_{0,i},\ \tfrac1T \sum_t (e^{target}_t - e^{source}_t)\big)$$
+
+    Args:
+        current: Features of the current picture's views, ``(..., B, D)``, usually unit rows.
+        source: Features of the source picture under the same views, like ``current``.
+        text_source: Features of the source prompt under T templates, ``(..., T, D)``.
+        text_target: The same of the target prompt.
+        eps: A change of length at most ``eps`` has no direction: it scores a cosine of 0.
+
+    Returns:
+        The loss, ``(...)``, between 0 and 2.
+
+    Gradients:
+        To all four inputs, any order; zero for rows without direction. At ``current == source``, where
+        nothing has moved yet, there is therefore no gradient: start somewhere else.
+
+    Raises:
+        ValueError: If shapes disagree.
+        TypeError: If dtypes or devices disagree.
+
+    Example:
+        >>> import torch
+        >>> still, moved = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> directional_loss(moved, still, still, moved)
+        tensor(0.)
+    """
+    require_embeddings(current, source, text_source, text_target)
+    change = unit_rows(current - source, eps=eps)
+    asked = unit_rows((text_target - text_source).mean(-2, keepdim=True), eps=eps)
+    return 1 - (change * asked).sum(-1).mean(-1)

@@ -1,0 +1,106 @@
+"""The two losses of geodesic morphing: angles along the flow between feature subspaces."""
+
+from torch import Tensor
+
+from .._checks import require_like, require_rank, require_shape
+from .._typing import Basis, Rows
+from ..ops import geodesic_cosine, subspace_basis
+from .directional import require_embeddings, unit_rows
+
+
+def geodesic_consistency_loss(
+    current: Rows,
+    source: Rows,
+    text_source: Rows,
+    text_target: Rows,
+    *,
+    text_basis: Basis | None = None,
+    rank: int | None = None,
+    text_rank: int | None = None,
+    through_bases: bool = True,
+    eps: float = 1e-6,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Inter-modality consistency: does the picture change along the text's change, on the geodesic flow?
+
+    With $x_i$ the unit change of view $i$, $y$ the unit mean of the unit changes of the text, $P$ a basis of
+    the $x_i$ and $Q$ one of the text changes, and $G$ the geodesic flow kernel between $P$ and $Q$:
+
+    $$L = 1 - \frac1B \sum_i \frac{x_i^\top G\, y}{\sqrt{x_i^\top G\, x_i}\,\sqrt{y^\top G\, y}}$$
+
+    Args:
+        current: Features of the current picture's views, ``(..., B, D)``, usually unit rows.
+        source: Features of the source picture under the same views, like ``current``.
+        text_source: Features of the source prompt under T templates, ``(..., T, D)``.
+        text_target: The same of the target prompt.
+        text_basis: $Q$, ``(..., D, L)``, where the caller has it already: it is constant over a run.
+        rank: Columns of $P$; min(B, D) by default.
+        text_rank: Columns of $Q$; min(T, D) by default. Ignored where ``text_basis`` is given.
+        through_bases: Whether $G$ follows the views, so that gradients also flow through $P$.
+        eps: A change of length at most ``eps`` has no direction: it scores a cosine of 0.
+        backend: Insists on one implementation of the operators; None for the fastest that can run.
+
+    Returns:
+        The loss, ``(...)``, between 0 and 2.
+
+    Gradients:
+        First order, to ``current`` and ``source``, and to the texts through $y$ (through $Q$ too where it
+        is computed here). Zero for rows without direction.
+
+    Raises:
+        ValueError: If shapes disagree.
+        TypeError: If dtypes or devices disagree.
+        BackendError: If ``backend`` cannot run this input.
+    """
+    require_embeddings(current, source, text_source, text_target)
+    change = unit_rows(current - source, eps=eps)
+    asked = unit_rows(text_target - text_source, eps=eps)
+    towards = unit_rows(asked.mean(-2, keepdim=True), eps=eps)
+    if text_basis is None:
+        text_basis = subspace_basis(asked, text_rank, backend=backend).basis
+    spanned = change if through_bases else change.detach()
+    basis = subspace_basis(spanned, rank, backend=backend).basis
+    cosines = geodesic_cosine(change, towards.expand_as(change), basis, text_basis, backend=backend)
+    return 1 - cosines.mean(-1)
+
+
+def geodesic_regularisation_loss(
+    current: Rows,
+    previous: Rows,
+    *,
+    rank: int | None = None,
+    through_bases: bool = True,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Intra-modality regularisation: one minus the geodesic cosine between this iterate and the last.
+
+    With $P$ a basis of the previous features and $Q$ one of the current: $L = 1 - \frac1B \sum_i
+    \cos_G(z_{t-1,i}, z_{t,i})$. For one small step it is far below the ordinary ``1 - cos``, so that its
+    weight must be large.
+
+    Args:
+        current: Features of the current picture's views, ``(..., B, D)``.
+        previous: Features of the previous iterate under the same views, like ``current``; a constant.
+        rank: Columns of both bases; min(B, D) by default.
+        through_bases: Whether gradients also flow through $Q$.
+        backend: Insists on one implementation of the operators; None for the fastest that can run.
+
+    Returns:
+        The loss, ``(...)``, between 0 and 2; 0 where nothing has moved.
+
+    Gradients:
+        First order, to ``current`` alone.
+
+    Raises:
+        ValueError: If shapes disagree.
+        TypeError: If dtypes or devices disagree.
+        BackendError: If ``backend`` cannot run this input.
+    """
+    require_rank("current", current, 2, "(..., B, D)")
+    require_shape("previous", previous, tuple(current.shape), "(..., B, D)")
+    require_like("previous", previous, "current", current)
+    previous = previous.detach()
+    start = subspace_basis(previous, rank, backend=backend).basis
+    spanned = current if through_bases else current.detach()
+    end = subspace_basis(spanned, rank, backend=backend).basis
+    return 1 - geodesic_cosine(previous, current, start, end, backend=backend).mean(-1)

@@ -1,0 +1,71 @@
+"""LPIPS, for real pictures.
+
+For the rendered world compare the maps of its own CLIP (``ClipEncoder.image_features``) by
+:func:`geokernels.losses.feature_distance`, and call it a feature distance.
+"""
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import require_choice
+
+BACKBONES = ("alex", "vgg", "squeeze")
+
+
+def load_lpips(
+    backbone: str = "alex", weights: str | Path | None = None, *, device: str | torch.device = "cpu"
+) -> nn.Module:
+    """Load LPIPS, frozen.
+
+    Args:
+        backbone: ``"alex"``, ``"vgg"`` or ``"squeeze"``.
+        weights: State dict of torchvision's backbone; None lets torchvision download it. The learned channel
+            weights come with the ``lpips`` package.
+        device: Where to.
+
+    Returns:
+        A module that takes two pictures ``(B, 3, H, W)`` in [0, 1] to distances ``(B,)``, differentiable in
+        both.
+
+    Raises:
+        ImportError: If lpips is not installed.
+        ValueError: If the backbone is unknown, or the weights do not fit it.
+    """
+    require_choice("backbone", backbone, BACKBONES)
+    try:
+        import lpips
+    except ImportError as error:
+        raise ImportError('LPIPS needs the lpips package: pip install "geokernels[morph]"') from error
+    with warnings.catch_warnings():
+        # lpips calls torchvision by arguments it has deprecated
+        warnings.simplefilter("ignore")
+        net = lpips.LPIPS(net=backbone, pnet_rand=weights is not None, verbose=False)
+    if weights is not None:
+        _fill(net.net, Path(weights), backbone)
+    return _Lpips(net).to(device)
+
+
+class _Lpips(nn.Module):
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net.requires_grad_(False).eval()
+
+    def forward(self, pictures: Tensor, others: Tensor) -> Tensor:
+        return self.net(pictures, others, normalize=True).flatten()
+
+
+def _fill(net: nn.Module, path: Path, backbone: str) -> None:
+    """Fill lpips' slices of a backbone from torchvision's state dict: ``features.3.weight`` is layer 3."""
+    if not path.is_file():
+        raise ValueError(f"weights must be an existing file, found none at {path}")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    own = net.state_dict()
+    for key in own:
+        layer = "features." + key.split(".", 1)[1]
+        if layer not in state or state[layer].shape != own[key].shape:
+            raise ValueError(f"weights must fit {backbone!r}, but {layer} is missing or of another shape")
+        own[key] = state[layer]
+    net.load_state_dict(own)

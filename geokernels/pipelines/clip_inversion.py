@@ -1,0 +1,406 @@
+"""CLIP inversion: a picture is optimised until it has moved as one text moves to another."""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._checks import require_choice, require_finite, require_float, require_positive
+from ..losses.directional import directional_loss, unit_rows
+from ..losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
+from ..losses.perceptual import total_variation
+from ..models.clip import ClipEncoder
+from ..ops import subspace_basis
+from ..world import TEMPLATES
+from .parametrisation import PARAMETRISATIONS, parametrise
+from .views import draw_views, look
+
+LOSSES = ("geodesic", "directional")
+
+
+@dataclass(frozen=True)
+class ClipInversionConfig:
+    """How a morph is guided, shown and stepped. The defaults were chosen on the rendered world.
+
+    Attributes:
+        loss: ``"geodesic"`` (consistency and regularisation on the flow) or ``"directional"``.
+        strength: Weight of the term that follows the text: consistency, or directional.
+        regularisation: Weight of the step from the previous iterate on the flow (geodesic loss only).
+        perceptual: Weight of the distance to the source; needs a ``perceptual`` callable when above 0.
+        total_variation: Weight of roughness.
+        opacity: Weight of the edit layer's mean opacity.
+        indecision: Weight of opacities between 0 and 1.
+        rank: Leading directions of the views' change that span its subspace; None for all.
+        text_rank: The same of the text's change under the templates.
+        through_bases: Whether gradients also flow through the views' bases.
+        parametrisation: ``"layer"``, ``"fourier"`` or ``"pixels"``.
+        steps: Adam steps.
+        learning_rate: Of the first step; the cosine schedule ends at 0. None for the parametrisation's own.
+        views: Random views a step.
+        hold: Steps for which the views are kept before new ones are drawn.
+        scale: Range of the share of the picture that a view shows.
+        shift: Largest displacement of a view, in picture widths.
+        jitter: Largest rotation (radians) and shear of a view.
+        noise: Largest standard deviation of a view's noise.
+        blurred: Share of views that are blurred.
+        working_size: Longest side at which the edit is optimised; None for twice what the encoder sees, at
+            most 512. The edit of a larger picture is enlarged to its full size.
+        templates: Sentences around both prompts, each with one ``{}``.
+        encoder_weights: One weight an encoder; None for equal ones.
+        mixed_precision: Whether encoders run in bfloat16 on CUDA; losses and steps never do.
+    """
+
+    loss: str = "geodesic"
+    strength: float = 1.0
+    regularisation: float = 1.0
+    perceptual: float = 0.0
+    total_variation: float = 0.0
+    opacity: float = 0.1
+    indecision: float = 0.05
+    rank: int | None = None
+    text_rank: int | None = None
+    through_bases: bool = False
+    parametrisation: str = "layer"
+    steps: int = 80
+    learning_rate: float | None = None
+    views: int = 8
+    hold: int = 4
+    scale: tuple[float, float] = (0.7, 1.1)
+    shift: float = 0.125
+    jitter: float = 0.05
+    noise: float = 0.05
+    blurred: float = 0.3
+    working_size: int | None = None
+    templates: tuple[str, ...] = TEMPLATES
+    encoder_weights: tuple[float, ...] | None = None
+    mixed_precision: bool = True
+
+    def __post_init__(self):
+        require_choice("loss", self.loss, LOSSES)
+        require_choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
+        for name in ("steps", "views", "hold", "learning_rate", "working_size", "rank", "text_rank"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+        if not self.templates or any(template.count("{}") != 1 for template in self.templates):
+            raise ValueError(f"templates must each contain {{}} once, got {self.templates!r}")
+
+
+LEARNING_RATES = {"layer": 0.01, "fourier": 0.02, "pixels": 0.01}
+
+
+class ClipInversionResult(NamedTuple):
+    """The morphed picture, and every loss term at every step."""
+
+    picture: Tensor  # like the picture given
+    history: Tensor  # (steps, terms) float32
+    terms: tuple[str, ...]  # names of the columns of history; "loss" is the weighted sum
+
+
+class ClipInversion:
+    """A morph in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` at any time between steps.
+
+    All chance is drawn from ``generator`` at the start and keyed by the step, so that a run resumed from a
+    state ends as if it had never stopped, to the bit on the CPU.
+
+    Args:
+        picture: ``(3, H, W)`` in [0, 1], any size, floating point.
+        encoders: Frozen CLIP encoders on the picture's device; each guides by its weight.
+        source: What the picture shows.
+        target: What it shall show.
+        config: See :class:`ClipInversionConfig`.
+        generator: Source of chance, on the CPU.
+        perceptual: Distance of two ``(1, 3, h, w)`` pictures to a scalar, for ``config.perceptual``.
+
+    Raises:
+        ValueError: For a picture, prompt or setting that cannot be used; the message says which.
+        TypeError: If the picture is not floating point.
+    """
+
+    def __init__(
+        self,
+        picture: Tensor,
+        encoders: Sequence[ClipEncoder],
+        source: str,
+        target: str,
+        *,
+        config: ClipInversionConfig | None = None,
+        generator: torch.Generator,
+        perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ):
+        self.config = config = config or ClipInversionConfig()
+        _require_picture(picture)
+        _require_guides(encoders, source, target, config, perceptual)
+        self.encoders, self.perceptual = tuple(encoders), perceptual
+        weights = torch.tensor(config.encoder_weights or [1.0] * len(self.encoders))
+        self.weights = (weights / weights.sum()).tolist()
+        self._chance = int(torch.randint(2**62, (), generator=generator))
+
+        self.full = picture.detach()[None].float()
+        self.source = _shrink(self.full, config.working_size or _working_size(self.encoders))
+        self.texts = [self._text(encoder, source, target) for encoder in self.encoders]
+        self.edit = parametrise(
+            config.parametrisation, self.source, generator=torch.Generator().manual_seed(self._chance)
+        )
+        rate = config.learning_rate or LEARNING_RATES[config.parametrisation]
+        self.optimizer = torch.optim.Adam(self.edit.parameters(), lr=rate)
+        self._rate = rate
+        self.index = 0
+        self.terms: tuple[str, ...] = ()
+        self._history: list[Tensor] = []
+        self._last: dict = {"picture": None, "features": None, "source_features": None}
+        self._views = None
+        self._run = {
+            "config": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()},
+            "source": source,
+            "target": target,
+            "encoders": [encoder.name for encoder in self.encoders],
+            "picture": hashlib.sha256(self.full.cpu().numpy().tobytes()).hexdigest(),
+            "seed": self._chance,
+        }
+
+    @property
+    def done(self) -> bool:
+        """Whether every step has been taken."""
+        return self.index >= self.config.steps
+
+    @property
+    def history(self) -> Tensor:
+        """Loss terms so far, ``(index, len(terms))`` float32 on the CPU."""
+        return torch.stack(self._history).cpu() if self._history else torch.empty(0, len(self.terms))
+
+    def picture(self) -> Tensor:
+        """The picture as it stands, like the one given: float32 in [0, 1], at full size."""
+        return self.edit.render(self.source, self.full)[0]
+
+    def step(self) -> None:
+        """Take one Adam step.
+
+        Raises:
+            RuntimeError: If every step has been taken.
+            FloatingPointError: On the CPU, if the loss is no longer finite.
+        """
+        if self.done:
+            raise RuntimeError(f"all {self.config.steps} steps have been taken")
+        if self.index % self.config.hold == 0:
+            self._draw_views()
+        picture, terms = self.edit(self.source)
+        features = [self._encode(e, picture, v) for e, v in zip(self.encoders, self._views)]
+        terms = {**self._guidance(features), **terms, "total_variation": total_variation(picture)}
+        if self.config.perceptual:
+            terms["perceptual"] = self.perceptual(picture, self.source).mean()
+        loss = sum(self._weight(name) * term for name, term in terms.items())
+        if loss.device.type == "cpu" and not math.isfinite(loss.item()):
+            raise FloatingPointError(
+                f"the loss at step {self.index} is {loss.item()}; lower the learning rate"
+            )
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate * 0.5 * (1 + math.cos(math.pi * self.index / self.config.steps))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+        self._last.update(picture=picture.detach(), features=[f.detach() for f in features])
+        self.terms = ("loss", *terms)
+        self._history.append(torch.stack([loss, *terms.values()]).detach())
+        self.index += 1
+
+    def state_dict(self) -> dict:
+        """Everything a later run needs to end as this one would: tensors, numbers and strings only."""
+        return {
+            "run": self._run,
+            "index": self.index,
+            "terms": list(self.terms),
+            "history": self.history,
+            "edit": self.edit.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "last": dict(self._last),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from a state of the same run.
+
+        Raises:
+            ValueError: If the state belongs to a run with another picture, prompt, encoder, seed or setting.
+        """
+        _require_same_run(state["run"], self._run)
+        device = self.source.device
+        self.edit.load_state_dict(state["edit"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.index, self.terms = state["index"], tuple(state["terms"])
+        self._history = [row.to(device) for row in state["history"]]
+        self._last = dict(state["last"])
+        if self.index % self.config.hold:
+            self._views = self._views_of_step(self.index)
+
+    def _text(self, encoder: ClipEncoder, source: str, target: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of both prompts, ``(T, D)`` each, and the basis of their change."""
+        before, after = encoder.encode_text([source, target], self.config.templates).detach().float()
+        basis = subspace_basis(unit_rows(after - before), self.config.text_rank).basis
+        return before, after, basis
+
+    def _views_of_step(self, index: int) -> list:
+        config, key = self.config, self._chance + 1 + index // self.config.hold
+        return [
+            type(views)(*(t.to(self.source.device) for t in views))
+            for encoder in self.encoders
+            for views in [
+                draw_views(
+                    config.views,
+                    encoder.image_size,
+                    scale=config.scale,
+                    shift=config.shift,
+                    jitter=config.jitter,
+                    noise=config.noise,
+                    blurred=config.blurred,
+                    generator=torch.Generator().manual_seed(key),
+                )
+            ]
+        ]
+
+    def _draw_views(self) -> None:
+        """Draw new views, and see the source and the previous iterate under them."""
+        self._views = self._views_of_step(self.index)
+        for name, picture in [("source_features", self.source), ("features", self._last["picture"])]:
+            if picture is not None:
+                with torch.no_grad():
+                    seen = [self._encode(e, picture, v) for e, v in zip(self.encoders, self._views)]
+                self._last[name] = seen
+
+    def _encode(self, encoder: ClipEncoder, picture: Tensor, views) -> Tensor:
+        half = self.config.mixed_precision and picture.device.type == "cuda"
+        with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
+            return encoder.encode_image(look(picture, views)).float()
+
+    def _guidance(self, features: list[Tensor]) -> dict[str, Tensor]:
+        """The terms that CLIP sees, averaged over the encoders."""
+        terms: dict[str, Tensor] = {}
+        for i, weight in enumerate(self.weights):
+            previous = self._last["features"][i] if self._last["features"] else None
+            seen = self._guidance_of(features[i], self._last["source_features"][i], previous, self.texts[i])
+            for name, term in seen.items():
+                terms[name] = terms.get(name, 0) + weight * term
+        return terms
+
+    def _guidance_of(self, current, source, previous, texts) -> dict[str, Tensor]:
+        config, (before, after, basis) = self.config, texts
+        name = "directional" if config.loss == "directional" else "consistency"
+        if self.index == 0 and self.edit.starts_at_source:
+            # nothing has moved, so no cosine has a gradient; its limit for a first small move has
+            towards = unit_rows((after - before).mean(0))
+            main = 1 - ((current - source) @ towards).mean()
+        elif config.loss == "directional":
+            main = directional_loss(current, source, before, after)
+        else:
+            main = geodesic_consistency_loss(
+                current,
+                source,
+                before,
+                after,
+                text_basis=basis,
+                rank=config.rank,
+                through_bases=config.through_bases,
+            )
+        if config.loss == "directional":
+            return {name: main}
+        step = current.new_zeros(())
+        if previous is not None:
+            step = geodesic_regularisation_loss(
+                current, previous, rank=config.rank, through_bases=config.through_bases
+            )
+        return {name: main, "regularisation": step}
+
+    def _weight(self, term: str) -> float:
+        if term in ("consistency", "directional"):
+            return self.config.strength
+        return getattr(self.config, term)
+
+
+def clip_inversion(
+    picture: Tensor,
+    encoders: Sequence[ClipEncoder],
+    source: str,
+    target: str,
+    *,
+    config: ClipInversionConfig | None = None,
+    generator: torch.Generator,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+    callback: Callable[[ClipInversion], None] | None = None,
+) -> ClipInversionResult:
+    """Morph a picture from what ``source`` says to what ``target`` says.
+
+    Arguments and errors are those of :class:`ClipInversion`, which this runs to its end; ``callback`` is
+    called with it after every step.
+
+    Returns:
+        The picture and the history of its losses.
+    """
+    run = ClipInversion(
+        picture, encoders, source, target, config=config, generator=generator, perceptual=perceptual
+    )
+    while not run.done:
+        run.step()
+        if callback is not None:
+            callback(run)
+    return ClipInversionResult(run.picture(), run.history, run.terms)
+
+
+def _require_picture(picture: Tensor) -> None:
+    if not isinstance(picture, Tensor):
+        raise TypeError(f"picture must be a tensor, got {type(picture).__name__}")
+    require_float("picture", picture)
+    if picture.dim() != 3 or picture.shape[0] != 3 or 0 in picture.shape:
+        raise ValueError(f"picture must have shape (3, H, W), got {tuple(picture.shape)}")
+    require_finite("picture", picture)
+
+
+def _require_guides(encoders, source, target, config, perceptual) -> None:
+    if not encoders:
+        raise ValueError("encoders must hold at least one CLIP encoder, got none")
+    for name, prompt in [("source", source), ("target", target)]:
+        if not prompt.strip():
+            raise ValueError(f"{name} must be a text, got {prompt!r}")
+    if source.strip() == target.strip():
+        raise ValueError(f"target must differ from source, got {target!r} for both")
+    weights = config.encoder_weights
+    if weights and (len(weights) != len(encoders) or min(weights) < 0 or not sum(weights)):
+        raise ValueError(
+            f"encoder_weights must be {len(encoders)} numbers, none negative, not all 0, got {weights}"
+        )
+    if config.perceptual and perceptual is None:
+        raise ValueError(
+            f"perceptual must be given when its weight is above 0, got weight {config.perceptual}"
+        )
+
+
+def _require_same_run(theirs: dict, ours: dict) -> None:
+    for key, value in theirs["config"].items():
+        if ours["config"].get(key) != value:
+            raise ValueError(
+                f"the checkpoint was made with {key} = {value!r}, this run has {ours['config'].get(key)!r}"
+            )
+    for key in ("source", "target", "encoders", "picture", "seed"):
+        if theirs[key] != ours[key]:
+            if key in ("picture", "seed"):
+                raise ValueError(f"the checkpoint was made with another {key}")
+            raise ValueError(
+                f"the checkpoint was made with {key} = {theirs[key]!r}, this run has {ours[key]!r}"
+            )
+
+
+def _working_size(encoders: Sequence[ClipEncoder]) -> int:
+    return min(512, 2 * max(encoder.image_size for encoder in encoders))
+
+
+def _shrink(picture: Tensor, longest: int) -> Tensor:
+    """The picture with its longest side at most ``longest``."""
+    H, W = picture.shape[-2:]
+    if max(H, W) <= longest:
+        return picture
+    size = [max(1, round(side * longest / max(H, W))) for side in (H, W)]
+    return F.interpolate(picture, size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)

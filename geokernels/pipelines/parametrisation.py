@@ -1,0 +1,152 @@
+"""What is optimised in place of the picture: an edit layer, a spectrum, or the pixels themselves.
+
+All three are modules with the same face: ``module(source)`` is the current picture at working size and the
+terms that keep the edit in bounds; ``module.render(source, full)`` is the same edit on the full-size picture.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PARAMETRISATIONS = ("layer", "fourier", "pixels")
+
+# Directions of decreasing spread of colours in natural pictures: brightness, blue-yellow, green-magenta.
+COLOUR_AXES = ((0.577, 0.577, 0.577), (0.707, 0.0, -0.707), (0.408, -0.816, 0.408))
+COLOUR_SPREAD = (1.0, 0.35, 0.15)
+
+
+def parametrise(name: str, source: Tensor, *, generator: torch.Generator) -> nn.Module:
+    """Build the parametrisation ``name`` (one of ``PARAMETRISATIONS``) for ``source``, ``(1, 3, H, W)``."""
+    if name == "layer":
+        return EditLayer(generator=generator).to(source.device)
+    if name == "fourier":
+        return FourierChange(source.shape[-2:]).to(source.device)
+    if name == "pixels":
+        return PixelChange(source.shape[-2:]).to(source.device)
+    raise ValueError(f"parametrisation must be one of {', '.join(PARAMETRISATIONS)}, got {name!r}")
+
+
+class EditLayer(nn.Module):
+    """A small U-Net that paints a colour and an opacity over the source; the default.
+
+    It sees colours, not coordinates: what looks alike is edited alike. The opacity starts near 0.5.
+    """
+
+    starts_at_source = False
+
+    def __init__(self, *, generator: torch.Generator):
+        super().__init__()
+        self.outer = _block(3, 24)
+        self.middle = _block(24, 32, stride=2)
+        self.inner = _block(32, 32, stride=2)
+        self.up_middle = _block(64, 32)
+        self.up_outer = _block(56, 24)
+        self.head = nn.Conv2d(24, 4, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.head.weight, std=0.1, generator=generator)
+
+    def forward(self, source: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Paint over ``source``, ``(1, 3, H, W)`` in [0, 1]; report the opacity and how undecided it is."""
+        edit = self._edit(source)
+        opacity = edit[:, 3]
+        return _paint(source, edit), {
+            "opacity": opacity.mean(),
+            "indecision": (4 * opacity * (1 - opacity)).mean(),
+        }
+
+    @torch.no_grad()
+    def render(self, source: Tensor, full: Tensor) -> Tensor:
+        """Paint the edit of ``source``, enlarged, over ``full``: where opacity is 0 every detail stays."""
+        return _paint(full, _resize(self._edit(source), full))
+
+    def _edit(self, source: Tensor) -> Tensor:
+        H, W = source.shape[-2:]
+        # two halvings need multiples of four
+        x = F.pad(source, (0, -W % 4, 0, -H % 4), mode="replicate") * 2 - 1
+        outer = self.outer(x)
+        middle = self.middle(outer)
+        inner = self.inner(middle)
+        middle = self.up_middle(torch.cat([_double(inner), middle], 1))
+        outer = self.up_outer(torch.cat([_double(middle), outer], 1))
+        return self.head(outer)[..., :H, :W].sigmoid()
+
+
+class _Change(nn.Module):
+    """A difference added to the source, kept within [0, 1]."""
+
+    starts_at_source = True
+
+    def forward(self, source: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the change to ``source``, ``(1, 3, H, W)``; there is nothing else to keep in bounds."""
+        return _within(source + self.change()), {}
+
+    @torch.no_grad()
+    def render(self, source: Tensor, full: Tensor) -> Tensor:
+        """Add the change, enlarged, to ``full``."""
+        return (full + _resize(self.change(), full)).clamp(0, 1)
+
+
+class FourierChange(_Change):
+    """A change given by its spectrum, scaled by 1/f, in colour axes that vary independently in pictures."""
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = tuple(size)
+        H, W = self.size
+        f = torch.hypot(torch.fft.fftfreq(H)[:, None], torch.fft.rfftfreq(W)[None])
+        self.register_buffer("scale", f.clamp(min=1 / max(H, W)).reciprocal(), persistent=False)
+        axes = torch.tensor(COLOUR_SPREAD)[:, None] * torch.tensor(COLOUR_AXES)
+        self.register_buffer("axes", axes, persistent=False)
+        self.spectrum = nn.Parameter(torch.zeros(1, 3, *f.shape, 2))
+
+    def change(self) -> Tensor:
+        """The difference in pixels, ``(1, 3, H, W)``."""
+        spectrum = torch.view_as_complex(self.spectrum) * self.scale
+        waves = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
+        return torch.einsum("bahw,ac->bchw", waves, self.axes)
+
+
+class PixelChange(_Change):
+    """Free pixels. A small CLIP is fooled rather than followed: it is convinced, the judge sees no change.
+
+    Kept for comparison, and for large CLIPs under strong views and total variation.
+    """
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(1, 3, *size))
+
+    def change(self) -> Tensor:
+        """The difference in pixels, ``(1, 3, H, W)``."""
+        return self.values
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
+        nn.GroupNorm(8, outputs),
+        nn.LeakyReLU(0.2),
+    )
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _paint(source: Tensor, edit: Tensor) -> Tensor:
+    colour, opacity = edit[:, :3], edit[:, 3:]
+    return source * (1 - opacity) + colour * opacity
+
+
+def _resize(x: Tensor, like: Tensor) -> Tensor:
+    if x.shape[-2:] == like.shape[-2:]:
+        return x
+    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _within(x: Tensor) -> Tensor:
+    """Clamp to [0, 1], but let gradients through as if nothing were clamped: a pixel can come back."""
+    return x + (x.clamp(0, 1) - x).detach()

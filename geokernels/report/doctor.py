@@ -1,0 +1,64 @@
+"""What can run here, and for what cannot, why. Needs torch alone."""
+
+import platform
+from importlib import util
+
+import torch
+
+from ..kernels import native
+from .record import PACKAGES, versions
+
+EXTRAS = {
+    "torchvision": "morph",
+    "open_clip": "morph",
+    "lpips": "morph",
+    "safetensors": "morph",
+    "numpy": "morph",
+    "PIL": "morph",
+}
+
+
+def backends() -> dict[str, str | None]:
+    """Every implementation of the operators, with the reason it cannot run here, or None."""
+    reasons = {"reference": None, "native (CPU)": native.missing, "native (CUDA)": native.missing_cuda}
+    if reasons["native (CUDA)"] is None and not torch.cuda.is_available():
+        reasons["native (CUDA)"] = "torch sees no CUDA device"
+    return {**reasons, "triton": _refuse_triton()}
+
+
+def facts() -> dict[str, str]:
+    """Versions, the machine, and how the compiled libraries were built."""
+    info = native.build_info()
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    known = {
+        name: version or "not installed"
+        for name, version in versions().items()
+        if name in ("python", "geokernels", *PACKAGES)
+    }
+    return {
+        **known,
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "GPU": ", ".join(gpus) or "none that torch can use",
+        **{name.replace("_", " "): _say(value) for name, value in info.items()},
+    }
+
+
+def missing_extras() -> list[str]:
+    """Modules the CLIP pipelines need and that are not installed."""
+    return [module for module in EXTRAS if util.find_spec(module) is None]
+
+
+def _refuse_triton() -> str | None:
+    if util.find_spec("triton") is None:
+        return "triton is not installed"
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    if util.find_spec("geokernels.kernels.triton") is None:
+        return "this version of geokernels has no Triton kernels"
+    return None
+
+
+def _say(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value) if value not in ("", None) else "none"

@@ -1,0 +1,133 @@
+"""The folder that a morph leaves behind."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .files import replacing, write_json, write_text
+from .page import chart, details, figure, film, page, picture, row, section, table, text
+from .pictures import fit, gif, strip, write_bytes, write_picture
+from .record import checksums
+
+RESULT, FRAMES, ANIMATION, RECORD, PAGE = "result.png", "frames.png", "morph.gif", "run.json", "report.html"
+CHECKPOINT = "checkpoint.pt"
+FRAME_SIDE = 384  # longest side of a kept frame
+
+
+@dataclass(frozen=True)
+class MorphFolder:
+    """Where one morph is written; ``path`` need not exist yet."""
+
+    path: Path
+
+    def claim(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a folder whose contents would be lost, or that has nothing to resume.
+
+        Raises:
+            ValueError: With the remedy.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"--out must be a folder, {self.path} is a file")
+        finished, begun = (self.path / RECORD).exists(), (self.path / CHECKPOINT).exists()
+        if resume and not begun:
+            state = "is finished" if finished else "holds no checkpoint"
+            raise ValueError(f"--resume needs an interrupted run in --out, {self.path} {state}")
+        if not resume and not overwrite and (finished or begun):
+            remedy = "--overwrite to replace it" if finished else "--resume to continue it, or --overwrite"
+            kind = "a finished" if finished else "an interrupted"
+            raise ValueError(f"--out must not hold another run, {self.path} has {kind} one; add {remedy}")
+        self.path.mkdir(parents=True, exist_ok=True)
+        if overwrite and not resume:
+            for name in (RECORD, CHECKPOINT):
+                (self.path / name).unlink(missing_ok=True)
+
+    def save(self, state: dict) -> None:
+        """Write the checkpoint, whole or not at all."""
+        with replacing(self.path / CHECKPOINT) as partial:
+            torch.save(state, partial)
+
+    def load(self, device: str) -> dict:
+        """Read the checkpoint; no code in it is run.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        try:
+            return torch.load(self.path / CHECKPOINT, map_location=device, weights_only=True)
+        except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError and more
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"{self.path / CHECKPOINT} is damaged ({reason}); start again with --overwrite"
+            ) from None
+
+    def finish(
+        self, record: dict, source: Tensor, result: Tensor, alpha: Tensor | None, frames: list[Tensor], labels
+    ) -> None:
+        """Write pictures, animation, page and, last, ``run.json``; then the checkpoint goes.
+
+        Args:
+            record: Everything for ``run.json`` but the checksums.
+            source: The picture before, ``(3, H, W)``.
+            result: The picture after.
+            alpha: Transparency for the result, or None.
+            frames: Kept frames, each ``(3, h, w)``.
+            labels: A word for each frame.
+        """
+        write_picture(self.path / RESULT, result, alpha)
+        write_picture(self.path / FRAMES, strip(frames, height=128))
+        for i, frame in enumerate(frames):
+            write_picture(self.path / "frames" / f"{i:03d}.png", frame)
+        write_bytes(self.path / ANIMATION, gif(frames))
+        write_text(self.path / PAGE, morph_page(record, source, result, frames, labels))
+        record = {**record, "sha256": checksums(self.path, [RESULT, FRAMES, ANIMATION, PAGE])}
+        write_json(self.path / RECORD, record)
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
+
+    def finished(self) -> dict:
+        """The record of a finished run."""
+        return json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+
+
+def morph_page(
+    record: dict, source: Tensor, result: Tensor, frames: Sequence[Tensor], labels: Sequence[str]
+) -> str:
+    """The page of one morph."""
+    before, after = record["from"], record["to"]
+    lead = (
+        f"<p>The picture was moved along the direction from <strong class=from>“{text(before)}”</strong> to "
+        f"<strong class=to>“{text(after)}”</strong>, guided by {text(', '.join(record['encoders']))} with "
+        f"the {text(record['config']['loss'])} loss, in {record['seconds']:.1f} seconds.</p>"
+    )
+    history = torch.tensor(record["history"])
+    pictures = row(
+        picture(source, f"The picture before: {before}", "before"),
+        picture(result, f"The picture after: {after}", "after"),
+        figure(gif(frames), f"Animation from {before} to {after}", "on the way", kind="gif"),
+    )
+    facts = [
+        ("steps", text(record["config"]["steps"])),
+        ("time", f"{record['seconds']:.1f} s ({record['steps_per_second']:.1f} steps/s)"),
+        ("peak memory", f"{record['peak_memory_mib']:.0f} MiB"),
+        ("picture", f"{source.shape[2]} x {source.shape[1]} pixels"),
+        ("seed", text(record["seed"])),
+        ("machine", text(record["machine"]["gpu"] or record["machine"]["cpu"])),
+    ]
+    return page(
+        f"{before} → {after}",
+        lead,
+        [
+            section("Before and after", pictures),
+            section("On the way", film([fit(f, 128) for f in frames], after, labels=labels)),
+            section("Losses", chart(history, record["terms"]), note="Each curve on its own scale."),
+            section(
+                "The run",
+                table(("what", "value"), facts),
+                details("Every setting", record["config"]),
+                details("Versions", record["versions"]),
+            ),
+        ],
+    )

@@ -1,0 +1,168 @@
+"""Picture files in and out: any size and mode in, PNG and GIF out."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from .files import replacing
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the pipelines take it.
+
+    Attributes:
+        rgb: ``(3, H, W)`` float32 in [0, 1], sRGB, over white where the file is transparent.
+        alpha: ``(1, H, W)`` in [0, 1], or None where the file has no transparency.
+    """
+
+    rgb: Tensor
+    alpha: Tensor | None = None
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Read PNG, JPEG, WebP or whatever else Pillow knows: grey, palette, 16 bits, CMYK, alpha, EXIF-rotated.
+
+    The picture is turned upright; an embedded colour profile is followed to sRGB (a damaged one is ignored,
+    as browsers do). Transparent pixels are laid over white, and the transparency is kept beside them.
+
+    Raises:
+        ValueError: If there is no such file, or it is no picture, truncated, animated, or far too large.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"picture must be a file, got {str(path)!r}, which is not one")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                frames = getattr(image, "n_frames", 1)
+                if frames > 1:
+                    raise ValueError(f"picture must be a single picture, {path.name} has {frames} frames")
+                image.load()
+                return _to_tensors(ImageOps.exif_transpose(image), path.name)
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"picture must be PNG, JPEG, WebP or the like, {path.name} is none of them"
+        ) from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ValueError(
+            f"picture must have at most {Image.MAX_IMAGE_PIXELS:,} pixels, {path.name} has more"
+        ) from None
+    except (OSError, SyntaxError, EOFError) as error:
+        raise ValueError(f"picture must be a whole file, {path.name} is damaged: {error}") from None
+
+
+def write_picture(path: str | Path, rgb: Tensor, alpha: Tensor | None = None) -> None:
+    """Write a PNG; with ``alpha``, what lies over white in ``rgb`` is made transparent again.
+
+    Args:
+        path: Where; replaced whole.
+        rgb: ``(3, H, W)`` in [0, 1].
+        alpha: ``(1, H, W)`` in [0, 1], or None.
+    """
+    with replacing(path) as partial:
+        to_image(rgb, alpha).save(partial, format="PNG")
+
+
+def to_image(rgb: Tensor, alpha: Tensor | None = None) -> Image.Image:
+    """A Pillow image of 8 bits a channel; see :func:`write_picture`."""
+    if alpha is None:
+        return Image.fromarray(_bytes(rgb))
+    opaque = (rgb.cpu() - (1 - alpha)) / alpha.clamp(min=1 / 255)
+    return Image.fromarray(_bytes(torch.cat([torch.where(alpha > 0, opaque, rgb.cpu()), alpha])))
+
+
+def png(rgb: Tensor, alpha: Tensor | None = None) -> bytes:
+    """The bytes of a PNG file."""
+    buffer = io.BytesIO()
+    to_image(rgb, alpha).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def gif(frames: Sequence[Tensor], *, longest: int = 384, hold: int = 1200, each: int = 90) -> bytes:
+    """The bytes of an endless GIF that rests on its first and last frame.
+
+    Args:
+        frames: ``(3, H, W)`` in [0, 1], of one size.
+        longest: Longest side; larger frames are shrunk, frames below half of it are enlarged crisply.
+        hold: Milliseconds on the first and last frame.
+        each: Milliseconds on the others.
+    """
+    images = [
+        to_image(fit(frame, longest)).quantize(255, dither=Image.Dither.FLOYDSTEINBERG) for frame in frames
+    ]
+    times = [hold, *[each] * (len(images) - 2), hold][: len(images)]
+    buffer = io.BytesIO()
+    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0, disposal=1)
+    return buffer.getvalue()
+
+
+def strip(frames: Sequence[Tensor], *, height: int = 160, gap: int = 6) -> Tensor:
+    """Frames of one size side by side on white, ``(3, height, ...)``."""
+    shown = [fit(frame, height, side="height") for frame in frames]
+    spacer = shown[0].new_ones(3, shown[0].shape[1], gap)
+    parts = [part for frame in shown for part in (spacer, frame)][1:]
+    return torch.cat(parts, 2)
+
+
+def fit(rgb: Tensor, size: int, *, side: str = "longest") -> Tensor:
+    """Shrink smoothly to ``size``, or enlarge by a whole factor, so that small pictures stay crisp."""
+    H, W = rgb.shape[-2:]
+    now = H if side == "height" else max(H, W)
+    if now >= size:
+        shape = [max(1, round(n * size / now)) for n in (H, W)]
+        shrunk = F.interpolate(rgb[None], shape, mode="bilinear", antialias=True, align_corners=False)
+        return shrunk[0].clamp(0, 1)
+    return rgb.repeat_interleave(size // now, -1).repeat_interleave(size // now, -2)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write ``data``; replaced whole."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+def _to_tensors(image: Image.Image, name: str) -> Picture:
+    if image.mode == "F":
+        raise ValueError(f"picture must hold 8 or 16 bits a channel, {name} holds floating-point numbers")
+    if image.mode.startswith("I"):
+        grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
+        return Picture(grey.clamp(0, 1).expand(3, -1, -1).contiguous())
+    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    alpha = None
+    if transparent:
+        image_alpha = image.convert("RGBA").getchannel("A")
+        alpha = torch.from_numpy(np.array(image_alpha, dtype=np.float32) / 255)[None]
+    colours = torch.from_numpy(np.array(_to_srgb(image, transparent), dtype=np.float32) / 255).permute(
+        2, 0, 1
+    )
+    if alpha is not None:
+        colours = colours * alpha + (1 - alpha)
+    return Picture(colours.contiguous(), alpha)
+
+
+def _to_srgb(image: Image.Image, transparent: bool) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    plain = image.convert("RGBA").convert("RGB") if transparent else image.convert("RGB")
+    if not profile:
+        return plain
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        fits = {"RGB": "RGB ", "CMYK": "CMYK", "L": "GRAY"}
+        colours = image if fits.get(image.mode) == source.profile.xcolor_space else plain
+        return ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return plain
+
+
+def _bytes(planes: Tensor) -> np.ndarray:
+    return planes.detach().cpu().mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
