@@ -8,6 +8,19 @@
 #include "cpu/level.h"
 
 STABLE_TORCH_LIBRARY(geokernels, m) {
+  m.def("subspace_basis(Tensor x, int rank, float rtol) -> (Tensor left, Tensor directions, Tensor values)");
+  m.def(
+      "subspace_basis_backward(Tensor grad_directions, Tensor grad_values, Tensor left, Tensor directions, "
+      "Tensor values, int rank) -> Tensor grad_x");
+  m.def(
+      "geodesic_cosine(Tensor x, Tensor y, Tensor p, Tensor q, float eps) -> (Tensor cosine, Tensor left, "
+      "Tensor right, Tensor g, Tensor coordinates)");
+  m.def(
+      "geodesic_cosine_backward(Tensor grad, Tensor x, Tensor y, Tensor p, Tensor q, Tensor left, Tensor "
+      "right, "
+      "Tensor g, Tensor coordinates, float eps, bool to_x, bool to_y, bool to_p, bool to_q) -> (Tensor "
+      "grad_x, "
+      "Tensor grad_y, Tensor grad_p, Tensor grad_q)");
   m.def(
       "sinkhorn(Tensor cost, Tensor? a, Tensor? b, Tensor? n, Tensor? m, Tensor? start, float eps, "
       "float reach, int max_iter, float tol) "

@@ -4,6 +4,7 @@ from .. import reference
 from .._checks import require_float, require_like, require_rank, require_shape
 from .._typing import Basis, Rows, Scores
 from ..kernels import dispatch
+from ..kernels import geodesic as kernels
 from ..reference import GeodesicFlow
 from .subspace import common_batch, require_basis, require_rows, widened
 
@@ -76,9 +77,11 @@ def geodesic_cosine(
     require_basis("q", q, "x", x, x.shape[-1])
     batch = common_batch(x=x, y=y, p=p, q=q)
 
-    dispatch.choose("geodesic_cosine", {"reference": None}, backend)
+    refusals = {"native": kernels.refuse_native(x, p, q), "reference": None}
     args = (widened(part).expand(*batch, *part.shape[-2:]) for part in (x, y, p, q))
-    return reference.geodesic_cosine(*args, eps=eps).to(x.dtype)
+    if dispatch.choose("geodesic_cosine", refusals, backend) == "reference":
+        return reference.geodesic_cosine(*args, eps=eps).to(x.dtype)
+    return kernels.cosine(*args, eps).to(x.dtype)
 
 
 def geodesic_flow(p: Basis, q: Basis, *, backend: str | None = None) -> GeodesicFlow:

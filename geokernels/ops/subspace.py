@@ -14,6 +14,7 @@ from .._checks import (
 )
 from .._typing import Basis, Rows
 from ..kernels import dispatch
+from ..kernels import subspace as kernels
 from ..reference import SubspaceBasis
 
 CENTERS = ("none", "rows", "batch")
@@ -102,8 +103,14 @@ def subspace_basis(
     if rtol is not None and not 0 <= rtol < 1:
         raise ValueError(f"rtol must be from 0 to below 1, got {rtol}")
 
-    dispatch.choose("subspace_basis", {"reference": None}, backend)
-    found = reference.subspace_basis(widened(x), rank, center=center, rtol=rtol)
+    wide = widened(x)
+    refusals = {"native": kernels.refuse_native(x), "reference": None}
+    if dispatch.choose("subspace_basis", refusals, backend) == "reference":
+        found = reference.subspace_basis(wide, rank, center=center, rtol=rtol)
+    else:
+        rtol = reference.default_rtol(wide) if rtol is None else rtol
+        directions, values = kernels.basis(reference.centred(wide, center), rank or most, rtol)
+        found = SubspaceBasis(directions.mT, values)
     return SubspaceBasis(*(part.to(x.dtype) for part in found))
 
 

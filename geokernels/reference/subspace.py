@@ -77,8 +77,8 @@ class _Directions(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, rank: int, rtol: float) -> tuple[Tensor, Tensor]:
         left, values, directions = torch.linalg.svd(x, full_matrices=False)
-        largest = directions.gather(-1, directions.abs().argmax(-1, keepdim=True))
-        sign = torch.where(largest < 0, -1, 1).to(x.dtype)
+        low, high = directions.aminmax(dim=-1, keepdim=True)
+        sign = torch.where(-low > high, -1, 1).to(x.dtype)
         directions = torch.where((values > rtol * values[..., :1])[..., None], directions * sign, 0)
         ctx.save_for_backward(left.mT * sign, directions, values)
         ctx.rank = rank

@@ -1,0 +1,16 @@
+// Row lengths in scratch memory: whole vectors at every SIMD level, so that small matrices need
+// no remainder loops. The padding is zero and stays zero.
+
+#pragma once
+
+#include <cstdint>
+
+namespace geokernels {
+
+template <class T>
+constexpr int64_t padded(int64_t size) {
+  constexpr int64_t lanes = 64 / sizeof(T);
+  return (size + lanes - 1) / lanes * lanes;
+}
+
+}  // namespace geokernels

@@ -1,0 +1,112 @@
+// geodesic_cosine and its gradient on the CPU: host loops and registration.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+#include <vector>
+
+#include "core/padding.h"
+
+#define GEOKERNELS_KERNEL "cpu/geodesic_levels.h"
+#include "cpu/each_level.h"
+#include "cpu/tensors.h"
+
+namespace geokernels {
+namespace {
+
+using torch::stable::Tensor;
+
+struct Sizes {
+  int64_t B, N, D, K, L, M;
+
+  Sizes(const Tensor& x, const Tensor& p, const Tensor& q)
+      : B(x.size(0)), N(x.size(1)), D(x.size(2)), K(p.size(1)), L(q.size(1)), M(std::max(K, L)) {}
+
+  int64_t cost() const { return (4 * N + M) * M * D; }
+
+  template <class T>
+  int64_t frame() const {
+    return (4 * M + 4 * N + 8) * padded<T>(M);
+  }
+
+  template <class T>
+  int64_t forward_scratch() const {
+    return frame<T>() + 2 * N * padded<T>(M);
+  }
+
+  template <class T>
+  int64_t backward_scratch() const {
+    return frame<T>() + (10 * N + 6 * M) * padded<T>(M) + M * std::max(M, N);
+  }
+};
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> geodesic_cosine(const Tensor& x, const Tensor& y,
+                                                                   const Tensor& p, const Tensor& q,
+                                                                   double eps) {
+  for (const Tensor* part : {&x, &y, &p, &q}) check_dense(*part, 3);
+  const Sizes s(x, p, q);
+  Tensor cosine = torch::stable::new_empty(x, {s.B, s.N});
+  Tensor left = torch::stable::new_empty(x, {s.B, s.M, s.M});
+  Tensor right = torch::stable::new_empty(x, {s.B, s.M, s.M});
+  Tensor g = torch::stable::new_empty(x, {s.B, s.M});
+  Tensor coordinates = torch::stable::new_empty(x, {s.B, 4, s.N, s.M});
+  for_each_problem(x, s.B, s.cost(), [&](auto zero, int64_t begin, int64_t end) {
+    using T = decltype(zero);
+    std::vector<T> scratch(s.forward_scratch<T>());
+    for (int64_t b = begin; b < end; ++b) {
+      std::fill(scratch.begin(), scratch.end(), zero);
+      GEOKERNELS_AT_LEVEL(cosine_problem<T>, read<T>(x) + b * s.N * s.D, read<T>(y) + b * s.N * s.D,
+                          read<T>(p) + b * s.K * s.D, read<T>(q) + b * s.L * s.D, s.N, s.D, s.K, s.L, eps,
+                          write<T>(cosine) + b * s.N, write<T>(left) + b * s.M * s.M,
+                          write<T>(right) + b * s.M * s.M, write<T>(g) + b * s.M,
+                          write<T>(coordinates) + b * 4 * s.N * s.M, scratch.data());
+    }
+  });
+  return {cosine, left, right, g, coordinates};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> geodesic_cosine_backward(
+    const Tensor& grad, const Tensor& x, const Tensor& y, const Tensor& p, const Tensor& q,
+    const Tensor& left, const Tensor& right, const Tensor& g, const Tensor& coordinates, double eps,
+    bool to_x, bool to_y, bool to_p, bool to_q) {
+  for (const Tensor* part : {&x, &y, &p, &q, &left, &right}) check_dense(*part, 3);
+  for (const Tensor* part : {&grad, &g}) check_dense(*part, 2);
+  check_dense(coordinates, 4);
+  const Sizes s(x, p, q);
+  auto room = [&](bool wanted, int64_t rows) {
+    return wanted ? torch::stable::new_empty(x, {s.B, rows, s.D}) : torch::stable::new_empty(x, {0});
+  };
+  Tensor grad_x = room(to_x, s.N), grad_y = room(to_y, s.N), grad_p = room(to_p, s.K),
+         grad_q = room(to_q, s.L);
+  for_each_problem(x, s.B, s.cost(), [&](auto zero, int64_t begin, int64_t end) {
+    using T = decltype(zero);
+    std::vector<T> scratch(s.backward_scratch<T>());
+    auto at = [&](bool wanted, Tensor& to, int64_t offset) {
+      return wanted ? write<T>(to) + offset : nullptr;
+    };
+    for (int64_t b = begin; b < end; ++b) {
+      std::fill(scratch.begin(), scratch.end(), zero);
+      const int64_t rows = b * s.N * s.D, square = b * s.M * s.M;
+      T* const to[4] = {at(to_x, grad_x, rows), at(to_y, grad_y, rows), at(to_p, grad_p, b * s.K * s.D),
+                        at(to_q, grad_q, b * s.L * s.D)};
+      GEOKERNELS_AT_LEVEL(cosine_backward_problem<T>, read<T>(grad) + b * s.N, read<T>(x) + rows,
+                          read<T>(y) + rows, read<T>(p) + b * s.K * s.D, read<T>(q) + b * s.L * s.D,
+                          read<T>(left) + square, read<T>(right) + square, read<T>(g) + b * s.M,
+                          read<T>(coordinates) + b * 4 * s.N * s.M, s.N, s.D, s.K, s.L, eps, to,
+                          scratch.data());
+    }
+  });
+  return {grad_x, grad_y, grad_p, grad_q};
+}
+
+}  // namespace
+}  // namespace geokernels
+
+STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
+  m.impl("geodesic_cosine", TORCH_BOX(&geokernels::geodesic_cosine));
+  m.impl("geodesic_cosine_backward", TORCH_BOX(&geokernels::geodesic_cosine_backward));
+}

@@ -1,0 +1,169 @@
+// The cosine of paired rows along the geodesic between two subspaces, and its gradient, for one problem.
+//
+//   cos = x^T G y / sqrt(x^T G x  y^T G y),   x^T G y = sum_j w+_j x+_j y+_j + w-_j x-_j y-_j
+//   x+_j, x-_j = a_j . x +- q_j . x,   a_j = P u_j,  q_j = Q v_j,   P^T Q = U diag(g) V^T
+//
+// x, y         [N, D]
+// p, q         [K, D], [L, D]   bases as rows, orthonormal or zero; M = max(K, L)
+// cosine       [N]
+// left, right  [M, M]           u_j and v_j as rows
+// g            [M]              cosines of the principal angles, descending
+// coordinates  [4, N, M]        x+, x-, y+, y-
+//
+// The long dimension is met in matrix products only, P^T Q and the projections of the rows forward and the
+// transposed ones backward; everything between is M numbers a row. The smaller basis counts as filled
+// up with zero rows. One thread a problem; problems share nothing.
+//
+// Both forms are sums of squares with positive, bounded weights (core/path.h), so x^T G x is never
+// negative. A row with x^T G x <= eps scores 0, with zero gradient. The gradient to the bases goes through
+// divided differences of the weights (geokernels/reference/geodesic.py) and is finite at equal angles and at
+// angle 0. Zero rows of a basis receive 0. The order of every sum depends on sizes and vector width alone.
+//
+// Limits: K, L <= 64 (the caller's choice: beyond, blocked library solvers win).
+
+#include "core/products.h"
+// after the products they are made of
+#include "core/jacobi.h"
+#include "core/path.h"
+
+namespace geokernels::GEOKERNELS_LEVEL {
+
+// Rows from `known` on: the coordinate axis that the rows before see least, made orthogonal to them.
+template <class T>
+inline void complete_rows(T* rows, int64_t M, int64_t stride, int64_t known, T* seen) {
+  for (int64_t k = 0; k < M; ++k) {
+    seen[k] = 0;
+    for (int64_t j = 0; j < known; ++j) seen[k] += rows[j * stride + k] * rows[j * stride + k];
+  }
+  for (int64_t j = known; j < M; ++j) {
+    T* row = rows + j * stride;
+    int64_t axis = 0;
+    for (int64_t k = 0; k < M; ++k) {
+      row[k] = 0;
+      if (seen[k] < seen[axis]) axis = k;
+    }
+    row[axis] = 1;
+    for (int pass = 0; pass < 2; ++pass) {
+      for (int64_t i = 0; i < j; ++i) {
+        const T along = dot(row, rows + i * stride, M);
+        for (int64_t k = 0; k < M; ++k) row[k] -= along * rows[i * stride + k];
+      }
+      const T length = std::sqrt(dot(row, row, M));
+      for (int64_t k = 0; k < M; ++k) row[k] /= length;
+    }
+    for (int64_t k = 0; k < M; ++k) seen[k] += row[k] * row[k];
+  }
+}
+
+// frame: [M, 2 S], rows [ (P^T Q)^T | identity ] on entry, [ u_j | v_j ] on return; spare: [M].
+template <class T>
+inline void decompose(T* frame, int64_t M, T* g, T* spare) {
+  const int64_t S = padded<T>(M);
+  orthogonalise_rows(frame, M, S, 2 * S, g);
+  // below rounding, what is left of a row has no direction: any u_j orthogonal to the others will do
+  int64_t known = 0;
+  for (; known < M && g[known] > M * std::numeric_limits<T>::epsilon(); ++known)
+    for (int64_t k = 0; k < M; ++k) frame[known * 2 * S + k] /= g[known];
+  complete_rows(frame, M, 2 * S, known, spare);
+}
+
+// Numbers of scratch that both directions use, all with rows of S = padded(M) numbers.
+template <class T>
+struct Frame {
+  T* pair;         // [M, 2 S]     u_j | v_j
+  T* columns_p;    // [M, S]       row k holds u_j[k] for all j
+  T* columns_q;    // [M, S]
+  T* coordinates;  // [4, N, S]    x+, x-, y+, y-
+  T* spare;        // [S]
+  Path<T> path;    // [7, S]
+
+  Frame(T* memory, int64_t M, int64_t N, int64_t S)
+      : pair(memory),
+        columns_p(pair + 2 * M * S),
+        columns_q(columns_p + M * S),
+        coordinates(columns_q + M * S),
+        spare(coordinates + 4 * N * S),
+        path(spare + S, S) {}
+
+  static int64_t size(int64_t M, int64_t N, int64_t S) { return (4 * M + 4 * N + 8) * S; }
+};
+
+// x+ and x- of one side: [N, S] each, through projections [2, N, S] of scratch.
+template <class T>
+inline void coordinates_of(const T* x, const T* p, const T* q, int64_t N, int64_t D, int64_t K, int64_t L,
+                           int64_t S, const Frame<T>& frame, T* plus, T* minus, T* projections) {
+  T* on_p = projections;
+  T* on_q = projections + N * S;
+  dots(x, D, N, p, D, K, D, on_p, S);
+  dots(x, D, N, q, D, L, D, on_q, S);
+  combine(on_p, S, N, frame.columns_p, S, K, S, plus, S);
+  combine(on_q, S, N, frame.columns_q, S, L, S, minus, S);
+  for (int64_t i = 0; i < N * S; ++i) {
+    const T a = plus[i], b = minus[i];
+    plus[i] = a + b;
+    minus[i] = a - b;
+  }
+}
+
+// sum_j w+_j x+_j y+_j + w-_j x-_j y-_j
+template <class T>
+inline T product(const Path<T>& path, int64_t S, const T* x_plus, const T* x_minus, const T* y_plus,
+                 const T* y_minus) {
+  vec<T> total = {};
+  for (int64_t j = 0; j < S; j += Vector<T>::width)
+    total += load<T>(path.sum + j) * load<T>(x_plus + j) * load<T>(y_plus + j) +
+             load<T>(path.difference + j) * load<T>(x_minus + j) * load<T>(y_minus + j);
+  return sum<T>(total);
+}
+
+// The three products of row n, and whether both sides have a direction.
+template <class T>
+struct Products {
+  T xx, xy, yy;
+  bool directed;
+
+  Products(const Frame<T>& frame, int64_t N, int64_t S, int64_t n, T eps) {
+    const T* at = frame.coordinates + n * S;
+    const int64_t step = N * S;
+    xx = product(frame.path, S, at, at + step, at, at + step);
+    xy = product(frame.path, S, at, at + step, at + 2 * step, at + 3 * step);
+    yy = product(frame.path, S, at + 2 * step, at + 3 * step, at + 2 * step, at + 3 * step);
+    directed = xx > eps && yy > eps;
+  }
+};
+
+// scratch: Frame::size + 2 N S zeros.
+template <class T>
+void cosine_problem(const T* x, const T* y, const T* p, const T* q, int64_t N, int64_t D, int64_t K,
+                    int64_t L, double eps, T* cosine, T* left, T* right, T* g, T* coordinates, T* scratch) {
+  const int64_t M = std::max(K, L), S = padded<T>(M);
+  const Frame<T> frame(scratch, M, N, S);
+  T* projections = scratch + Frame<T>::size(M, N, S);
+
+  dots(q, D, L, p, D, K, D, frame.pair, 2 * S);
+  for (int64_t j = 0; j < M; ++j) frame.pair[j * 2 * S + S + j] = 1;
+  decompose(frame.pair, M, frame.path.g, frame.spare);
+  transpose(frame.pair, 2 * S, M, M, frame.columns_p, S);
+  transpose(frame.pair + S, 2 * S, M, M, frame.columns_q, S);
+  weigh(frame.path, S);
+
+  T* at = frame.coordinates;
+  coordinates_of(x, p, q, N, D, K, L, S, frame, at, at + N * S, projections);
+  coordinates_of(y, p, q, N, D, K, L, S, frame, at + 2 * N * S, at + 3 * N * S, projections);
+  for (int64_t n = 0; n < N; ++n) {
+    const Products<T> of(frame, N, S, n, T(eps));
+    cosine[n] = of.directed ? of.xy / (std::sqrt(of.xx) * std::sqrt(of.yy)) : T(0);
+  }
+
+  for (int64_t j = 0; j < M; ++j) {
+    g[j] = frame.path.g[j];
+    for (int64_t k = 0; k < M; ++k) {
+      left[j * M + k] = frame.pair[j * 2 * S + k];
+      right[j * M + k] = frame.pair[j * 2 * S + S + k];
+    }
+  }
+  for (int64_t i = 0; i < 4 * N; ++i)
+    for (int64_t j = 0; j < M; ++j) coordinates[i * M + j] = at[i * S + j];
+}
+
+}  // namespace geokernels::GEOKERNELS_LEVEL

@@ -1,0 +1,153 @@
+// Leading directions of feature rows, and their gradient, for one problem.
+//
+//   x = sum_i s_i u_i b_i^T      s descending; b_i the directions, u_i the left vectors
+//
+// x           [N, D]   finite
+// left        [R, N]   u_i as rows, R = min(N, D)
+// directions  [R, D]   b_i as rows, largest component positive; zero where s_i <= rtol * s_0
+// values      [R]      s_i
+//
+// Rows are orthonormalised one after the other (Gram-Schmidt, repeated until nothing cancels), which
+// leaves the triangular coefficients of x in an orthonormal Q: x^T = Q^T R. Plane rotations then turn
+// the rows of R into s_i u_i^T, and the same rotations turn Q into the directions. Rows that
+// depend on earlier ones add no row to Q. One thread a problem; problems share nothing.
+//
+// x is scaled by a power of two first, so that squares neither overflow nor vanish. Errors are those
+// of a Householder QR and a Jacobi SVD: eps times the largest value. The Gram matrix, which would
+// square the condition, is not formed. The order of every sum depends on N, D and the vector width.
+//
+// Limits: N <= 128 (the caller's choice: beyond, blocked library solvers win).
+
+#include "core/products.h"
+// after the products it is made of
+#include "core/jacobi.h"
+
+namespace geokernels::GEOKERNELS_LEVEL {
+
+template <class T>
+inline T largest_magnitude(const T* x, int64_t size) {
+  vec<T> most = {};
+  int64_t d = 0;
+  auto step = [&](vec<T> v) { most = max<T>(most, max<T>(v, -v)); };
+  for (; d + Vector<T>::width <= size; d += Vector<T>::width) step(load<T>(x + d));
+  if (d < size) step(load_first<T>(x + d, size - d));
+  return largest<T>(most);
+}
+
+template <class T>
+inline void scale_row(const T* x, int64_t size, T factor, T* out) {
+  for (int64_t d = 0; d < size; ++d) out[d] = x[d] * factor;
+}
+
+// Takes from `row` what lies along the first `count` rows of q, and adds the coefficients to
+// column i of r; returns the length that is left, or 0 where only rounding is.
+template <class T>
+inline T remove_known(T* row, const T* q, int64_t count, int64_t stride, T* r, int64_t ldr, int64_t i,
+                      T* known) {
+  const T whole = std::sqrt(dot(row, row, stride));
+  T before = whole, after = whole;
+  // a length that halves has cancelled: what is left is orthogonal only after another round
+  for (int pass = 0; pass < 4 && count > 0; ++pass) {
+    dots(row, stride, 1, q, stride, count, stride, known, count);
+    for (int64_t k = 0; k < count; ++k) {
+      r[k * ldr + i] += known[k];
+      known[k] = -known[k];
+    }
+    combine(known, count, 1, q, stride, count, stride, row, stride, true);
+    after = std::sqrt(dot(row, row, stride));
+    if (after > before / 2) break;
+    before = after;
+  }
+  return after > std::numeric_limits<T>::epsilon() * whole ? after : T(0);
+}
+
+// x to orthonormal rows q [count, padded D] and coefficients r [count, ldr]; returns count.
+template <class T>
+inline int64_t orthonormalise(const T* x, int64_t N, int64_t D, T factor, T* q, T* r, int64_t ldr, T* known) {
+  const int64_t stride = padded<T>(D), R = std::min(N, D);
+  int64_t count = 0;
+  for (int64_t i = 0; i < N; ++i) {
+    T* row = q + count * stride;
+    scale_row(x + i * D, D, factor, row);
+    const T length = remove_known(row, q, count, stride, r, ldr, i, known);
+    if (length == 0 || count == R) continue;
+    r[count * ldr + i] = length;
+    scale_row(row, D, 1 / length, row);
+    ++count;
+  }
+  return count;
+}
+
+// scratch: basis_scratch<T>(N, D) zeros.
+template <class T>
+void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* directions, T* values,
+                   T* scratch) {
+  const int64_t R = std::min(N, D), stride = padded<T>(D), size = padded<T>(N), ldr = size + padded<T>(R);
+  T* q = scratch;
+  T* r = q + (R + 1) * stride;
+  T* lengths = r + R * ldr;
+  T* known = lengths + R;
+
+  int exponent = 0;
+  std::frexp(largest_magnitude(x, N * D), &exponent);
+  exponent = std::max(exponent, std::numeric_limits<T>::min_exponent);
+  const int64_t count = orthonormalise(x, N, D, std::ldexp(T(1), -exponent), q, r, ldr, known);
+  for (int64_t i = 0; i < count; ++i) r[i * ldr + size + i] = 1;
+  orthogonalise_rows(r, count, size, ldr, lengths);
+
+  combine(r + size, ldr, count, q, stride, count, D, directions, D);
+  for (int64_t i = 0; i < R; ++i) {
+    T* direction = directions + i * D;
+    const T length = i < count ? lengths[i] : T(0);
+    values[i] = std::ldexp(length, exponent);
+    const bool noise = i >= count || length <= T(rtol) * lengths[0];
+    T low = 0, high = 0;
+    for (int64_t d = 0; d < D; ++d) {
+      if (noise) direction[d] = 0;
+      low = std::min(low, direction[d]);
+      high = std::max(high, direction[d]);
+    }
+    const T sign = -low > high ? -1 : 1;
+    scale_row(direction, D, sign, direction);
+    const T unit = length > 0 ? sign / length : T(0);
+    for (int64_t n = 0; n < N; ++n) left[i * N + n] = i < count ? r[i * ldr + n] * unit : T(0);
+  }
+}
+
+// grad_x [N, D] = sum_i u_i (grad_i / s_i + sum_j along[i, j] b_j)^T, as derived in
+// geokernels/reference/subspace.py; the first `rank` directions are kept.
+// scratch: basis_backward_scratch(N, D) numbers.
+template <class T>
+void basis_backward_problem(const T* grad_directions, const T* grad_values, const T* left,
+                            const T* directions, const T* values, int64_t N, int64_t D, int64_t rank,
+                            T* grad_x, T* scratch) {
+  const int64_t R = std::min(N, D);
+  T* seen = scratch;                      // [R, R]  direction j in the gradient to direction i
+  T* along = seen + R * R;                // [R, R]
+  T* by_gradient = along + R * R;         // [N, R]
+  T* by_direction = by_gradient + N * R;  // [N, R]
+  T* inverse = by_direction + N * R;      // [R]   1 / s_i, 0 for what is not kept
+
+  dots(directions, D, R, grad_directions, D, R, D, seen, R);
+  for (int64_t i = 0; i < R; ++i)
+    inverse[i] = i < rank && largest_magnitude(directions + i * D, D) > 0 ? 1 / values[i] : T(0);
+  const T closed = 8 * std::numeric_limits<T>::epsilon();
+  for (int64_t i = 0; i < R; ++i)
+    for (int64_t j = 0; j < R; ++j) {
+      T turn = 0;
+      const int64_t kept = std::min(i, j), dropped = std::max(i, j);
+      const T gap = (values[kept] - values[dropped]) * (values[kept] + values[dropped]);
+      if (inverse[kept] > 0 && dropped >= rank && gap > closed * values[kept] * values[kept])
+        turn = values[i] * seen[dropped * R + kept] / gap;
+      along[i * R + j] = turn - seen[j * R + i] * inverse[i] + (i == j ? grad_values[i] : T(0));
+    }
+  for (int64_t n = 0; n < N; ++n)
+    for (int64_t i = 0; i < R; ++i) by_gradient[n * R + i] = left[i * N + n];
+  combine(by_gradient, R, N, along, R, R, R, by_direction, R);
+  for (int64_t n = 0; n < N; ++n)
+    for (int64_t i = 0; i < R; ++i) by_gradient[n * R + i] *= inverse[i];
+  combine(by_direction, R, N, directions, D, R, D, grad_x, D);
+  combine(by_gradient, R, N, grad_directions, D, R, D, grad_x, D, true);
+}
+
+}  // namespace geokernels::GEOKERNELS_LEVEL

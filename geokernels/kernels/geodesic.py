@@ -1,0 +1,63 @@
+"""Geodesic cosine: shapes and derivative of the compiled operator."""
+
+import torch
+from torch import Tensor
+
+from . import native
+from .subspace import first_order_only
+
+MOST_DIRECTIONS = 64  # beyond, blocked library solvers win
+
+
+def refuse_native(x: Tensor, p: Tensor, q: Tensor) -> str | None:
+    """Say why the compiled kernel cannot take rows ``x`` and bases ``p``, ``q``."""
+    if reason := native.refuse(x):
+        return reason
+    most = max(p.shape[-1], q.shape[-1])
+    if most > MOST_DIRECTIONS:
+        return f"the compiled kernel takes bases of up to {MOST_DIRECTIONS} columns, not {most}"
+    return None
+
+
+def cosine(x: Tensor, y: Tensor, p: Tensor, q: Tensor, eps: float) -> Tensor:
+    """Cosines ``(..., N)`` of float32 or float64 input whose batch shapes agree."""
+    dense = (part.reshape(-1, *part.shape[-2:]).contiguous() for part in (x, y, p.mT, q.mT))
+    return torch.ops.geokernels.geodesic_cosine(*dense, eps)[0].reshape(x.shape[:-1])
+
+
+def _save(ctx, inputs, output) -> None:
+    *tensors, ctx.eps = inputs
+    _cosine, *frame = output
+    ctx.mark_non_differentiable(*frame)
+    ctx.save_for_backward(*tensors, *frame)
+
+
+def _backward(ctx, grad: Tensor, *_frame: Tensor | None):
+    wanted = ctx.needs_input_grad[:4]
+    grads = torch.ops.geokernels.geodesic_cosine_backward(
+        grad.contiguous(), *ctx.saved_tensors, ctx.eps, *wanted
+    )
+    return *(part if want else None for part, want in zip(grads, wanted, strict=True)), None
+
+
+if not native.missing:
+
+    @torch.library.register_fake("geokernels::geodesic_cosine")
+    def _(x, y, p, q, eps):
+        B, N, _D = x.shape
+        M = max(p.shape[1], q.shape[1])
+        return (
+            x.new_empty(B, N),
+            x.new_empty(B, M, M),
+            x.new_empty(B, M, M),
+            x.new_empty(B, M),
+            x.new_empty(B, 4, N, M),
+        )
+
+    @torch.library.register_fake("geokernels::geodesic_cosine_backward")
+    def _(grad, x, y, p, q, left, right, g, coordinates, eps, to_x, to_y, to_p, to_q):
+        parts = ((x, to_x), (y, to_y), (p, to_p), (q, to_q))
+        return tuple(torch.empty_like(part) if wanted else part.new_empty(0) for part, wanted in parts)
+
+    torch.library.register_autograd("geokernels::geodesic_cosine", _backward, setup_context=_save)
+    first_order_only("geodesic_cosine")
