@@ -1,8 +1,14 @@
-// One entropic transport problem, as the host hands it to a kernel.
+// One entropic transport problem, and a batch of them, as the host hands them to a kernel.
 
 #pragma once
 
 #include <cstdint>
+
+#ifdef __CUDACC__
+#define GEOKERNELS_ANYWHERE __host__ __device__
+#else
+#define GEOKERNELS_ANYWHERE
+#endif
 
 namespace geokernels {
 
@@ -25,6 +31,38 @@ struct TransportProblem {
   T* g;  // [m]
   T* error;
   int64_t* iterations;
+};
+
+// Problems of the same padded size, one behind the other.
+template <class T>
+struct TransportBatch {
+  const T* cost;           // [problems, rows, columns]
+  const T *a, *b, *start;  // [problems, rows], [problems, columns] twice, or null
+  const int64_t *n, *m;    // [problems] points that count, or null: all
+  int64_t problems, rows, columns;
+  double eps, reach, tol;
+  int64_t max_iter;
+  T *value, *f, *g, *error;
+  int64_t* iterations;
+
+  GEOKERNELS_ANYWHERE TransportProblem<T> problem(int64_t k) const {
+    TransportProblem<T> p;
+    p.n = within(n, k, rows), p.m = within(m, k, columns);
+    p.cost = cost + k * rows * columns, p.stride = columns;
+    p.a = a ? a + k * rows : nullptr;
+    p.b = b ? b + k * columns : nullptr;
+    p.start = start ? start + k * columns : nullptr;
+    p.eps = eps, p.reach = reach, p.tol = tol, p.max_iter = max_iter;
+    p.value = value + k, p.error = error + k, p.iterations = iterations + k;
+    p.f = f + k * rows, p.g = g + k * columns;
+    return p;
+  }
+
+ private:
+  GEOKERNELS_ANYWHERE static int64_t within(const int64_t* lengths, int64_t k, int64_t most) {
+    if (!lengths) return most;
+    return lengths[k] < 1 ? 1 : lengths[k] > most ? most : lengths[k];
+  }
 };
 
 }  // namespace geokernels
