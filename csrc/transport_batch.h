@@ -18,6 +18,10 @@ using torch::stable::Tensor;
 
 using Solution = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;  // value, f, g, error, iterations
 
+inline std::optional<Tensor> whole(const std::optional<Tensor>& x) {
+  return x ? std::optional<Tensor>(torch::stable::contiguous(*x)) : x;
+}
+
 // The address of an optional input, which must lie beside cost.
 template <class T>
 const T* input(const std::optional<Tensor>& x, const char* name, const Tensor& cost, int64_t numel,
@@ -59,12 +63,12 @@ Solution solve_batch(const Tensor& cost_given, const std::optional<Tensor>& a, c
     using T = decltype(zero);
     auto written = [](const Tensor& x) { return static_cast<T*>(x.mutable_data_ptr()); };
     work(TransportBatch<T>{
-        static_cast<const T*>(cost.const_data_ptr()), input<T>(a, "a", cost, problems * rows, dtype),
-        input<T>(b, "b", cost, problems * columns, dtype),
-        input<T>(start, "start", cost, problems * columns, dtype),
-        input<int64_t>(n, "n", cost, problems, ScalarType::Long),
-        input<int64_t>(m, "m", cost, problems, ScalarType::Long), problems, rows, columns, eps, reach, tol,
-        max_iter, written(std::get<0>(out)), written(std::get<1>(out)), written(std::get<2>(out)),
+        static_cast<const T*>(cost.const_data_ptr()), input<T>(whole(a), "a", cost, problems * rows, dtype),
+        input<T>(whole(b), "b", cost, problems * columns, dtype),
+        input<T>(whole(start), "start", cost, problems * columns, dtype),
+        input<int64_t>(whole(n), "n", cost, problems, ScalarType::Long),
+        input<int64_t>(whole(m), "m", cost, problems, ScalarType::Long), problems, rows, columns, eps, reach,
+        tol, max_iter, written(std::get<0>(out)), written(std::get<1>(out)), written(std::get<2>(out)),
         written(std::get<3>(out)), static_cast<int64_t*>(std::get<4>(out).mutable_data_ptr())});
   };
   if (dtype == ScalarType::Float)

@@ -2,14 +2,28 @@
 
 from .geodesic import GeodesicFlow, geodesic_cosine, geodesic_cosine_along, geodesic_flow
 from .subspace import SubspaceBasis, principal_angles, project, subspace_basis
+from .transport import (
+    Transport,
+    assignment,
+    displacement,
+    sinkhorn,
+    sinkhorn_divergence,
+    sinkhorn_from_cost,
+)
 
 __all__ = [
     "GeodesicFlow",
     "SubspaceBasis",
+    "Transport",
+    "assignment",
+    "displacement",
     "geodesic_cosine",
     "geodesic_cosine_along",
     "geodesic_flow",
     "principal_angles",
     "project",
+    "sinkhorn",
+    "sinkhorn_divergence",
+    "sinkhorn_from_cost",
     "subspace_basis",
 ]

@@ -2,16 +2,20 @@
 
 from .geodesic import GeodesicFlow, geodesic_cosine, geodesic_cosine_along, geodesic_flow
 from .subspace import SubspaceBasis, centred, default_rtol, principal_angles, project, subspace_basis
+from .transport import assignment, pairwise_cost, solve
 
 __all__ = [
     "GeodesicFlow",
     "SubspaceBasis",
+    "assignment",
     "centred",
     "default_rtol",
     "geodesic_cosine",
     "geodesic_cosine_along",
     "geodesic_flow",
+    "pairwise_cost",
     "principal_angles",
     "project",
+    "solve",
     "subspace_basis",
 ]

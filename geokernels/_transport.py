@@ -1,0 +1,208 @@
+r"""What potentials mean, whoever found them: their plan, and how they move with the problem.
+
+Plans are relative to the weights: $P_{ij} = a_i b_j E_{ij}$, with the density
+$E_{ij} = \exp((f_i + g_j - C_{ij}) / \epsilon)$, so that points of zero weight have potentials like any
+other. ``f`` is +inf for a point that reaches nobody.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ._typing import Cost, Potential, Weights
+
+
+def uniform(cost: Cost, count: Tensor | None, dim: int) -> Weights:
+    """Equal weights summing to one along ``dim`` (-2 or -1) of ``cost``, zero beyond ``count``."""
+    size = cost.shape[dim]
+    shape = (*cost.shape[:-2], size)
+    if count is None:
+        return cost.new_full(shape, 1 / size)
+    inside = torch.arange(size, device=cost.device) < count[..., None]
+    return inside.to(cost.dtype) / count[..., None].to(cost.dtype)
+
+
+def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
+    """The plan relative to the product of the weights, ``(..., N, M)``; 0 for pairs that cannot meet."""
+    f, g = f[..., :, None], g[..., None, :]
+    admissible = cost.isfinite() & f.isfinite() & g.isfinite()
+    # select before subtracting, so that forbidden pairs back-propagate 0 and not inf - inf
+    f, g, cost = f.masked_fill(f.isinf(), 0), g.masked_fill(g.isinf(), 0), cost.masked_fill(~admissible, 0)
+    return torch.where(admissible, (f + g - cost) / eps, -math.inf).exp()
+
+
+def gradients(cost, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
+    """Gradients to cost and weights, from those to the value and the potentials.
+
+    The value by the envelope theorem: its gradients are the plan, and the potentials. The potentials by the
+    implicit function theorem, with one dense solve in float64. Made of differentiable operations on
+    ``f`` and ``g``, so that differentiating again goes through the same solve.
+
+    Args:
+        cost: ``(..., N, M)``.
+        a: Weights ``(..., N)``.
+        b: Weights ``(..., M)``.
+        f: Potential ``(..., N)``.
+        g: Potential ``(..., M)``.
+        eps: Regularisation.
+        reach: Marginal penalty; ``math.inf`` when the marginals are hard constraints.
+        grad_value: ``(...)`` or None.
+        grad_f: ``(..., N)`` or None.
+        grad_g: ``(..., M)`` or None.
+
+    Returns:
+        Gradients to ``cost``, ``a`` and ``b``.
+    """
+    E = density(cost, f, g, eps)
+    totals = [torch.zeros_like(cost), torch.zeros_like(a), torch.zeros_like(b)]
+    if grad_value is not None:
+        through_value = _through_value(E, a, b, f, g, eps, reach)
+        scales = grad_value[..., None, None], grad_value[..., None], grad_value[..., None]
+        totals = [s * part for s, part in zip(scales, through_value)]
+    if grad_f is not None or grad_g is not None:
+        grad_f = torch.zeros_like(f) if grad_f is None else grad_f
+        grad_g = torch.zeros_like(g) if grad_g is None else grad_g
+        wide = (part.double() for part in (E, a, b, f, g))
+        parts = _through_potentials(*wide, eps, reach, grad_f.double(), grad_g.double())
+        totals = [total + part.to(total.dtype) for total, part in zip(totals, parts)]
+    return totals
+
+
+def _finite(potential: Potential) -> Potential:
+    return potential.masked_fill(potential.isinf(), 0)
+
+
+def _through_value(E, a, b, f, g, eps, reach):
+    """Derivatives of the value, at the optimum."""
+
+    def to_weight(potential, others):
+        mass = others.sum(-1, keepdim=True)
+        if reach == math.inf:
+            return _finite(potential) + eps * (mass - 1)
+        return reach - (reach + eps) * torch.exp(-potential / reach) + eps * mass
+
+    return a[..., :, None] * b[..., None, :] * E, to_weight(f, b), to_weight(g, a)
+
+
+def _shares(E: Tensor, weight: Weights, dim: int) -> tuple[Tensor, Tensor]:
+    """``E`` divided by its weighted sums along ``dim``, and those times the weights; 0 where the sum is 0."""
+    weight = weight[..., None, :] if dim == -1 else weight[..., :, None]
+    total = (E * weight).sum(dim, keepdim=True)
+    share = torch.where(total > 0, E / total.masked_fill(total == 0, 1), 0)
+    return share, share * weight
+
+
+def _through_potentials(E, a, b, f, g, eps, reach, grad_f, grad_g):
+    r"""Gradients through f and g: the transposed linear system of the two half-steps.
+
+    Let $A_{ij} = b_j E_{ij} / \sum_k b_k E_{ik}$ and $B_{ij} = a_i E_{ij} / \sum_k a_k E_{kj}$. A change of
+    cost moves the potentials by $d\,\delta f + A\,\delta g = (A \circ \delta C) 1$ and
+    $B^\top \delta f + d\,\delta g = (B \circ \delta C)^\top 1$, where $d = 1 + \epsilon / \rho$. Balanced,
+    $d = 1$ and the system is singular along $(1, -1)$: there $\langle a, f\rangle = \langle b, g\rangle$
+    decides.
+    """
+    by_a, A = _shares(E, b, -1)
+    by_b, B = _shares(E, a, -2)
+    # a point without any partner has a constant potential
+    grad_f = torch.where((E > 0).any(-1), grad_f, 0)
+    grad_g = torch.where((E > 0).any(-2), grad_g, 0)
+    d, gauge = 1 + eps / reach, torch.zeros_like(grad_f[..., :1])
+    system = -A.mT @ B / d
+    if reach == math.inf:
+        gauge = (grad_f.sum(-1) - grad_g.sum(-1))[..., None] / (a.sum(-1) + b.sum(-1))[..., None]
+        grad_f, grad_g = grad_f - a * gauge, grad_g + b * gauge
+        system = system + b[..., :, None] / b.sum(-1)[..., None, None]
+    system = system + d * torch.eye(b.shape[-1], dtype=E.dtype, device=E.device)
+    q = torch.linalg.solve(system, grad_g - (A.mT @ grad_f[..., None])[..., 0] / d)
+    p = (grad_f - (B @ q[..., None])[..., 0]) / d
+    to_cost = p[..., :, None] * A + B * q[..., None, :]
+    to_a = -eps * (by_b @ q[..., None])[..., 0] - gauge * _finite(f)
+    to_b = -eps * (by_a.mT @ p[..., None])[..., 0] + gauge * _finite(g)
+    return to_cost, to_a, to_b
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Transport:
+    """A solved entropic transport problem; a batch of them when there are batch dimensions.
+
+    The potentials ``f`` ``(..., N)`` and ``g`` ``(..., M)`` are such that the plan is
+    ``a_i b_j exp((f_i + g_j - C_ij) / eps)``. Balanced, they are fixed up to a constant that one gains and
+    the other loses; those given have ``<a, f> = <b, g>``. Beyond the lengths of a ragged batch they are 0.
+
+    Attributes:
+        value: Dual value, ``(...)``.
+        f: Potential of the first cloud, ``(..., N)``.
+        g: Potential of the second, ``(..., M)``.
+        error: L1 distance of the plan's marginals from what they should be, both sides together, ``(...)``.
+        iterations: Pairs of half-steps made, ``(...)``, int64.
+
+    Everything but ``error`` and ``iterations`` is differentiable, to cost (or points) and weights: the value
+    by the envelope theorem, which is exact at convergence; the potentials, and with them the plan and its
+    products, by the implicit function theorem.
+    """
+
+    value: Tensor
+    f: Potential
+    g: Potential
+    error: Tensor
+    iterations: Tensor
+    _cost: Cost
+    _a: Weights | None
+    _b: Weights | None
+    _eps: float
+    _tol: float
+
+    @property
+    def converged(self) -> Tensor:
+        """Whether ``error`` is at most ``tol``, ``(...)``, bool."""
+        return self.error <= self._tol
+
+    def __repr__(self) -> str:
+        return (
+            f"Transport(value={self.value}, error={self.error}, iterations={self.iterations}, "
+            f"N={self.f.shape[-1]}, M={self.g.shape[-1]})"
+        )
+
+    def _parts(self) -> tuple[Tensor, Weights, Weights]:
+        a = uniform(self._cost, None, -2) if self._a is None else self._a
+        b = uniform(self._cost, None, -1) if self._b is None else self._b
+        return density(self._cost, self.f, self.g, self._eps), a, b
+
+    def plan(self) -> Tensor:
+        """The coupling P, ``(..., N, M)``."""
+        E, a, b = self._parts()
+        return a[..., :, None] * b[..., None, :] * E
+
+    def apply(self, v: Tensor) -> Tensor:
+        """``P @ v`` for columns ``v`` ``(..., M, E)``, or one column ``(..., M)``."""
+        E, a, b = self._parts()
+        return _product(a, E, b, v, self.g.dim())
+
+    def apply_t(self, u: Tensor) -> Tensor:
+        """``P^T @ u`` for columns ``u`` ``(..., N, E)``, or one column ``(..., N)``."""
+        E, a, b = self._parts()
+        return _product(b, E.mT, a, u, self.f.dim())
+
+    def barycentric(self, v: Tensor) -> Tensor:
+        """``P v / rowsum(P)``: where each point of the first cloud goes, on average.
+
+        A point of zero weight goes where its potential sends it; one that reaches nobody gives 0.
+        """
+        E, _, b = self._parts()
+        share, _ = _shares(E, b, -1)
+        return _product(torch.ones_like(self.f), share, b, v, self.g.dim())
+
+
+def _product(left: Weights, E: Tensor, right: Weights, v: Tensor, rank_of_one: int) -> Tensor:
+    """diag(left) E diag(right) v, in the precision of ``E``, returned in the dtype of ``v``."""
+    columns = v[..., None] if v.dim() == rank_of_one else v
+    if columns.dim() < 2 or columns.shape[-2] != E.shape[-1]:
+        raise ValueError(
+            f"the vector must have {E.shape[-1]} rows, as (..., {E.shape[-1]}) or (..., {E.shape[-1]}, E), "
+            f"got {tuple(v.shape)}"
+        )
+    with torch.autocast(E.device.type, enabled=False):
+        out = left[..., None] * (E @ (right[..., None] * columns.to(E.dtype)))
+    return (out[..., 0] if v.dim() == rank_of_one else out).to(v.dtype)

@@ -1,0 +1,147 @@
+"""What transport refuses, and what it says when a solver came back without a solution."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .._checks import (
+    require_float,
+    require_like,
+    require_not_empty,
+    require_positive,
+    require_rank,
+    require_shape,
+    values_can_be_read,
+)
+from .._transport import uniform
+from .._typing import Cost, Points, Potential, Weights
+
+Lengths = tuple[Tensor, Tensor]  # how many rows and columns of each problem count, int64 (...)
+
+
+def require_clouds(x: Points, y: Points) -> None:
+    """Refuse anything but two non-empty clouds with one batch shape and one number of features."""
+    require_rank("x", x, 2, "(..., N, D)")
+    require_float("x", x)
+    require_not_empty("x", x, "(..., N, D)")
+    require_rank("y", y, 2, "(..., M, D)")
+    require_like("y", y, "x", x)
+    require_not_empty("y", y, "(..., M, D)")
+    if y.shape[:-2] != x.shape[:-2] or y.shape[-1] != x.shape[-1]:
+        raise ValueError(
+            f"y must have the batch shape and features of x, (..., M, D) = "
+            f"{(*x.shape[:-2], 'M', x.shape[-1])}, got {tuple(y.shape)}"
+        )
+
+
+def checked_weights(
+    a, b, like: Tensor, name: str, y: Points | None = None
+) -> tuple[Weights | None, Weights | None]:
+    """The weights, checked and in the precision of the computation."""
+    sizes = like.shape[-2], like.shape[-1] if y is None else y.shape[-2]
+    for w, size, label, layout in zip((a, b), sizes, "ab", ("(..., N)", "(..., M)")):
+        if w is not None:
+            require_shape(label, w, (*like.shape[:-2], size), layout)
+            require_like(label, w, name, like)
+    if like.dtype not in (torch.float16, torch.bfloat16):
+        return a, b
+    a, b = (None if w is None else w.float() for w in (a, b))
+    if a is not None and b is not None:
+        # half precision cannot hold equal masses: weights within its rounding of that are made equal
+        masses = a.sum(-1, keepdim=True), b.sum(-1, keepdim=True)
+        close = (masses[0] - masses[1]).abs() <= torch.finfo(like.dtype).eps * masses[0]
+        b = torch.where(close, b * (masses[0] / masses[1]), b)
+    return a, b
+
+
+def checked_settings(eps: float, reach: float | None, max_iter: int, tol: float) -> dict:
+    """The numbers that steer the iteration, checked."""
+    require_positive("eps", eps)
+    if reach is not None:
+        require_positive("reach", reach)
+    if max_iter < 1:
+        raise ValueError(f"max_iter must be at least 1, got {max_iter}")
+    if not 0 <= tol < math.inf:
+        raise ValueError(f"tol must be a finite number, 0 or above, got {tol}")
+    return {"eps": eps, "reach": math.inf if reach is None else reach, "max_iter": max_iter, "tol": tol}
+
+
+def require_lengths(lengths: Lengths, batch: tuple, N: int, M: int, like: Tensor) -> None:
+    """Refuse lengths that are not whole numbers between one and the padded sizes."""
+    for label, count, size in zip(("lengths[0]", "lengths[1]"), lengths, (N, M), strict=True):
+        require_shape(label, count, tuple(batch), "(...)")
+        if count.dtype != torch.int64:
+            raise TypeError(f"{label} must be int64, got {count.dtype}")
+        if count.device != like.device:
+            raise TypeError(
+                f"{label} must be on the device of the problem, {like.device}, got {count.device}"
+            )
+        if values_can_be_read(count) and bool(((count < 1) | (count > size)).any()):
+            raise ValueError(f"{label} must lie between 1 and {size}, got {count.tolist()}")
+
+
+def inside(count: Tensor, size: int) -> Tensor:
+    """Which of ``size`` rows count, ``(..., size)``."""
+    return torch.arange(size, device=count.device) < count[..., None]
+
+
+def within(weight: Weights, count: Tensor | None) -> Weights:
+    """The weights, 0 beyond ``count``."""
+    return weight if count is None else torch.where(inside(count, weight.shape[-1]), weight, 0)
+
+
+def checked_start(init: tuple[Potential, Potential] | None, cost: Cost) -> Potential | None:
+    """The potential to start from: the first half-step makes f from g."""
+    if init is None:
+        return None
+    f, g = init
+    require_shape("init[0]", f, tuple(cost.shape[:-1]), "(..., N)")
+    require_shape("init[1]", g, (*cost.shape[:-2], cost.shape[-1]), "(..., M)")
+    require_like("init[1]", g, "cost", cost)
+    return g.detach()
+
+
+def explain_weights(a: Weights | None, b: Weights | None, settings: dict) -> str | None:
+    """Say what is wrong with the weights, or None."""
+    for label, w in (("a", a), ("b", b)):
+        if w is None:
+            continue
+        if not bool((w >= 0).all()) or not bool(w.isfinite().all()):
+            return (
+                f"{label} must be finite and non-negative, got {'NaN' if w.isnan().any() else float(w.min())}"
+            )
+        if not bool((w.sum(-1) > 0).all()):
+            return f"{label} must have some mass, got weights that are all zero"
+    if settings["reach"] != math.inf or (a is None and b is None):
+        return None
+    masses = [1.0 if w is None else w.detach().double().sum(-1) for w in (a, b)]
+    some = masses[0] if isinstance(masses[0], Tensor) else masses[1]
+    gap = (masses[0] - masses[1]) * torch.ones_like(some)
+    worst = int(gap.abs().argmax())
+    slack = torch.finfo((b if a is None else a).dtype).eps ** 0.5
+    if float(gap.abs().max()) <= slack * float(some.max()):
+        return None
+    found = [float(w) if isinstance(w, float) else float(w.reshape(-1)[worst]) for w in masses]
+    return (
+        f"b must have the mass of a, {found[0]:.6g}, got {found[1]:.6g}; "
+        "give reach to transport unequal masses"
+    )
+
+
+def explain_forbidden(cost: Cost, a: Weights | None, b: Weights | None, settings: dict) -> str | None:
+    """Say which point has mass and nowhere to send it, or None."""
+    if settings["reach"] != math.inf:
+        return None
+    a = uniform(cost, None, -2) if a is None else a
+    b = uniform(cost, None, -1) if b is None else b
+    meets = cost.isfinite() & (a > 0)[..., :, None] & (b > 0)[..., None, :]
+    for label, w, met in (("row", a, meets.any(-1)), ("column", b, meets.any(-2))):
+        alone = (w > 0) & ~met
+        if bool(alone.any()):
+            at = alone.nonzero()[0].tolist()
+            return (
+                f"cost must let every point that has mass reach another, got only infinite costs for "
+                f"{label} {at[-1]}" + (f" of problem {tuple(at[:-1])}" if at[:-1] else "")
+            )
+    return None

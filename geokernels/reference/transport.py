@@ -1,0 +1,177 @@
+"""Entropic transport in the log domain, assignment by shortest augmenting paths, and displacement."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .. import _transport
+from .._checks import values_can_be_read
+from .._typing import Cost, Points, Potential, Weights
+
+
+def pairwise_cost(x: Points, y: Points, cost: str = "sqeuclidean", p: float = 2.0) -> Cost:
+    """Costs between the rows of ``x`` ``(..., N, D)`` and of ``y`` ``(..., M, D)``, ``(..., N, M)``."""
+    with torch.autocast(x.device.type, enabled=False):
+        if cost == "sqeuclidean":
+            # distances do not see a common shift, but |x|^2 + |y|^2 - 2<x, y> loses its digits to one
+            centre = torch.cat([x.detach(), y.detach()], -2).mean(-2, keepdim=True)
+            x, y = x - centre, y - centre
+            squares = x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :]
+            return squares - 2 * (x @ y.mT)
+        if cost == "euclidean":
+            return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+        if cost == "lp":
+            return torch.cdist(x, y, p=p, compute_mode="donot_use_mm_for_euclid_dist") ** p
+        if cost == "dot":
+            return -(x @ y.mT)
+        return 1 - _directions(x) @ _directions(y).mT
+
+
+def _directions(x: Points) -> Points:
+    """Rows divided by their lengths; a zero row stays zero."""
+    length = x.square().sum(-1, keepdim=True)
+    return torch.where(length > 0, x / length.masked_fill(length == 0, 1).sqrt(), 0)
+
+
+def solve(
+    cost: Cost,
+    a: Weights | None,
+    b: Weights | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    start: Potential | None,
+    *,
+    eps: float,
+    reach: float,
+    max_iter: int,
+    tol: float,
+) -> tuple[Tensor, Potential, Potential, Tensor, Tensor]:
+    """Value, f, g, error, iterations; gradients reach ``cost``, ``a`` and ``b``.
+
+    Beyond the lengths ``n`` and ``m``, costs must be +inf and weights 0.
+    """
+    a = _transport.uniform(cost, n, -2) if a is None else a
+    b = _transport.uniform(cost, m, -1) if b is None else b
+    return _Solution.apply(cost, a, b, n, m, start, eps, reach, max_iter, tol)
+
+
+class _Solution(torch.autograd.Function):
+    """The iteration, with the derivative of what it converges to."""
+
+    @staticmethod
+    def forward(cost, a, b, n, m, start, eps, reach, max_iter, tol):
+        f, g, error, iterations = _iterate(cost, a, b, start, eps, reach, max_iter, tol)
+        value = _dual_value(cost, a, b, f, g, eps, reach)
+        if n is not None:
+            f = f.masked_fill(torch.arange(f.shape[-1], device=f.device) >= n[..., None], 0)
+            g = g.masked_fill(torch.arange(g.shape[-1], device=g.device) >= m[..., None], 0)
+        return value, f, g, error, iterations
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        cost, a, b, _, _, _, ctx.eps, ctx.reach, _, _ = inputs
+        _, f, g, error, iterations = output
+        ctx.mark_non_differentiable(error, iterations)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(cost, a, b, f, g)
+
+    @staticmethod
+    def backward(ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
+        if grad_value is None and grad_f is None and grad_g is None:
+            return (None,) * 10
+        parts = _transport.gradients(*ctx.saved_tensors, ctx.eps, ctx.reach, grad_value, grad_f, grad_g)
+        return *parts, *(None,) * 7
+
+
+def _iterate(cost, a, b, start, eps, reach, max_iter, tol):
+    """Alternate the two half-steps, each problem until its own marginal error is at most ``tol``."""
+    damping = 1.0 if reach == math.inf else reach / (reach + eps)
+
+    def soft_minimum(potential: Potential, weight: Weights, dim: int) -> Potential:
+        potential, weight = potential.unsqueeze(-3 - dim), weight.unsqueeze(-3 - dim)
+        scores = (potential - cost) / eps + weight.log()
+        # an infinite potential belongs to a point that reaches nobody
+        return -eps * torch.logsumexp(scores.masked_fill(potential.isinf(), -math.inf), dim)
+
+    g = torch.zeros_like(b) if start is None else start.masked_fill(start.isinf(), 0)
+    f = torch.zeros_like(a)
+    active = torch.ones(cost.shape[:-2], dtype=torch.bool, device=cost.device)
+    iterations = active.long() * 0
+    row_step = soft_minimum(g, b, -1)
+    for _ in range(max_iter):
+        f = torch.where(active[..., None], damping * row_step, f)
+        g = torch.where(active[..., None], damping * soft_minimum(f, a, -2), g)
+        row_step = soft_minimum(g, b, -1)
+        error = _marginal_error(a, b, f, g, row_step, eps, reach)
+        iterations = iterations + active
+        active = active & (error > tol)
+        if values_can_be_read(error) and not active.any():
+            break
+    if reach == math.inf:
+        inner = [torch.where(w > 0, w * p, 0).sum(-1, keepdim=True) for w, p in ((a, f), (b, g))]
+        shift = (inner[1] - inner[0]) / (a.sum(-1, keepdim=True) + b.sum(-1, keepdim=True))
+        f, g = f + shift, g - shift
+    return f, g, error, iterations
+
+
+def _marginal_error(a, b, f, g, row_step, eps, reach):
+    """L1 distance of the marginals from what they should be; columns are exact after their step, or empty."""
+    share = torch.exp((f - row_step).masked_fill(row_step.isinf(), -math.inf) / eps)
+    wanted = torch.ones_like(f) if reach == math.inf else torch.exp(-f / reach)
+    wrong = torch.where(a > 0, a * (share - wanted).abs(), 0).sum(-1)
+    if reach == math.inf:
+        wrong = wrong + torch.where(g.isinf(), b, 0).sum(-1)
+    return torch.where((a.sum(-1) > 0) & (b.sum(-1) > 0), wrong, math.nan)
+
+
+def _dual_value(cost, a, b, f, g, eps, reach):
+    """The dual objective, at potentials that the column step has just left."""
+
+    def gain(weight, potential):
+        lost = potential if reach == math.inf else -reach * torch.expm1(-potential / reach)
+        return torch.where(weight > 0, weight * lost, 0).sum(-1)
+
+    plan = a[..., :, None] * b[..., None, :] * _transport.density(cost, f, g, eps)
+    product = a.sum(-1) * b.sum(-1)
+    return gain(a, f) + gain(b, g) + eps * (product - plan.sum((-2, -1)))
+
+
+def assignment(cost: Cost) -> Tensor:
+    """Defines :func:`geokernels.assignment`; -1 throughout where there is none."""
+    N, M = cost.shape[-2:]
+    problems = cost.detach().double().reshape(-1, N, M)
+    chosen = [_assign(problem) for problem in problems]
+    return torch.stack(chosen).reshape(cost.shape[:-1]) if chosen else cost.new_empty(cost.shape[:-1]).long()
+
+
+def _assign(cost: Tensor) -> Tensor:
+    """Give the rows of one problem their columns, a row at a time, by the cheapest augmenting path."""
+    N, M = cost.shape
+    row_price, column_price = cost.new_zeros(N), cost.new_zeros(M)
+    owner = torch.full((M,), -1)
+    for row in range(N):
+        distance, before = cost.new_full((M,), math.inf), torch.full((M,), -1)
+        settled = torch.zeros(M, dtype=torch.bool)
+        i, last, reached = row, -1, 0.0
+        while i >= 0:
+            step = reached + cost[i] - row_price[i] - column_price
+            closer = ~settled & (step < distance)
+            distance, before = torch.where(closer, step, distance), before.masked_fill(closer, last)
+            last = int(distance.masked_fill(settled, math.inf).argmin())
+            reached = float(distance[last])
+            if settled[last] or reached == math.inf:
+                return torch.full((N,), -1)
+            settled[last] = True
+            i = int(owner[last])
+        settled[last] = False  # the free column that was found
+        row_price[row] += reached
+        row_price[owner[settled]] += reached - distance[settled]
+        column_price[settled] -= reached - distance[settled]
+        while last >= 0:
+            owner[last] = row if before[last] < 0 else owner[before[last]]
+            last = int(before[last])
+    chosen = torch.full((N,), -1)
+    taken = owner >= 0
+    chosen[owner[taken]] = torch.arange(M)[taken]
+    return chosen
