@@ -21,7 +21,7 @@ def basis(x: Tensor, rank: int, rtol: float) -> tuple[Tensor, Tensor]:
     dense = x.reshape(-1, *x.shape[-2:]).contiguous()
     _left, directions, values = torch.ops.geokernels.subspace_basis(dense, rank, rtol)
     directions = directions.reshape(*x.shape[:-2], *directions.shape[-2:])
-    values = values.reshape(*x.shape[:-2], -1)
+    values = values.reshape(*x.shape[:-2], values.shape[-1])
     return directions[..., :rank, :], values[..., :rank]
 
 
@@ -29,9 +29,7 @@ def first_order_only(operator: str):
     """Give a gradient operator a derivative that says there is none."""
 
     def refuse(ctx, *grads):
-        raise NotImplementedError(
-            f"{operator} has first derivatives only; use backend='reference' where the bases are constant"
-        )
+        raise NotImplementedError(f"{operator} has first derivatives only")
 
     torch.library.register_autograd(f"geokernels::{operator}_backward", refuse)
 

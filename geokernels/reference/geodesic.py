@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .._typing import Basis, Rows, Scores
 from . import path
+from .first_order import FirstOrder
 from .subspace import living
 
 SERIES_BELOW = 0.5  # radians
@@ -18,6 +18,16 @@ def _filled(p: Basis, q: Basis) -> tuple[Basis, Basis]:
     rank = max(p.shape[-1], q.shape[-1])
     p, q = (torch.where(living(b)[..., None, :], b, 0) for b in (p, q))
     return tuple(torch.nn.functional.pad(b, (0, rank - b.shape[-1])) for b in (p, q))
+
+
+def _weighting_gradient(grad: Tensor, _overlap: Tensor, u: Tensor, g: Tensor, v: Tensor) -> Tensor:
+    """Gradient to the overlap, from that to ``F`` of :class:`_Weighting`."""
+    plus, minus = torch.cat([u, v], -2), torch.cat([u, -v], -2)
+    grad = (grad + grad.mT) / 2
+    slope, mixed = path.divided_differences(g), path.mixed_differences(g)
+    twist = mixed * (plus.mT @ grad @ minus)
+    inner = slope.sum * (plus.mT @ grad @ plus) + slope.difference * (minus.mT @ grad @ minus)
+    return u @ (inner + twist.mT - twist) @ v.mT
 
 
 class _Weighting(torch.autograd.Function):
@@ -33,7 +43,7 @@ class _Weighting(torch.autograd.Function):
     def forward(ctx, overlap: Tensor) -> Tensor:
         u, g, vt = torch.linalg.svd(overlap)
         v = vt.mT
-        ctx.save_for_backward(u, g, v)
+        ctx.save_for_backward(overlap, u, g, v)
         w = path.weights(g)
         same, cross = ((w.sum + w.difference)[..., None, :], (w.sum - w.difference)[..., None, :])
         upper = torch.cat([(u * same) @ u.mT, (u * cross) @ v.mT], -1)
@@ -41,15 +51,8 @@ class _Weighting(torch.autograd.Function):
         return torch.cat([upper, lower], -2)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
-        u, g, v = ctx.saved_tensors
-        plus, minus = torch.cat([u, v], -2), torch.cat([u, -v], -2)
-        grad = (grad + grad.mT) / 2
-        slope, mixed = path.divided_differences(g), path.mixed_differences(g)
-        twist = mixed * (plus.mT @ grad @ minus)
-        inner = slope.sum * (plus.mT @ grad @ plus) + slope.difference * (minus.mT @ grad @ minus)
-        return u @ (inner + twist.mT - twist) @ v.mT
+        return FirstOrder.apply("geodesic_cosine", _weighting_gradient, grad, *ctx.saved_tensors)
 
 
 def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: float) -> Scores:

@@ -1,12 +1,13 @@
 """Subspaces of features, as defined: bases, projection, principal angles."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .._typing import Basis, Rows
+from .first_order import FirstOrder
 
 
 class SubspaceBasis(NamedTuple):
@@ -85,9 +86,10 @@ class _Directions(torch.autograd.Function):
         return directions, values
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_directions: Tensor, grad_values: Tensor):
-        return basis_gradient(grad_directions, grad_values, *ctx.saved_tensors, ctx.rank), None, None
+        formula = partial(basis_gradient, rank=ctx.rank)
+        grads = (grad_directions, grad_values)
+        return FirstOrder.apply("subspace_basis", formula, *grads, *ctx.saved_tensors), None, None
 
 
 def subspace_basis(

@@ -1,0 +1,25 @@
+"""Gradients that cannot be differentiated again, and say so."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class FirstOrder(torch.autograd.Function):
+    """``formula(*tensors)`` for use inside a backward; a second derivative raises.
+
+    ``once_differentiable`` would treat what the backward saved as constant, silently, when only the incoming
+    gradient is. Pass the tensors the gradient depends on: those on the graph carry the refusal.
+    """
+
+    @staticmethod
+    def forward(ctx, operator: str, formula: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """Evaluate the formula."""
+        ctx.operator = operator
+        return formula(*tensors)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        """Refuse."""
+        raise NotImplementedError(f"{ctx.operator} has first derivatives only")

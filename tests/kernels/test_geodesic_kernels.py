@@ -1,0 +1,112 @@
+"""The compiled subspace and geodesic kernels: registration, every SIMD level, threads, compilation."""
+
+import pytest
+import torch
+
+import geokernels as gk
+from geokernels.kernels import native
+from geokernels.testing import cloud, orthonormal
+
+LEVELS = native.build_info().get("simd_levels", [])
+pytestmark = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
+
+
+def features(B=2, N=5, D=37):
+    """Rows x, y and feature rows of two subspaces, of sizes that divide no vector."""
+    return [cloud(B, N, D, seed=seed).requires_grad_() for seed in range(4)]
+
+
+def cosine(x, y, a, b, **kw):
+    """The chain the losses use: features to bases to cosines."""
+    p, q = gk.subspace_basis(a, **kw).basis, gk.subspace_basis(b, 3, center="rows", **kw).basis
+    return gk.geodesic_cosine(x, y, p, q, **kw)
+
+
+def with_gradients(f, leaves, **kw):
+    out = f(*leaves, **kw)
+    return out.detach(), *torch.autograd.grad(out.square().sum(), leaves)
+
+
+class TestRegistration:
+    def test_subspace_basis(self):
+        x = features()[0]
+        torch.library.opcheck(torch.ops.geokernels.subspace_basis.default, (x, 3, 1e-9))
+
+    def test_subspace_basis_backward(self):
+        left, directions, values = torch.ops.geokernels.subspace_basis(features()[0].detach(), 3, 1e-9)
+        grads = torch.ones_like(directions), torch.ones_like(values)
+        torch.library.opcheck(
+            torch.ops.geokernels.subspace_basis_backward.default, (*grads, left, directions, values, 3)
+        )
+
+    @pytest.mark.parametrize(("K", "L"), [(4, 4), (2, 5)], ids=str)
+    def test_geodesic_cosine(self, K, L):
+        x, y, *_ = features()
+        bases = (orthonormal(2, 37, rank, seed=rank).mT.contiguous().requires_grad_() for rank in (K, L))
+        torch.library.opcheck(torch.ops.geokernels.geodesic_cosine.default, (x, y, *bases, 1e-12))
+
+    @pytest.mark.parametrize("wanted", [(True,) * 4, (True, False, True, False)], ids=str)
+    def test_geodesic_cosine_backward(self, wanted):
+        x, y, *_ = (part.detach() for part in features())
+        p, q = (orthonormal(2, 37, 4, seed=seed).mT.contiguous() for seed in (1, 2))
+        out, *frame = torch.ops.geokernels.geodesic_cosine(x, y, p, q, 1e-12)
+        torch.library.opcheck(
+            torch.ops.geokernels.geodesic_cosine_backward.default,
+            (torch.ones_like(out), x, y, p, q, *frame, 1e-12, *wanted),
+        )
+
+    def test_foreign_memory_is_safe(self):
+        x = features()[0].detach()
+        with pytest.raises(RuntimeError, match="dense tensors of 3 dimensions"):
+            torch.ops.geokernels.subspace_basis(x[0], 3, 1e-9)
+        with pytest.raises(RuntimeError, match="dense tensors of 3 dimensions"):
+            torch.ops.geokernels.subspace_basis(x.mT, 3, 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+class TestEveryWay:
+    @pytest.mark.parametrize("level", LEVELS)
+    @pytest.mark.parametrize("D", [1, 3, 37, 64], ids=lambda D: f"D{D}")
+    def test_every_simd_level(self, simd_level, level, D, dtype):
+        leaves = [part[..., :D].to(dtype).detach().requires_grad_() for part in features(D=64)]
+        if D == 1:  # no room for three directions
+            leaves = [part.expand(-1, -1, 3).contiguous().detach().requires_grad_() for part in leaves]
+        simd_level(level)
+        found = with_gradients(cosine, leaves, backend="native")
+        exact = with_gradients(cosine, [part.double().detach().requires_grad_() for part in leaves])
+        for a, b in zip(found, exact, strict=True):
+            torch.testing.assert_close(
+                a.double(), b, rtol=1e-3 if dtype == torch.float32 else 1e-9, atol=1e-4
+            )
+
+    def test_threads_change_no_bit(self, dtype):
+        leaves = [part.to(dtype).detach().requires_grad_() for part in features(B=24, N=16, D=130)]
+        before, found = torch.get_num_threads(), []
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            found.append(with_gradients(cosine, leaves, backend="native"))
+        torch.set_num_threads(before)
+        for once, again, more in zip(*found, strict=True):
+            assert torch.equal(once, again)
+            assert torch.equal(again, more)
+
+    def test_place_in_the_batch_changes_no_bit(self, dtype):
+        leaves = [part.to(dtype).detach().requires_grad_() for part in features(B=3)]
+        alone = with_gradients(cosine, [part[1:2].detach().requires_grad_() for part in leaves])
+        for one, every in zip(alone, with_gradients(cosine, leaves), strict=True):
+            assert torch.equal(one[0], every[1])
+
+
+class TestCompilation:
+    def test_without_graph_breaks(self):
+        leaves = features()
+        compiled = torch.compile(cosine, fullgraph=True, backend="aot_eager")
+        for a, b in zip(with_gradients(compiled, leaves), with_gradients(cosine, leaves), strict=True):
+            torch.testing.assert_close(a, b)
+
+    # tracing an autograd.Function makes torch 2.11 warn about itself
+    @pytest.mark.filterwarnings("ignore:.*should not be instantiated")
+    def test_reference_without_graph_breaks(self):
+        leaves = [part.detach() for part in features()]
+        compiled = torch.compile(cosine, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(*leaves, backend="reference"), cosine(*leaves))
