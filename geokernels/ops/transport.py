@@ -43,7 +43,7 @@ def _solve(
     settings: dict,
     backend: str | None,
     op: str,
-    explain: Callable[[], str | None],
+    explain: Callable[[Cost], str | None],
 ) -> Transport:
     """Send a checked problem to its solver, and look at what came back."""
     n = m = None
@@ -60,7 +60,7 @@ def _solve(
     value, f, g, error, iterations = solver.solve(cost, a, b, n, m, start, **settings)
     # one number says that all went well; the inputs are looked at only to explain why not
     if values_can_be_read(error) and error.numel() and not error.max().item() <= settings["tol"]:
-        reason = explain() or explain_weights(a, b, settings) or explain_forbidden(cost, a, b, settings)
+        reason = explain(cost) or explain_weights(a, b, settings) or explain_forbidden(cost, a, b, settings)
         if reason:
             raise ValueError(reason)
     return Transport(value, f, g, error, iterations, cost, a, b, settings["eps"], settings["tol"])
@@ -134,7 +134,7 @@ def sinkhorn_from_cost(
     if cost.dtype in (torch.float16, torch.bfloat16):
         cost = cost.float()
 
-    def explain() -> str | None:
+    def explain(cost: Cost) -> str | None:
         if cost.isnan().any() or cost.isneginf().any():
             return f"cost must hold finite numbers or +inf, got {'NaN' if cost.isnan().any() else '-inf'}"
         return None
@@ -207,7 +207,7 @@ def sinkhorn(
     if x.dtype in (torch.float16, torch.bfloat16):
         x, y = x.float(), y.float()
 
-    def explain() -> str | None:
+    def explain(costs: Cost) -> str | None:
         for name, points in (("x", x), ("y", y)):
             if not points.isfinite().all():
                 return f"{name} must be finite, got {'NaN' if points.isnan().any() else 'infinite values'}"

@@ -124,7 +124,7 @@ def explain_weights(a: Weights | None, b: Weights | None, settings: dict) -> str
         return None
     found = [float(w) if isinstance(w, float) else float(w.reshape(-1)[worst]) for w in masses]
     return (
-        f"b must have the mass of a, {found[0]:.6g}, got {found[1]:.6g}; "
+        f"b must have the mass of a, {found[0]:.9g}, got {found[1]:.9g}; "
         "give reach to transport unequal masses"
     )
 

@@ -108,6 +108,7 @@ def _iterate(cost, a, b, start, eps, reach, max_iter, tol):
         active = active & (error > tol)
         if values_can_be_read(error) and not active.any():
             break
+    f = torch.where(a > 0, f, damping * row_step)  # a point without mass follows the others, to the end
     if reach == math.inf:
         inner = [torch.where(w > 0, w * p, 0).sum(-1, keepdim=True) for w, p in ((a, f), (b, g))]
         shift = (inner[1] - inner[0]) / (a.sum(-1, keepdim=True) + b.sum(-1, keepdim=True))
