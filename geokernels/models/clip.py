@@ -258,5 +258,5 @@ def _read(path: Path) -> dict[str, Tensor]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"weights must be a complete file of tensors alone, but {path.name} could not be read ({reason}); "
-            f"download it again, or save its state dict with safetensors.torch.save_file where it is trusted"
+            f"fetch it again, or save the state dict with safetensors.torch.save_file where it is trusted"
         ) from error

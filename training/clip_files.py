@@ -1,0 +1,113 @@
+"""What the world's CLIP is: its sizes, and the files it is shipped as."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+
+from .clip_data import Captions
+
+VOCABULARY = 49408  # of open_clip's tokenizer
+SCALE_LIMIT = 3.4  # log of the largest logit scale
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes, steps and rates. The shipped weights were made with the defaults."""
+
+    seed: int = 0
+    picture: int = 64
+    vision_width: int = 16
+    text_width: int = 64
+    text_heads: int = 4
+    text_layers: int = 3
+    embed_dim: int = 128
+    pairs: int = 64  # a batch holds both pictures of a pair
+    robust_pairs: int = 32
+    steps: dict[str, int] = field(default_factory=lambda: {"clean": 1000, "captions": 600, "robust": 600})
+    rates: dict[str, float] = field(
+        default_factory=lambda: {"clean": 1.5e-3, "captions": 1e-3, "robust": 5e-4}
+    )
+    attack_steps: int = 2
+    average: float = 0.995  # of the robust stage's weights
+    save_every: int = 50
+
+
+QUICK = Config(
+    vision_width=8,
+    text_width=16,
+    text_layers=1,
+    pairs=8,
+    robust_pairs=8,
+    steps={"clean": 6, "captions": 3, "robust": 4},
+    save_every=3,
+)
+
+
+def architecture(config: Config, vocabulary: int = VOCABULARY) -> dict:
+    """open_clip's model configuration."""
+    return {
+        "embed_dim": config.embed_dim,
+        "vision_cfg": {
+            "image_size": config.picture,
+            "layers": [1, 1, 1, 1],
+            "width": config.vision_width,
+            "head_width": 64,
+        },
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": vocabulary,
+            "width": config.text_width,
+            "heads": config.text_heads,
+            "layers": config.text_layers,
+        },
+    }
+
+
+def export(config: Config, model: CLIP, captions: Captions, folder: Path, name: str, facts: dict) -> Path:
+    """Write the model as open_clip would read it: fp16 safetensors, its configuration, and where it is from.
+
+    The rows of tokens that never occurred are zero: they compress, and tell a reader what the model knows.
+    """
+    weights = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    rows = torch.zeros(VOCABULARY, config.text_width, dtype=torch.float16)
+    rows[captions.used] = weights["token_embedding.weight"]
+    # padding comes after the end of the text and is never read
+    rows[0] = 0
+    weights["token_embedding.weight"] = rows
+    weights["logit_scale"] = weights["logit_scale"].clamp(max=SCALE_LIMIT)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.safetensors"
+    save_file(weights, path.with_suffix(".partial"))
+    os.replace(path.with_suffix(".partial"), path)
+    _write_json(path.with_suffix(".json"), architecture(config))
+    record = {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        **facts,
+    }
+    _write_json(folder / f"{name}.record.json", record)
+    return path
+
+
+def _write_json(path: Path, content: dict) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def facts_of(config: Config, seconds: dict[str, float]) -> dict:
+    """How the weights were made: sizes, steps, seed, seconds."""
+    return {
+        "config": asdict(config),
+        "seconds": {k: round(v) for k, v in seconds.items()},
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
