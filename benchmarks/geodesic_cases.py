@@ -1,0 +1,121 @@
+"""Subspace bases and the geodesic cosine, beside the shortest correct composition of torch.linalg."""
+
+import torch
+from torch import Tensor
+
+import geokernels as gk
+from geokernels.testing import cloud
+
+from .harness import Case
+
+N, D = 16, 512  # sixteen views of a picture, the features of ViT-B/32
+
+
+def basis_by_svd(a: Tensor) -> Tensor:
+    return torch.linalg.svd(a, full_matrices=False).Vh.mT
+
+
+def cosine_by_svd(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """As one writes it from the formulas: thin SVDs, principal vectors, the three integrals."""
+    p, q = basis_by_svd(a), basis_by_svd(b)
+    u, g, vh = torch.linalg.svd(p.mT @ q)
+    start = p @ u
+    rise = q @ vh.mT - start * g[..., None, :]
+    sine = torch.linalg.vector_norm(rise, dim=-2)
+    turn = rise / sine[..., None, :]
+    double = 2 * torch.atan2(sine, g)[..., None, :]
+    cos_cos, sin_sin = ((1 + sign * double.sin() / double) / 2 for sign in (1, -1))
+    cos_sin = (1 - double.cos()) / (2 * double)
+
+    def product(xa: Tensor, xc: Tensor, ya: Tensor, yc: Tensor) -> Tensor:
+        return (cos_cos * xa * ya + cos_sin * (xa * yc + xc * ya) + sin_sin * xc * yc).sum(-1)
+
+    on_x, on_y = (x @ start, x @ turn), (y @ start, y @ turn)
+    return product(*on_x, *on_y) / (product(*on_x, *on_x) * product(*on_y, *on_y)).sqrt()
+
+
+def cosine_by_operators(x: Tensor, y: Tensor, a: Tensor, b: Tensor, backend: str = "native") -> Tensor:
+    p, q = (gk.subspace_basis(part, backend=backend).basis for part in (a, b))
+    return gk.geodesic_cosine(x, y, p, q, backend=backend)
+
+
+def with_gradient(cosine, which: tuple[int, ...]):
+    """Values, and the gradient of their sum to some of the arguments."""
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        leaves = [part.detach().requires_grad_(i in which) for i, part in enumerate(inputs)]
+        out = cosine(*leaves)
+        return out.detach(), *torch.autograd.grad(out.sum(), [leaves[i] for i in which])
+
+    return run
+
+
+def cosine_case(
+    name: str, reason: str, batch: tuple[int, ...], which: tuple[int, ...], products: int
+) -> Case:
+    """``products`` counts the N x N x D matrix products of the work."""
+
+    def make() -> tuple:
+        return tuple(cloud(*batch, N, D, seed=seed).float() for seed in range(4))
+
+    def exact(inputs: tuple) -> tuple[Tensor, ...]:
+        wide = (part.double() for part in inputs)
+        return with_gradient(lambda *args: cosine_by_operators(*args, backend="reference"), which)(*wide)
+
+    def error(found: tuple[Tensor, ...], inputs: tuple) -> float:
+        return max((a.double() - b).abs().max().item() for a, b in zip(found, exact(inputs), strict=True))
+
+    problems = batch[0] if batch else 1
+    return Case(
+        name=name,
+        reason=reason,
+        make=make,
+        ours={"native": with_gradient(cosine_by_operators, which)},
+        rivals={"torch.linalg": with_gradient(cosine_by_svd, which)},
+        error=error,
+        allowed=1e-4,
+        flops=2.0 * products * problems * N * N * D,
+    )
+
+
+def basis_case(name: str, reason: str, batch: tuple[int, ...]) -> Case:
+    def error(basis: Tensor, inputs: tuple) -> float:
+        (x,) = inputs
+        exact = basis_by_svd(x.double())
+        # the span alone is defined: what one basis has outside the other
+        return (exact - basis.double() @ (basis.double().mT @ exact)).abs().max().item()
+
+    return Case(
+        name=name,
+        reason=reason,
+        make=lambda: (cloud(*batch, N, D, seed=0).float(),),
+        ours={"native": lambda x: gk.subspace_basis(x, backend="native").basis},
+        rivals={"torch.linalg.svd": basis_by_svd},
+        error=error,
+        allowed=1e-5,
+        flops=2.0 * 2 * batch[0] * N * N * D,
+    )
+
+
+def cases() -> list[Case]:
+    # products: half a Gram and a basis for each subspace, the overlap, two projections a side, two a gradient
+    return [
+        cosine_case(
+            "two bases and geodesic cosine, 16 x 512, gradient to x",
+            "one step on one picture: 16 views, d = 512; the bases are constants",
+            (), (0,), 10,
+        ),
+        cosine_case(
+            "two bases and geodesic cosine, 16 x 512, gradient to x and through both bases",
+            "the same where the subspaces follow the picture, as in both losses",
+            (), (0, 2, 3), 22,
+        ),
+        cosine_case(
+            "1024 times two bases and geodesic cosine, 16 x 512, gradient to x",
+            "a batch large enough to hide every call",
+            (1024,), (0,), 10,
+        ),
+        basis_case(
+            "batched bases, 1024 x (16 x 512)", "bases alone, where batched SVDs are slowest", (1024,)
+        ),
+    ]  # fmt: skip
