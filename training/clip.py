@@ -24,9 +24,9 @@ from open_clip.model import CLIP
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from geokernels.world import TEMPLATES, object_mask, render
+from geokernels.world import ATTRIBUTES, TEMPLATES, object_mask, render
 
-from .clip_attack import attack, choose, radii
+from .clip_attack import OFTEN, attack, choose, radii
 from .clip_data import (
     UNSAID,
     VALUES,
@@ -132,7 +132,8 @@ def robust_step(
     pictures = augment(pictures, generator=generator)
     scale = model.logit_scale.detach().clamp(max=SCALE_LIMIT).exp()
 
-    attacked = torch.randint(len(VALUES), (2 * n,), generator=generator)
+    often = torch.tensor([OFTEN[a] for a in ATTRIBUTES])
+    attacked = torch.multinomial(often, 2 * n, replacement=True, generator=generator)
     template = torch.randint(len(TEMPLATES), (2 * n,), generator=generator)
     asked = pair_captions(values, values, attacked, generator=generator)[0]
     answers = scale * answers_of(asked, attacked, template, captions, table)
@@ -160,7 +161,7 @@ def robust_step(
         "contrastive": contrastive_loss(scale * image @ text.T, values, said),
         "counterfactual": 0.5 * counterfactual_loss(scale, image_pair, text_pair),
         "direction": 0.5 * directional_loss(image_pair, text_pair),
-        "single": 0.5 * reading_loss(scale * torch.einsum("bd,bnd->bn", image, single), values),
+        "single": reading_loss(scale * torch.einsum("bd,bnd->bn", image, single), values),
     }
 
 

@@ -13,6 +13,8 @@ from .clip_losses import encode_pictures
 # Radius of an attack on each attribute, as a share of the square root of the area it shows in: about half of
 # what it takes to make another value true of the picture, for the values that look most alike.
 REACH = {"shape": 0.1, "colour": 0.2, "background": 0.2, "size": 0.15, "texture": 0.1}
+# How often each is attacked. Shape is the hardest to learn and the first to be lost to robustness.
+OFTEN = {"shape": 1.0, "colour": 3.0, "background": 3.0, "size": 1.0, "texture": 2.0}
 
 
 def radii(attacked: Tensor, area: Tensor, pixels: int) -> Tensor:

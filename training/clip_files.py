@@ -29,9 +29,9 @@ class Config:
     embed_dim: int = 128
     pairs: int = 64  # a batch holds both pictures of a pair
     robust_pairs: int = 32
-    steps: dict[str, int] = field(default_factory=lambda: {"clean": 1000, "captions": 600, "robust": 600})
+    steps: dict[str, int] = field(default_factory=lambda: {"clean": 1000, "captions": 600, "robust": 400})
     rates: dict[str, float] = field(
-        default_factory=lambda: {"clean": 1.5e-3, "captions": 1e-3, "robust": 5e-4}
+        default_factory=lambda: {"clean": 1.5e-3, "captions": 1e-3, "robust": 7e-4}
     )
     attack_steps: int = 2
     average: float = 0.995  # of the robust stage's weights

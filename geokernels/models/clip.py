@@ -257,6 +257,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"weights must be a complete file of tensors alone, but {path.name} could not be read ({reason}); "
-            f"fetch it again, or save the state dict with safetensors.torch.save_file where it is trusted"
+            f"weights must be a whole file of tensors alone, but {path.name} could not be read ({reason}); "
+            "fetch it again, or, where it is trusted, save its state dict with safetensors.torch.save_file"
         ) from error

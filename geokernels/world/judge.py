@@ -2,8 +2,8 @@
 
 No trained model takes part, so the judge shares no weakness with the models it judges. It works as follows:
 a plane fitted to the border gives the background; what departs from it, in one piece, is the object; its
-pixels vote for a colour at any brightness between the dark of a texture and full; its coverage, normalised by area
-and centroid, is compared with the outlines at every rotation; its brightness pattern with the textures.
+pixels vote for a colour, at any brightness between the dark of a texture and full; its coverage, normalised
+by area and centroid, is compared with the outlines at every rotation, its brightness with the textures.
 Each attribute has a test it must pass, and is None when nothing the world has fits: "none of these".
 """
 
@@ -196,7 +196,7 @@ def _vote(pictures: Tensor, mask: Tensor, dimmest: float) -> tuple[Tensor, Tenso
 
 
 def _coverage(pictures: Tensor, ground: Tensor, piece: Tensor, base: Tensor) -> Tensor:
-    """How much of each pixel is object, ``(n, 1, H, W)``, from its place between ground and object colours."""
+    """How much of each pixel is object, ``(n, 1, H, W)``: its place between ground and object colours."""
     best, covered = None, None
     for level in (1.0, 0.75, SHADE):
         across = level * base[..., None, None] - ground
