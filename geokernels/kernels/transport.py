@@ -15,7 +15,7 @@ def refuse(cost: Cost) -> str | None:
     N, M = cost.shape[-2:]
     if N > MOST_POINTS or M > MOST_POINTS:
         return f"the compiled kernel takes at most {MOST_POINTS} points a side, got {N} and {M}"
-    return native.refuse(cost)
+    return native.refuse(cost, devices=("cpu", "cuda"))
 
 
 def refuse_assignment(cost: Cost) -> str | None:

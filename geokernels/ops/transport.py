@@ -55,7 +55,11 @@ def _solve(
         counts = inside(n, cost.shape[-2])[..., :, None] & inside(m, cost.shape[-1])[..., None, :]
         cost = torch.where(counts, cost, math.inf)
     start = checked_start(init, cost)
-    name = dispatch.choose(op, {"native": kernels.refuse(cost), "reference": None}, backend)
+    refusals = {"native": kernels.refuse(cost), "reference": None}
+    if cost.device.type == "cuda":
+        # not yet measured on a GPU, the compiled kernel runs there when it is named
+        refusals = {"reference": None, **refusals}
+    name = dispatch.choose(op, refusals, backend)
     solver = kernels if name == "native" else reference
     value, f, g, error, iterations = solver.solve(cost, a, b, n, m, start, **settings)
     # one number says that all went well; the inputs are looked at only to explain why not

@@ -1,0 +1,43 @@
+"""The CUDA library agrees with the definition; skipped, with the reason, where there is no GPU."""
+
+import pytest
+import torch
+
+import geokernels as gk
+from geokernels.kernels import native
+from geokernels.testing import assert_as_accurate, cloud, weights
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+    pytest.mark.skipif(native.missing_cuda is not None, reason=str(native.missing_cuda)),
+]
+
+
+@pytest.mark.parametrize("reach", [None, 0.7], ids=["balanced", "unbalanced"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 17, 33), (5, 256, 130)], ids=str)
+def test_sinkhorn_matches_reference(shape, dtype, reach):
+    B, N, M = shape
+    cost = torch.cdist(cloud(B, N, 3, seed=0), cloud(B, M, 3, seed=1)).square()
+    exact = [cost / cost.mean(), weights(B, N, seed=2), weights(B, M, seed=3)]
+    options = {"eps": 0.2, "reach": reach, "max_iter": 60, "tol": 0.0}
+    there = [part.to("cuda", dtype) for part in exact]
+    ours = gk.sinkhorn_from_cost(*there, **options, backend="native")
+    eager = gk.sinkhorn_from_cost(*there, **options, backend="reference")
+    truth = gk.sinkhorn_from_cost(*exact, **options, backend="reference")
+    for name in ("value", "f", "g"):
+        assert_as_accurate(name, *(getattr(t, name).cpu() for t in (ours, eager)), getattr(truth, name))
+
+
+def test_sinkhorn_repeats_to_the_bit_and_is_captured_in_a_graph():
+    cost = torch.rand(8, 77, 77, device="cuda")
+    first = torch.ops.geokernels.sinkhorn(cost, None, None, None, None, None, 0.1, float("inf"), 100, 1e-5)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        again = torch.ops.geokernels.sinkhorn(
+            cost, None, None, None, None, None, 0.1, float("inf"), 100, 1e-5
+        )
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
