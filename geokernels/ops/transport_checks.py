@@ -119,7 +119,8 @@ def explain_weights(a: Weights | None, b: Weights | None, settings: dict) -> str
     some = masses[0] if isinstance(masses[0], Tensor) else masses[1]
     gap = (masses[0] - masses[1]) * torch.ones_like(some)
     worst = int(gap.abs().argmax())
-    slack = torch.finfo((b if a is None else a).dtype).eps ** 0.5
+    # float64 weights may have been made in float32
+    slack = max(torch.finfo((b if a is None else a).dtype).eps ** 0.5, 1e-6)
     if float(gap.abs().max()) <= slack * float(some.max()):
         return None
     found = [float(w) if isinstance(w, float) else float(w.reshape(-1)[worst]) for w in masses]

@@ -1,0 +1,146 @@
+"""The compiled transport operators: registration, SIMD levels, threads, compilation, batching."""
+
+import math
+
+import pytest
+import torch
+
+import geokernels as gk
+from geokernels.kernels import native
+from geokernels.testing import assert_as_accurate, cloud, weights
+
+LEVELS = native.build_info().get("simd_levels", [])
+
+
+def problem(B=4, N=19, M=23, dtype=torch.float64):
+    cost = cloud(B, N, M, seed=0).abs()
+    return [part.to(dtype) for part in (cost, weights(B, N, seed=1), weights(B, M, seed=2))]
+
+
+def arguments(*parts, start=None, n=None, m=None, reach=math.inf):
+    return *parts, n, m, start, 0.3, reach, 200, 1e-10
+
+
+@pytest.mark.parametrize("reach", [math.inf, 0.5], ids=["balanced", "unbalanced"])
+def test_operator_is_well_registered(reach):
+    parts = [part.requires_grad_() for part in problem(B=2, N=4, M=5)]
+    torch.library.opcheck(torch.ops.geokernels.sinkhorn.default, arguments(*parts, reach=reach))
+    cost = parts[0].detach()
+    n, m = torch.tensor([4, 2]), torch.tensor([1, 5])
+    torch.library.opcheck(
+        torch.ops.geokernels.sinkhorn.default,
+        arguments(cost, None, None, n=n, m=m, start=torch.zeros(2, 5).double(), reach=reach),
+    )
+
+
+def test_assignment_is_well_registered():
+    torch.library.opcheck(torch.ops.geokernels.assignment.default, (cloud(2, 3, 4, seed=0),))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("reach", [None, 0.5], ids=["balanced", "unbalanced"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+def test_every_simd_level(level, reach, dtype, simd_level):
+    simd_level(level)
+    parts = problem(dtype=dtype)
+    options = {"eps": 0.1, "reach": reach, "tol": 0.0, "max_iter": 80}
+    ours = gk.sinkhorn_from_cost(*parts, **options, backend="native")
+    eager = gk.sinkhorn_from_cost(*parts, **options, backend="reference")
+    truth = gk.sinkhorn_from_cost(*(part.double() for part in parts), **options, backend="reference")
+    for name in ("value", "f", "g"):
+        assert_as_accurate(name, *(getattr(t, name) for t in (ours, eager, truth)))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_simd_level_renews_its_matrix(level, simd_level):
+    simd_level(level)
+    cost = cloud(2, 33, 40, seed=0).abs()
+    options = {"eps": 1e-3, "tol": 0.0, "max_iter": 200}
+    for dtype, bound in ((torch.float32, 2e-5), (torch.float64, 1e-11)):
+        ours = gk.sinkhorn_from_cost(cost.to(dtype), **options, backend="native")
+        truth = gk.sinkhorn_from_cost(cost.to(dtype).double(), **options, backend="reference")
+        assert torch.allclose(ours.f.double(), truth.f, atol=bound)
+        assert torch.allclose(ours.g.double(), truth.g, atol=bound)
+
+
+def test_threads_do_not_change_a_bit():
+    parts = problem(B=16, dtype=torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        runs = []
+        for count in (1, 2, 2):
+            torch.set_num_threads(count)
+            t = gk.sinkhorn_from_cost(*parts, eps=0.05, backend="native")
+            runs.append((t.value, t.f, t.g, t.error, t.iterations))
+    finally:
+        torch.set_num_threads(threads)
+    for other in runs[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(runs[0], other))
+
+
+def test_layout_of_the_inputs_does_not_matter():
+    cost, a, b = problem()
+    strided = (
+        cost.mT.contiguous().mT,
+        a[..., None].expand(-1, -1, 2)[..., 0],
+        b.repeat_interleave(2, -1)[..., ::2],
+    )
+    t, s = (gk.sinkhorn_from_cost(*parts, eps=0.1, backend="native") for parts in ((cost, a, b), strided))
+    assert torch.equal(t.f, s.f)
+
+
+@pytest.mark.parametrize("op", ["from_cost", "points", "divergence"])
+def test_compiles_whole(op):
+    x, y = cloud(2, 9, 3, seed=0).float(), cloud(2, 7, 3, seed=1).float()
+    v = cloud(2, 7, 2, seed=2).float()
+
+    def run(x, y, v):
+        if op == "divergence":
+            return (gk.sinkhorn_divergence(x, y, eps=0.5),)
+        if op == "points":
+            t = gk.sinkhorn(x, y, eps=0.5)
+        else:
+            t = gk.sinkhorn_from_cost((x[:, :, None] - y[:, None]).square().sum(-1), eps=0.5)
+        return t.value, t.f, t.plan(), t.apply(v), t.barycentric(v), t.converged
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    leaves = [x.clone().requires_grad_(), x.clone().requires_grad_()]
+    outs = [f(leaf, y, v) for f, leaf in zip((run, compiled), leaves)]
+    for eager, traced in zip(*outs):
+        assert torch.allclose(eager.float(), traced.float(), atol=1e-5)
+    gradients = [torch.autograd.grad(out[0].sum(), leaf)[0] for out, leaf in zip(outs, leaves)]
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
+def test_vmap_folds_into_the_batch():
+    cost, a, b = problem()
+    batched = gk.sinkhorn_from_cost(cost, a, b, eps=0.2)
+
+    def values(cost, a, b):
+        t = gk.sinkhorn_from_cost(cost, a, b, eps=0.2)
+        return t.value, t.f
+
+    value, f = torch.vmap(values)(cost, a, b)
+    assert torch.equal(value, batched.value)
+    assert torch.equal(f, batched.f)
+    shared, _ = torch.vmap(values, in_dims=(0, None, None))(cost, a[0], b[0])
+    assert torch.equal(shared[0], batched.value[0])
+    assert torch.equal(torch.vmap(gk.assignment)(cost), gk.assignment(cost))
+
+
+def test_autocast_does_not_reach_the_computation():
+    x, y = cloud(9, 64, seed=0).float(), cloud(7, 64, seed=1).float()
+    plain = gk.sinkhorn(x, y, eps=20.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = gk.sinkhorn(x, y, eps=20.0)
+        product = cast.apply(y)
+    assert torch.equal(plain.f, cast.f)
+    assert torch.equal(product, plain.apply(y))
+
+
+def test_memory_is_safe_with_wrong_lengths():
+    # the public operator refuses these; the kernel only has to stay inside its arrays
+    cost, _, _ = problem(B=2)
+    n, m = torch.tensor([0, 400]), torch.tensor([-5, 23])
+    value, *_ = torch.ops.geokernels.sinkhorn(*arguments(cost, None, None, n=n, m=m))
+    assert value.isfinite().all()

@@ -1,0 +1,108 @@
+"""assignment is exact, and displacement follows it."""
+
+import math
+
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+import geokernels as gk
+from geokernels.testing import cloud
+
+BACKENDS = pytest.mark.parametrize("backend", ["native", "reference"])
+
+
+def total(cost, chosen):
+    return cost.gather(-1, chosen[..., None])[..., 0].sum(-1)
+
+
+@BACKENDS
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 7), (20, 33), (77, 77)], ids=str)
+@pytest.mark.parametrize("kind", ["normal", "points", "ties"])
+def test_agrees_with_scipy(shape, kind, backend):
+    N, M = shape
+    cost = {
+        "normal": cloud(3, N, M, seed=0),
+        "points": torch.cdist(cloud(3, N, 5, seed=1), cloud(3, M, 5, seed=2)) ** 2,
+        "ties": cloud(3, N, M, seed=3).mul(2).round(),
+    }[kind]
+    chosen = gk.assignment(cost, backend=backend)
+    assert chosen.dtype == torch.int64
+    for k in range(3):
+        assert len(set(chosen[k].tolist())) == N
+        rows, columns = linear_sum_assignment(cost[k].numpy())
+        best = cost[k][rows, columns].sum()
+        assert torch.allclose(total(cost[k], chosen[k]), best, rtol=1e-12, atol=1e-12)
+
+
+@BACKENDS
+def test_forbidden_pairs_are_avoided(backend):
+    cost = cloud(8, 8, seed=0)
+    order = torch.randperm(8)
+    allowed = torch.zeros(8, 8, dtype=torch.bool)
+    allowed[torch.arange(8), order] = True  # one assignment is certainly possible
+    allowed |= cloud(8, 8, seed=1) > 0.5
+    cost[~allowed] = math.inf
+    chosen = gk.assignment(cost, backend=backend)
+    rows, columns = linear_sum_assignment(cost.numpy())
+    assert torch.allclose(total(cost, chosen), cost[rows, columns].sum())
+
+
+@BACKENDS
+def test_batch_shapes(backend):
+    cost = cloud(2, 3, 4, 5, seed=0)
+    chosen = gk.assignment(cost, backend=backend)
+    assert chosen.shape == (2, 3, 4)
+    assert torch.equal(chosen[1, 2], gk.assignment(cost[1, 2], backend=backend))
+    assert gk.assignment(cost[:0], backend=backend).shape == (0, 3, 4)
+
+
+def test_half_and_single_precision():
+    cost = cloud(6, 6, seed=0)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        rounded = cost.to(dtype)
+        expected = gk.assignment(rounded.double())
+        assert torch.equal(gk.assignment(rounded), expected)
+
+
+class TestDisplacement:
+    def test_ends_are_the_clouds(self):
+        x, y = cloud(2, 9, 3, seed=0), cloud(2, 9, 3, seed=1)
+        path = gk.displacement(x, y, [0.0, 0.5, 1.0])
+        assert path.shape == (3, 2, 9, 3)
+        assert torch.allclose(path[0], x)
+        assert torch.allclose(path[2].sort(-2).values, y.sort(-2).values)
+        assert torch.allclose(path[1], (path[0] + path[2]) / 2)
+
+    def test_is_a_geodesic(self):
+        x, y = cloud(9, 3, seed=0), cloud(9, 3, seed=1)
+
+        def distance(p, q):
+            cost = torch.cdist(p, q) ** 2
+            return total(cost, gk.assignment(cost)).sqrt()
+
+        times = torch.tensor([0.0, 0.2, 0.7, 1.0]).double()
+        path = gk.displacement(x, y, times)
+        for s in range(4):
+            for t in range(4):
+                expected = (times[s] - times[t]).abs() * distance(x, y)
+                assert torch.allclose(distance(path[s], path[t]), expected, atol=1e-6)
+
+    def test_follows_a_translation_whatever_the_order(self):
+        x, shift = cloud(9, 3, seed=0), torch.tensor([1.0, -2.0, 0.5]).double()
+        path = gk.displacement(x, (x + shift)[torch.randperm(9)], 0.25)
+        assert torch.allclose(path[0], x + 0.25 * shift)
+
+    def test_entropic_path_nears_the_exact_one(self):
+        x, y = cloud(6, 3, seed=0), cloud(6, 3, seed=1)
+        exact = gk.displacement(x, y, 0.5)
+        gaps = [(gk.displacement(x, y, 0.5, plan="entropic", eps=e) - exact).norm() for e in (10, 1, 0.1)]
+        assert gaps[0] > gaps[1] > gaps[2]
+
+    def test_gradients(self):
+        x, y = cloud(4, 2, seed=0).requires_grad_(), cloud(5, 2, seed=1).requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, y: gk.displacement(x, y, [0.3, 0.8]), (x, y))
+        x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
+        assert torch.autograd.gradcheck(
+            lambda x, y: gk.displacement(x, y, 0.3, plan="entropic", eps=20.0), (x, y), atol=1e-4
+        )

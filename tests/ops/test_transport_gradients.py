@@ -1,0 +1,193 @@
+"""Derivatives of transport: against finite differences, and against autograd through an unrolled run."""
+
+import math
+
+import pytest
+import torch
+
+import geokernels as gk
+from geokernels.testing import assert_as_accurate, cloud, weights
+
+BACKENDS = pytest.mark.parametrize("backend", ["native", "reference"])
+REACHES = pytest.mark.parametrize("reach", [None, 0.7], ids=["balanced", "unbalanced"])
+TIGHT = {"tol": 1e-13, "max_iter": 5000}
+EPS = 0.4
+
+
+def unrolled(cost, a, b, eps, reach, iterations=400):
+    """Value, f, g by autograd through every half-step; the oracle of everything here."""
+    damping, f, g = 1.0 if reach is None else reach / (reach + eps), torch.zeros_like(a), torch.zeros_like(b)
+    for _ in range(iterations):
+        f = -damping * eps * torch.logsumexp((g[..., None, :] - cost) / eps + b.log()[..., None, :], -1)
+        g = -damping * eps * torch.logsumexp((f[..., :, None] - cost) / eps + a.log()[..., :, None], -2)
+    if reach is None:
+        shift = ((b * g).sum(-1) - (a * f).sum(-1)) / (a.sum(-1) + b.sum(-1))
+        f, g = f + shift[..., None], g - shift[..., None]
+    plan = a[..., :, None] * b[..., None, :] * torch.exp((f[..., :, None] + g[..., None, :] - cost) / eps)
+    gain = (lambda p: p) if reach is None else (lambda p: -reach * torch.expm1(-p / reach))
+    value = (a * gain(f)).sum(-1) + (b * gain(g)).sum(-1)
+    return value + eps * (a.sum(-1) * b.sum(-1) - plan.sum((-2, -1))), f, g, plan
+
+
+def inputs(N=4, M=5, B=2):
+    """Costs, and unconstrained parameters of weights that keep their mass."""
+    parts = cloud(B, N, M, seed=0).abs(), cloud(B, N, seed=1), cloud(B, M, seed=2)
+    return [part.requires_grad_() for part in parts]
+
+
+def outputs(t):
+    return {"value": t.value, "f": t.f, "g": t.g, "plan": t.plan()}
+
+
+@REACHES
+@BACKENDS
+@pytest.mark.parametrize("name", ["value", "f", "g", "plan"])
+def test_against_the_unrolled_run(name, backend, reach):
+    def run(solve):
+        cost, p, q = inputs()
+        out = solve(cost, p.softmax(-1), q.softmax(-1))
+        return torch.autograd.grad(out, (cost, p, q), cloud(*out.shape, seed=9))
+
+    options = {"eps": EPS, "reach": reach, "backend": backend} | TIGHT
+    ours = run(lambda *parts: outputs(gk.sinkhorn_from_cost(*parts, **options))[name])
+    truth = run(lambda *parts: dict(zip(["value", "f", "g", "plan"], unrolled(*parts, EPS, reach)))[name])
+    for gradient, exact in zip(ours, truth):
+        assert torch.allclose(gradient, exact, rtol=1e-8, atol=1e-10)
+
+
+@REACHES
+@pytest.mark.parametrize("name", ["value", "f", "g", "plan"])
+def test_float32_is_as_accurate_as_autograd(name, reach):
+    def run(solve, dtype):
+        cost, p, q = (part.detach().to(dtype).requires_grad_() for part in inputs(12, 9))
+        out = solve(cost, p.softmax(-1), q.softmax(-1))
+        return torch.autograd.grad(out, (cost, p, q), cloud(*out.shape, seed=9).to(dtype))
+
+    options = {"eps": EPS, "reach": reach, "backend": "native", "tol": 0.0, "max_iter": 200}
+    names = ["value", "f", "g", "plan"]
+    ours = run(lambda *parts: outputs(gk.sinkhorn_from_cost(*parts, **options))[name], torch.float32)
+    eager = run(lambda *parts: unrolled(*parts, EPS, reach, 200)[names.index(name)], torch.float32)
+    truth = run(lambda *parts: unrolled(*parts, EPS, reach, 200)[names.index(name)], torch.float64)
+    for what, *gradients in zip(["cost", "a", "b"], ours, eager, truth):
+        assert_as_accurate(f"gradient of {name} to {what}", *gradients)
+
+
+@REACHES
+@BACKENDS
+class TestByFiniteDifferences:
+    def check(self, function, *parts):
+        return torch.autograd.gradcheck(function, parts, atol=1e-6, fast_mode=False)
+
+    def test_potentials_and_value(self, backend, reach):
+        options = {"eps": EPS, "reach": reach, "backend": backend} | TIGHT
+
+        def run(cost, p, q):
+            t = gk.sinkhorn_from_cost(cost, p.softmax(-1), q.softmax(-1), **options)
+            return t.value, t.f, t.g
+
+        assert self.check(run, *inputs(3, 4, 1))
+
+    def test_products(self, backend, reach):
+        options = {"eps": EPS, "reach": reach, "backend": backend} | TIGHT
+
+        def run(cost, v, u):
+            t = gk.sinkhorn_from_cost(cost, **options)
+            return t.apply(v), t.apply_t(u), t.barycentric(v)
+
+        parts = inputs(3, 4, 1)[0], cloud(1, 4, 2, seed=5), cloud(1, 3, 2, seed=6)
+        assert self.check(run, *(part.detach().requires_grad_() for part in parts))
+
+    def test_value_twice(self, backend, reach):
+        options = {"eps": EPS, "reach": reach, "backend": backend} | TIGHT
+
+        def run(cost, p, q):
+            return gk.sinkhorn_from_cost(cost, p.softmax(-1), q.softmax(-1), **options).value
+
+        assert torch.autograd.gradgradcheck(run, inputs(3, 3, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cosine", "dot", "lp"])
+def test_points_by_finite_differences(cost):
+    x, y = cloud(4, 3, seed=0).requires_grad_(), cloud(5, 3, seed=1).requires_grad_()
+
+    def run(x, y):
+        t = gk.sinkhorn(x, y, eps=EPS, cost=cost, p=3.0, backend="native", **TIGHT)
+        return t.value, t.f, t.barycentric(y)
+
+    assert torch.autograd.gradcheck(run, (x, y), atol=1e-6)
+
+
+@REACHES
+def test_divergence_by_finite_differences(reach):
+    x, y = cloud(3, 2, seed=0).requires_grad_(), cloud(4, 2, seed=1).requires_grad_()
+
+    def run(x, y):
+        return gk.sinkhorn_divergence(x, y, eps=EPS, reach=reach, **TIGHT)
+
+    assert torch.autograd.gradcheck(run, (x, y), atol=1e-6)
+    assert torch.autograd.gradgradcheck(run, (x, y), atol=1e-5)
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cosine", "lp"])
+def test_divergence_is_flat_at_equal_clouds(cost):
+    x = cloud(6, 3, seed=0)
+    y = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(gk.sinkhorn_divergence(x, y, eps=2.0, cost=cost, **TIGHT), y)
+    assert gradient.abs().max() < 1e-10
+
+
+def test_gradient_of_value_to_weights_is_the_potential():
+    cost, p, q = inputs()
+    a, b = p.softmax(-1).detach().requires_grad_(), q.softmax(-1).detach().requires_grad_()
+    t = gk.sinkhorn_from_cost(cost, a, b, eps=EPS, **TIGHT)
+    to_cost, to_a, to_b = torch.autograd.grad(t.value.sum(), (cost, a, b))
+    assert torch.allclose(to_cost, t.plan())
+    assert torch.allclose(to_a, t.f)
+    assert torch.allclose(to_b, t.g)
+
+
+@BACKENDS
+def test_zero_weights_forbidden_pairs_and_padding_give_finite_gradients(backend):
+    cost = cloud(2, 6, 7, seed=0).abs()
+    cost[:, 4, 1:3] = math.inf
+    cost[1, :, 6] = math.inf
+    a, b = weights(2, 6, seed=1), weights(2, 7, seed=2)
+    b[1, 6] = 0
+    b = b / b.sum(-1, keepdim=True)
+    lengths = torch.tensor([6, 6]), torch.tensor([7, 7])
+    for options in ({}, {"lengths": lengths}):
+        leaves = [part.clone().requires_grad_() for part in (cost, a, b)]
+        t = gk.sinkhorn_from_cost(*leaves, eps=EPS, backend=backend, **TIGHT, **options)
+        finite = t.f.masked_fill(t.f.isinf(), 0).sin().sum() + t.g.masked_fill(t.g.isinf(), 0).sin().sum()
+        gradients = torch.autograd.grad(t.value.sum() + finite + t.plan().square().sum(), leaves)
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        assert (gradients[0][cost.isinf()] == 0).all()
+
+
+@BACKENDS
+def test_ragged_gradients_are_those_of_separate_problems(backend):
+    x, y = cloud(2, 6, 3, seed=0), cloud(2, 5, 3, seed=1)
+    n, m = torch.tensor([6, 2]), torch.tensor([3, 5])
+    x[1, 2:], y[0, 3:] = math.nan, math.nan
+    x.requires_grad_(), y.requires_grad_()
+
+    def loss(x, y, **options):
+        t = gk.sinkhorn(x, y, eps=EPS, backend=backend, **TIGHT, **options)
+        return (t.value + t.f.sin().sum(-1) + t.g.cos().sum(-1) * 0 + t.plan().square().sum((-2, -1))).sum()
+
+    to_x, to_y = torch.autograd.grad(loss(x, y, lengths=(n, m)), (x, y))
+    for k in range(2):
+        own = [part[k, :size].detach().requires_grad_() for part, size in ((x, n[k]), (y, m[k]))]
+        alone = torch.autograd.grad(loss(*own), own)
+        assert torch.allclose(to_x[k, : n[k]], alone[0], atol=1e-10)
+        assert torch.allclose(to_y[k, : m[k]], alone[1], atol=1e-10)
+        assert (to_x[k, n[k] :] == 0).all()
+        assert (to_y[k, m[k] :] == 0).all()
+
+
+def test_euclidean_refuses_a_second_derivative():
+    x, y = cloud(3, 2, seed=0).requires_grad_(), cloud(4, 2, seed=1)
+    value = gk.sinkhorn(x, y, eps=EPS, cost="euclidean").value
+    (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="_cdist_backward"):
+        torch.autograd.grad(gradient.sum(), x)
