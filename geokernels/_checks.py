@@ -74,11 +74,16 @@ def values_can_be_read(*tensors: Tensor) -> bool:
     )
 
 
+def is_finite(x: Tensor) -> bool:
+    """Whether ``x`` is free of NaN and infinities, as far as values can be read."""
+    if not values_can_be_read(x):
+        return True
+    # a finite sum has finite terms, and is several times cheaper than looking at each
+    return math.isfinite(x.detach().sum().item()) or bool(torch.isfinite(x).all())
+
+
 def require_finite(name: str, x: Tensor) -> None:
     """Refuse NaN and infinities, where values can be read."""
-    # a finite sum has finite terms, and is several times cheaper than looking at each
-    if not values_can_be_read(x) or math.isfinite(x.detach().sum().item()):
-        return
-    if not torch.isfinite(x).all():
+    if not is_finite(x):
         bad = "NaN" if torch.isnan(x).any() else "infinite values"
         raise ValueError(f"{name} must be finite, got {bad}")

@@ -152,7 +152,8 @@ void cosine_problem(const T* x, const T* y, const T* p, const T* q, int64_t N, i
   coordinates_of(y, p, q, N, D, K, L, S, frame, at + 2 * N * S, at + 3 * N * S, projections);
   for (int64_t n = 0; n < N; ++n) {
     const Products<T> of(frame, N, S, n, T(eps));
-    cosine[n] = of.directed ? of.xy / (std::sqrt(of.xx) * std::sqrt(of.yy)) : T(0);
+    // without direction 0, but NaN where anything is NaN or infinite
+    cosine[n] = of.directed ? of.xy / (std::sqrt(of.xx) * std::sqrt(of.yy)) : 0 * (of.xx + of.yy);
   }
 
   for (int64_t j = 0; j < M; ++j) {

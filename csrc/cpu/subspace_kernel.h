@@ -13,8 +13,9 @@
 // depend on earlier ones add no row to Q. One thread a problem; problems share nothing.
 //
 // x is scaled by a power of two first, so that squares neither overflow nor vanish. Errors are those
-// of a Householder QR and a Jacobi SVD: eps times the largest value. The Gram matrix, which would
-// square the condition, is not formed. The order of every sum depends on N, D and the vector width.
+// of a Householder QR and a Jacobi SVD: eps times the largest value. NaN and infinities reach the values. The
+// Gram matrix, which would square the condition, is not formed. The order of every sum depends on N, D and
+// the vector width.
 //
 // Limits: N <= 128 (the caller's choice: beyond, blocked library solvers win).
 
@@ -58,7 +59,8 @@ inline T remove_known(T* row, const T* q, int64_t count, int64_t stride, T* r, i
     if (after > before / 2) break;
     before = after;
   }
-  return after > std::numeric_limits<T>::epsilon() * whole ? after : T(0);
+  const bool noise = std::isfinite(whole) && after <= std::numeric_limits<T>::epsilon() * whole;
+  return noise ? T(0) : after;
 }
 
 // x to orthonormal rows q [count, padded D] and coefficients r [count, ldr]; returns count.

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .subspace import first_order_only
+from .subspace import first_order_only, flattened
 
 MOST_DIRECTIONS = 64  # beyond, blocked library solvers win
 
@@ -21,18 +21,22 @@ def refuse_native(x: Tensor, p: Tensor, q: Tensor) -> str | None:
 
 def cosine(x: Tensor, y: Tensor, p: Tensor, q: Tensor, eps: float) -> Tensor:
     """Cosines ``(..., N)`` of float32 or float64 input whose batch shapes agree."""
-    dense = (part.reshape(-1, *part.shape[-2:]).contiguous() for part in (x, y, p.mT, q.mT))
-    return torch.ops.geokernels.geodesic_cosine(*dense, eps)[0].reshape(x.shape[:-1])
+    dense = (flattened(part) for part in (x, y, p.mT, q.mT))
+    cosines = torch.ops.geokernels.geodesic_cosine(*dense, eps)[0]
+    return cosines if x.dim() == 3 else cosines.view(x.shape[:-1])
 
 
 def _save(ctx, inputs, output) -> None:
     *tensors, ctx.eps = inputs
     _cosine, *frame = output
     ctx.mark_non_differentiable(*frame)
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, *frame)
 
 
-def _backward(ctx, grad: Tensor, *_frame: Tensor | None):
+def _backward(ctx, grad: Tensor | None, *_frame: None):
+    if grad is None:
+        return (None,) * 5
     wanted = ctx.needs_input_grad[:4]
     grads = torch.ops.geokernels.geodesic_cosine_backward(
         grad.contiguous(), *ctx.saved_tensors, ctx.eps, *wanted

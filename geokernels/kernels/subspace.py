@@ -18,11 +18,18 @@ def refuse_native(x: Tensor) -> str | None:
 
 def basis(x: Tensor, rank: int, rtol: float) -> tuple[Tensor, Tensor]:
     """Directions as rows ``(..., rank, D)`` and values ``(..., rank)`` of float32 or float64 ``x``."""
-    dense = x.reshape(-1, *x.shape[-2:]).contiguous()
-    _left, directions, values = torch.ops.geokernels.subspace_basis(dense, rank, rtol)
-    directions = directions.reshape(*x.shape[:-2], *directions.shape[-2:])
-    values = values.reshape(*x.shape[:-2], values.shape[-1])
-    return directions[..., :rank, :], values[..., :rank]
+    batch = x.shape[:-2]
+    _left, directions, values = torch.ops.geokernels.subspace_basis(flattened(x), rank, rtol)
+    if rank < values.shape[-1]:
+        directions, values = directions[:, :rank], values[:, :rank]
+    if len(batch) != 1:
+        directions, values = directions.view(*batch, *directions.shape[1:]), values.view(*batch, rank)
+    return directions, values
+
+
+def flattened(x: Tensor) -> Tensor:
+    """``x`` as a dense ``(B, rows, columns)``; the same tensor where it is one."""
+    return (x if x.dim() == 3 else x.reshape(-1, *x.shape[-2:])).contiguous()
 
 
 def first_order_only(operator: str):
@@ -37,6 +44,7 @@ def first_order_only(operator: str):
 def _save(ctx, inputs, output) -> None:
     _x, ctx.rank, _rtol = inputs
     ctx.mark_non_differentiable(output[0])
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output)
 
 

@@ -1,12 +1,12 @@
 """Geodesics between subspaces, and the cosine measured along them."""
 
 from .. import reference
-from .._checks import require_float, require_like, require_rank, require_shape
+from .._checks import is_finite, require_float, require_like, require_rank, require_shape
 from .._typing import Basis, Rows, Scores
 from ..kernels import dispatch
 from ..kernels import geodesic as kernels
 from ..reference import GeodesicFlow
-from .subspace import common_batch, require_basis, require_rows, widened
+from .subspace import in_common_batch, narrowed, require_all_finite, require_basis, require_rows, widened
 
 
 def _require_pairs(x: Rows, y: Rows, eps: float) -> None:
@@ -75,13 +75,18 @@ def geodesic_cosine(
     _require_pairs(x, y, eps)
     require_basis("p", p, "x", x, x.shape[-1])
     require_basis("q", q, "x", x, x.shape[-1])
-    batch = common_batch(x=x, y=y, p=p, q=q)
-
     refusals = {"native": kernels.refuse_native(x, p, q), "reference": None}
-    args = (widened(part).expand(*batch, *part.shape[-2:]) for part in (x, y, p, q))
-    if dispatch.choose("geodesic_cosine", refusals, backend) == "reference":
-        return reference.geodesic_cosine(*args, eps=eps).to(x.dtype)
-    return kernels.cosine(*args, eps).to(x.dtype)
+    chosen = dispatch.choose("geodesic_cosine", refusals, backend)
+
+    args = [widened(part) for part in in_common_batch(x=x, y=y, p=p, q=q)]
+    if chosen == "reference":
+        require_all_finite(x=x, y=y, p=p, q=q)
+        return narrowed(reference.geodesic_cosine(*args, eps=eps), x.dtype)
+    cosines = kernels.cosine(*args, eps)
+    # the kernel hands NaN and infinities on: looking at the scores spares looking at all features
+    if not is_finite(cosines):
+        require_all_finite(x=x, y=y, p=p, q=q)
+    return narrowed(cosines, x.dtype)
 
 
 def geodesic_flow(p: Basis, q: Basis, *, backend: str | None = None) -> GeodesicFlow:
@@ -115,11 +120,11 @@ def geodesic_flow(p: Basis, q: Basis, *, backend: str | None = None) -> Geodesic
         tensor([0.7071, 0.7071])
     """
     _require_bases(p, q)
-    batch = common_batch(p=p, q=q)
+    p, q = in_common_batch(p=p, q=q)
+    require_all_finite(p=p, q=q)
     dispatch.choose("geodesic_flow", {"reference": None}, backend)
-    dtype = p.dtype
-    flow = reference.geodesic_flow(*(widened(b).expand(*batch, *b.shape[-2:]) for b in (p, q)))
-    return GeodesicFlow(flow.start.to(dtype), flow.turn.to(dtype), flow.angles.to(dtype))
+    flow = reference.geodesic_flow(widened(p), widened(q))
+    return GeodesicFlow(*(narrowed(part, p.dtype) for part in (flow.start, flow.turn, flow.angles)))
 
 
 def geodesic_cosine_along(
@@ -156,7 +161,8 @@ def geodesic_cosine_along(
     _require_pairs(x, y, eps)
     require_basis("flow.start", flow.start, "x", x, x.shape[-1])
     require_shape("flow.turn", flow.turn, tuple(flow.start.shape), "that of flow.start")
-    common_batch(x=x, y=y, flow=flow.start)
+    in_common_batch(x=x, y=y, flow=flow.start)
+    require_all_finite(x=x, y=y)
     dispatch.choose("geodesic_cosine_along", {"reference": None}, backend)
     fixed = GeodesicFlow(*(widened(part.detach()) for part in (flow.start, flow.turn, flow.angles)))
-    return reference.geodesic_cosine_along(widened(x), widened(y), fixed, eps=eps).to(x.dtype)
+    return narrowed(reference.geodesic_cosine_along(widened(x), widened(y), fixed, eps=eps), x.dtype)

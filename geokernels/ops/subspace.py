@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .. import reference
 from .._checks import (
+    is_finite,
     require_choice,
     require_finite,
     require_float,
@@ -25,32 +26,45 @@ def widened(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x`` in ``dtype``, without a call where that is its own."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
 def require_rows(name: str, x: Tensor) -> None:
-    """Refuse what is not at least one finite feature row, ``(..., N, D)``."""
+    """Refuse what is not at least one feature row, ``(..., N, D)``."""
     require_rank(name, x, 2, "(..., N, D)")
     require_float(name, x)
     require_not_empty(name, x, "(..., N, D)")
-    require_finite(name, x)
 
 
 def require_basis(name: str, basis: Tensor, x_name: str, x: Tensor, features: int) -> None:
-    """Refuse what is not at least one finite column of ``features`` numbers, ``(..., D, K)``."""
+    """Refuse what is not at least one column of ``features`` numbers, ``(..., D, K)``."""
     require_rank(name, basis, 2, "(..., D, K)")
     require_like(name, basis, x_name, x)
     if basis.shape[-2] != features or basis.shape[-1] == 0:
         raise ValueError(
             f"{name} must have shape (..., D, K) with D = {features} and K > 0, got {tuple(basis.shape)}"
         )
-    require_finite(name, basis)
 
 
-def common_batch(**tensors: Tensor) -> torch.Size:
-    """The batch shape that all tensors broadcast to; the last two dimensions are not part of it."""
+def require_all_finite(**tensors: Tensor) -> None:
+    """Refuse NaN and infinities in any of them."""
+    for name, x in tensors.items():
+        require_finite(name, x)
+
+
+def in_common_batch(**tensors: Tensor) -> list[Tensor]:
+    """All tensors with the batch shape they broadcast to; the last two dimensions are not part of it."""
+    shapes = [x.shape[:-2] for x in tensors.values()]
+    if all(shape == shapes[0] for shape in shapes):
+        return list(tensors.values())
     try:
-        return torch.broadcast_shapes(*(x.shape[:-2] for x in tensors.values()))
+        batch = torch.broadcast_shapes(*shapes)
     except RuntimeError as error:
         found = ", ".join(f"{name} {tuple(x.shape[:-2])}" for name, x in tensors.items())
         raise ValueError(f"batch shapes must broadcast, got {found}") from error
+    return [x.expand(*batch, *x.shape[-2:]) for x in tensors.values()]
 
 
 def subspace_basis(
@@ -106,12 +120,16 @@ def subspace_basis(
     wide = widened(x)
     refusals = {"native": kernels.refuse_native(x), "reference": None}
     if dispatch.choose("subspace_basis", refusals, backend) == "reference":
+        require_finite("x", x)
         found = reference.subspace_basis(wide, rank, center=center, rtol=rtol)
     else:
         rtol = reference.default_rtol(wide) if rtol is None else rtol
         directions, values = kernels.basis(reference.centred(wide, center), rank or most, rtol)
+        # the kernel hands NaN and infinities on: looking at a few values spares looking at all features
+        if not is_finite(values):
+            require_finite("x", x)
         found = SubspaceBasis(directions.mT, values)
-    return SubspaceBasis(*(part.to(x.dtype) for part in found))
+    return SubspaceBasis(*(narrowed(part, x.dtype) for part in found))
 
 
 def project(x: Rows, basis: Basis, *, backend: str | None = None) -> Tensor:
@@ -139,7 +157,8 @@ def project(x: Rows, basis: Basis, *, backend: str | None = None) -> Tensor:
     """
     require_rows("x", x)
     require_basis("basis", basis, "x", x, x.shape[-1])
-    common_batch(x=x, basis=basis)
+    in_common_batch(x=x, basis=basis)
+    require_all_finite(x=x, basis=basis)
     dispatch.choose("project", {"reference": None}, backend)
     return reference.project(x, basis)
 
@@ -176,7 +195,7 @@ def principal_angles(p: Basis, q: Basis, *, backend: str | None = None) -> Tenso
     require_float("p", p)
     require_basis("p", p, "p", p, p.shape[-2])
     require_basis("q", q, "p", p, p.shape[-2])
-    batch = common_batch(p=p, q=q)
+    p, q = in_common_batch(p=p, q=q)
+    require_all_finite(p=p, q=q)
     dispatch.choose("principal_angles", {"reference": None}, backend)
-    p, q = (b.expand(*batch, *b.shape[-2:]) for b in (p, q))
-    return reference.principal_angles(widened(p), widened(q)).to(p.dtype)
+    return narrowed(reference.principal_angles(widened(p), widened(q)), p.dtype)
