@@ -52,22 +52,19 @@ inline T dot(const T* a, const T* b, int64_t size) {
   return out;
 }
 
-// R rows by V vectors of the output, of which the last may be partial.
-template <class T, int R, int V>
-inline void combine_tile(const T* w, int64_t ldw, const T* b, int64_t ldb, int64_t m, int64_t count, T* out,
-                         int64_t ldo, bool accumulate) {
+// R rows by V vectors of the output; when not whole, of the last vector the first `count` lanes.
+template <class T, int R, int V, bool whole>
+inline void combine_tile(const T* w, int64_t ldw, const T* b, int64_t ldb, int64_t m, T* out, int64_t ldo,
+                         bool accumulate, int64_t count = 0) {
   constexpr int64_t width = Vector<T>::width;
-  const bool whole = count == V * width;
-  auto read = [&](const T* row, int v) {
-    return whole ? load<T>(row + v * width) : load_first<T>(row + v * width, count - v * width);
-  };
+  auto read = [&](const T* row) { return whole ? load<T>(row) : load_first<T>(row, count); };
   vec<T> total[R][V] = {};
   if (accumulate)
     for (int r = 0; r < R; ++r)
-      for (int v = 0; v < V; ++v) total[r][v] = read(out + r * ldo, v);
+      for (int v = 0; v < V; ++v) total[r][v] = read(out + r * ldo + v * width);
   for (int64_t j = 0; j < m; ++j) {
     vec<T> right[V];
-    for (int v = 0; v < V; ++v) right[v] = read(b + j * ldb, v);
+    for (int v = 0; v < V; ++v) right[v] = read(b + j * ldb + v * width);
     for (int r = 0; r < R; ++r) {
       const vec<T> weight = broadcast<T>(w[r * ldw + j]);
       for (int v = 0; v < V; ++v) total[r][v] += weight * right[v];
@@ -76,7 +73,7 @@ inline void combine_tile(const T* w, int64_t ldw, const T* b, int64_t ldb, int64
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) {
       T* to = out + r * ldo + v * width;
-      whole ? store<T>(to, total[r][v]) : store_first<T>(to, total[r][v], count - v * width);
+      whole ? store<T>(to, total[r][v]) : store_first<T>(to, total[r][v], count);
     }
 }
 
@@ -86,9 +83,10 @@ inline void combine_rows(const T* w, int64_t ldw, const T* b, int64_t ldb, int64
   constexpr int64_t width = Vector<T>::width;
   int64_t d = 0;
   for (; d + V * width <= size; d += V * width)
-    combine_tile<T, R, V>(w, ldw, b + d, ldb, m, V * width, out + d, ldo, accumulate);
-  for (; d < size; d += width)
-    combine_tile<T, R, 1>(w, ldw, b + d, ldb, m, std::min(width, size - d), out + d, ldo, accumulate);
+    combine_tile<T, R, V, true>(w, ldw, b + d, ldb, m, out + d, ldo, accumulate);
+  for (; d + width <= size; d += width)
+    combine_tile<T, R, 1, true>(w, ldw, b + d, ldb, m, out + d, ldo, accumulate);
+  if (d < size) combine_tile<T, R, 1, false>(w, ldw, b + d, ldb, m, out + d, ldo, accumulate, size - d);
 }
 
 template <class T>

@@ -25,15 +25,24 @@
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
+// The largest of x and the largest of -x, both at least 0.
 template <class T>
-inline T largest_magnitude(const T* x, int64_t size) {
-  vec<T> most = {};
-  int64_t d = 0;
-  auto step = [&](vec<T> v) { most = max<T>(most, max<T>(v, -v)); };
-  for (; d + Vector<T>::width <= size; d += Vector<T>::width) step(load<T>(x + d));
-  if (d < size) step(load_first<T>(x + d, size - d));
-  return largest<T>(most);
-}
+struct Extremes {
+  T high, low;
+
+  Extremes(const T* x, int64_t size) {
+    vec<T> up = {}, down = {};
+    int64_t d = 0;
+    auto step = [&](vec<T> v) {
+      up = max<T>(up, v);
+      down = max<T>(down, -v);
+    };
+    for (; d + Vector<T>::width <= size; d += Vector<T>::width) step(load<T>(x + d));
+    if (d < size) step(load_first<T>(x + d, size - d));
+    high = largest<T>(up);
+    low = largest<T>(down);
+  }
+};
 
 template <class T>
 inline void scale_row(const T* x, int64_t size, T factor, T* out) {
@@ -90,8 +99,9 @@ void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* di
   T* lengths = r + R * ldr;
   T* known = lengths + R;
 
+  const Extremes<T> extremes(x, N * D);
   int exponent = 0;
-  std::frexp(largest_magnitude(x, N * D), &exponent);
+  std::frexp(std::max(extremes.high, extremes.low), &exponent);
   exponent = std::max(exponent, std::numeric_limits<T>::min_exponent);
   const int64_t count = orthonormalise(x, N, D, std::ldexp(T(1), -exponent), q, r, ldr, known);
   for (int64_t i = 0; i < count; ++i) r[i * ldr + size + i] = 1;
@@ -102,15 +112,11 @@ void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* di
     T* direction = directions + i * D;
     const T length = i < count ? lengths[i] : T(0);
     values[i] = std::ldexp(length, exponent);
-    const bool noise = i >= count || length <= T(rtol) * lengths[0];
-    T low = 0, high = 0;
-    for (int64_t d = 0; d < D; ++d) {
-      if (noise) direction[d] = 0;
-      low = std::min(low, direction[d]);
-      high = std::max(high, direction[d]);
-    }
-    const T sign = -low > high ? -1 : 1;
-    scale_row(direction, D, sign, direction);
+    if (i >= count || length <= T(rtol) * lengths[0])
+      for (int64_t d = 0; d < D; ++d) direction[d] = 0;
+    const Extremes<T> of(direction, D);
+    const T sign = of.low > of.high ? -1 : 1;
+    if (sign < 0) scale_row(direction, D, sign, direction);
     const T unit = length > 0 ? sign / length : T(0);
     for (int64_t n = 0; n < N; ++n) left[i * N + n] = i < count ? r[i * ldr + n] * unit : T(0);
   }
@@ -131,8 +137,10 @@ void basis_backward_problem(const T* grad_directions, const T* grad_values, cons
   T* inverse = by_direction + N * R;      // [R]   1 / s_i, 0 for what is not kept
 
   dots(directions, D, R, grad_directions, D, R, D, seen, R);
-  for (int64_t i = 0; i < R; ++i)
-    inverse[i] = i < rank && largest_magnitude(directions + i * D, D) > 0 ? 1 / values[i] : T(0);
+  for (int64_t i = 0; i < R; ++i) {
+    const Extremes<T> of(directions + i * D, D);
+    inverse[i] = i < rank && (of.high > 0 || of.low > 0) ? 1 / values[i] : T(0);
+  }
   const T closed = 8 * std::numeric_limits<T>::epsilon();
   for (int64_t i = 0; i < R; ++i)
     for (int64_t j = 0; j < R; ++j) {
