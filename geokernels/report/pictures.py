@@ -88,7 +88,7 @@ def png(rgb: Tensor, alpha: Tensor | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def gif(frames: Sequence[Tensor], *, longest: int = 384, hold: int = 1200, each: int = 90) -> bytes:
+def gif(frames: Sequence[Tensor], *, longest: int = 256, hold: int = 1200, each: int = 90) -> bytes:
     """The bytes of an endless GIF that rests on its first and last frame.
 
     Args:
@@ -97,9 +97,8 @@ def gif(frames: Sequence[Tensor], *, longest: int = 384, hold: int = 1200, each:
         hold: Milliseconds on the first and last frame.
         each: Milliseconds on the others.
     """
-    images = [
-        to_image(fit(frame, longest)).quantize(255, dither=Image.Dither.FLOYDSTEINBERG) for frame in frames
-    ]
+    # no dithering: it would double the file for a grain that nobody sees
+    images = [to_image(fit(frame, longest)).quantize(255, dither=Image.Dither.NONE) for frame in frames]
     times = [hold, *[each] * (len(images) - 2), hold][: len(images)]
     buffer = io.BytesIO()
     images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0, disposal=1)
