@@ -1,6 +1,6 @@
 """The command line: ``geokernels demo | morph | doctor``.
 
-Torch and the models load when a command runs, so that ``--help`` is quick and ``doctor`` needs torch alone.
+Models, picture files and reports load when a command runs, so that ``doctor`` needs torch alone.
 """
 
 from __future__ import annotations

@@ -11,14 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._checks import require_choice, require_finite, require_float, require_positive
-from ..losses.directional import directional_loss, unit_rows
-from ..losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
 from ..losses.perceptual import total_variation
 from ..models.clip import ClipEncoder
-from ..ops import subspace_basis
 from ..world import TEMPLATES
+from .guidance import Guidance
 from .parametrisation import PARAMETRISATIONS, parametrise
-from .views import draw_views, look
 
 LOSSES = ("geodesic", "directional")
 
@@ -135,16 +132,14 @@ class ClipInversion:
         self.config = config = config or ClipInversionConfig()
         _require_picture(picture)
         _require_guides(encoders, source, target, config, perceptual)
-        self.encoders, self.perceptual = tuple(encoders), perceptual
-        weights = torch.tensor(config.encoder_weights or [1.0] * len(self.encoders))
-        self.weights = (weights / weights.sum()).tolist()
-        self._chance = int(torch.randint(2**62, (), generator=generator))
+        self.perceptual = perceptual
+        chance = int(torch.randint(2**62, (), generator=generator))
 
         self.full = picture.detach()[None].float()
-        self.source = _shrink(self.full, config.working_size or _working_size(self.encoders))
-        self.texts = [self._text(encoder, source, target) for encoder in self.encoders]
+        self.source = _shrink(self.full, config.working_size or _working_size(encoders))
+        self.guidance = Guidance(encoders, source, target, config, key=chance + 1)
         self.edit = parametrise(
-            config.parametrisation, self.source, generator=torch.Generator().manual_seed(self._chance)
+            config.parametrisation, self.source, generator=torch.Generator().manual_seed(chance)
         )
         rate = config.learning_rate or LEARNING_RATES[config.parametrisation]
         self.optimizer = torch.optim.Adam(self.edit.parameters(), lr=rate)
@@ -152,15 +147,13 @@ class ClipInversion:
         self.index = 0
         self.terms: tuple[str, ...] = ()
         self._history: list[Tensor] = []
-        self._last: dict = {"picture": None, "features": None, "source_features": None}
-        self._views = None
         self._run = {
             "config": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()},
             "source": source,
             "target": target,
-            "encoders": [encoder.name for encoder in self.encoders],
+            "encoders": [encoder.name for encoder in encoders],
             "picture": hashlib.sha256(self.full.cpu().numpy().tobytes()).hexdigest(),
-            "seed": self._chance,
+            "seed": chance,
         }
 
     @property
@@ -186,11 +179,11 @@ class ClipInversion:
         """
         if self.done:
             raise RuntimeError(f"all {self.config.steps} steps have been taken")
-        if self.index % self.config.hold == 0:
-            self._draw_views()
-        picture, terms = self.edit(self.source)
-        features = [self._encode(e, picture, v) for e, v in zip(self.encoders, self._views)]
-        terms = {**self._guidance(features), **terms, "total_variation": total_variation(picture)}
+        self.guidance.begin_step(self.index, self.source)
+        picture, penalties = self.edit(self.source)
+        unmoved = self.index == 0 and self.edit.starts_at_source
+        terms = self.guidance.terms(picture, unmoved=unmoved)
+        terms = {**terms, **penalties, "total_variation": total_variation(picture)}
         if self.config.perceptual:
             terms["perceptual"] = self.perceptual(picture, self.source).mean()
         loss = sum(self._weight(name) * term for name, term in terms.items())
@@ -205,7 +198,6 @@ class ClipInversion:
         loss.backward()
         self.optimizer.step()
 
-        self._last.update(picture=picture.detach(), features=[f.detach() for f in features])
         self.terms = ("loss", *terms)
         self._history.append(torch.stack([loss, *terms.values()]).detach())
         self.index += 1
@@ -219,7 +211,7 @@ class ClipInversion:
             "history": self.history,
             "edit": self.edit.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "last": dict(self._last),
+            "kept": dict(self.guidance.kept),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -234,86 +226,7 @@ class ClipInversion:
         self.optimizer.load_state_dict(state["optimizer"])
         self.index, self.terms = state["index"], tuple(state["terms"])
         self._history = [row.to(device) for row in state["history"]]
-        self._last = dict(state["last"])
-        if self.index % self.config.hold:
-            self._views = self._views_of_step(self.index)
-
-    def _text(self, encoder: ClipEncoder, source: str, target: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of both prompts, ``(T, D)`` each, and the basis of their change."""
-        before, after = encoder.encode_text([source, target], self.config.templates).detach().float()
-        basis = subspace_basis(unit_rows(after - before), self.config.text_rank).basis
-        return before, after, basis
-
-    def _views_of_step(self, index: int) -> list:
-        config, key = self.config, self._chance + 1 + index // self.config.hold
-        return [
-            type(views)(*(t.to(self.source.device) for t in views))
-            for encoder in self.encoders
-            for views in [
-                draw_views(
-                    config.views,
-                    encoder.image_size,
-                    scale=config.scale,
-                    shift=config.shift,
-                    jitter=config.jitter,
-                    noise=config.noise,
-                    blurred=config.blurred,
-                    generator=torch.Generator().manual_seed(key),
-                )
-            ]
-        ]
-
-    def _draw_views(self) -> None:
-        """Draw new views, and see the source and the previous iterate under them."""
-        self._views = self._views_of_step(self.index)
-        for name, picture in [("source_features", self.source), ("features", self._last["picture"])]:
-            if picture is not None:
-                with torch.no_grad():
-                    seen = [self._encode(e, picture, v) for e, v in zip(self.encoders, self._views)]
-                self._last[name] = seen
-
-    def _encode(self, encoder: ClipEncoder, picture: Tensor, views) -> Tensor:
-        half = self.config.mixed_precision and picture.device.type == "cuda"
-        with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
-            return encoder.encode_image(look(picture, views)).float()
-
-    def _guidance(self, features: list[Tensor]) -> dict[str, Tensor]:
-        """The terms that CLIP sees, averaged over the encoders."""
-        terms: dict[str, Tensor] = {}
-        for i, weight in enumerate(self.weights):
-            previous = self._last["features"][i] if self._last["features"] else None
-            seen = self._guidance_of(features[i], self._last["source_features"][i], previous, self.texts[i])
-            for name, term in seen.items():
-                terms[name] = terms.get(name, 0) + weight * term
-        return terms
-
-    def _guidance_of(self, current, source, previous, texts) -> dict[str, Tensor]:
-        config, (before, after, basis) = self.config, texts
-        name = "directional" if config.loss == "directional" else "consistency"
-        if self.index == 0 and self.edit.starts_at_source:
-            # nothing has moved, so no cosine has a gradient; its limit for a first small move has
-            towards = unit_rows((after - before).mean(0))
-            main = 1 - ((current - source) @ towards).mean()
-        elif config.loss == "directional":
-            main = directional_loss(current, source, before, after)
-        else:
-            main = geodesic_consistency_loss(
-                current,
-                source,
-                before,
-                after,
-                text_basis=basis,
-                rank=config.rank,
-                through_bases=config.through_bases,
-            )
-        if config.loss == "directional":
-            return {name: main}
-        step = current.new_zeros(())
-        if previous is not None:
-            step = geodesic_regularisation_loss(
-                current, previous, rank=config.rank, through_bases=config.through_bases
-            )
-        return {name: main, "regularisation": step}
+        self.guidance.load(state["kept"], self.index, device)
 
     def _weight(self, term: str) -> float:
         if term in ("consistency", "directional"):

@@ -152,16 +152,16 @@ def _facts(edit: Edit) -> dict:
 def demo_page(edits: list[Edit], record: dict) -> str:
     """The report, for somebody who has never heard of any of this."""
     lead = (
-        "<p>A CLIP model places pictures and sentences in one space. To <em>morph</em> a picture is to change "
-        "it until its place there has moved as the text moved: here from a sentence that describes the "
-        "picture to one in which a single word differs. The picture should follow that word and keep "
+        "<p>A CLIP model places pictures and sentences in one space. To <em>morph</em> a picture is to "
+        "change it until its place there has moved as the text moved: here from a sentence that describes "
+        "the picture to one in which a single word differs. The picture should follow that word and keep "
         "everything else.</p>"
         "<p>Two losses steer the change. The <strong>directional</strong> loss compares two directions along "
         "a straight line. The <strong>geodesic</strong> loss compares them along the path that turns the "
         "subspace of the picture's changes into that of the text's.</p>"
-        "<p>All pictures come from geokernels' rendered world: scenes drawn by code, so that it is known what "
-        "is in them. A <strong>judge</strong> reads shape, colours, size and texture off each picture by "
-        "image analysis alone. It uses no CLIP, so it cannot be persuaded by the model that did the "
+        "<p>All pictures come from geokernels' rendered world: scenes drawn by code, so that it is known "
+        "what is in them. A <strong>judge</strong> reads shape, colours, size and texture off each picture "
+        "by image analysis alone. It uses no CLIP, so it cannot be persuaded by the model that did the "
         "guiding.</p>"
     )
     small = (

@@ -12,6 +12,7 @@ from torch import Tensor
 from .pictures import fit, png
 
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
+SHOWN = 10  # frames of a film
 WIDTH, HEIGHT = 640, 220  # of a chart, in its own units
 INKS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)", "var(--ink-4)", "var(--ink-5)", "var(--ink-6)")
 
@@ -52,10 +53,13 @@ def row(*figures: str) -> str:
 
 
 def film(frames: Sequence[Tensor], alt: str, *, labels: Sequence[str] = ()) -> str:
-    """Frames in one line that scrolls where the screen is narrow."""
+    """At most ``SHOWN`` of the frames, first and last among them, in a line that scrolls where it must."""
+    labels = labels or [""] * len(frames)
+    count = min(SHOWN, len(frames))
+    chosen = sorted({round(i * (len(frames) - 1) / max(count - 1, 1)) for i in range(count)})
     shown = [
-        figure(png(fit(frame, 128)), f"{alt}, frame {i + 1} of {len(frames)}", text(label))
-        for i, (frame, label) in enumerate(zip(frames, labels or [""] * len(frames)))
+        figure(png(fit(frames[i], 128)), f"{alt}, frame {i + 1} of {len(frames)}", text(labels[i]))
+        for i in chosen
     ]
     return f'<div class="film" tabindex=0>{"".join(shown)}</div>'
 

@@ -19,7 +19,7 @@ def test_equals_its_formula():
     assert torch.allclose(directional_loss(z, z0, before, after), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("sign, value", [(1, 0.0), (-1, 2.0)])
+@pytest.mark.parametrize(("sign", "value"), [(1, 0.0), (-1, 2.0)])
 def test_is_zero_along_the_text_and_two_against_it(sign, value):
     _, z0, before, after = embeddings()
     z = z0 + sign * 0.3 * (after - before).mean(0)

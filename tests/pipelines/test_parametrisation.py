@@ -1,4 +1,4 @@
-"""Every parametrisation paints any size, reaches its parameters, and leaves detail alone where it does nothing."""
+"""Every parametrisation paints any size, reaches its parameters, and leaves alone what it does not edit."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Every kind of picture file is read right or refused in one sentence; what is written reads back the same."""
+"""Every kind of picture file is read right or refused in one sentence; what is written reads back."""
 
 import io
 import struct
@@ -25,7 +25,7 @@ def as_tensor(image):
 
 
 @pytest.mark.parametrize(
-    "suffix, mode", [(".png", "RGB"), (".png", "L"), (".png", "P"), (".png", "1"), (".webp", "RGB")]
+    ("suffix", "mode"), [(".png", "RGB"), (".png", "L"), (".png", "P"), (".png", "1"), (".webp", "RGB")]
 )
 def test_reads_common_modes(tmp_path, suffix, mode):
     image, path = colours(mode), tmp_path / f"a{suffix}"
@@ -144,25 +144,25 @@ def test_truncated_files_are_refused(tmp_path, suffix):
 
 
 def test_other_refusals(tmp_path):
-    with pytest.raises(ValueError, match="picture must be a file, got '.*none.png', which is not one"):
+    with pytest.raises(ValueError, match=r"picture must be a file, got '.*none\.png', which is not one"):
         read_picture(tmp_path / "none.png")
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(
-        ValueError, match="picture must be PNG, JPEG, WebP or the like, a.png is none of them"
+        ValueError, match=r"picture must be PNG, JPEG, WebP or the like, a\.png is none of them"
     ):
         read_picture(tmp_path / "a.png")
     colours().save(tmp_path / "b.gif", save_all=True, append_images=[colours().rotate(90)])
-    with pytest.raises(ValueError, match="picture must be a single picture, b.gif has 2 frames"):
+    with pytest.raises(ValueError, match=r"picture must be a single picture, b\.gif has 2 frames"):
         read_picture(tmp_path / "b.gif")
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "c.tiff")
-    with pytest.raises(ValueError, match="c.tiff holds floating-point numbers"):
+    with pytest.raises(ValueError, match=r"c\.tiff holds floating-point numbers"):
         read_picture(tmp_path / "c.tiff")
 
 
 def test_far_too_large_a_picture_is_refused(tmp_path, monkeypatch):
     colours().save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
-    with pytest.raises(ValueError, match="picture must have at most 60 pixels, a.png has more"):
+    with pytest.raises(ValueError, match=r"picture must have at most 60 pixels, a\.png has more"):
         read_picture(tmp_path / "a.png")
 
 

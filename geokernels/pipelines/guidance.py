@@ -1,0 +1,144 @@
+"""What CLIP encoders see of a picture under shared views, and the losses that follow from it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..losses.directional import directional_loss, unit_rows
+from ..losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
+from ..models.clip import ClipEncoder
+from ..ops import subspace_basis
+from .views import Views, draw_views, look
+
+
+class Texts(NamedTuple):
+    """What one encoder makes of both prompts; constant over a run."""
+
+    before: Tensor  # (T, D)
+    after: Tensor  # (T, D)
+    basis: Tensor  # (D, L), of their change
+
+
+class Guidance:
+    """The guiding terms of a run, step by step.
+
+    Views are drawn every ``config.hold`` steps, keyed by the step, and shown to the source, the previous and
+    the current picture alike. Only on a draw are source and previous iterate encoded again; in between, the
+    source's features are kept and the previous iterate's are those of the last step.
+    """
+
+    def __init__(self, encoders: Sequence[ClipEncoder], source: str, target: str, config, *, key: int):
+        self.encoders, self.config, self.key = tuple(encoders), config, key
+        weights = torch.tensor(config.encoder_weights or [1.0] * len(self.encoders))
+        self.weights = (weights / weights.sum()).tolist()
+        self.texts = [self._read(encoder, source, target) for encoder in self.encoders]
+        self.views: list[Views] = []
+        self.kept: dict = {"picture": None, "features": None, "source_features": None}
+
+    def begin_step(self, index: int, source: Tensor) -> None:
+        """Draw new views when it is time."""
+        if index % self.config.hold:
+            return
+        self.views = self._draw(index, source.device)
+        with torch.no_grad():
+            self.kept["source_features"] = self._see(source)
+            if self.kept["picture"] is not None:
+                self.kept["features"] = self._see(self.kept["picture"])
+
+    def terms(self, picture: Tensor, *, unmoved: bool) -> dict[str, Tensor]:
+        """The terms for ``picture``, averaged over the encoders; ``picture`` becomes the previous iterate.
+
+        Args:
+            picture: ``(1, 3, h, w)``.
+            unmoved: Whether it is the source itself, where no cosine has a gradient.
+        """
+        features = self._see(picture)
+        terms: dict[str, Tensor] = {}
+        for i, weight in enumerate(self.weights):
+            previous = self.kept["features"][i] if self.kept["features"] else None
+            found = self._terms(
+                features[i], self.kept["source_features"][i], previous, self.texts[i], unmoved=unmoved
+            )
+            for name, term in found.items():
+                terms[name] = terms.get(name, 0) + weight * term
+        self.kept.update(picture=picture.detach(), features=[f.detach() for f in features])
+        return terms
+
+    def load(self, kept: dict, index: int, device: torch.device) -> None:
+        """Continue at step ``index`` with what another run had kept."""
+        self.kept = dict(kept)
+        if index % self.config.hold:
+            self.views = self._draw(index, device)
+
+    def _read(self, encoder: ClipEncoder, source: str, target: str) -> Texts:
+        before, after = encoder.encode_text([source, target], self.config.templates).detach().float()
+        basis = subspace_basis(unit_rows(after - before), self._rank(self.config.text_rank, before)).basis
+        return Texts(before, after, basis)
+
+    def _draw(self, index: int, device: torch.device) -> list[Views]:
+        config = self.config
+        drawn = [
+            draw_views(
+                config.views,
+                encoder.image_size,
+                scale=config.scale,
+                shift=config.shift,
+                jitter=config.jitter,
+                noise=config.noise,
+                blurred=config.blurred,
+                generator=torch.Generator().manual_seed(self.key + index // config.hold),
+            )
+            for encoder in self.encoders
+        ]
+        return [Views(*(part.to(device) for part in views)) for views in drawn]
+
+    def _see(self, picture: Tensor) -> list[Tensor]:
+        """Features of the views, ``(views, D)`` float32, one an encoder."""
+        half = self.config.mixed_precision and picture.device.type == "cuda"
+        with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
+            return [e.encode_image(look(picture, v)).float() for e, v in zip(self.encoders, self.views)]
+
+    def _rank(self, wanted: int | None, rows: Tensor) -> int | None:
+        return None if wanted is None else min(wanted, *rows.shape[-2:])
+
+    def _terms(self, current, source, previous, texts: Texts, *, unmoved: bool) -> dict[str, Tensor]:
+        config, (before, after, basis) = self.config, texts
+        name = "directional" if config.loss == "directional" else "consistency"
+        rank = self._rank(config.rank, current)
+        if unmoved:
+            # the limit of the cosine's gradient for a first small move, up to its length
+            main = 1 - ((current - source) @ unit_rows((after - before).mean(0))).mean()
+        elif config.loss == "directional":
+            main = directional_loss(current, source, before, after)
+        else:
+            main = _chord(
+                geodesic_consistency_loss(
+                    current,
+                    source,
+                    before,
+                    after,
+                    text_basis=basis,
+                    rank=rank,
+                    through_bases=config.through_bases,
+                )
+            )
+        if config.loss == "directional":
+            return {name: main}
+        step = current.new_zeros(())
+        if previous is not None:
+            step = geodesic_regularisation_loss(current, previous, through_bases=config.through_bases)
+        return {name: main, "regularisation": step}
+
+
+def _chord(loss: Tensor) -> Tensor:
+    r"""The distance between unit vectors whose cosine is ``1 - loss``.
+
+    At an angle $\theta$ between picture and text the consistency loss is about $\theta^4 / 24$: at 45 degrees
+    it is down to 0.018, and whatever else is weighed outweighs it. Its chord is about
+    $\theta^2 / \sqrt{12}$, which pulls like the directional loss all the way.
+    """
+    moved = loss > 1e-10
+    # select before the root, whose slope at 0 is infinite
+    return torch.where(moved, (2 * torch.where(moved, loss, 1)).sqrt(), 0)
