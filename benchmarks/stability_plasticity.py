@@ -36,6 +36,7 @@ from geokernels import world
 from geokernels.metrics import outside_psnr, score_edit, wilson_interval
 from geokernels.models.clip import load_clip
 from geokernels.pipelines import ClipInversionConfig, clip_inversion
+from geokernels.pipelines.clip_inversion import STRENGTHS
 from geokernels.report.files import sha256, write_json, write_text
 from geokernels.report.record import machine, versions
 
@@ -219,7 +220,7 @@ def main() -> None:
     print()
     summary = {
         "loss": config.loss,
-        "strength": config.strength,
+        "strength": STRENGTHS[config.loss] if config.strength is None else config.strength,
         "steps": config.steps,
         **header,
         "targets": TARGETS,

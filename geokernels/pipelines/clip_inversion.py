@@ -26,15 +26,17 @@ class ClipInversionConfig:
 
     Attributes:
         loss: ``"geodesic"`` (consistency and regularisation on the flow) or ``"directional"``.
-        strength: Weight of the term that follows the text: consistency, or directional.
+        strength: Weight of the term that follows the text, the chord of consistency or directional; None for
+            the loss's own, 1.7 or 1: they pull alike near the goal.
         regularisation: Weight of the step from the previous iterate on the flow (geodesic loss only).
         perceptual: Weight of the distance to the source; needs a ``perceptual`` callable when above 0.
         total_variation: Weight of roughness.
         opacity: Weight of the edit layer's mean opacity.
         indecision: Weight of opacities between 0 and 1.
-        rank: Leading directions of the views' change that span its subspace; None for all.
+        rank: Leading directions of the views' change that span its subspace; None for all. More than one lets
+            what differs between views answer for what the text asks: fewer edits succeed.
         text_rank: The same of the text's change under the templates.
-        through_bases: Whether gradients also flow through the views' bases.
+        through_bases: Whether gradients also flow through the views' bases, as the loss is defined.
         parametrisation: ``"layer"``, ``"fourier"`` or ``"pixels"``.
         steps: Adam steps.
         learning_rate: Of the first step; the cosine schedule ends at 0. None for the parametrisation's own.
@@ -53,15 +55,15 @@ class ClipInversionConfig:
     """
 
     loss: str = "geodesic"
-    strength: float = 1.0
+    strength: float | None = None
     regularisation: float = 1.0
     perceptual: float = 0.0
     total_variation: float = 0.0
     opacity: float = 0.1
     indecision: float = 0.05
-    rank: int | None = None
-    text_rank: int | None = None
-    through_bases: bool = False
+    rank: int | None = 1
+    text_rank: int | None = 1
+    through_bases: bool = True
     parametrisation: str = "layer"
     steps: int = 80
     learning_rate: float | None = None
@@ -87,6 +89,7 @@ class ClipInversionConfig:
             raise ValueError(f"templates must each contain {{}} once, got {self.templates!r}")
 
 
+STRENGTHS = {"geodesic": 1.7, "directional": 1.0}
 LEARNING_RATES = {"layer": 0.01, "fourier": 0.02, "pixels": 0.01}
 
 
@@ -230,7 +233,7 @@ class ClipInversion:
 
     def _weight(self, term: str) -> float:
         if term in ("consistency", "directional"):
-            return self.config.strength
+            return STRENGTHS[self.config.loss] if self.config.strength is None else self.config.strength
         return getattr(self.config, term)
 
 
