@@ -15,9 +15,9 @@ def pairwise_cost(x: Points, y: Points, cost: str = "sqeuclidean", p: float = 2.
     with torch.autocast(x.device.type, enabled=False):
         if cost == "sqeuclidean":
             # distances do not see a common shift, but |x|^2 + |y|^2 - 2<x, y> loses its digits to one
-            centre = torch.cat([x.detach(), y.detach()], -2).mean(-2, keepdim=True)
+            centre = (x.detach().mean(-2, keepdim=True) + y.detach().mean(-2, keepdim=True)) / 2
             x, y = x - centre, y - centre
-            squares = x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :]
+            squares = torch.linalg.vecdot(x, x)[..., :, None] + torch.linalg.vecdot(y, y)[..., None, :]
             return squares - 2 * (x @ y.mT)
         if cost == "euclidean":
             return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
