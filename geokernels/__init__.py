@@ -1,6 +1,7 @@
 """The geometry inside CLIP-guided morphing and diffusion editing: fast, exact and differentiable."""
 
 from .kernels.dispatch import BackendError
+from .losses import directional_loss, geodesic_consistency_loss, geodesic_regularisation_loss
 from .ops import (
     GeodesicFlow,
     SubspaceBasis,
@@ -24,10 +25,13 @@ __all__ = [
     "SubspaceBasis",
     "Transport",
     "assignment",
+    "directional_loss",
     "displacement",
+    "geodesic_consistency_loss",
     "geodesic_cosine",
     "geodesic_cosine_along",
     "geodesic_flow",
+    "geodesic_regularisation_loss",
     "principal_angles",
     "project",
     "sinkhorn",

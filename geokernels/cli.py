@@ -121,7 +121,7 @@ def demo(
                 done += 1
                 total = len(ATTRIBUTES) * len(LOSSES) * run.config.steps
                 speed = f"{done / max(progress.tasks[task].elapsed or 0, 1e-9):.1f} steps/s"
-                value = f"loss {run.history[-1, 0]:.3f}"
+                value = f"loss {run.loss:.3f}"
                 progress.update(task, description=name, completed=done, total=total, loss=value, speed=speed)
 
             edits = run_demo(load_clip("world"), out, seed=seed, on_step=show)
@@ -211,7 +211,7 @@ def _progress() -> Progress:
 
 def _pace(run, seconds: float) -> dict[str, str]:
     return {
-        "loss": f"loss {run.history[-1, 0]:.3f}",
+        "loss": f"loss {run.loss:.3f}",
         "speed": f"{run.index / max(seconds, 1e-9):.1f} steps/s",
     }
 

@@ -18,6 +18,7 @@ from .guidance import Guidance
 from .parametrisation import PARAMETRISATIONS, parametrise
 
 LOSSES = ("geodesic", "directional")
+WEIGHTS = ("regularisation", "perceptual", "total_variation", "opacity", "indecision")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,12 @@ class ClipInversionConfig:
         for name in ("steps", "views", "hold", "learning_rate", "working_size", "rank", "text_rank"):
             if getattr(self, name) is not None:
                 require_positive(name, getattr(self, name))
+        for name in (*WEIGHTS, "strength", "shift", "jitter", "noise", "blurred"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number, 0 or above, got {value}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be two numbers above 0, the smaller first, got {self.scale}")
         if not self.templates or any(template.count("{}") != 1 for template in self.templates):
             raise ValueError(f"templates must each contain {{}} once, got {self.templates!r}")
 
@@ -168,6 +175,11 @@ class ClipInversion:
     def history(self) -> Tensor:
         """Loss terms so far, ``(index, len(terms))`` float32 on the CPU."""
         return torch.stack(self._history).cpu() if self._history else torch.empty(0, len(self.terms))
+
+    @property
+    def loss(self) -> float:
+        """The weighted sum at the last step; waits for the device."""
+        return self._history[-1][0].item()
 
     def picture(self) -> Tensor:
         """The picture as it stands, like the one given: float32 in [0, 1], at full size."""

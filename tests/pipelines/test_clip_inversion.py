@@ -182,6 +182,10 @@ class TestRefusals:
             ClipInversionConfig(loss="euclidean")
         with pytest.raises(ValueError, match="steps must be a finite number above 0, got 0"):
             ClipInversionConfig(steps=0)
+        with pytest.raises(ValueError, match="noise must be a finite number, 0 or above, got -1"):
+            ClipInversionConfig(noise=-1)
+        with pytest.raises(ValueError, match="scale must be two numbers above 0, the smaller first"):
+            ClipInversionConfig(scale=(1.1, 0.7))
         with pytest.raises(ValueError, match=r"templates must each contain \{\} once"):
             ClipInversionConfig(templates=("a photo",))
 
