@@ -24,8 +24,9 @@
 // sizes and the vector width alone: results repeat from run to run, for any number of threads.
 //
 // Stopping: sum |row sums of P - a| <= tol, after the column step that makes the column sums exact (with a
-// penalty: against a exp(-f / rho)). The error returned is that of the potentials returned: where
-// rounding them to T may matter, both marginals are computed again from f and g.
+// penalty: against a exp(-f / rho)). The error returned is that of the potentials returned: where rounding
+// them to T may matter, both marginals are computed again from f and g, and the iteration goes on if that
+// error is larger than tol.
 
 #include "core/exponential.h"
 
@@ -97,14 +98,17 @@ class Sinkhorn {
     }
     for (int64_t j = 0; p.start && j < p.m; ++j)
       if (b[j] > 0) gamma[j] = T(p.start[j] / p.eps);
-    double error = std::numeric_limits<double>::infinity();
+    double aim = p.tol;
     int64_t done = 0;
     renew_rows();
     for (;; ++done) {
       bool in_range = sweep();
-      if (done > 0) {
-        error = row_error + stranded;
-        if (!(error > p.tol) || done >= p.max_iter) break;  // NaN stops as well
+      double error = row_error + stranded;
+      if (done > 0 && (!(error > aim) || done >= p.max_iter)) {  // NaN stops as well
+        double returned = finish(error);
+        if (!(returned > p.tol) || done >= p.max_iter || returned - error >= aim) break;
+        aim -= returned - error;  // rounding f and g cost this much: go on for as much less
+        in_range = false;
       }
       if (!in_range) {
         absorb(v, log_v, gamma, cols);
@@ -116,7 +120,6 @@ class Sinkhorn {
       if (!scale_columns()) renew_columns();
     }
     *p.iterations = done;
-    finish(error);
   }
 
  private:
@@ -292,8 +295,9 @@ class Sinkhorn {
     return !any<T>(least < 1 / kReach) && !any<T>(most > kReach);
   }
 
-  // phi and gamma become the potentials in units of eps; the value, f, g and their error are written.
-  void finish(double error) {
+  // phi and gamma become the potentials in units of eps; the value, f, g and their error, which is returned,
+  // are written.
+  double finish(double error) {
     absorb(u, log_u, phi, rows);
     absorb(v, log_v, gamma, cols);
     double of_a = 0, of_b = 0, most = 0;
@@ -315,6 +319,7 @@ class Sinkhorn {
     double rounding = 4 * std::numeric_limits<T>::epsilon() * (most + std::fabs(shift));
     if (rounding * mass_a > p.tol / 8) error = measured_error() + stranded;
     *p.error = T(error);
+    return error;
   }
 
   // The potential, in units of eps, that a point without mass has by the other side's.
@@ -353,7 +358,9 @@ class Sinkhorn {
   // Both marginals of the plan of f and g as returned, against what they should be.
   double measured_error() {
     std::fill(column, column + cols, T(0));
-    for (int64_t j = 0; j < p.m; ++j) gamma[j] = b[j] > 0 ? p.g[j] : -inf;
+    std::fill(top, top + cols, -inf);
+    for (int64_t j = 0; j < p.m; ++j)
+      if (b[j] > 0) top[j] = p.g[j];
     double wrong = 0;
     for (int64_t i = 0; i < p.n; ++i) {
       if (!(a[i] > 0)) continue;
@@ -361,7 +368,7 @@ class Sinkhorn {
       std::fill(line + p.m, line + cols, T(0));
       vec<T> total = {};
       for (int64_t j = 0; j < cols; j += width) {
-        vec<T> e = exp<T>(((load(gamma + j) + p.f[i]) - load(line + j)) * inverse_eps);
+        vec<T> e = exp<T>(((load(top + j) + p.f[i]) - load(line + j)) * inverse_eps);
         total += e * load(b + j);
         store(column + j, load(column + j) + e * a[i]);
       }
