@@ -16,11 +16,9 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
       "geodesic_cosine(Tensor x, Tensor y, Tensor p, Tensor q, float eps) -> (Tensor cosine, Tensor left, "
       "Tensor right, Tensor g, Tensor coordinates)");
   m.def(
-      "geodesic_cosine_backward(Tensor grad, Tensor x, Tensor y, Tensor p, Tensor q, Tensor left, Tensor "
-      "right, "
-      "Tensor g, Tensor coordinates, float eps, bool to_x, bool to_y, bool to_p, bool to_q) -> (Tensor "
-      "grad_x, "
-      "Tensor grad_y, Tensor grad_p, Tensor grad_q)");
+      "geodesic_cosine_backward(Tensor grad, Tensor x, Tensor y, Tensor p, Tensor q, Tensor left, "
+      "Tensor right, Tensor g, Tensor coordinates, float eps, bool to_x, bool to_y, bool to_p, bool to_q) "
+      "-> (Tensor grad_x, Tensor grad_y, Tensor grad_p, Tensor grad_q)");
   m.def(
       "sinkhorn(Tensor cost, Tensor? a, Tensor? b, Tensor? n, Tensor? m, Tensor? start, float eps, "
       "float reach, int max_iter, float tol) "

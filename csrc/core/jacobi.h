@@ -28,34 +28,71 @@ inline void turn_rows(T* a, T* b, int64_t stride, T sine, T half) {
   }
 }
 
+// Pairs of different rows, turned together: their square roots and quotients overlap.
+template <class T>
+struct Pairs {
+  static constexpr int64_t most = 16;
+  int64_t count = 0, first[most], second[most];
+  T inner[most], square_i[most], square_j[most], tangent[most], sine[most], half[most];
+
+  void add(const T* a, int64_t i, int64_t j, int64_t size, int64_t stride, const T* squares) {
+    first[count] = i;
+    second[count] = j;
+    square_i[count] = squares[i];
+    square_j[count] = squares[j];
+    inner[count++] = dot(a + i * stride, a + j * stride, size);
+  }
+
+  // The turn that makes each pair orthogonal; tangent 0 where it is done.
+  void solve(T tolerance, T floor) {
+    for (int64_t k = 0; k < count; ++k) {
+      const T zeta = (square_j[k] - square_i[k]) / (2 * inner[k]);
+      const T steep = std::copysign(T(1), zeta) / (std::abs(zeta) + std::sqrt(1 + zeta * zeta));
+      const bool small = (square_i[k] < square_j[k] ? square_i[k] : square_j[k]) <= floor;
+      const bool orthogonal = std::abs(inner[k]) <= tolerance * std::sqrt(square_i[k] * square_j[k]);
+      tangent[k] = small | orthogonal ? T(0) : steep;
+      const T cosine = 1 / std::sqrt(1 + tangent[k] * tangent[k]);
+      sine[k] = cosine * tangent[k];
+      half[k] = sine[k] / (1 + cosine);
+    }
+  }
+
+  // Whether any pair was turned.
+  bool turn(T* a, int64_t stride, T* squares) {
+    bool turned = false;
+    for (int64_t k = 0; k < count; ++k) {
+      if (tangent[k] == 0) continue;
+      turned = true;
+      turn_rows(a + first[k] * stride, a + second[k] * stride, stride, sine[k], half[k]);
+      squares[first[k]] -= tangent[k] * inner[k];
+      squares[second[k]] += tangent[k] * inner[k];
+    }
+    count = 0;
+    return turned;
+  }
+};
+
 // One tournament over all pairs; whether any pair still had to be turned.
 template <class T>
 inline bool sweep_rows(T* a, int64_t rows, int64_t size, int64_t stride, T* squares) {
   const T eps = std::numeric_limits<T>::epsilon();
-  const T tolerance = eps;
-  T most = 0;
+  T largest = 0;
   for (int64_t i = 0; i < rows; ++i) {
     squares[i] = dot(a + i * stride, a + i * stride, size);
-    most = squares[i] > most ? squares[i] : most;
+    largest = squares[i] > largest ? squares[i] : largest;
   }
+  const T floor = eps * eps / 4 * largest;
   bool turned = false;
+  Pairs<T> pairs;
   const int64_t players = rows + rows % 2;
   for (int64_t round = 0; round + 1 < players; ++round)
     for (int64_t k = 0; k < players / 2; ++k) {
       const int64_t i = (round + k) % (players - 1);
       const int64_t j = k ? (round + players - 1 - k) % (players - 1) : players - 1;
-      if (j >= rows || i >= rows) continue;
-      if (std::min(squares[i], squares[j]) <= eps * eps / 4 * most) continue;
-      const T inner = dot(a + i * stride, a + j * stride, size);
-      if (std::abs(inner) <= tolerance * std::sqrt(squares[i] * squares[j])) continue;
-      turned = true;
-      const T zeta = (squares[j] - squares[i]) / (2 * inner);
-      const T tangent = std::copysign(T(1), zeta) / (std::abs(zeta) + std::sqrt(1 + zeta * zeta));
-      const T cosine = 1 / std::sqrt(1 + tangent * tangent);
-      const T sine = cosine * tangent;
-      turn_rows(a + i * stride, a + j * stride, stride, sine, sine / (1 + cosine));
-      squares[i] -= tangent * inner;
-      squares[j] += tangent * inner;
+      if (i < rows && j < rows) pairs.add(a, i, j, size, stride, squares);
+      if (pairs.count < Pairs<T>::most && k + 1 < players / 2) continue;
+      pairs.solve(eps, floor);
+      turned |= pairs.turn(a, stride, squares);
     }
   return turned;
 }

@@ -13,4 +13,12 @@ constexpr int64_t padded(int64_t size) {
   return (size + lanes - 1) / lanes * lanes;
 }
 
+// The same for rows that are walked in parallel: an odd number of cache lines, so that the same
+// column of many rows does not fall into the same few places of the cache.
+template <class T>
+constexpr int64_t spread(int64_t size) {
+  constexpr int64_t lanes = 64 / sizeof(T);
+  return (padded<T>(size) / lanes | 1) * lanes;
+}
+
 }  // namespace geokernels

@@ -77,25 +77,31 @@ inline void combine_tile(const T* w, int64_t ldw, const T* b, int64_t ldb, int64
     }
 }
 
-template <class T, int R, int V>
-inline void combine_rows(const T* w, int64_t ldw, const T* b, int64_t ldb, int64_t m, int64_t size, T* out,
-                         int64_t ldo, bool accumulate) {
-  constexpr int64_t width = Vector<T>::width;
-  int64_t d = 0;
-  for (; d + V * width <= size; d += V * width)
-    combine_tile<T, R, V, true>(w, ldw, b + d, ldb, m, out + d, ldo, accumulate);
-  for (; d + width <= size; d += width)
-    combine_tile<T, R, 1, true>(w, ldw, b + d, ldb, m, out + d, ldo, accumulate);
-  if (d < size) combine_tile<T, R, 1, false>(w, ldw, b + d, ldb, m, out + d, ldo, accumulate, size - d);
+// All rows of a few columns, so that these columns of b stay at hand.
+template <class T, int V, bool whole>
+inline void combine_columns(const T* w, int64_t ldw, int64_t n, const T* b, int64_t ldb, int64_t m, T* out,
+                            int64_t ldo, bool accumulate, int64_t count = 0) {
+  int64_t i = 0;
+  if constexpr (V <= 2)
+    for (; i + 4 <= n; i += 4)
+      combine_tile<T, 4, V, whole>(w + i * ldw, ldw, b, ldb, m, out + i * ldo, ldo, accumulate, count);
+  for (; i < n; ++i)
+    combine_tile<T, 1, V, whole>(w + i * ldw, ldw, b, ldb, m, out + i * ldo, ldo, accumulate, count);
 }
 
 template <class T>
 inline void combine(const T* w, int64_t ldw, int64_t n, const T* b, int64_t ldb, int64_t m, int64_t size,
                     T* out, int64_t ldo, bool accumulate = false) {
-  int64_t i = 0;
-  for (; i + 4 <= n; i += 4)
-    combine_rows<T, 4, 2>(w + i * ldw, ldw, b, ldb, m, size, out + i * ldo, ldo, accumulate);
-  for (; i < n; ++i) combine_rows<T, 1, 4>(w + i * ldw, ldw, b, ldb, m, size, out + i * ldo, ldo, accumulate);
+  constexpr int64_t width = Vector<T>::width;
+  int64_t d = 0;
+  if (n < 4)
+    for (; d + 4 * width <= size; d += 4 * width)
+      combine_columns<T, 4, true>(w, ldw, n, b + d, ldb, m, out + d, ldo, accumulate);
+  for (; d + 2 * width <= size; d += 2 * width)
+    combine_columns<T, 2, true>(w, ldw, n, b + d, ldb, m, out + d, ldo, accumulate);
+  for (; d + width <= size; d += width)
+    combine_columns<T, 1, true>(w, ldw, n, b + d, ldb, m, out + d, ldo, accumulate);
+  if (d < size) combine_columns<T, 1, false>(w, ldw, n, b + d, ldb, m, out + d, ldo, accumulate, size - d);
 }
 
 template <class T>

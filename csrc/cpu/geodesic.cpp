@@ -24,7 +24,10 @@ struct Sizes {
   int64_t B, N, D, K, L, M;
 
   Sizes(const Tensor& x, const Tensor& p, const Tensor& q)
-      : B(x.size(0)), N(x.size(1)), D(x.size(2)), K(p.size(1)), L(q.size(1)), M(std::max(K, L)) {}
+      : B(x.size(0)), N(x.size(1)), D(x.size(2)), K(p.size(1)), L(q.size(1)), M(std::max(K, L)) {
+    check(p, {B, K, D}, x);
+    check(q, {B, L, D}, x);
+  }
 
   int64_t cost() const { return (4 * N + M) * M * D; }
 
@@ -47,8 +50,9 @@ struct Sizes {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> geodesic_cosine(const Tensor& x, const Tensor& y,
                                                                    const Tensor& p, const Tensor& q,
                                                                    double eps) {
-  for (const Tensor* part : {&x, &y, &p, &q}) check_dense(*part, 3);
+  for (const Tensor* part : {&x, &p, &q}) check_first(*part, 3);
   const Sizes s(x, p, q);
+  check(y, {s.B, s.N, s.D}, x);
   Tensor cosine = torch::stable::new_empty(x, {s.B, s.N});
   Tensor left = torch::stable::new_empty(x, {s.B, s.M, s.M});
   Tensor right = torch::stable::new_empty(x, {s.B, s.M, s.M});
@@ -73,10 +77,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> geodesic_cosine_backward(
     const Tensor& grad, const Tensor& x, const Tensor& y, const Tensor& p, const Tensor& q,
     const Tensor& left, const Tensor& right, const Tensor& g, const Tensor& coordinates, double eps,
     bool to_x, bool to_y, bool to_p, bool to_q) {
-  for (const Tensor* part : {&x, &y, &p, &q, &left, &right}) check_dense(*part, 3);
-  for (const Tensor* part : {&grad, &g}) check_dense(*part, 2);
-  check_dense(coordinates, 4);
+  for (const Tensor* part : {&x, &p, &q}) check_first(*part, 3);
   const Sizes s(x, p, q);
+  check(y, {s.B, s.N, s.D}, x);
+  check(grad, {s.B, s.N}, x);
+  for (const Tensor* part : {&left, &right}) check(*part, {s.B, s.M, s.M}, x);
+  check(g, {s.B, s.M}, x);
+  check(coordinates, {s.B, 4, s.N, s.M}, x);
   auto room = [&](bool wanted, int64_t rows) {
     return wanted ? torch::stable::new_empty(x, {s.B, rows, s.D}) : torch::stable::new_empty(x, {0});
   };

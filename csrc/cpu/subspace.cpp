@@ -23,7 +23,7 @@ using torch::stable::Tensor;
 template <class T>
 int64_t basis_scratch(int64_t N, int64_t D) {
   const int64_t R = std::min(N, D);
-  return (R + 1) * padded<T>(D) + R * (padded<T>(N) + padded<T>(R)) + 2 * R;
+  return (R + 1) * spread<T>(D) + R * (padded<T>(N) + padded<T>(R)) + 2 * R;
 }
 
 int64_t basis_backward_scratch(int64_t N, int64_t D) {
@@ -32,7 +32,7 @@ int64_t basis_backward_scratch(int64_t N, int64_t D) {
 }
 
 std::tuple<Tensor, Tensor, Tensor> subspace_basis(const Tensor& x, int64_t, double rtol) {
-  check_dense(x, 3);
+  check_first(x, 3);
   const int64_t B = x.size(0), N = x.size(1), D = x.size(2), R = std::min(N, D);
   Tensor left = torch::stable::new_empty(x, {B, R, N});
   Tensor directions = torch::stable::new_empty(x, {B, R, D});
@@ -51,9 +51,14 @@ std::tuple<Tensor, Tensor, Tensor> subspace_basis(const Tensor& x, int64_t, doub
 
 Tensor subspace_basis_backward(const Tensor& grad_directions, const Tensor& grad_values, const Tensor& left,
                                const Tensor& directions, const Tensor& values, int64_t rank) {
-  for (const Tensor* part : {&grad_directions, &left, &directions}) check_dense(*part, 3);
-  for (const Tensor* part : {&grad_values, &values}) check_dense(*part, 2);
+  check_first(left, 3);
+  check_first(directions, 3);
   const int64_t B = left.size(0), R = left.size(1), N = left.size(2), D = directions.size(2);
+  STD_TORCH_CHECK(R == std::min(N, D), "geokernels got ", R, " directions of ", N, " rows and ", D,
+                  " features");
+  check(directions, {B, R, D}, left);
+  check(grad_directions, {B, R, D}, left);
+  for (const Tensor* part : {&grad_values, &values}) check(*part, {B, R}, left);
   Tensor grad_x = torch::stable::new_empty(left, {B, N, D});
   for_each_problem(left, B, N * D * R, [&](auto zero, int64_t begin, int64_t end) {
     using T = decltype(zero);

@@ -72,10 +72,10 @@ inline T remove_known(T* row, const T* q, int64_t count, int64_t stride, T* r, i
   return noise ? T(0) : after;
 }
 
-// x to orthonormal rows q [count, padded D] and coefficients r [count, ldr]; returns count.
+// x to orthonormal rows q [count, spread D] and coefficients r [count, ldr]; returns count.
 template <class T>
 inline int64_t orthonormalise(const T* x, int64_t N, int64_t D, T factor, T* q, T* r, int64_t ldr, T* known) {
-  const int64_t stride = padded<T>(D), R = std::min(N, D);
+  const int64_t stride = spread<T>(D), R = std::min(N, D);
   int64_t count = 0;
   for (int64_t i = 0; i < N; ++i) {
     T* row = q + count * stride;
@@ -93,7 +93,7 @@ inline int64_t orthonormalise(const T* x, int64_t N, int64_t D, T factor, T* q, 
 template <class T>
 void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* directions, T* values,
                    T* scratch) {
-  const int64_t R = std::min(N, D), stride = padded<T>(D), size = padded<T>(N), ldr = size + padded<T>(R);
+  const int64_t R = std::min(N, D), stride = spread<T>(D), size = padded<T>(N), ldr = size + padded<T>(R);
   T* q = scratch;
   T* r = q + (R + 1) * stride;
   T* lengths = r + R * ldr;

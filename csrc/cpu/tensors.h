@@ -6,13 +6,25 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <initializer_list>
 
 namespace geokernels {
 
-// Python has explained every wrong shape; these stop a wrong call from touching foreign memory.
-inline void check_dense(const torch::stable::Tensor& x, int64_t dims) {
-  STD_TORCH_CHECK(x.dim() == dims && x.is_contiguous(), "geokernels expects dense tensors of ", dims,
-                  " dimensions");
+// Python has explained every wrong argument; this stops a wrong call from touching foreign memory.
+inline void check(const torch::stable::Tensor& x, std::initializer_list<int64_t> shape,
+                  const torch::stable::Tensor& like) {
+  bool fits = x.dim() == int64_t(shape.size()) && x.is_contiguous() && x.scalar_type() == like.scalar_type();
+  int64_t dim = 0;
+  for (const int64_t size : shape) fits = fits && x.size(dim++) == size;
+  STD_TORCH_CHECK(fits, "geokernels got a tensor of another shape, layout or dtype than this operator takes");
+}
+
+// The tensor that all others are checked against.
+inline void check_first(const torch::stable::Tensor& x, int64_t dims) {
+  using torch::headeronly::ScalarType;
+  const bool real = x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double;
+  STD_TORCH_CHECK(x.dim() == dims && x.is_contiguous() && real,
+                  "geokernels expects dense float32 or float64 of ", dims, " dimensions");
 }
 
 template <class T>

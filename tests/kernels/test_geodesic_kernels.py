@@ -56,11 +56,14 @@ class TestRegistration:
         )
 
     def test_foreign_memory_is_safe(self):
-        x = features()[0].detach()
-        with pytest.raises(RuntimeError, match="dense tensors of 3 dimensions"):
-            torch.ops.geokernels.subspace_basis(x[0], 3, 1e-9)
-        with pytest.raises(RuntimeError, match="dense tensors of 3 dimensions"):
-            torch.ops.geokernels.subspace_basis(x.mT, 3, 1e-9)
+        x, y, *_ = (part.detach() for part in features())
+        p, q = (orthonormal(2, 37, 4, seed=seed).mT.contiguous() for seed in (1, 2))
+        for bad in (x[0], x.mT, x.half()):
+            with pytest.raises(RuntimeError, match="expects dense float32 or float64 of 3 dimensions"):
+                torch.ops.geokernels.subspace_basis(bad, 3, 1e-9)
+        for wrong in ((x, y[:1], p, q), (x, y, p[..., :36].contiguous(), q), (x, y, p, q.float())):
+            with pytest.raises(RuntimeError, match="another shape, layout or dtype"):
+                torch.ops.geokernels.geodesic_cosine(*wrong, 1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
