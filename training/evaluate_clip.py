@@ -43,8 +43,8 @@ def zero_shot(encoder: ClipEncoder, n: int, seed: int) -> dict[str, str]:
     return {a: wilson(int((said[a] == getattr(scenes, a)).sum()), n) for a in ATTRIBUTES}
 
 
-def under_attack(encoder: ClipEncoder, n: int, seed: int, steps: int) -> dict[str, str]:
-    """The same when each picture was perturbed, within the radii of training, to hide that attribute."""
+def under_attack(encoder: ClipEncoder, n: int, seed: int, *, share: float, steps: int = 10) -> dict[str, str]:
+    """The same, each picture perturbed within a ``share`` of training's radii to hide the attribute."""
     scenes = sample_scenes(n, generator=torch.Generator().manual_seed(UNSEEN + seed))
     pictures, area = render(scenes), object_mask(scenes).sum((1, 2, 3))
     scale, found = encoder.model.logit_scale.exp(), {}
@@ -52,7 +52,7 @@ def under_attack(encoder: ClipEncoder, n: int, seed: int, steps: int) -> dict[st
         options = answers(encoder, attribute)
         truth, right = getattr(scenes, attribute), 0
         for rows in torch.arange(n).split(100):
-            eps = radii(torch.full_like(rows, i), area[rows], pictures[0, 0].numel())
+            eps = share * radii(torch.full_like(rows, i), area[rows], pictures[0, 0].numel())
             choices = (scale * options).expand(len(rows), -1, -1)
             anywhere = torch.full_like(rows, UNSAID)
             worst = attack(encoder.model, pictures[rows], choices, truth[rows], anywhere, eps, steps)
@@ -153,10 +153,10 @@ def facts(record: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--clean", type=Path, help="weights of the clean stage, to compare with")
+    parser.add_argument("--clean", type=Path, help="weights before the robust stage, to compare with")
     parser.add_argument("--cards", type=Path, default=Path("docs/model-cards"))
     parser.add_argument("--scenes", type=int, default=2000)
-    parser.add_argument("--attacked", type=int, default=500)
+    parser.add_argument("--attacked", type=int, default=200)
     parser.add_argument("--judged", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -168,13 +168,15 @@ def main() -> None:
 
     accuracy, attacked, aligned = {}, {}, {}
     with Progress() as progress:
-        bar = progress.add_task("measuring", total=3 * len(models) + 2)
+        bar = progress.add_task("measuring", total=5 * len(models) + 2)
         for name, path in models.items():
             encoder = load_clip("world", path)
             accuracy[name] = zero_shot(encoder, arguments.scenes, arguments.seed)
             progress.advance(bar)
-            attacked[name] = under_attack(encoder, arguments.attacked, arguments.seed + 1, steps=10)
-            progress.advance(bar)
+            for share in (0.25, 0.5, 1.0):
+                found = under_attack(encoder, arguments.attacked, arguments.seed + 1, share=share)
+                attacked[f"{name}, {share:g} of the radius"] = found
+                progress.advance(bar)
             aligned[name] = directions(encoder, 500, arguments.seed + 2)
             progress.advance(bar)
         judged, confusion = judge_clean(arguments.judged, arguments.seed + 3)
