@@ -1,6 +1,6 @@
 """Losses on embeddings: pure functions, no models and no state."""
 
-from .directional import directional_loss, unit_rows
+from .directional import directional_loss, reach_loss, unit_rows
 from .geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
 from .perceptual import feature_distance, total_variation
 
@@ -9,6 +9,7 @@ __all__ = [
     "feature_distance",
     "geodesic_consistency_loss",
     "geodesic_regularisation_loss",
+    "reach_loss",
     "total_variation",
     "unit_rows",
 ]

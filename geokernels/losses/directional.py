@@ -68,3 +68,49 @@ def directional_loss(
     change = unit_rows(current - source, eps=eps)
     asked = unit_rows((text_target - text_source).mean(-2, keepdim=True), eps=eps)
     return 1 - (change * asked).sum(-1).mean(-1)
+
+
+def reach_loss(
+    current: Rows,
+    source: Rows,
+    text_source: Rows,
+    text_target: Rows,
+    *,
+    share: float = 1.0,
+    eps: float = 1e-6,
+) -> Tensor:
+    r"""How much further the picture must go along the text's change; a loss of direction alone cannot tell.
+
+    With $y$ the unit mean change of the text, the source lies at $z_{0,i} \cdot y$, usually below 0: it is
+    nearer to its own prompt. The picture is asked to go as far beyond 0 as the source is short of it:
+
+    $$L = \frac1B \sum_i \max\big(0,\ -s\, z_{0,i} \cdot y - z_i \cdot y\big)$$
+
+    Args:
+        current: Features of the current picture's views, ``(..., B, D)``, unit rows.
+        source: Features of the source picture under the same views, like ``current``.
+        text_source: Features of the source prompt under T templates, ``(..., T, D)``.
+        text_target: The same of the target prompt.
+        share: $s$, how much of that way is asked for; 1 is the mirror image of the source.
+        eps: A change of the text of length at most ``eps`` has no direction and asks for nothing.
+
+    Returns:
+        The loss, ``(...)``, at least 0.
+
+    Gradients:
+        To all inputs, first order; zero for rows that are far enough.
+
+    Raises:
+        ValueError: If shapes disagree.
+        TypeError: If dtypes or devices disagree.
+
+    Example:
+        >>> import torch
+        >>> red, blue = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> reach_loss(red, red, red, blue), reach_loss(blue, red, red, blue)
+        (tensor(1.4142), tensor(0.))
+    """
+    require_embeddings(current, source, text_source, text_target)
+    asked = unit_rows((text_target - text_source).mean(-2, keepdim=True), eps=eps)
+    short = -share * (source * asked).sum(-1) - (current * asked).sum(-1)
+    return short.clamp(min=0).mean(-1)

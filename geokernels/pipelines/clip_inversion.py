@@ -18,7 +18,7 @@ from .guidance import Guidance
 from .parametrisation import PARAMETRISATIONS, parametrise
 
 LOSSES = ("geodesic", "directional")
-WEIGHTS = ("regularisation", "perceptual", "total_variation", "opacity", "indecision")
+WEIGHTS = ("regularisation", "reach", "share", "perceptual", "total_variation", "opacity", "indecision")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class ClipInversionConfig:
         strength: Weight of the term that follows the text, the chord of consistency or directional; None for
             the loss's own, 1.7 or 1: they pull alike near the goal.
         regularisation: Weight of the step from the previous iterate on the flow (geodesic loss only).
+        reach: Weight of what is still missing along the text's change. The other terms see the direction of
+            the picture's change and not its length: without this one the opacity shrinks it to nothing.
+        share: How far the change must go, 1 being the mirror image of the source; see ``reach_loss``.
         perceptual: Weight of the distance to the source; needs a ``perceptual`` callable when above 0.
         total_variation: Weight of roughness.
         opacity: Weight of the edit layer's mean opacity.
@@ -58,6 +61,8 @@ class ClipInversionConfig:
     loss: str = "geodesic"
     strength: float | None = None
     regularisation: float = 1.0
+    reach: float = 2.0
+    share: float = 0.8
     perceptual: float = 0.0
     total_variation: float = 0.0
     opacity: float = 0.1

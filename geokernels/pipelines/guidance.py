@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..losses.directional import directional_loss, unit_rows
+from ..losses.directional import directional_loss, reach_loss, unit_rows
 from ..losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
 from ..models.clip import ClipEncoder
 from ..ops import subspace_basis
@@ -124,12 +124,14 @@ class Guidance:
                     through_bases=config.through_bases,
                 )
             )
-        if config.loss == "directional":
-            return {name: main}
-        step = current.new_zeros(())
-        if previous is not None:
-            step = geodesic_regularisation_loss(current, previous, through_bases=config.through_bases)
-        return {name: main, "regularisation": step}
+        terms = {name: main}
+        if config.loss == "geodesic":
+            terms["regularisation"] = current.new_zeros(())
+            if previous is not None:
+                terms["regularisation"] = geodesic_regularisation_loss(
+                    current, previous, through_bases=config.through_bases
+                )
+        return {**terms, "reach": reach_loss(current, source, before, after, share=config.share)}
 
 
 def _chord(loss: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from geokernels.losses import directional_loss, unit_rows
+from geokernels.losses import directional_loss, reach_loss, unit_rows
 from geokernels.testing import cloud, directions
 
 
@@ -76,3 +76,25 @@ def test_refusals_are_sentences():
         directional_loss(z, z0, before[:, :6], after[:, :6])
     with pytest.raises(TypeError, match="text_target must have the dtype of current"):
         directional_loss(z, z0, before, after.float())
+
+
+def test_reach_asks_for_the_mirror_image_and_no_further():
+    _, z0, before, after = embeddings()
+    towards = unit_rows((after - before).mean(0))
+    along = z0 @ towards
+    z0 = z0 - (along + along.abs())[:, None] * towards  # every view on the side of the source's prompt
+    mirror = z0 - 2 * (z0 @ towards)[:, None] * towards
+    assert reach_loss(mirror, z0, before, after).item() == pytest.approx(0, abs=1e-12)
+    assert reach_loss(mirror + towards, z0, before, after) == 0
+    halfway = reach_loss((z0 + mirror) / 2, z0, before, after)
+    assert torch.allclose(halfway, reach_loss(z0, z0, before, after) / 2, atol=1e-12)
+    assert torch.allclose(halfway, along.abs().mean(), atol=1e-12)
+    assert reach_loss((z0 + mirror) / 2, z0, before, after, share=0).abs() < 1e-12
+
+
+def test_reach_gradient_by_finite_differences_and_at_the_source():
+    leaves = [x.requires_grad_() for x in embeddings(3, 2, 4)]
+    assert torch.autograd.gradcheck(reach_loss, leaves)
+    _, z0, before, after = leaves
+    (grad,) = torch.autograd.grad(reach_loss(z0 - 5 * (after - before).mean(0), z0, before, after), z0)
+    assert grad.any()
