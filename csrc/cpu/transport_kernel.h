@@ -9,13 +9,14 @@
 //
 // Scaling costs two multiply-adds an entry where the log domain costs two exponentials. phi and gamma
 // keep it in range: K starts with every row's largest entry 1, which makes the first half-steps those
-// of the log domain, and whenever a scaling leaves [1/kReach, kReach] it is absorbed and K is made
+// of the log domain, and whenever a sum leaves [1/kReach, kReach] the scalings are absorbed and K is made
 // anew, every row's (or column's) largest entry 1 again. An entry lost to underflow before that is
 // below rounding error in its row and its column.
 //
 // One sweep over K serves both sides: a block of rows, as many as the vector has lanes, takes its dot
 // products with v b, turns them into u, and adds its u a K to the column sums while still in L1.
-// K is [rows, cols], padded to whole vectors with zeros.
+// K is [rows, cols], padded to whole vectors with zeros. One thread solves one problem, and K with its few
+// vectors is all the memory that the problem needs.
 //
 // A point of zero weight takes no part (its phi is -inf, its row of K zero); its potential is computed
 // at the end from the other side. A point that cannot reach any mass ends with potential +inf.

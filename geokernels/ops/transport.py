@@ -23,6 +23,7 @@ from .transport_checks import (
     checked_settings,
     checked_start,
     checked_weights,
+    explain_cost,
     explain_forbidden,
     explain_weights,
     inside,
@@ -138,12 +139,7 @@ def sinkhorn_from_cost(
     if cost.dtype in (torch.float16, torch.bfloat16):
         cost = cost.float()
 
-    def explain(cost: Cost) -> str | None:
-        if cost.isnan().any() or cost.isneginf().any():
-            return f"cost must hold finite numbers or +inf, got {'NaN' if cost.isnan().any() else '-inf'}"
-        return None
-
-    return _solve(cost, a, b, lengths, init, settings, backend, "sinkhorn_from_cost", explain)
+    return _solve(cost, a, b, lengths, init, settings, backend, "sinkhorn_from_cost", explain_cost)
 
 
 def sinkhorn(
@@ -325,10 +321,9 @@ def assignment(cost: Cost, *, backend: str | None = None) -> Tensor:
     if cost.shape[-2] > cost.shape[-1]:
         raise ValueError(f"cost must have no more rows than columns, got (N, M) = {tuple(cost.shape[-2:])}")
     readable = values_can_be_read(cost)
-    if readable and (cost.isnan().any() or cost.isneginf().any()):
-        raise ValueError(
-            f"cost must hold finite numbers or +inf, got {'NaN' if cost.isnan().any() else '-inf'}"
-        )
+    # a sum that is finite or +inf has neither NaN nor -inf in it; only another one is looked into
+    if readable and not cost.detach().double().sum().item() > -math.inf and (reason := explain_cost(cost)):
+        raise ValueError(reason)
     refusals = {"native": kernels.refuse_assignment(cost), "reference": None}
     run = kernels if dispatch.choose("assignment", refusals, backend) == "native" else reference
     chosen = run.assignment(cost.detach())

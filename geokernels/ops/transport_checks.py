@@ -102,6 +102,13 @@ def checked_start(init: tuple[Potential, Potential] | None, cost: Cost) -> Poten
     return g.detach()
 
 
+def explain_cost(cost: Cost) -> str | None:
+    """Say what is wrong with the entries of a cost, or None."""
+    if cost.isnan().any():
+        return "cost must hold finite numbers or +inf, got NaN"
+    return "cost must hold finite numbers or +inf, got -inf" if cost.isneginf().any() else None
+
+
 def explain_weights(a: Weights | None, b: Weights | None, settings: dict) -> str | None:
     """Say what is wrong with the weights, or None."""
     for label, w in (("a", a), ("b", b)):
