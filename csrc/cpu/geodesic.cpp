@@ -33,7 +33,7 @@ struct Sizes {
 
   template <class T>
   int64_t frame() const {
-    return (4 * M + 4 * N + 8) * padded<T>(M);
+    return baseline::Frame<T>::size(M, N, padded<T>(M));
   }
 
   template <class T>
