@@ -33,7 +33,8 @@ class ClipInversionConfig:
         reach: Weight of what is still missing along the text's change. The other terms see the direction of
             the picture's change and not its length: without this one the opacity shrinks it to nothing.
         share: How far the change must go, 1 being the mirror image of the source; see ``reach_loss``.
-        perceptual: Weight of the distance to the source; needs a ``perceptual`` callable when above 0.
+        perceptual: Weight of the distance to the source: that of the ``perceptual`` callable (LPIPS, say) or,
+            where there is none, of the encoders' own feature maps.
         total_variation: Weight of roughness.
         opacity: Weight of the edit layer's mean opacity.
         indecision: Weight of opacities between 0 and 1.
@@ -146,7 +147,7 @@ class ClipInversion:
     ):
         self.config = config = config or ClipInversionConfig()
         _require_picture(picture)
-        _require_guides(encoders, source, target, config, perceptual)
+        _require_guides(encoders, source, target, config)
         self.perceptual = perceptual
         chance = int(torch.randint(2**62, (), generator=generator))
 
@@ -203,9 +204,11 @@ class ClipInversion:
         picture, penalties = self.edit(self.source)
         unmoved = self.index == 0 and self.edit.starts_at_source
         terms = self.guidance.terms(picture, unmoved=unmoved)
-        terms = {**terms, **penalties, "total_variation": total_variation(picture)}
+        terms = {**terms, **penalties}
+        if self.config.total_variation:
+            terms["total_variation"] = total_variation(picture)
         if self.config.perceptual:
-            terms["perceptual"] = self.perceptual(picture, self.source).mean()
+            terms["perceptual"] = self._distance(picture)
         loss = sum(self._weight(name) * term for name, term in terms.items())
         if loss.device.type == "cpu" and not math.isfinite(loss.item()):
             raise FloatingPointError(
@@ -247,6 +250,12 @@ class ClipInversion:
         self.index, self.terms = state["index"], tuple(state["terms"])
         self._history = [row.to(device) for row in state["history"]]
         self.guidance.load(state["kept"], self.index, device)
+
+    def _distance(self, picture: Tensor) -> Tensor:
+        """How far ``picture`` is from the source: the caller's measure, or the encoders' own features."""
+        if self.perceptual is not None:
+            return self.perceptual(picture, self.source).mean()
+        return self.guidance.feature_distance(picture, self.source)
 
     def _weight(self, term: str) -> float:
         if term in ("consistency", "directional"):
@@ -292,7 +301,7 @@ def _require_picture(picture: Tensor) -> None:
     require_finite("picture", picture)
 
 
-def _require_guides(encoders, source, target, config, perceptual) -> None:
+def _require_guides(encoders, source, target, config) -> None:
     if not encoders:
         raise ValueError("encoders must hold at least one CLIP encoder, got none")
     for name, prompt in [("source", source), ("target", target)]:
@@ -304,10 +313,6 @@ def _require_guides(encoders, source, target, config, perceptual) -> None:
     if weights and (len(weights) != len(encoders) or min(weights) < 0 or not sum(weights)):
         raise ValueError(
             f"encoder_weights must be {len(encoders)} numbers, none negative, not all 0, got {weights}"
-        )
-    if config.perceptual and perceptual is None:
-        raise ValueError(
-            f"perceptual must be given when its weight is above 0, got weight {config.perceptual}"
         )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..losses.directional import directional_loss, reach_loss, unit_rows
 from ..losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
+from ..losses.perceptual import feature_distance
 from ..models.clip import ClipEncoder
 from ..ops import subspace_basis
 from .views import Views, draw_views, look
@@ -35,6 +36,7 @@ class Guidance:
         self.weights = (weights / weights.sum()).tolist()
         self.texts = [self._read(encoder, source, target) for encoder in self.encoders]
         self.views: list[Views] = []
+        self.source_maps: list[list[Tensor]] | None = None
         self.kept: dict = {"picture": None, "features": None, "source_features": None}
 
     def begin_step(self, index: int, source: Tensor) -> None:
@@ -65,6 +67,17 @@ class Guidance:
                 terms[name] = terms.get(name, 0) + weight * term
         self.kept.update(picture=picture.detach(), features=[f.detach() for f in features])
         return terms
+
+    def feature_distance(self, picture: Tensor, source: Tensor) -> Tensor:
+        """Distance of two pictures in the encoders' feature maps, averaged over the encoders."""
+        if self.source_maps is None:
+            with torch.no_grad():
+                self.source_maps = [encoder.image_features(source) for encoder in self.encoders]
+        distances = [
+            weight * feature_distance(encoder.image_features(picture), maps).mean()
+            for weight, encoder, maps in zip(self.weights, self.encoders, self.source_maps)
+        ]
+        return torch.stack(distances).sum()
 
     def load(self, kept: dict, index: int, device: torch.device) -> None:
         """Continue at step ``index`` with what another run had kept."""

@@ -99,8 +99,9 @@ def morph_page(
     before, after = record["from"], record["to"]
     lead = (
         f"<p>The picture was moved along the direction from <strong class=from>“{text(before)}”</strong> to "
-        f"<strong class=to>“{text(after)}”</strong>, guided by {text(', '.join(record['encoders']))} with "
-        f"the {text(record['config']['loss'])} loss, in {record['seconds']:.1f} seconds.</p>"
+        f"<strong class=to>“{text(after)}”</strong>, guided by CLIP "
+        f"({text(', '.join(record['encoders']))}) with the "
+        f"{text(record['config']['loss'])} loss, in {record['seconds']:.1f} seconds.</p>"
     )
     history = torch.tensor(record["history"])
     pictures = row(

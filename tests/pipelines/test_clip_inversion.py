@@ -123,6 +123,9 @@ def test_perceptual_term_is_the_callable_s(encoder):
         picture, [encoder], *texts, config=config, generator=chance(), perceptual=distance
     )
     assert result.history[0, result.terms.index("perceptual")] > 0
+    # the encoders' own maps are the default
+    own = clip_inversion(picture, [encoder], *texts, config=config, generator=chance())
+    assert torch.allclose(own.history, result.history, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(24, 40), (200, 90)], ids=str)
@@ -192,8 +195,6 @@ class TestRefusals:
     def test_guides(self, encoder):
         with pytest.raises(ValueError, match="encoder_weights must be 1 numbers"):
             self.begin(encoder, config=ClipInversionConfig(encoder_weights=(1.0, 2.0)))
-        with pytest.raises(ValueError, match="perceptual must be given when its weight is above 0"):
-            self.begin(encoder, config=ClipInversionConfig(perceptual=1.0))
         with pytest.raises(ValueError, match="encoders must hold at least one CLIP encoder, got none"):
             ClipInversion(torch.rand(3, 8, 8), [], "a", "b", generator=chance())
 
