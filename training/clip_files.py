@@ -35,6 +35,7 @@ class Config:
     )
     attack_steps: int = 2
     average: float = 0.995  # of the robust stage's weights
+    robust_share: float = 0.75  # of the robust weights in what is shipped; the rest is from before that stage
     save_every: int = 50
 
 

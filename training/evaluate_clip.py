@@ -163,7 +163,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     models = {"robust (shipped)": arguments.weights} | (
-        {"clean stage": arguments.clean} if arguments.clean else {}
+        {"before the robust stage": arguments.clean} if arguments.clean else {}
     )
 
     accuracy, attacked, aligned = {}, {}, {}
