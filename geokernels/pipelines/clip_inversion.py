@@ -14,6 +14,7 @@ from .._checks import require_choice, require_finite, require_float, require_pos
 from ..losses.perceptual import total_variation
 from ..models.clip import ClipEncoder
 from ..world import TEMPLATES
+from .first_guess import Recolouring, recolour
 from .guidance import Guidance
 from .parametrisation import PARAMETRISATIONS, parametrise
 
@@ -43,6 +44,8 @@ class ClipInversionConfig:
         text_rank: The same of the text's change under the templates.
         through_bases: Whether gradients also flow through the views' bases, as the loss is defined.
         parametrisation: ``"layer"``, ``"fourier"`` or ``"pixels"``.
+        guess: Least cosine between what a recolouring found by search changes and what the text asks, for an
+            edit layer to start from it; above 1, every edit starts from nothing.
         steps: Adam steps.
         learning_rate: Of the first step; the cosine schedule ends at 0. None for the parametrisation's own.
         views: Random views a step.
@@ -72,7 +75,8 @@ class ClipInversionConfig:
     text_rank: int | None = 1
     through_bases: bool = True
     parametrisation: str = "layer"
-    steps: int = 80
+    guess: float = 0.5
+    steps: int = 40
     learning_rate: float | None = None
     views: int = 8
     hold: int = 4
@@ -155,7 +159,10 @@ class ClipInversion:
         self.source = _shrink(self.full, config.working_size or _working_size(encoders))
         self.guidance = Guidance(encoders, source, target, config, key=chance + 1)
         self.edit = parametrise(
-            config.parametrisation, self.source, generator=torch.Generator().manual_seed(chance)
+            config.parametrisation,
+            self.source,
+            generator=torch.Generator().manual_seed(chance),
+            start=self._start(),
         )
         rate = config.learning_rate or LEARNING_RATES[config.parametrisation]
         self.optimizer = torch.optim.Adam(self.edit.parameters(), lr=rate)
@@ -171,6 +178,15 @@ class ClipInversion:
             "picture": hashlib.sha256(self.full.cpu().numpy().tobytes()).hexdigest(),
             "seed": chance,
         }
+
+    def _start(self) -> Recolouring | None:
+        """The recolouring to start from, if there is one that says enough of what the text asks."""
+        config = self.config
+        if config.parametrisation != "layer" or config.guess > 1:
+            return None
+        size = max(encoder.image_size for encoder in self.guidance.encoders)
+        best = recolour(self.source, self.guidance.cosines, size=size, area=config.opacity)
+        return best if best.cosine >= config.guess else None
 
     @property
     def done(self) -> bool:

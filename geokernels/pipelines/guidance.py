@@ -68,6 +68,24 @@ class Guidance:
         self.kept.update(picture=picture.detach(), features=[f.detach() for f in features])
         return terms
 
+    @torch.no_grad()
+    def cosines(self, pictures: Tensor, source: Tensor) -> Tensor:
+        """How nearly whole pictures have changed as the text asks, ``(n,)``, averaged over the encoders.
+
+        For one view and one direction the geodesic cosine only grows with the plain one, so that this is
+        the plain one, whichever loss guides.
+
+        Args:
+            pictures: ``(n, 3, h, w)``.
+            source: ``(1, 3, h, w)``.
+        """
+        total = torch.zeros(len(pictures), device=pictures.device)
+        for weight, encoder, texts in zip(self.weights, self.encoders, self.texts):
+            seen = encoder.encode_image(torch.cat([source, pictures])).float()
+            asked = unit_rows((texts.after - texts.before).mean(0))
+            total += weight * (unit_rows(seen[1:] - seen[:1]) @ asked)
+        return total
+
     def feature_distance(self, picture: Tensor, source: Tensor) -> Tensor:
         """Distance of two pictures in the encoders' feature maps, averaged over the encoders."""
         if self.source_maps is None:

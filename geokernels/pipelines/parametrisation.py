@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .first_guess import Recolouring
+
 PARAMETRISATIONS = ("layer", "fourier", "pixels")
 
 # Directions of decreasing spread of colours in natural pictures: brightness, blue-yellow, green-magenta.
@@ -15,10 +17,20 @@ COLOUR_AXES = ((0.577, 0.577, 0.577), (0.707, 0.0, -0.707), (0.408, -0.816, 0.40
 COLOUR_SPREAD = (1.0, 0.35, 0.15)
 
 
-def parametrise(name: str, source: Tensor, *, generator: torch.Generator) -> nn.Module:
-    """Build the parametrisation ``name`` (one of ``PARAMETRISATIONS``) for ``source``, ``(1, 3, H, W)``."""
+# How firmly an edit layer holds on to the recolouring it starts from
+CERTAINTY = 4.0  # logit of the opacity inside and, negated, outside
+RESTRAINT = 0.3  # share of the network's output that is added to it
+
+
+def parametrise(
+    name: str, source: Tensor, *, generator: torch.Generator, start: Recolouring | None = None
+) -> nn.Module:
+    """Build the parametrisation ``name`` (one of ``PARAMETRISATIONS``) for ``source``, ``(1, 3, H, W)``.
+
+    ``start`` is where an edit layer starts; the others start at the source.
+    """
     if name == "layer":
-        return EditLayer(generator=generator).to(source.device)
+        return EditLayer(source.shape[-2:], generator=generator, start=start).to(source.device)
     if name == "fourier":
         return FourierChange(source.shape[-2:]).to(source.device)
     if name == "pixels":
@@ -29,13 +41,21 @@ def parametrise(name: str, source: Tensor, *, generator: torch.Generator) -> nn.
 class EditLayer(nn.Module):
     """A small U-Net that paints a colour and an opacity over the source; the default.
 
-    It sees colours, not coordinates: what looks alike is edited alike. The opacity starts near 0.5.
+    It sees colours, not coordinates: what looks alike is edited alike. Without a ``start`` the opacity starts
+    near 0.5; with one, the network adds its doubts to a recolouring.
     """
 
     starts_at_source = False
 
-    def __init__(self, *, generator: torch.Generator):
+    def __init__(
+        self, size: tuple[int, int], *, generator: torch.Generator, start: Recolouring | None = None
+    ):
         super().__init__()
+        start_logits = torch.zeros(1, 4, *size)
+        if start is not None:
+            start_logits = torch.cat([start.colour.logit(), CERTAINTY * (2 * start.opacity - 1)], 1)
+        self.register_buffer("start", start_logits)
+        self.gain = 1.0 if start is None else RESTRAINT
         self.outer = _block(3, 24)
         self.middle = _block(24, 32, stride=2)
         self.inner = _block(32, 32, stride=2)
@@ -71,7 +91,7 @@ class EditLayer(nn.Module):
         inner = self.inner(middle)
         middle = self.up_middle(torch.cat([_double(inner), middle], 1))
         outer = self.up_outer(torch.cat([_double(middle), outer], 1))
-        return self.head(outer)[..., :H, :W].sigmoid()
+        return (self.gain * self.head(outer)[..., :H, :W] + self.start).sigmoid()
 
 
 class _Change(nn.Module):
