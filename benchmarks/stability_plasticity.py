@@ -38,7 +38,9 @@ from geokernels.models.clip import load_clip
 from geokernels.pipelines import ClipInversionConfig, clip_inversion
 from geokernels.pipelines.clip_inversion import STRENGTHS
 from geokernels.report.files import sha256, write_json, write_text
-from geokernels.report.record import machine, versions
+from geokernels.report.record import versions
+
+from .harness import machine
 
 ATTRIBUTES = ("colour", "background")
 TARGETS = {"reached": 0.90, "kept": 0.92, "right": 0.75, "seconds": 10.0, "shape reached": 0.50}
@@ -130,7 +132,7 @@ def as_markdown(summary: dict) -> str:
     """The table, with what it was measured on."""
     lines = [
         f"{summary['loss']} loss, strength {summary['strength']}, seed {summary['seed']}, "
-        f"{summary['steps']} steps, {summary['machine']['cpu']}",
+        f"{summary['steps']} steps, {summary['machine']['processor']}",
         "",
         "| edits of | n | asked reached | others kept | all right | PSNR, untouched | s a picture |",
         "|---|---|---|---|---|---|---|",
@@ -225,7 +227,7 @@ def main() -> None:
         **header,
         "targets": TARGETS,
         "groups": groups(list(rows.values())),
-        "machine": machine("cpu"),
+        "machine": machine(),
         "versions": versions(),
         "workers": workers,
         "threads": threads,
