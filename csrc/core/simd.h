@@ -71,4 +71,44 @@ inline vec<T> max(vec<T> a, vec<T> b) {
   return a > b ? a : b;
 }
 
+// c = [a low + a high | b low + b high] within every group of `Group` lanes.
+template <class T, int Group, size_t... Lane>
+inline vec<T> fold(vec<T> a, vec<T> b, std::index_sequence<Lane...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  constexpr int width = Vector<T>::width, half = Group / 2;
+  vec<T> low = __builtin_shufflevector(a, b, (Lane % Group < half ? int(Lane) : int(Lane) - half + width)...);
+  vec<T> high =
+      __builtin_shufflevector(a, b, (Lane % Group < half ? int(Lane) + half : int(Lane) + width)...);
+  return low + high;
+#else
+  vec<T> c = {};
+  for (int lane : {int(Lane)...}) {
+    int first = lane % Group < Group / 2 ? lane : lane - Group / 2;
+    const vec<T>& from = lane % Group < Group / 2 ? a : b;
+    c[lane] = from[first] + from[first + Group / 2];
+  }
+  return c;
+#endif
+}
+
+// Lane r of the result is the sum over the lanes of x[r], r below the vector's width.
+template <class T, int Group = Vector<T>::width>
+inline vec<T> sum_each(vec<T>* x) {
+  if constexpr (Group == 1) {
+    return x[0];
+  } else {
+#pragma GCC unroll 16
+    for (int r = 0; r < Group / 2; ++r)
+      x[r] = fold<T, Group>(x[r], x[r + Group / 2], std::make_index_sequence<Vector<T>::width>());
+    return sum_each<T, Group / 2>(x);
+  }
+}
+
+template <class T>
+inline bool any(typename Vector<T>::mask m) {
+  bool found = false;
+  for (int lane = 0; lane < Vector<T>::width; ++lane) found |= m[lane] != 0;
+  return found;
+}
+
 }  // namespace geokernels::GEOKERNELS_LEVEL

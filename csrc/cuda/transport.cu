@@ -13,7 +13,8 @@
 //
 // Running maxima and sums are in T, the value, masses and marginal errors in float64. The order of summation
 // depends on the sizes alone: results repeat from run to run. A point that cannot reach any mass ends with
-// potential +inf. Stopping, value and error are those of cpu/transport_kernel.h.
+// potential +inf. Stopping and value are those of cpu/transport_kernel.h; the error is that of both
+// marginals, but where rounding alone keeps it above tol the iteration does not go on as it does there.
 //
 // Limits: N and M at most kMostPoints. The host never waits for the device.
 
