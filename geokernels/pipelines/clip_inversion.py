@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -121,6 +122,8 @@ class ClipInversionResult(NamedTuple):
 class ClipInversion:
     """A morph in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` at any time between steps.
 
+    The first guess is made on construction, in :attr:`prepared_in` seconds.
+
     All chance is drawn from ``generator`` at the start and keyed by the step, so that a run resumed from a
     state ends as if it had never stopped, to the bit on the CPU.
 
@@ -154,6 +157,7 @@ class ClipInversion:
         _require_guides(encoders, source, target, config)
         self.perceptual = perceptual
         chance = int(torch.randint(2**62, (), generator=generator))
+        began = time.perf_counter()
 
         self.full = picture.detach()[None].float()
         self.source = _shrink(self.full, config.working_size or _working_size(encoders))
@@ -164,6 +168,7 @@ class ClipInversion:
             generator=torch.Generator().manual_seed(chance),
             start=self._start(),
         )
+        self.prepared_in = time.perf_counter() - began
         rate = config.learning_rate or LEARNING_RATES[config.parametrisation]
         self.optimizer = torch.optim.Adam(self.edit.parameters(), lr=rate)
         self._rate = rate

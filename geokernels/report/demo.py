@@ -83,6 +83,7 @@ def _edit(encoder, scene, target, attribute, seed, config, on_step) -> Edit:
         mask = torch.maximum(mask, world.object_mask(target)[0])
     morphs = {}
     for loss in LOSSES:
+        start = time.perf_counter()
         run = ClipInversion(
             source,
             [encoder],
@@ -90,7 +91,7 @@ def _edit(encoder, scene, target, attribute, seed, config, on_step) -> Edit:
             config=replace(config or ClipInversionConfig(), loss=loss),
             generator=torch.Generator().manual_seed(seed),
         )
-        start, frames, kept = time.perf_counter(), [source], frame_steps(run.config.steps)
+        frames, kept = [source], frame_steps(run.config.steps)
         while not run.done:
             run.step()
             if run.index in kept:

@@ -76,7 +76,7 @@ def run_morph(
         The record, as in ``run.json`` without the checksums.
     """
     device = str(inversion.source.device)
-    frames, seconds = [_keep(original.rgb)], 0.0
+    frames, seconds = [_keep(original.rgb)], inversion.prepared_in
     if resume:
         state = folder.load(device)
         inversion.load_state_dict(state["inversion"])
