@@ -1,5 +1,14 @@
 """Adapters of other libraries' models; each loads its library when it is used, not before."""
 
 from .clip import ClipEncoder, load_clip
+from .stylegan2 import Generator, GeneratorConfig
+from .stylegan2_files import load_generator, save_generator
 
-__all__ = ["ClipEncoder", "load_clip"]
+__all__ = [
+    "ClipEncoder",
+    "Generator",
+    "GeneratorConfig",
+    "load_clip",
+    "load_generator",
+    "save_generator",
+]
