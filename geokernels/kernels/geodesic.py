@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from . import native
+from .batching import fold_mapped_dimension
 from .subspace import first_order_only, flattened
 
 MOST_DIRECTIONS = 64  # beyond, blocked library solvers win
@@ -65,3 +66,5 @@ if not native.missing:
 
     torch.library.register_autograd("geokernels::geodesic_cosine", _backward, setup_context=_save)
     first_order_only("geodesic_cosine")
+    fold_mapped_dimension("geodesic_cosine")
+    fold_mapped_dimension("geodesic_cosine_backward")

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from . import native
+from .batching import fold_mapped_dimension
 
 MOST_ROWS = 128  # beyond, blocked library solvers win
 
@@ -72,3 +73,5 @@ if not native.missing:
 
     torch.library.register_autograd("geokernels::subspace_basis", _backward, setup_context=_save)
     first_order_only("subspace_basis")
+    fold_mapped_dimension("subspace_basis")
+    fold_mapped_dimension("subspace_basis_backward")

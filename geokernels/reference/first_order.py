@@ -13,11 +13,17 @@ class FirstOrder(torch.autograd.Function):
     gradient is. Pass the tensors the gradient depends on: those on the graph carry the refusal.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, operator: str, formula: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    def forward(operator: str, formula: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """Evaluate the formula."""
-        ctx.operator = operator
         return formula(*tensors)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        """Keep the operator's name for the refusal."""
+        ctx.operator = inputs[0]
 
     @staticmethod
     def backward(ctx, grad: Tensor):

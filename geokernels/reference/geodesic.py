@@ -8,6 +8,7 @@ from torch import Tensor
 from .._typing import Basis, Rows, Scores
 from . import path
 from .first_order import FirstOrder
+from .precision import full_precision
 from .subspace import living
 
 SERIES_BELOW = 0.5  # radians
@@ -39,19 +40,25 @@ class _Weighting(torch.autograd.Function):
     at equal angles and at angle 0, where those of the singular vectors are not.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, overlap: Tensor) -> Tensor:
+    def forward(overlap: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         u, g, vt = torch.linalg.svd(overlap)
         v = vt.mT
-        ctx.save_for_backward(overlap, u, g, v)
         w = path.weights(g)
         same, cross = ((w.sum + w.difference)[..., None, :], (w.sum - w.difference)[..., None, :])
         upper = torch.cat([(u * same) @ u.mT, (u * cross) @ v.mT], -1)
         lower = torch.cat([(v * cross) @ u.mT, (v * same) @ v.mT], -1)
-        return torch.cat([upper, lower], -2)
+        return torch.cat([upper, lower], -2), u, g, v
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def setup_context(ctx, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs, *output[1:])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, *_grad_frame: Tensor) -> Tensor:
         return FirstOrder.apply("geodesic_cosine", _weighting_gradient, grad, *ctx.saved_tensors)
 
 
@@ -62,10 +69,11 @@ def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: float) -> Scores:
     return torch.where(directed, xy, 0) / lengths
 
 
+@full_precision
 def geodesic_cosine(x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = 1e-12) -> Scores:
     """See :func:`geokernels.geodesic_cosine`, which this defines."""
     p, q = _filled(p, q)
-    weighting = _Weighting.apply(p.mT @ q)
+    weighting, *_frame = _Weighting.apply(p.mT @ q)
     both = torch.cat([p, q], -1)
     x, y = x @ both, y @ both
     weighted_x, weighted_y = x @ weighting, y @ weighting
@@ -113,10 +121,12 @@ class GeodesicFlow:
         r"""The matrix $G = \int_0^1 \Phi\Phi^\top dt$, ``(..., D, D)``; no operator needs it."""
         cos_cos, cos_sin, sin_sin = (w[..., None, :] for w in self.weights())
         a, c = self.start, self.turn
-        cross = (a * cos_sin) @ c.mT
-        return (a * cos_cos) @ a.mT + cross + cross.mT + (c * sin_sin) @ c.mT
+        with torch.autocast(a.device.type, enabled=False):
+            cross = (a * cos_sin) @ c.mT
+            return (a * cos_cos) @ a.mT + cross + cross.mT + (c * sin_sin) @ c.mT
 
 
+@full_precision
 @torch.no_grad()
 def geodesic_flow(p: Basis, q: Basis) -> GeodesicFlow:
     """See :func:`geokernels.geodesic_flow`, which this defines."""
@@ -133,6 +143,7 @@ def geodesic_flow(p: Basis, q: Basis) -> GeodesicFlow:
     return GeodesicFlow(start, turn, torch.atan2(sine, g))
 
 
+@full_precision
 def geodesic_cosine_along(x: Rows, y: Rows, flow: GeodesicFlow, *, eps: float = 1e-12) -> Scores:
     """See :func:`geokernels.geodesic_cosine_along`, which this defines."""
     cos_cos, cos_sin, sin_sin = (w[..., None, :] for w in flow.weights())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .._typing import Basis, Rows
 from .first_order import FirstOrder
+from .precision import full_precision
 
 
 class SubspaceBasis(NamedTuple):
@@ -73,20 +74,27 @@ def basis_gradient(
 
 
 class _Directions(torch.autograd.Function):
-    """Singular values and right singular vectors, as rows; the gradient is :func:`basis_gradient`."""
+    """Right and left singular vectors, as rows, and values; the gradient is :func:`basis_gradient`."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx, x: Tensor, rank: int, rtol: float) -> tuple[Tensor, Tensor]:
+    def forward(x: Tensor, rank: int, rtol: float) -> tuple[Tensor, Tensor, Tensor]:
         left, values, directions = torch.linalg.svd(x, full_matrices=False)
         low, high = directions.aminmax(dim=-1, keepdim=True)
         sign = torch.where(-low > high, -1, 1).to(x.dtype)
         directions = torch.where((values > rtol * values[..., :1])[..., None], directions * sign, 0)
-        ctx.save_for_backward(left.mT * sign, directions, values)
-        ctx.rank = rank
-        return directions, values
+        return directions, left.mT * sign, values
 
     @staticmethod
-    def backward(ctx, grad_directions: Tensor, grad_values: Tensor):
+    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+        directions, left, values = output
+        ctx.mark_non_differentiable(left)
+        ctx.save_for_backward(left, directions, values)
+        ctx.rank = inputs[1]
+
+    @staticmethod
+    def backward(ctx, grad_directions: Tensor, _grad_left: Tensor, grad_values: Tensor):
         formula = partial(basis_gradient, rank=ctx.rank)
         grads = (grad_directions, grad_values)
         return FirstOrder.apply("subspace_basis", formula, *grads, *ctx.saved_tensors), None, None
@@ -98,10 +106,11 @@ def subspace_basis(
     """See :func:`geokernels.subspace_basis`, which this defines."""
     rank = min(x.shape[-2:]) if rank is None else rank
     rtol = default_rtol(x) if rtol is None else rtol
-    directions, values = _Directions.apply(centred(x, center), rank, rtol)
+    directions, _left, values = _Directions.apply(centred(x, center), rank, rtol)
     return SubspaceBasis(directions[..., :rank, :].mT, values[..., :rank])
 
 
+@full_precision
 def project(x: Rows, basis: Basis) -> Tensor:
     """See :func:`geokernels.project`, which this defines."""
     return x @ basis
@@ -112,6 +121,7 @@ def living(basis: Basis) -> Tensor:
     return (basis != 0).any(-2)
 
 
+@full_precision
 def principal_angles(p: Basis, q: Basis) -> Tensor:
     """See :func:`geokernels.principal_angles`, which this defines."""
     overlap = p.mT @ q
