@@ -124,8 +124,8 @@ def facts(record: dict) -> str:
     config = record["config"]
     stages = [
         f"{stage} stage: {config['steps'][stage]} steps of "
-        + (f"{config['codes']} codes" if stage == "mapping" else f"{config['pictures']} pictures")
-        + f", {seconds} s"
+        + (f"{config['codes']} codes" if stage == "mapping" else f"{config['pictures'][stage]} pictures")
+        + f", {seconds} s of processor time"
         for stage, seconds in record["seconds"].items()
     ]
     machine = f"{record['threads']} thread(s) of a shared CPU, torch {record['torch']}, seed {config['seed']}"

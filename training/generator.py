@@ -30,6 +30,7 @@ from .clip import chance, rate
 from .generator_scenes import NUISANCES, WIDTH, code_of, draw
 
 NAME = "world-generator"
+CHECKPOINT = "generator.ckpt"
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,17 @@ class Config:
     mapping_layers: int = 4
     softness: float = 0.02  # of the choices in z
     codes: int = 1024  # in a batch of the mapping stage
-    pictures: int = 32  # in a batch of the others
     between: float = 0.35  # share of pictures on lines between two w
+    pictures: dict[str, int] = field(default_factory=lambda: {"16": 32, "32": 16, "64": 16})  # in a batch
     steps: dict[str, int] = field(
-        default_factory=lambda: {"mapping": 6000, "16": 3500, "32": 3500, "64": 4500}
+        default_factory=lambda: {"mapping": 6000, "16": 2000, "32": 2500, "64": 8000}
     )
     rates: dict[str, float] = field(
         default_factory=lambda: {"mapping": 4e-2, "16": 3e-2, "32": 3e-2, "64": 2e-2}
+    )
+    # steps over which the rate falls to zero; a stage that another follows stops well before
+    decay: dict[str, int] = field(
+        default_factory=lambda: {"mapping": 6000, "16": 3500, "32": 5000, "64": 8000}
     )
     average: float = 0.998  # of the synthesis network's weights
     save_every: int = 100
@@ -59,8 +64,9 @@ QUICK = Config(
     style_dim=40,
     mapping_layers=2,
     codes=64,
-    pictures=4,
+    pictures={"16": 4, "32": 4, "64": 4},
     steps={"mapping": 5, "16": 2, "32": 2, "64": 3},
+    decay={"mapping": 5, "16": 3, "32": 3, "64": 3},
     save_every=2,
 )
 
@@ -73,7 +79,7 @@ class State:
     head: nn.Linear  # reads the scene off w; discarded in the end
     stage: str = "mapping"
     step: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # of processor time
     optimizer: dict | None = None
     average: dict | None = None  # running average of the synthesis network's parameters
 
@@ -103,10 +109,11 @@ def mapping_loss(config: Config, state: State, generator: torch.Generator) -> Te
 @torch.no_grad()
 def sample_w(config: Config, state: State, generator: torch.Generator) -> Tensor:
     """A batch of w: of random z, and from between two such."""
-    z = torch.randn(2 * config.pictures, config.style_dim, generator=generator)
+    n = config.pictures[state.stage]
+    z = torch.randn(2 * n, config.style_dim, generator=generator)
     first, second = state.model.mapping(z).chunk(2)
-    share = torch.rand(config.pictures, 1, generator=generator)
-    chosen = torch.rand(config.pictures, 1, generator=generator) < config.between
+    share = torch.rand(n, 1, generator=generator)
+    chosen = torch.rand(n, 1, generator=generator) < config.between
     return first.lerp(second, share * chosen)
 
 
@@ -155,17 +162,17 @@ def optimizer_of(state: State) -> torch.optim.Adam:
 
 def run_stage(config: Config, state: State, path: Path, progress: Progress) -> None:
     """Train ``state`` from where it stands to the end of its stage, saving to ``path`` on the way."""
-    stage, steps, peak = state.stage, config.steps[state.stage], config.rates[state.stage]
+    stage, steps = state.stage, config.steps[state.stage]
     loss_of = mapping_loss if stage == "mapping" else synthesis_loss
     optimizer, parameters = optimizer_of(state), synthesis_parameters(state.model)
     if stage != "mapping" and state.average is None:
         state.average = {k: p.detach().clone() for k, p in parameters.items()}
     bar = progress.add_task(stage, total=steps, completed=state.step, loss="")
-    started = time.perf_counter()
+    started = time.process_time()
     while state.step < steps:
         loss = loss_of(config, state, chance(config, stage, state.step))
         for group in optimizer.param_groups:
-            group["lr"] = rate(state.step, steps, peak) * group["scale"]
+            group["lr"] = rate(state.step, config.decay[stage], config.rates[stage]) * group["scale"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -175,7 +182,7 @@ def run_stage(config: Config, state: State, path: Path, progress: Progress) -> N
             for name, parameter in parameters.items():
                 state.average[name].lerp_(parameter.detach(), 1 - decay)
         if state.step % config.save_every == 0 or state.step == steps:
-            now = time.perf_counter()
+            now = time.process_time()
             state.seconds[stage] = state.seconds.get(stage, 0.0) + now - started
             started = now
             state.optimizer = optimizer.state_dict()
@@ -183,15 +190,21 @@ def run_stage(config: Config, state: State, path: Path, progress: Progress) -> N
         progress.update(bar, completed=state.step, loss=f"{loss.item():.4f}")
 
 
-def train(config: Config, out: Path, *, quiet: bool = False) -> Path:
-    """Train all stages, or what is left of them, in ``out``; returns the weights file."""
-    out.mkdir(parents=True, exist_ok=True)
+def begin(config: Config, path: Path) -> State:
+    """The state that training starts from: of the checkpoint at ``path`` if there is one."""
     torch.manual_seed(config.seed)
     model = Generator(GeneratorConfig(config.channels, config.style_dim, config.mapping_layers))
     state = State(model, nn.Linear(config.style_dim, WIDTH))
-    path = out / "generator.ckpt"
     if path.exists():
         state.load(path)
+    return state
+
+
+def train(config: Config, out: Path, *, quiet: bool = False) -> Path:
+    """Train all stages, or what is left of them, in ``out``; returns the weights file."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / CHECKPOINT
+    state = begin(config, path)
     stages = list(config.steps)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, TextColumn("{task.fields[loss]}"), disable=quiet) as progress:
@@ -235,11 +248,18 @@ def main() -> None:
         "--out", type=Path, required=True, help="folder of checkpoint and weights; resumes there"
     )
     parser.add_argument("--quick", action="store_true", help="a tiny network for a few steps")
+    parser.add_argument("--export", action="store_true", help="write the weights as they stand, and stop")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(train(replace(QUICK if arguments.quick else Config(), seed=arguments.seed), arguments.out))
+    config = replace(QUICK if arguments.quick else Config(), seed=arguments.seed)
+    if not arguments.export:
+        print(train(config, arguments.out))
+    elif (path := arguments.out / CHECKPOINT).exists():
+        print(export(config, begin(config, path), arguments.out))
+    else:
+        parser.error(f"--out must hold a checkpoint to export, found none at {path}")
 
 
 if __name__ == "__main__":
