@@ -1,6 +1,7 @@
 """Adapters of other libraries' models; each loads its library when it is used, not before."""
 
 from .clip import ClipEncoder, load_clip
+from .diffusion import load_diffusion, load_tiny_autoencoder
 from .stylegan2 import Generator, GeneratorConfig
 from .stylegan2_files import load_generator, save_generator
 
@@ -9,6 +10,8 @@ __all__ = [
     "Generator",
     "GeneratorConfig",
     "load_clip",
+    "load_diffusion",
     "load_generator",
+    "load_tiny_autoencoder",
     "save_generator",
 ]

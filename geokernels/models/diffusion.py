@@ -1,0 +1,163 @@
+"""Stable Diffusion pipelines of diffusers, frozen: the embedded one, a folder's, or one of the hub."""
+
+import hashlib
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import nn
+
+WORLD = "world-diffusion"  # folder of the embedded pipeline
+TINY = "vae_tiny"  # subfolder of its small autoencoder, which the pipeline's own format does not know
+HUB = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load_diffusion(
+    name: str | Path = "world", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+):
+    """Load a Stable Diffusion pipeline, frozen, in evaluation mode, and without a safety checker.
+
+    All kinds of ``name`` are loaded by the same code. Only safetensors are read: no file can execute code.
+
+    Args:
+        name: ``"world"``, the embedded pipeline; a folder in diffusers' format; or ``"organisation/model"``
+            on the hub. A folder is preferred to the hub.
+        dtype: Of all weights, whatever the files have.
+        device: Where to.
+
+    Returns:
+        A ``diffusers.StableDiffusionPipeline``. No weight needs a gradient; inputs may.
+
+    Raises:
+        ImportError: If diffusers or transformers is not installed.
+        FileNotFoundError: If there is no such folder, or no such model on the hub.
+        ValueError: If the folder holds another kind of pipeline, or a file of it is missing, truncated, or
+            not the recorded one.
+
+    Example:
+        >>> pipeline = load_diffusion("world")
+        >>> pipeline.tokenizer.model_max_length
+        77
+    """
+    diffusers = _import_diffusers()
+    source = _source(name)
+    if isinstance(source, Path):
+        _require_pipeline(source)
+    pipeline = _read(
+        source,
+        lambda: diffusers.StableDiffusionPipeline.from_pretrained(
+            str(source),
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=isinstance(source, Path),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ),
+    )
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval()
+    return pipeline.to(device)
+
+
+def load_tiny_autoencoder(
+    name: str | Path = "world", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+):
+    """Load an autoencoder that decodes a pipeline's latents several times faster, and less exactly.
+
+    Its latents are those the U-Net sees: divide none of them by ``vae.config.scaling_factor``.
+
+    Args:
+        name: ``"world"``; a folder that holds an ``AutoencoderTiny``; or the hub's name of one, such as
+            ``"madebyollin/taesd"`` for Stable Diffusion 1 and 2.
+        dtype: Of all weights.
+        device: Where to.
+
+    Returns:
+        A frozen ``diffusers.AutoencoderTiny``.
+
+    Raises:
+        ImportError: If diffusers is not installed.
+        FileNotFoundError: If there is no such folder, or no such model on the hub.
+        ValueError: If a file is missing, truncated, or not the recorded one.
+    """
+    diffusers = _import_diffusers()
+    source = _source(name)
+    if name == "world":
+        source = source / TINY
+    tiny = _read(
+        source,
+        lambda: diffusers.AutoencoderTiny.from_pretrained(
+            str(source), dtype=dtype, use_safetensors=True, local_files_only=isinstance(source, Path)
+        ),
+    )
+    return tiny.requires_grad_(False).eval().to(device)
+
+
+def _import_diffusers():
+    try:
+        import diffusers
+        import transformers  # noqa: F401  diffusers imports without it, and fails at the first text encoder
+    except ImportError as error:
+        raise ImportError(
+            'diffusion models need diffusers and transformers: pip install "geokernels[diffusion]"'
+        ) from error
+    return diffusers
+
+
+def _source(name: str | Path) -> Path | str:
+    """The folder that ``name`` means, or the hub's name it is."""
+    if name == "world":
+        folder = Path(str(resources.files("geokernels"))) / "world" / "weights" / WORLD
+        _verify(folder)
+        return folder
+    if Path(name).is_dir():
+        return Path(name).resolve()
+    if isinstance(name, str) and HUB.fullmatch(name) and not name.startswith("."):
+        return name
+    raise FileNotFoundError(
+        f"name must be 'world', an existing folder or 'organisation/model' of the hub, found no folder {name}"
+    )
+
+
+def _verify(folder: Path) -> None:
+    """Compare every file of the embedded pipeline with the record beside it."""
+    record = folder.with_suffix(".record.json")
+    if not record.is_file():
+        raise FileNotFoundError(f"the embedded pipeline must be installed, found no {record.name}")
+    for name, digest in json.loads(record.read_text())["sha256"].items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"the embedded pipeline lacks {name}; install the package again")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise ValueError(
+                f"the embedded pipeline's {name} is not the recorded file; install the package again"
+            )
+
+
+def _require_pipeline(folder: Path) -> None:
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise ValueError(f"a pipeline's folder must hold model_index.json, found none in {folder}")
+    found = json.loads(index.read_text()).get("_class_name")
+    if found != "StableDiffusionPipeline":
+        raise ValueError(f"a pipeline must be a StableDiffusionPipeline, got {found} in {folder}")
+
+
+def _read(source: Path | str, load):
+    """What ``load`` returns; a sentence about ``source`` if it fails."""
+    try:
+        return load()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(source, str):
+            raise FileNotFoundError(
+                f"{source!r} could not be fetched from the hub, nor is it a folder ({reason})"
+            ) from error
+        raise ValueError(
+            f"the model in {source} could not be read ({reason}); "
+            "every weight must be whole, fit its configuration, and be saved as safetensors"
+        ) from error

@@ -1,0 +1,137 @@
+"""What trainings of several stages share: seeded chance, a learning rate, checkpoints, a progress bar."""
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+
+def chance(seed: int, stage: str, step: int) -> torch.Generator:
+    """The source of all randomness of one step."""
+    key = hashlib.sha256(f"{seed}/{stage}/{step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
+
+
+def rate(step: int, steps: int, peak: float, *, warm: float = 0.02, flat: float = 0.0) -> float:
+    """Learning rate: linear over the share ``warm`` of all steps, then flat, then a cosine to zero."""
+    warm_steps = max(1, int(warm * steps))
+    if step < warm_steps:
+        return peak * (step + 1) / warm_steps
+    begin = warm_steps + int(flat * steps)
+    if step < begin:
+        return peak
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - begin) / max(1, steps - begin)))
+
+
+class Stage:
+    """Some modules in training: their optimiser, running average and progress, in one resumable file.
+
+    Attributes:
+        name: Names the file, the bar and the randomness.
+        step: Steps taken.
+        seconds: Time spent in them.
+        average: Running average of the weights, or None.
+    """
+
+    def __init__(
+        self, name: str, modules: dict[str, nn.Module], folder: Path, *, decay: float, average: float
+    ):
+        self.name, self.modules, self.folder = name, modules, folder
+        self.path = folder / f"{name}.ckpt"
+        self.step, self.seconds, self.keep = 0, 0.0, average
+        parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+        self.average = {k: m.state_dict() for k, m in modules.items()} if average else None
+        if average:
+            self.average = {k: {n: v.clone() for n, v in s.items()} for k, s in self.average.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._load()
+
+    def run(
+        self,
+        steps: int,
+        peak: float,
+        loss: Callable[[torch.Generator], dict[str, Tensor]],
+        *,
+        seed: int,
+        save_every: int,
+        quiet: bool = False,
+        watch: Callable[[], dict[str, float]] | None = None,
+        flat: float = 0.0,
+    ) -> None:
+        """Step to ``steps``, saving every ``save_every``; ``watch``'s figures go to a log at each save."""
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, TextColumn("{task.fields[loss]}"), disable=quiet) as progress:
+            bar = progress.add_task(self.name, total=steps, completed=self.step, loss="")
+            started = time.perf_counter()
+            while self.step < steps:
+                terms = loss(chance(seed, self.name, self.step))
+                self._update(sum(terms.values()), rate(self.step, steps, peak, flat=flat))
+                self.step += 1
+                shown = {k: v.item() for k, v in terms.items()}
+                progress.update(
+                    bar, completed=self.step, loss=" ".join(f"{k} {v:.4f}" for k, v in shown.items())
+                )
+                if self.step % save_every == 0 or self.step == steps:
+                    self.seconds += time.perf_counter() - started
+                    self._save()
+                    self._log(shown | (watch() if watch else {}))
+                    started = time.perf_counter()
+
+    def averaged(self) -> None:
+        """Put the running average in the place of the weights: the stage is over."""
+        for name, module in self.modules.items():
+            module.load_state_dict(self.average[name])
+
+    def _update(self, loss: Tensor, learning_rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 1.0)
+        self.optimizer.step()
+        if self.keep:
+            # young averages forget faster, or the first random weights would stay for long
+            share = 1 - min(self.keep, (self.step + 1) / (self.step + 10))
+            for name, module in self.modules.items():
+                for key, value in module.state_dict().items():
+                    if value.is_floating_point():
+                        self.average[name][key].lerp_(value, share)
+
+    def _save(self) -> None:
+        kept = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "modules": {k: m.state_dict() for k, m in self.modules.items()},
+        }
+        partial = self.path.with_suffix(".partial")
+        torch.save(kept, partial)
+        os.replace(partial, self.path)
+
+    def _load(self) -> None:
+        kept = torch.load(self.path, weights_only=True)
+        for name, module in self.modules.items():
+            module.load_state_dict(kept["modules"][name])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.step, self.seconds, self.average = kept["step"], kept["seconds"], kept["average"]
+
+    def _log(self, figures: dict[str, float]) -> None:
+        line = {"step": self.step, "seconds": round(self.seconds)} | {
+            k: round(v, 5) for k, v in figures.items()
+        }
+        with (self.folder / f"{self.name}.log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
