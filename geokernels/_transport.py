@@ -25,12 +25,17 @@ def uniform(cost: Cost, count: Tensor | None, dim: int) -> Weights:
 
 
 def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
-    """The plan relative to the product of the weights, ``(..., N, M)``; 0 for pairs that cannot meet."""
+    """The plan relative to the product of the weights, ``(..., N, M)``; 0 for pairs that cannot meet.
+
+    Saturates near the largest number, which a point of zero weight can reach before convergence: none of its
+    mass must stay none.
+    """
+    largest = math.log(torch.finfo(cost.dtype).max) - 1  # clear of the last rounding
     f, g = f[..., :, None], g[..., None, :]
     admissible = cost.isfinite() & f.isfinite() & g.isfinite()
     # select before subtracting, so that forbidden pairs back-propagate 0 and not inf - inf
     f, g, cost = f.masked_fill(f.isinf(), 0), g.masked_fill(g.isinf(), 0), cost.masked_fill(~admissible, 0)
-    return torch.where(admissible, (f + g - cost) / eps, -math.inf).exp()
+    return torch.where(admissible, ((f + g - cost) / eps).clamp(max=largest), -math.inf).exp()
 
 
 def gradients(cost, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
