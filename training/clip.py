@@ -1,11 +1,12 @@
 """Train the world's CLIP from nothing: ``python -m training.clip --out runs/clip``.
 
 Three stages. "clean" trains both towers on rendered pairs, helped by a head that reads the attributes off
-the picture features; "captions" drops the head for captions that name one attribute each; "robust"
-fine-tunes the image tower against pictures perturbed within L2 balls, so that its gradients point at what
-a picture shows. Between stages the weights are rounded to half precision, as they are shipped. What is
-shipped lies between the weights before and after the robust stage: that wins back accuracy that the stage
-costs, and keeps the robustness it brings against small perturbations, though less of it against large ones.
+the picture features; "captions" drops the head for captions that name one attribute each, and adds outlines
+that are none of the shapes; "robust" fine-tunes the image tower against pictures perturbed within L2 balls,
+so that its gradients point at what a picture shows. Between stages the weights are rounded to half precision,
+as they are shipped. What is shipped lies between the weights before and after the robust stage: that wins
+back accuracy that the stage costs, and keeps the robustness it brings against small perturbations, though
+less of it against large ones.
 
 Every step draws its own data from (seed, stage, step), so a run resumed from its checkpoint ends in the same
 weights, to the bit, as one never interrupted (on the same machine, with the same number of threads).
@@ -50,6 +51,7 @@ from .clip_losses import (
     encode_tokens,
     reading_loss,
 )
+from .clip_outlines import new_pool, outline_terms
 
 STAGES = ("clean", "captions", "robust")
 
@@ -66,6 +68,7 @@ class State:
     optimizer: dict | None = None
     before: dict | None = None  # the image tower as the robust stage found it
     average: dict | None = None  # and its running average since
+    pool: Tensor = field(default_factory=new_pool)  # outlines that fooled the model
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
@@ -121,6 +124,11 @@ def clean_step(
     if not clean:
         single = encode_tokens(model, captions.tokens[captions.rows(template[0], single_captions())])
         terms["single"] = 0.5 * reading_loss(scale * image @ single.T, values)
+
+        def encode(rows: Tensor) -> Tensor:
+            return encode_tokens(model, captions.tokens[rows.flatten()]).view(*rows.shape, -1)
+
+        terms |= outline_terms(model, scale, captions, encode, state.pool, config.outlines, generator)
     return terms
 
 
@@ -159,7 +167,11 @@ def robust_step(
     text_pair = table[captions.rows(template[:n].expand(2, n), paired)]
     image_pair = image.view(2, n, -1)
     single = table[captions.rows(template[:, None], single_captions())]
+    outlines = outline_terms(
+        model, scale, captions, table.__getitem__, state.pool, config.outlines, generator
+    )
     return {
+        **outlines,
         "answer": F.cross_entropy(choose(features, answers), truth),
         "contrastive": contrastive_loss(scale * image @ text.T, values, said),
         "counterfactual": 0.5 * counterfactual_loss(scale, image_pair, text_pair),

@@ -22,16 +22,17 @@ class Config:
 
     seed: int = 0
     picture: int = 64
-    vision_width: int = 16
-    text_width: int = 64
+    vision_width: int = 24
+    text_width: int = 56
     text_heads: int = 4
     text_layers: int = 3
     embed_dim: int = 128
     pairs: int = 64  # a batch holds both pictures of a pair
     robust_pairs: int = 32
+    outlines: int = 16  # scenes shown beside outlines that are no shape, in the later stages
     steps: dict[str, int] = field(default_factory=lambda: {"clean": 1000, "captions": 600, "robust": 400})
     rates: dict[str, float] = field(
-        default_factory=lambda: {"clean": 1.5e-3, "captions": 1e-3, "robust": 7e-4}
+        default_factory=lambda: {"clean": 1.2e-3, "captions": 1e-3, "robust": 7e-4}
     )
     attack_steps: int = 2
     average: float = 0.995  # of the robust stage's weights
@@ -45,6 +46,7 @@ QUICK = Config(
     text_layers=1,
     pairs=8,
     robust_pairs=8,
+    outlines=4,
     steps={"clean": 6, "captions": 3, "robust": 4},
     save_every=3,
 )

@@ -11,7 +11,21 @@ from rich.progress import Progress
 from torch import Tensor
 
 from geokernels.models import ClipEncoder, load_clip
-from geokernels.world import ATTRIBUTES, TEMPLATES, describe, judge, object_mask, render, sample_scenes
+from geokernels.pipelines.silhouettes import draw_silhouettes, signed_distance
+from geokernels.world import (
+    ATTRIBUTES,
+    TEMPLATES,
+    describe,
+    edit,
+    judge,
+    object_frame,
+    object_mask,
+    render,
+    sample_scenes,
+)
+from geokernels.world.judge import LIKENESS
+from geokernels.world.matching import fit_outline
+from geokernels.world.renderer import coverage
 
 from .clip_attack import attack, radii
 from .clip_data import UNSAID, sample_pairs, values_of
@@ -76,6 +90,34 @@ def directions(encoder: ClipEncoder, n: int, seed: int) -> dict[str, str]:
     return {a: f"{c.mean():.3f} ± {c.std():.3f}" for a, c in chosen.items()}
 
 
+@torch.no_grad()
+def against_outlines(encoder: ClipEncoder, n: int, seed: int, *, outlines: int = 64) -> dict[str, str]:
+    """How often the asked shape changes a picture more nearly as asked than every outline that is no shape.
+
+    ``n`` edits of the shape; beside each, ``outlines`` random ones that overlap with no shape as far as the
+    judge demands.
+    """
+    generator = torch.Generator().manual_seed(UNSEEN + seed)
+    first = sample_scenes(n, generator=generator)
+    second = edit(first, "shape", generator=generator)
+    prompts = [[describe(names) for names in scenes.names()] for scenes in (first, second)]
+    before, after = (encoder.encode_text(p, TEMPLATES).mean(1) for p in prompts)
+    start, truth = encoder.encode_image(render(first)), encoder.encode_image(render(second))
+    best = F.cosine_similarity(truth - start, after - before, dim=-1)
+    won = torch.zeros(n, dtype=torch.bool)
+    for i in range(n):
+        scene = second[torch.full((outlines,), i)]
+        drawn = draw_silhouettes(outlines, generator=generator)
+        mask = coverage(scene, signed_distance(drawn, *object_frame(scene)))
+        none = fit_outline(mask).likeness < LIKENESS
+        seen = encoder.encode_image(render(scene[none], mask=mask[none]))
+        liking = F.cosine_similarity(seen - start[i], (after - before)[i], dim=-1)
+        won[i] = best[i] > liking.amax()
+    chosen = {name: won[second.shape == k] for k, name in enumerate(ATTRIBUTES["shape"])}
+    shares = {name: wilson(int(part.sum()), len(part)) for name, part in chosen.items()}
+    return {"all": wilson(int(won.sum()), n), **shares}
+
+
 def judge_clean(n: int, seed: int) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The judge's accuracy on ``n`` clean renders, and its confusion matrices with a column for None."""
     scenes = sample_scenes(n, generator=torch.Generator().manual_seed(UNSEEN + seed))
@@ -107,10 +149,11 @@ def judge_disturbed(n: int, seed: int) -> dict[str, dict[str, str]]:
     return found
 
 
-def table(columns: dict[str, dict[str, str]]) -> str:
-    """A Markdown table with one row an attribute."""
-    lines = ["| attribute | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {a} | " + " | ".join(c[a] for c in columns.values()) + " |" for a in ATTRIBUTES]
+def table(columns: dict[str, dict[str, str]], kind: str = "attribute") -> str:
+    """A Markdown table with one row a key."""
+    lines = [f"| {kind} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows = next(iter(columns.values()))
+    lines += [f"| {a} | " + " | ".join(c[a] for c in columns.values()) + " |" for a in rows]
     return "\n".join(lines)
 
 
@@ -166,9 +209,9 @@ def main() -> None:
         {"before the robust stage": arguments.clean} if arguments.clean else {}
     )
 
-    accuracy, attacked, aligned = {}, {}, {}
+    accuracy, attacked, aligned, told = {}, {}, {}, {}
     with Progress() as progress:
-        bar = progress.add_task("measuring", total=5 * len(models) + 2)
+        bar = progress.add_task("measuring", total=6 * len(models) + 2)
         for name, path in models.items():
             encoder = load_clip("world", path)
             accuracy[name] = zero_shot(encoder, arguments.scenes, arguments.seed)
@@ -179,6 +222,8 @@ def main() -> None:
                 progress.advance(bar)
             aligned[name] = directions(encoder, 500, arguments.seed + 2)
             progress.advance(bar)
+            told[name] = against_outlines(encoder, arguments.attacked, arguments.seed + 5)
+            progress.advance(bar)
         judged, confusion = judge_clean(arguments.judged, arguments.seed + 3)
         progress.advance(bar)
         disturbed = judge_disturbed(1000, arguments.seed + 4)
@@ -186,7 +231,8 @@ def main() -> None:
 
     record = json.loads(arguments.weights.with_suffix(".record.json").read_text())
     blocks = {"training": facts(record), "zero-shot": table(accuracy), "attacked": table(attacked)}
-    write(arguments.cards / "world-clip.md", blocks | {"directions": table(aligned)})
+    blocks |= {"directions": table(aligned), "outlines": table(told, "asked shape")}
+    write(arguments.cards / "world-clip.md", blocks)
     matrices = "\n\n".join(confusion_table(a, m) for a, m in confusion.items())
     clean = {f"{arguments.judged:,} clean renders": judged}
     write(arguments.cards / "world-judge.md", {"accuracy": table(clean | disturbed), "confusion": matrices})

@@ -15,9 +15,11 @@ from .._checks import require_choice, require_finite, require_float, require_pos
 from ..losses.perceptual import total_variation
 from ..models.clip import ClipEncoder
 from ..world import TEMPLATES
-from .first_guess import Recolouring, recolour
+from .first_guess import Guess, colour_centres
 from .guidance import Guidance
 from .parametrisation import PARAMETRISATIONS, parametrise
+from .recolouring import recolour
+from .reshaping import reshape
 
 LOSSES = ("geodesic", "directional")
 WEIGHTS = ("regularisation", "reach", "share", "perceptual", "total_variation", "opacity", "indecision")
@@ -166,7 +168,7 @@ class ClipInversion:
             config.parametrisation,
             self.source,
             generator=torch.Generator().manual_seed(chance),
-            start=self._start(),
+            start=self._start(chance + 2),
         )
         self.prepared_in = time.perf_counter() - began
         rate = config.learning_rate or LEARNING_RATES[config.parametrisation]
@@ -184,13 +186,21 @@ class ClipInversion:
             "seed": chance,
         }
 
-    def _start(self) -> Recolouring | None:
-        """The recolouring to start from, if there is one that says enough of what the text asks."""
+    def _start(self, chance: int) -> Guess | None:
+        """The guess to start from, if there is one that says enough of what the text asks."""
         config = self.config
         if config.parametrisation != "layer" or config.guess > 1:
             return None
         size = max(encoder.image_size for encoder in self.guidance.encoders)
-        best = recolour(self.source, self.guidance.cosines, size=size, area=config.opacity)
+        small = F.interpolate(self.source, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        how = {"size": size, "area": config.opacity}
+        given = self.source, colour_centres(small[0]), self.guidance.likeness
+        best = recolour(*given, **how)
+        outline = reshape(
+            *given, **how, least=best.score - 0.3, generator=torch.Generator().manual_seed(chance)
+        )
+        if outline is not None and outline.score > best.score:
+            best = outline
         return best if best.cosine >= config.guess else None
 
     @property

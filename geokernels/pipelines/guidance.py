@@ -22,6 +22,13 @@ class Texts(NamedTuple):
     basis: Tensor  # (D, L), of their change
 
 
+class Likeness(NamedTuple):
+    """What pictures share with what is asked; cosines, ``(n,)``."""
+
+    along: Tensor  # of the change of the pictures with that of the texts
+    target: Tensor  # of the pictures with the target text
+
+
 class Guidance:
     """The guiding terms of a run, step by step.
 
@@ -69,8 +76,8 @@ class Guidance:
         return terms
 
     @torch.no_grad()
-    def cosines(self, pictures: Tensor, source: Tensor) -> Tensor:
-        """How nearly whole pictures have changed as the text asks, ``(n,)``, averaged over the encoders.
+    def likeness(self, pictures: Tensor, source: Tensor) -> Likeness:
+        """How nearly whole pictures have become what the text asks, averaged over the encoders.
 
         For one view and one direction the geodesic cosine only grows with the plain one, so that this is
         the plain one, whichever loss guides.
@@ -79,12 +86,13 @@ class Guidance:
             pictures: ``(n, 3, h, w)``.
             source: ``(1, 3, h, w)``.
         """
-        total = torch.zeros(len(pictures), device=pictures.device)
+        along, target = torch.zeros((2, len(pictures)), device=pictures.device)
         for weight, encoder, texts in zip(self.weights, self.encoders, self.texts):
             seen = encoder.encode_image(torch.cat([source, pictures])).float()
             asked = unit_rows((texts.after - texts.before).mean(0))
-            total += weight * (unit_rows(seen[1:] - seen[:1]) @ asked)
-        return total
+            along += weight * (unit_rows(seen[1:] - seen[:1]) @ asked)
+            target += weight * (unit_rows(seen[1:]) @ unit_rows(texts.after.mean(0)))
+        return Likeness(along, target)
 
     def feature_distance(self, picture: Tensor, source: Tensor) -> Tensor:
         """Distance of two pictures in the encoders' feature maps, averaged over the encoders."""

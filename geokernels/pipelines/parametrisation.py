@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .first_guess import Recolouring
+from .first_guess import Guess
 
 PARAMETRISATIONS = ("layer", "fourier", "pixels")
 
@@ -17,13 +17,13 @@ COLOUR_AXES = ((0.577, 0.577, 0.577), (0.707, 0.0, -0.707), (0.408, -0.816, 0.40
 COLOUR_SPREAD = (1.0, 0.35, 0.15)
 
 
-# How firmly an edit layer holds on to the recolouring it starts from
+# How firmly an edit layer holds on to the guess it starts from
 CERTAINTY = 4.0  # logit of the opacity inside and, negated, outside
-RESTRAINT = 0.3  # share of the network's output that is added to it
+RESTRAINT = 0.1  # share of the network's output that is added to it
 
 
 def parametrise(
-    name: str, source: Tensor, *, generator: torch.Generator, start: Recolouring | None = None
+    name: str, source: Tensor, *, generator: torch.Generator, start: Guess | None = None
 ) -> nn.Module:
     """Build the parametrisation ``name`` (one of ``PARAMETRISATIONS``) for ``source``, ``(1, 3, H, W)``.
 
@@ -42,14 +42,12 @@ class EditLayer(nn.Module):
     """A small U-Net that paints a colour and an opacity over the source; the default.
 
     It sees colours, not coordinates: what looks alike is edited alike. Without a ``start`` the opacity starts
-    near 0.5; with one, the network adds its doubts to a recolouring.
+    near 0.5; with one, the network adds its doubts to a guess.
     """
 
     starts_at_source = False
 
-    def __init__(
-        self, size: tuple[int, int], *, generator: torch.Generator, start: Recolouring | None = None
-    ):
+    def __init__(self, size: tuple[int, int], *, generator: torch.Generator, start: Guess | None = None):
         super().__init__()
         start_logits = torch.zeros(1, 4, *size)
         if start is not None:

@@ -2,7 +2,7 @@
 
 from .captions import TEMPLATES, WORDS, caption, describe
 from .judge import Verdict, judge
-from .renderer import object_mask, render
+from .renderer import object_frame, object_mask, render
 from .scenes import ATTRIBUTES, COLOURS, PALETTE, Scenes, edit, sample_scenes
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "describe",
     "edit",
     "judge",
+    "object_frame",
     "object_mask",
     "render",
     "sample_scenes",

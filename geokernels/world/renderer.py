@@ -15,7 +15,7 @@ DOT = 0.21  # radius of a dot, in object radii
 CHUNK = 32  # pictures drawn at once, so that they stay in the cache
 
 
-def render(scenes: Scenes, size: int = 64) -> Tensor:
+def render(scenes: Scenes, size: int = 64, *, mask: Tensor | None = None) -> Tensor:
     """Draw scenes as pictures.
 
     The object is composited over the background by its coverage, both are multiplied by linear lighting,
@@ -24,6 +24,7 @@ def render(scenes: Scenes, size: int = 64) -> Tensor:
     Args:
         scenes: What to draw.
         size: Width and height in pixels.
+        mask: Coverage of each pixel by another outline than the scenes' own, ``(n, 1, size, size)``.
 
     Returns:
         ``(n, 3, size, size)`` float32 in [0, 1]. The same scenes give the same pictures, to the bit.
@@ -31,12 +32,42 @@ def render(scenes: Scenes, size: int = 64) -> Tensor:
     Raises:
         ValueError: If ``size`` is smaller than 16, where textures cannot be seen.
     """
-    return _in_chunks(_render, scenes, size, 3)
+    _require_size(size)
+    if mask is None:
+        mask = object_mask(scenes, size)
+    parts = zip(_chunks(scenes), mask.split(CHUNK))
+    pictures = [_paint(part, covered, size) for part, covered in parts]
+    return torch.cat(pictures) if pictures else torch.empty(0, 3, size, size)
 
 
 def object_mask(scenes: Scenes, size: int = 64) -> Tensor:
     """Coverage of each pixel by the object, ``(n, 1, size, size)`` float32 in [0, 1]; see :func:`render`."""
-    return _in_chunks(lambda part, size: _coverage(part, size)[0][:, None], scenes, size, 1)
+    _require_size(size)
+    masks = [
+        coverage(part, signed_distance(part.shape, *object_frame(part, size))) for part in _chunks(scenes)
+    ]
+    return torch.cat(masks) if masks else torch.empty(0, 1, size, size)
+
+
+def object_frame(scenes: Scenes, size: int = 64) -> tuple[Tensor, Tensor]:
+    """Each pixel's coordinates in the object's own frame, in object radii, two of ``(n, size, size)``."""
+    pixel = (torch.arange(size) + 0.5) / size
+    radius = scenes.radius[:, None, None]
+    x = (pixel[None, None, :] - scenes.centre[:, 0, None, None]) / radius
+    y = (pixel[None, :, None] - scenes.centre[:, 1, None, None]) / radius
+    cos, sin = scenes.angle.cos()[:, None, None], scenes.angle.sin()[:, None, None]
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def coverage(scenes: Scenes, distance: Tensor) -> Tensor:
+    """How much of each pixel lies inside an outline, ``(n, 1, size, size)``.
+
+    Args:
+        scenes: Whose frames the distances are measured in.
+        distance: Signed distance to the outline at each pixel, in object radii, ``(n, size, size)``.
+    """
+    pixels = scenes.radius[:, None, None] * distance.shape[-1]
+    return (0.5 - distance * pixels).clamp(0, 1)[:, None]
 
 
 def texture_distance(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,37 +81,24 @@ def texture_distance(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return stripes, dots
 
 
-def _in_chunks(draw, scenes: Scenes, size: int, channels: int) -> Tensor:
+def _require_size(size: int) -> None:
     if size < 16:
         raise ValueError(f"size must be at least 16 pixels, got {size}")
-    parts = [draw(scenes[i : i + CHUNK], size) for i in range(0, len(scenes), CHUNK)]
-    return torch.cat(parts) if parts else torch.empty(0, channels, size, size)
 
 
-def _coverage(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:
-    """Coverage by the object and by the dark part of its texture, each ``(n, size, size)``."""
-    pixel = (torch.arange(size) + 0.5) / size
-    radius = scenes.radius[:, None, None]
-    x = (pixel[None, None, :] - scenes.centre[:, 0, None, None]) / radius
-    y = (pixel[None, :, None] - scenes.centre[:, 1, None, None]) / radius
-    cos, sin = scenes.angle.cos()[:, None, None], scenes.angle.sin()[:, None, None]
-    u, v = cos * x + sin * y, cos * y - sin * x
-
-    def cover(distance: Tensor) -> Tensor:
-        return (0.5 - distance * radius * size).clamp(0, 1)
-
-    stripes, dots = texture_distance(u, v)
-    texture = scenes.texture[:, None, None]
-    dark = torch.where(texture == 1, cover(stripes), torch.where(texture == 2, cover(dots), 0.0))
-    return cover(signed_distance(scenes.shape, u, v)), dark
+def _chunks(scenes: Scenes) -> list[Scenes]:
+    return [scenes[i : i + CHUNK] for i in range(0, len(scenes), CHUNK)]
 
 
-def _render(scenes: Scenes, size: int) -> Tensor:
-    inside, dark = _coverage(scenes, size)
+def _paint(scenes: Scenes, mask: Tensor, size: int) -> Tensor:
+    stripes, dots = texture_distance(*object_frame(scenes, size))
+    texture = scenes.texture[:, None, None, None]
+    striped, dotted = coverage(scenes, stripes), coverage(scenes, dots)
+    dark = torch.where(texture == 1, striped, torch.where(texture == 2, dotted, 0.0))
     paint = (PALETTE[scenes.colour] + scenes.object_jitter)[..., None, None]
     ground = (PALETTE[scenes.background] + scenes.background_jitter)[..., None, None]
-    paint = paint * (1 - (1 - SHADE) * dark)[:, None]
-    picture = ground + inside[:, None] * (paint - ground)
+    paint = paint * (1 - (1 - SHADE) * dark)
+    picture = ground + mask * (paint - ground)
 
     across = ((torch.arange(size) + 0.5) / size - 0.5) * 2
     light = 1 + scenes.light[:, 0, None, None] * across + scenes.light[:, 1, None, None] * across[:, None]

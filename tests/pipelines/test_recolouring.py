@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from geokernels import world
-from geokernels.pipelines.first_guess import LEAST, MOST, recolour
+from geokernels.pipelines.first_guess import LEAST, MOST, colour_centres
+from geokernels.pipelines.guidance import Likeness
+from geokernels.pipelines.recolouring import recolour
 
 
 def scenes(attribute: str, texture: str, count: int = 6):
@@ -20,10 +22,20 @@ def scenes(attribute: str, texture: str, count: int = 6):
 def towards(target):
     """The share of the way to the target, in pixels: an encoder that cannot be fooled."""
 
-    def cosines(pictures, source):
-        return 1 - (pictures - target).flatten(1).norm(dim=1) / (source - target).norm()
+    def likeness(pictures, source):
+        share = 1 - (pictures - target).flatten(1).norm(dim=1) / (source - target).norm()
+        return Likeness(share, share)
 
-    return cosines
+    return likeness
+
+
+def constant(value):
+    """An encoder that finds everything equally good."""
+
+    def likeness(pictures, source):
+        return Likeness(*torch.full((2, len(pictures)), value))
+
+    return likeness
 
 
 def shown(source, guess):
@@ -36,7 +48,8 @@ def test_the_judge_sees_the_asked_colour_and_the_old_texture(attribute, texture)
     before, after = scenes(attribute, texture)
     sources, targets = world.render(before), world.render(after)
     guesses = [
-        recolour(s[None], towards(t[None]), size=64, area=0.1) for s, t in zip(sources, targets, strict=True)
+        recolour(s[None], colour_centres(s), towards(t[None]), size=64, area=0.1)
+        for s, t in zip(sources, targets, strict=True)
     ]
     pictures = torch.cat([shown(s[None], g) for s, g in zip(sources, guesses, strict=True)])
     seen, wanted = world.judge(pictures).names(), after.names()
@@ -51,7 +64,7 @@ def test_size_and_range_are_those_of_the_source():
     before, after = scenes("colour", "plain", count=1)
     source = F.interpolate(world.render(before), (50, 90))
     target = F.interpolate(world.render(after), (64, 64))
-    guess = recolour(source, towards(target), size=64, area=0.1)
+    guess = recolour(source, colour_centres(source[0]), towards(target), size=64, area=0.1)
     assert guess.colour.shape == (1, 3, 50, 90)
     assert guess.opacity.shape == (1, 1, 50, 90)
     assert LEAST <= guess.colour.min() <= guess.colour.max() <= MOST + 1e-6
@@ -61,7 +74,13 @@ def test_size_and_range_are_those_of_the_source():
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 def test_a_picture_of_one_colour_gives_finite_numbers(level):
     source = torch.full((1, 3, 16, 16), level)
-    guess = recolour(source, lambda pictures, source: torch.zeros(len(pictures)), size=16, area=0.1)
+    guess = recolour(
+        source,
+        colour_centres(source[0]),
+        constant(0.0),
+        size=16,
+        area=0.1,
+    )
     assert torch.isfinite(guess.colour).all()
     assert torch.isfinite(guess.opacity).all()
 
@@ -69,5 +88,11 @@ def test_a_picture_of_one_colour_gives_finite_numbers(level):
 def test_of_equal_recolourings_the_smaller_wins():
     source = torch.zeros(1, 3, 16, 16)
     source[..., :4] = 0.5
-    guess = recolour(source, lambda pictures, source: torch.ones(len(pictures)), size=16, area=0.1)
+    guess = recolour(
+        source,
+        colour_centres(source[0]),
+        constant(1.0),
+        size=16,
+        area=0.1,
+    )
     assert guess.opacity.mean() < 0.5
