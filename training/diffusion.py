@@ -1,7 +1,8 @@
 """Train the world's diffusion model: ``python -m training.diffusion --vae runs/vae --out runs/diffusion``.
 
-A U-Net and its own small text tower learn together, in the latents of the autoencoder that ``training.vae``
-made, and are exported as a StableDiffusionPipeline. The model predicts v on a schedule that ends in noise
+First a small text tower learns to say which attributes a caption names; then, with the tower frozen, a U-Net
+learns in the latents of the autoencoder that ``training.vae`` made; both are exported as a
+StableDiffusionPipeline. The model predicts v on a schedule that ends in noise
 alone (zero terminal SNR): otherwise the mean colour leaks through the noisiest step, and the U-Net never
 learns to choose it.
 
@@ -14,18 +15,20 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from geokernels.world import WORDS
+from geokernels.world import ATTRIBUTES, WORDS
 
-from .diffusion_data import CONTEXT, build_tokenizer, captions_of, encoded_renders, tokenize
-from .steps import Stage
+from .clip_data import values_of
+from .diffusion_data import CONTEXT, build_tokenizer, captions_of, encoded_renders, sample_seen, tokenize
+from .steps import Stage, facts_of, rate
 from .vae import variance_preserving
 
 
@@ -40,11 +43,15 @@ class Config:
     heads: int = 4
     text_width: int = 64
     text_layers: int = 2
+    text_batch: int = 64
+    text_steps: int = 500
+    text_peak: float = 1e-3
     renders: int = 20480
     batch: int = 16
     steps: int = 16000
     peak: float = 1e-3
-    flat: float = 0.6  # share of the steps at the peak rate
+    warm: int = 320
+    hold: int = 9600  # steps at the peak rate
     silent: float = 0.1  # share of empty captions, for classifier-free guidance
     largest_snr: float = 5.0  # beyond it, easy steps count no more
     average: float = 0.999
@@ -52,7 +59,19 @@ class Config:
 
 
 QUICK = Config(
-    widths=(8, 16), groups=4, heads=2, text_width=8, text_layers=1, renders=16, batch=4, steps=4, save_every=2
+    widths=(8, 16),
+    groups=4,
+    heads=2,
+    text_width=8,
+    text_layers=1,
+    text_batch=8,
+    text_steps=3,
+    renders=16,
+    batch=4,
+    steps=4,
+    warm=1,
+    hold=1,
+    save_every=2,
 )
 
 
@@ -108,6 +127,33 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
+class Reading:
+    """The loss of one step of the text tower: a linear head reads every attribute off the padding.
+
+    Captions are causal, so the padding after one has seen all of it. Learned together with the U-Net, the
+    features show the background almost alone, which fills most of a picture; a U-Net then takes long to
+    notice the object's colour. Here every attribute counts alike.
+    """
+
+    def __init__(
+        self, config: Config, text: CLIPTextModel, head: nn.Linear, tokenizer: CLIPTokenizer
+    ) -> None:
+        self.config, self.text, self.head, self.tokenizer = config, text, head, tokenizer
+        self.options = [len(values) + 1 for values in ATTRIBUTES.values()]  # the last is: not named
+
+    def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Cross-entropy, summed over the attributes."""
+        scenes = sample_seen(self.config.text_batch, generator=generator)
+        prompts, said = captions_of(values_of(scenes), silent=0.05, generator=generator)
+        tokens = tokenize(self.tokenizer, prompts)
+        padding = (tokens == self.tokenizer.pad_token_id).float()
+        words = self.text(tokens).last_hidden_state
+        features = torch.einsum("btd,bt->bd", words, padding / padding.sum(1, keepdim=True))
+        found = self.head(features).split(self.options, 1)
+        truth = torch.where(said < 0, torch.tensor(self.options) - 1, said)
+        return {"read": sum(F.cross_entropy(x, y) for x, y in zip(found, truth.unbind(1)))}
+
+
 class Denoising:
     """The loss of one step, on latents that were encoded beforehand."""
 
@@ -120,7 +166,7 @@ class Denoising:
         """The squared error of v, weighted."""
         n = self.config.batch
         rows = torch.randint(len(self.latents), (n,), generator=generator)
-        prompts = captions_of(self.values[rows], silent=self.config.silent, generator=generator)
+        prompts, _ = captions_of(self.values[rows], silent=self.config.silent, generator=generator)
         clean = self.latents[rows]
         noise = torch.randn(clean.shape, generator=generator)
         # one step from each n-th of the schedule
@@ -129,7 +175,8 @@ class Denoising:
         signal = self.signal[step].view(-1, 1, 1, 1)
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         target = signal.sqrt() * noise - (1 - signal).sqrt() * clean
-        words = self.text(tokenize(self.tokenizer, prompts)).last_hidden_state
+        with torch.no_grad():
+            words = self.text(tokenize(self.tokenizer, prompts)).last_hidden_state
         error = self.unet(noisy, step, words).sample - target
         # the error of v is (snr + 1) times that of the clean latents; count it at most largest_snr + 1 times
         snr = signal / (1 - signal)
@@ -152,7 +199,7 @@ def assemble(vae, unet, text, tokenizer) -> StableDiffusionPipeline:
 
 
 class Training:
-    """The U-Net, its text tower, and the stage that trains them on ``vae``'s latents in a folder."""
+    """The text tower, the U-Net on ``vae``'s latents, and the stages that train them in a folder."""
 
     def __init__(self, config: Config, vae: AutoencoderKL, out: Path) -> None:
         torch.manual_seed(config.seed)
@@ -160,32 +207,43 @@ class Training:
         self.tokenizer = build_tokenizer()
         latent = config.picture // 2 ** (len(vae.config.block_out_channels) - 1)
         self.unet, self.text = build_unet(config, latent), build_text(config, self.tokenizer)
-        modules = {"unet": self.unet, "text": self.text}
-        self.stage = Stage("diffusion", modules, out, decay=0.01, average=config.average)
+        self.head = nn.Linear(config.text_width, sum(len(v) + 1 for v in ATTRIBUTES.values()))  # discarded
+        reader = {"text": self.text, "head": self.head}
+        self.reading = Stage("text", reader, out, decay=0.01, average=0.0)
+        self.stage = Stage("unet", {"unet": self.unet}, out, decay=0.01, average=config.average)
 
     def run(self, *, quiet: bool = False) -> None:
         """Train what is left to train."""
         config = self.config
+        shared = {"seed": config.seed, "save_every": config.save_every, "quiet": quiet}
+        self.reading.run(
+            config.text_steps,
+            Reading(config, self.text.train(), self.head, self.tokenizer),
+            rate=lambda step: rate(step, config.text_steps, config.text_peak, warm=1),
+            **shared,
+        )
+        self.freeze_text()
         latents, values = encoded_renders(
             self.vae, config.renders, size=config.picture, seed=config.seed, keep=self.out / "latents.pt"
         )
         self.stage.run(
             config.steps,
-            config.peak,
-            Denoising(config, self.unet.train(), self.text.train(), self.tokenizer, latents, values),
-            seed=config.seed,
-            save_every=config.save_every,
-            quiet=quiet,
-            flat=config.flat,
+            Denoising(config, self.unet.train(), self.text, self.tokenizer, latents, values),
+            rate=lambda step: rate(step, config.steps, config.peak, warm=config.warm, hold=config.hold),
+            **shared,
         )
 
-    def export(self, folder: Path, vae_folder: Path) -> Path:
-        """Write the pipeline of averaged weights in half precision, the tiny autoencoder and a record."""
-        self.stage.averaged()
+    def freeze_text(self) -> None:
+        """Make the text tower what is shipped: half precision, and zero rows for what it never read."""
         used = tokenize(self.tokenizer, sorted(WORDS)).unique()
         read = torch.zeros(len(self.tokenizer), 1).index_fill_(0, used, 1.0)
-        # rows that were never trained are zero, and so tell what the model has read
         self.text.embeddings.token_embedding.weight.data.mul_(read)
+        self.text.half().float().requires_grad_(False).eval()
+
+    def export(self, folder: Path, vae_folder: Path) -> Path:
+        """Write the pipeline of the averaged U-Net in half precision, the tiny autoencoder and a record."""
+        self.stage.averaged()
+        self.freeze_text()
         # each by itself: the pipeline's own conversion warns about layers that none of these has
         for part in (self.vae, self.unet, self.text):
             part.half()
@@ -194,12 +252,9 @@ class Training:
         self.tokenizer.backend_tokenizer.model.save(str(folder / "tokenizer"))
         shutil.copytree(vae_folder / "vae_tiny", folder / "vae_tiny", dirs_exist_ok=True)
         made = {k: json.loads((vae_folder / f"{k}.json").read_text()) for k in ("vae", "tiny")}
-        stage = self.stage
-        made["diffusion"] = {
-            "steps": stage.step,
-            "seconds": round(stage.seconds),
-            "config": asdict(self.config),
-        }
+        config = self.config
+        for stage, batch in (self.reading, config.text_batch), (self.stage, config.batch):
+            made[stage.name] = facts_of(stage, batch, config)
         write_record(folder, made)
         return folder
 

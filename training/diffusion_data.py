@@ -13,6 +13,7 @@ from transformers import CLIPTokenizer
 from geokernels.world import ATTRIBUTES, TEMPLATES, WORDS, Scenes, describe, render, sample_scenes
 from geokernels.world.captions import random_attributes
 
+from .clip_data import UNSAID
 from .steps import chance
 
 CONTEXT = 77  # tokens, as in every Stable Diffusion 1.x and 2.x
@@ -79,19 +80,23 @@ def sample_unseen(n: int, *, generator: torch.Generator) -> Scenes:
     return scenes[torch.nonzero(held_out(scenes))[:n, 0]]
 
 
-def captions_of(values: Tensor, *, silent: float, generator: torch.Generator) -> list[str]:
+def captions_of(values: Tensor, *, silent: float, generator: torch.Generator) -> tuple[list[str], Tensor]:
     """A caption of each row of ``values`` (n, 5): half name every attribute, a share ``silent`` nothing.
 
-    The others name one attribute or some; half of all wear one of the world's templates.
+    The others name one attribute or some; half of all wear one of the world's templates. Beside them, what
+    they say, (n, 5), with ``UNSAID`` where they are silent.
     """
     chosen = random_attributes(len(values), generator=generator)
     whole, dropped, plain = torch.rand(3, len(values), generator=generator)
     template = torch.randint(len(TEMPLATES), (len(values),), generator=generator).tolist()
+    named = torch.tensor([[a in row for a in ATTRIBUTES] for row in chosen]) | (whole < 0.5)[:, None]
+    named &= (dropped >= silent)[:, None]
+    said = torch.where(named, values, UNSAID)
     prompts = []
-    for row, said, w, d, p, t in zip(values.tolist(), chosen, whole, dropped, plain, template):
-        names = {a: ATTRIBUTES[a][i] for a, i in zip(ATTRIBUTES, row) if w < 0.5 or a in said}
-        prompts.append("" if d < silent else TEMPLATES[0 if p < 0.5 else t].format(describe(names)))
-    return prompts
+    for row, p, t in zip(said.tolist(), plain, template):
+        names = {a: ATTRIBUTES[a][i] for a, i in zip(ATTRIBUTES, row) if i != UNSAID}
+        prompts.append(TEMPLATES[0 if p < 0.5 else t].format(describe(names)) if names else "")
+    return prompts, said
 
 
 @torch.no_grad()

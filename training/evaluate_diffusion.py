@@ -52,7 +52,7 @@ def sample(pipeline, prompts: list[str], *, cfg: float, steps: int, seed: int, a
 def judged(pictures: Tensor, scenes: Scenes) -> tuple[dict[str, str], dict[str, Tensor]]:
     """What of the asked the judge finds: shares, all five at once included; and confusion matrices."""
     seen, truth = judge(pictures).values, values_of(scenes)
-    n, right = len(truth), judge(pictures).values == truth
+    n, right = len(truth), seen == truth
     shares = {a: wilson(int(right[:, i].sum()), n) for i, a in enumerate(ATTRIBUTES)}
     shares["all five"] = wilson(int(right.all(1).sum()), n)
     confusion = {}
@@ -125,12 +125,12 @@ def rows(columns: dict[str, dict[str, str]]) -> str:
 def made(record: dict) -> str:
     """How the weights were made, from the record beside them."""
     lines = [
-        f"{name}: {part['steps']:,} steps of {part['config']['batch']} pictures, {part['seconds']:,} s"
+        f"{name}: {part['steps']:,} steps of {part['batch']} examples, {part['seconds']:,} s"
         for name, part in record["made"].items()
     ]
     machine = f"{record['threads']} thread(s) of a shared CPU, torch {record['torch']}"
     size = f"{record['bytes']:,} bytes in {len(record['sha256'])} files, half precision"
-    seed = f"seed {record['made']['diffusion']['config']['seed']}"
+    seed = f"seed {record['made']['unet']['config']['seed']}"
     return "\n".join(f"- {line}" for line in [*lines, f"{machine}, {seed}", size])
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,14 +20,13 @@ def chance(seed: int, stage: str, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
 
 
-def rate(step: int, steps: int, peak: float, *, warm: float = 0.02, flat: float = 0.0) -> float:
-    """Learning rate: linear over the share ``warm`` of all steps, then flat, then a cosine to zero."""
-    warm_steps = max(1, int(warm * steps))
-    if step < warm_steps:
-        return peak * (step + 1) / warm_steps
-    begin = warm_steps + int(flat * steps)
-    if step < begin:
+def rate(step: int, steps: int, peak: float, *, warm: int, hold: int = 0) -> float:
+    """Learning rate: linear over ``warm`` steps, at its peak for ``hold``, then a cosine to zero."""
+    if step < warm:
+        return peak * (step + 1) / warm
+    if step < warm + hold:
         return peak
+    begin = warm + hold
     return peak * 0.5 * (1 + math.cos(math.pi * (step - begin) / max(1, steps - begin)))
 
 
@@ -62,14 +62,13 @@ class Stage:
     def run(
         self,
         steps: int,
-        peak: float,
         loss: Callable[[torch.Generator], dict[str, Tensor]],
         *,
+        rate: Callable[[int], float],
         seed: int,
         save_every: int,
         quiet: bool = False,
         watch: Callable[[], dict[str, float]] | None = None,
-        flat: float = 0.0,
     ) -> None:
         """Step to ``steps``, saving every ``save_every``; ``watch``'s figures go to a log at each save."""
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -78,7 +77,7 @@ class Stage:
             started = time.perf_counter()
             while self.step < steps:
                 terms = loss(chance(seed, self.name, self.step))
-                self._update(sum(terms.values()), rate(self.step, steps, peak, flat=flat))
+                self._update(sum(terms.values()), rate(self.step))
                 self.step += 1
                 shown = {k: v.item() for k, v in terms.items()}
                 progress.update(
@@ -135,3 +134,8 @@ class Stage:
         }
         with (self.folder / f"{self.name}.log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def facts_of(stage: Stage, batch: int, config) -> dict:
+    """How a stage's weights were made."""
+    return {"steps": stage.step, "batch": batch, "seconds": round(stage.seconds), "config": asdict(config)}

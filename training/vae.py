@@ -10,7 +10,7 @@ same weights, to the bit, as one never interrupted (on the same machine, with th
 import argparse
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from geokernels.world import render, sample_scenes
 
-from .steps import Stage, chance
+from .steps import Stage, chance, facts_of, rate
 
 UNSEEN = 2**40  # seeds from here on are never drawn in training, whose seeds are hashes
 
@@ -36,17 +36,29 @@ class Config:
     groups: int = 8
     batch: int = 8
     steps: int = 3600
+    warm: int = 72
     peak: float = 2e-3
     kl: float = 3e-4  # per latent, beside the squared error per colour value in [-1, 1]
     absolute: float = 0.05  # weight of the absolute error, which squared error neglects on even ground
     tiny_width: int = 32
+    tiny_warm: int = 12
     tiny_steps: int = 600
     tiny_peak: float = 2e-3
     average: float = 0.995
     save_every: int = 100
 
 
-QUICK = Config(widths=(8, 8, 8), groups=4, batch=4, steps=4, tiny_width=8, tiny_steps=3, save_every=2)
+QUICK = Config(
+    widths=(8, 8, 8),
+    groups=4,
+    batch=4,
+    warm=1,
+    steps=4,
+    tiny_width=8,
+    tiny_warm=1,
+    tiny_steps=3,
+    save_every=2,
+)
 
 
 def build(config: Config) -> AutoencoderKL:
@@ -150,8 +162,8 @@ def train_vae(config: Config, out: Path, *, quiet: bool = False) -> AutoencoderK
 
     stage.run(
         config.steps,
-        config.peak,
         lambda generator: vae_loss(config, vae, generator),
+        rate=lambda step: rate(step, config.steps, config.peak, warm=config.warm),
         seed=config.seed,
         save_every=config.save_every,
         quiet=quiet,
@@ -184,8 +196,8 @@ def train_tiny(config: Config, vae: AutoencoderKL, out: Path, *, quiet: bool = F
 
     stage.run(
         config.tiny_steps,
-        config.tiny_peak,
         Following(config, tiny, vae),
+        rate=lambda step: rate(step, config.tiny_steps, config.tiny_peak, warm=config.tiny_warm),
         seed=config.seed,
         save_every=config.save_every,
         quiet=quiet,
@@ -199,7 +211,7 @@ def train_tiny(config: Config, vae: AutoencoderKL, out: Path, *, quiet: bool = F
 
 def _note(path: Path, config: Config, stage: Stage) -> None:
     """How the weights beside it were made."""
-    facts = {"steps": stage.step, "seconds": round(stage.seconds), "config": asdict(config)}
+    facts = facts_of(stage, config.batch, config)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(facts, indent=2) + "\n")
     os.replace(partial, path)

@@ -98,7 +98,7 @@ def test_export_is_a_pipeline_with_a_record(autoencoders, tmp_path):
     assert tiny.decode(torch.zeros(1, 4, 16, 16)).sample.shape == (1, 3, 64, 64)
     record = json.loads((tmp_path / "model.record.json").read_text())
     assert {"model_index.json", "tokenizer/vocab.json", "vae_tiny/config.json"} <= record["sha256"].keys()
-    assert record["made"]["diffusion"]["steps"] == diffusion.QUICK.steps
+    assert record["made"]["unet"]["steps"] == diffusion.QUICK.steps
 
     # what was never read is zero, so that a reader can tell
     known = tokenize(pipeline.tokenizer, sorted(WORDS)).unique()
@@ -160,12 +160,14 @@ def test_captions_name_what_is_shown_and_some_nothing():
     generator = torch.Generator().manual_seed(0)
     scenes = sample_seen(1000, generator=generator)
     values = values_of(scenes)
-    prompts = captions_of(values, silent=0.1, generator=generator)
+    prompts, said = captions_of(values, silent=0.1, generator=generator)
     assert 60 < prompts.count("") < 140
     for prompt, names in zip(prompts, scenes.names()):
-        said = [w for w in prompt.split() if w not in ("a", "an", "object", "on", "background")]
+        told = [w for w in prompt.split() if w not in ("a", "an", "object", "on", "background")]
         frame = {word for template in TEMPLATES for word in template.split()}
-        assert set(said) - frame <= set(names.values())
+        assert set(told) - frame <= set(names.values())
+    assert [(row < 0).all() for row in said] == [p == "" for p in prompts]
+    assert ((said == values) | (said < 0)).all()
     whole = [p for p, n in zip(prompts, scenes.names()) if p and set(n.values()) <= set(p.split())]
     assert len(whole) > 500
 
