@@ -270,8 +270,9 @@ def solve_sample(
     Example:
         >>> import torch
         >>> x = torch.tensor([[0.0], [1.0]])
-        >>> solve_sample(x, x + 2, reg=2.0, tol=1e-5, debias=True).value
-        tensor(4.0000)
+        >>> result = solve_sample(x, x + 2, reg=2.0, tol=1e-5, debias=True)
+        >>> round(result.value.item(), 3)
+        4.0
     """
     refuse(c=c, method=method, X_init=X_init, projections=projections, scaler=scaler)
     require_choice("grad", grad, GRADS)

@@ -69,22 +69,23 @@ def test_unbalanced_masses_may_differ():
 @DEBIAS
 def test_beside_geomloss(p, reach, debias):
     geomloss = pytest.importorskip("geomloss")
+    # GeomLoss stops with its descent: the bounds are what a slow one leaves
     a, x, b, y = measures(mass=1.5)
     x.requires_grad_()
     settings = {"p": p, "blur": 0.3, "reach": reach, "debias": debias, "backend": "tensorized"}
     ours = SamplesLoss(**settings, **EXACT)(a, x, b, y)
-    theirs = geomloss.SamplesLoss(**settings, scaling=0.995)(a, x, b, y)
-    torch.testing.assert_close(ours, theirs, rtol=5e-3, atol=1e-3)
+    theirs = geomloss.SamplesLoss(**settings, scaling=0.998)(a, x, b, y)
+    torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-4)
     ours, theirs = (torch.autograd.grad(value.sum(), x)[0] for value in (ours, theirs))
     if reach is not None:  # the factor that the docstring states
         eps, rho = 0.3**p, reach**p
         ours = ours * (rho + eps / 2) / (rho + eps)
-    torch.testing.assert_close(ours, theirs, rtol=1e-1, atol=1e-2)
+    torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-3)
     ours = SamplesLoss(**settings, **EXACT, potentials=True)(a, x, b, y)
-    theirs = geomloss.SamplesLoss(**settings, scaling=0.995, potentials=True)(a, x, b, y)
+    theirs = geomloss.SamplesLoss(**settings, scaling=0.998, potentials=True)(a, x, b, y)
     for f, g in zip(ours, theirs, strict=True):
         constant = (f - g).mean(-1, keepdim=True) if reach is None else 0
-        torch.testing.assert_close(f, g + constant, rtol=1e-1, atol=1e-2)
+        torch.testing.assert_close(f, g + constant, rtol=2e-2, atol=2e-3)
 
 
 @REACHES
