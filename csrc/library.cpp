@@ -23,6 +23,18 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
       "sinkhorn(Tensor cost, Tensor? a, Tensor? b, Tensor? n, Tensor? m, Tensor? start, float eps, "
       "float reach, int max_iter, float tol) "
       "-> (Tensor value, Tensor f, Tensor g, Tensor error, Tensor iterations)");
+  m.def(
+      "sinkhorn_clouds(Tensor x, Tensor y, Tensor? a, Tensor? b, Tensor? n, Tensor? m, Tensor? start, int "
+      "cost, "
+      "float p, float reach, int max_iter, float tol) "
+      "-> (Tensor value, Tensor f, Tensor g, Tensor error, Tensor iterations)");
+  m.def(
+      "multiply_clouds(Tensor x, Tensor y, Tensor f, Tensor g, Tensor? left, Tensor? right, Tensor v, int "
+      "cost, "
+      "float p) -> Tensor");
+  m.def(
+      "differentiate_clouds(Tensor x, Tensor y, Tensor f, Tensor g, Tensor left, Tensor right, int cost, "
+      "float p) -> Tensor");
   m.def("assignment(Tensor cost) -> Tensor");
 }
 

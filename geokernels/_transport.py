@@ -6,12 +6,14 @@ other. ``f`` is +inf for a point that reaches nobody.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ._typing import Cost, Potential, Weights
+from ._typing import Cost, Points, Potential, Weights
 
 
 def uniform(cost: Cost, count: Tensor | None, dim: int) -> Weights:
@@ -22,6 +24,21 @@ def uniform(cost: Cost, count: Tensor | None, dim: int) -> Weights:
         return cost.new_full(shape, 1 / size)
     inside = torch.arange(size, device=cost.device) < count[..., None]
     return inside.to(cost.dtype) / count[..., None].to(cost.dtype)
+
+
+def centred(x: Points, y: Points) -> tuple[Points, Points]:
+    """Both clouds about their common centre.
+
+    Distances do not see the shift, but |x|^2 + |y|^2 - 2<x, y> loses its digits to a distant origin.
+    """
+    centre = (x.detach().mean(-2, keepdim=True) + y.detach().mean(-2, keepdim=True)) / 2
+    return x - centre, y - centre
+
+
+def directions(x: Points) -> Points:
+    """Rows divided by their lengths; a zero row stays zero."""
+    length = x.square().sum(-1, keepdim=True)
+    return torch.where(length > 0, x / length.masked_fill(length == 0, 1).sqrt(), 0)
 
 
 def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
@@ -75,20 +92,28 @@ def gradients(cost, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
     return totals
 
 
-def _finite(potential: Potential) -> Potential:
+def finite(potential: Potential) -> Potential:
+    """The potential, 0 for points that reach nobody."""
     return potential.masked_fill(potential.isinf(), 0)
+
+
+def value_to_weight(potential: Potential, others: Weights, eps: float, reach: float) -> Tensor:
+    """Derivative of the value to one side's weights, at the optimum; ``others`` are the other side's."""
+    mass = others.sum(-1, keepdim=True)
+    if reach == math.inf:
+        return finite(potential) + eps * (mass - 1)
+    return reach - (reach + eps) * torch.exp(-potential / reach) + eps * mass
+
+
+def gauge_of(grad_f: Tensor, grad_g: Tensor, a: Weights, b: Weights) -> Tensor:
+    """How much gradients to balanced potentials ask for the constant that these are free in, ``(..., 1)``."""
+    return (grad_f.sum(-1) - grad_g.sum(-1))[..., None] / (a.sum(-1) + b.sum(-1))[..., None]
 
 
 def _through_value(E, a, b, f, g, eps, reach):
     """Derivatives of the value, at the optimum."""
-
-    def to_weight(potential, others):
-        mass = others.sum(-1, keepdim=True)
-        if reach == math.inf:
-            return _finite(potential) + eps * (mass - 1)
-        return reach - (reach + eps) * torch.exp(-potential / reach) + eps * mass
-
-    return a[..., :, None] * b[..., None, :] * E, to_weight(f, b), to_weight(g, a)
+    to_a, to_b = value_to_weight(f, b, eps, reach), value_to_weight(g, a, eps, reach)
+    return a[..., :, None] * b[..., None, :] * E, to_a, to_b
 
 
 def _shares(E: Tensor, weight: Weights, dim: int) -> tuple[Tensor, Tensor]:
@@ -116,16 +141,49 @@ def _through_potentials(E, a, b, f, g, eps, reach, grad_f, grad_g):
     d, gauge = 1 + eps / reach, torch.zeros_like(grad_f[..., :1])
     system = -A.mT @ B / d
     if reach == math.inf:
-        gauge = (grad_f.sum(-1) - grad_g.sum(-1))[..., None] / (a.sum(-1) + b.sum(-1))[..., None]
+        gauge = gauge_of(grad_f, grad_g, a, b)
         grad_f, grad_g = grad_f - a * gauge, grad_g + b * gauge
         system = system + b[..., :, None] / b.sum(-1)[..., None, None]
     system = system + d * torch.eye(b.shape[-1], dtype=E.dtype, device=E.device)
     q = torch.linalg.solve(system, grad_g - (A.mT @ grad_f[..., None])[..., 0] / d)
     p = (grad_f - (B @ q[..., None])[..., 0]) / d
     to_cost = p[..., :, None] * A + B * q[..., None, :]
-    to_a = -eps * (by_b @ q[..., None])[..., 0] - gauge * _finite(f)
-    to_b = -eps * (by_a.mT @ p[..., None])[..., 0] + gauge * _finite(g)
+    to_a = -eps * (by_b @ q[..., None])[..., 0] - gauge * finite(f)
+    to_b = -eps * (by_a.mT @ p[..., None])[..., 0] + gauge * finite(g)
     return to_cost, to_a, to_b
+
+
+class Pairs(Protocol):
+    """All pairs of two weighted sets, as a plan needs them."""
+
+    def density(self, f: Potential, g: Potential) -> Tensor:
+        """The plan relative to the product of the weights, ``(..., N, M)``."""
+
+    def times(self, f: Potential, g: Potential, v: Tensor) -> Tensor:
+        """``density @ v``, for ``v`` ``(..., M, E)``."""
+
+    def times_t(self, f: Potential, g: Potential, u: Tensor) -> Tensor:
+        """``density^T @ u``, for ``u`` ``(..., N, E)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class DensePairs:
+    """Pairs whose costs are at hand."""
+
+    cost: Cost
+    eps: float
+
+    def density(self, f: Potential, g: Potential) -> Tensor:
+        """See :class:`Pairs`."""
+        return density(self.cost, f, g, self.eps)
+
+    def times(self, f: Potential, g: Potential, v: Tensor) -> Tensor:
+        """See :class:`Pairs`."""
+        return self.density(f, g) @ v
+
+    def times_t(self, f: Potential, g: Potential, u: Tensor) -> Tensor:
+        """See :class:`Pairs`."""
+        return self.density(f, g).mT @ u
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,10 +211,9 @@ class Transport:
     g: Potential
     error: Tensor
     iterations: Tensor
-    _cost: Cost
+    _pairs: Pairs
     _a: Weights | None
     _b: Weights | None
-    _eps: float
     _tol: float
 
     @property
@@ -170,44 +227,49 @@ class Transport:
             f"N={self.f.shape[-1]}, M={self.g.shape[-1]})"
         )
 
-    def _parts(self) -> tuple[Tensor, Weights, Weights]:
-        a = uniform(self._cost, None, -2) if self._a is None else self._a
-        b = uniform(self._cost, None, -1) if self._b is None else self._b
-        return density(self._cost, self.f, self.g, self._eps), a, b
+    def _weights(self) -> tuple[Weights, Weights]:
+        given = (self._a, self.f), (self._b, self.g)
+        a, b = (torch.full_like(f, 1 / f.shape[-1]) if w is None else w for w, f in given)
+        return a[..., None], b[..., None]
 
     def plan(self) -> Tensor:
         """The coupling P, ``(..., N, M)``."""
-        E, a, b = self._parts()
-        return a[..., :, None] * b[..., None, :] * E
+        a, b = self._weights()
+        return a * b.mT * self._pairs.density(self.f, self.g)
 
     def apply(self, v: Tensor) -> Tensor:
         """``P @ v`` for columns ``v`` ``(..., M, E)``, or one column ``(..., M)``."""
-        E, a, b = self._parts()
-        return _product(a, E, b, v, self.g.dim())
+        a, b = self._weights()
+        return _on_columns(lambda columns: a * self._pairs.times(self.f, self.g, b * columns), v, self.g)
 
     def apply_t(self, u: Tensor) -> Tensor:
         """``P^T @ u`` for columns ``u`` ``(..., N, E)``, or one column ``(..., N)``."""
-        E, a, b = self._parts()
-        return _product(b, E.mT, a, u, self.f.dim())
+        a, b = self._weights()
+        return _on_columns(lambda columns: b * self._pairs.times_t(self.f, self.g, a * columns), u, self.f)
 
     def barycentric(self, v: Tensor) -> Tensor:
         """``P v / rowsum(P)``: where each point of the first cloud goes, on average.
 
         A point of zero weight goes where its potential sends it; one that reaches nobody gives 0.
         """
-        E, _, b = self._parts()
-        share, _ = _shares(E, b, -1)
-        return _product(torch.ones_like(self.f), share, b, v, self.g.dim())
+        _, b = self._weights()
+
+        def average(columns: Tensor) -> Tensor:
+            masses = b.expand(*columns.shape[:-1], 1)
+            sums = self._pairs.times(self.f, self.g, torch.cat([b * columns, masses], -1))
+            total = sums[..., -1:]
+            return torch.where(total > 0, sums[..., :-1] / total.masked_fill(total == 0, 1), 0)
+
+        return _on_columns(average, v, self.g)
 
 
-def _product(left: Weights, E: Tensor, right: Weights, v: Tensor, rank_of_one: int) -> Tensor:
-    """diag(left) E diag(right) v, in the precision of ``E``, returned in the dtype of ``v``."""
-    columns = v[..., None] if v.dim() == rank_of_one else v
-    if columns.dim() < 2 or columns.shape[-2] != E.shape[-1]:
+def _on_columns(product: Callable[[Tensor], Tensor], v: Tensor, like: Potential) -> Tensor:
+    """A product with the columns of ``v``, in the precision of ``like``, returned in the dtype of ``v``."""
+    columns, size = v[..., None] if v.dim() == like.dim() else v, like.shape[-1]
+    if columns.dim() < 2 or columns.shape[-2] != size:
         raise ValueError(
-            f"the vector must have {E.shape[-1]} rows, as (..., {E.shape[-1]}) or (..., {E.shape[-1]}, E), "
-            f"got {tuple(v.shape)}"
+            f"the vector must have {size} rows, as (..., {size}) or (..., {size}, E), got {tuple(v.shape)}"
         )
-    with torch.autocast(E.device.type, enabled=False):
-        out = left[..., None] * (E @ (right[..., None] * columns.to(E.dtype)))
-    return (out[..., 0] if v.dim() == rank_of_one else out).to(v.dtype)
+    with torch.autocast(like.device.type, enabled=False):
+        out = product(columns.to(like.dtype))
+    return (out[..., 0] if v.dim() == like.dim() else out).to(v.dtype)

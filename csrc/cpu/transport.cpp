@@ -5,13 +5,12 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <atomic>
-#include <memory>
 #include <optional>
 #include <tuple>
 #include <utility>
 
 #include "core/assignment.h"
+#include "cpu/workers.h"
 #include "transport_batch.h"
 
 #define GEOKERNELS_KERNEL "cpu/transport_kernel.h"
@@ -20,21 +19,6 @@
 namespace geokernels {
 namespace {
 
-// Calls work(problem, worker's memory) for every problem. Problems are handed out one at a time, as they
-// stop after different numbers of iterations; each is computed by one thread, so nothing depends on which.
-template <class T, class Work>
-void for_each_problem(int64_t problems, int64_t memory, const Work& work) {
-  std::atomic<int64_t> taken{0};
-  int64_t workers = std::min<int64_t>(problems, torch::stable::get_num_threads());
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t, int64_t) {
-    std::unique_ptr<T[]> own;
-    for (int64_t k; (k = taken.fetch_add(1, std::memory_order_relaxed)) < problems;) {
-      if (!own) own.reset(new T[memory]);
-      work(k, own.get());
-    }
-  });
-}
-
 Solution sinkhorn(const Tensor& cost, const std::optional<Tensor>& a, const std::optional<Tensor>& b,
                   const std::optional<Tensor>& n, const std::optional<Tensor>& m,
                   const std::optional<Tensor>& start, double eps, double reach, int64_t max_iter,
@@ -42,7 +26,7 @@ Solution sinkhorn(const Tensor& cost, const std::optional<Tensor>& a, const std:
   return solve_batch(cost, a, b, n, m, start, eps, reach, max_iter, tol, [](auto batch) {
     using T = std::remove_pointer_t<decltype(batch.f)>;
     int64_t memory = GEOKERNELS_AT_LEVEL(sinkhorn_workspace<T>, batch.rows, batch.columns);
-    for_each_problem<T>(batch.problems, memory, [&](int64_t k, T* own) {
+    share_out<T>(batch.problems, memory, [&](int64_t k, T* own) {
       TransportProblem<T> p = batch.problem(k);
       std::fill(p.f + p.n, p.f + batch.rows, T(0));
       std::fill(p.g + p.m, p.g + batch.columns, T(0));
@@ -60,7 +44,7 @@ Tensor assignment(const Tensor& cost_given) {
   STD_TORCH_CHECK(0 < rows && rows <= columns, "geokernels: as many columns as rows, or more");
   std::vector<int64_t> shape(cost.sizes().begin(), cost.sizes().end() - 1);
   Tensor chosen = torch::stable::new_empty(cost, shape, ScalarType::Long);
-  for_each_problem<double>(cost.numel() / (rows * columns), 1, [&](int64_t k, double*) {
+  share_out<double>(cost.numel() / (rows * columns), 1, [&](int64_t k, double*) {
     assign(static_cast<const double*>(cost.const_data_ptr()) + k * rows * columns, rows, columns,
            static_cast<int64_t*>(chosen.mutable_data_ptr()) + k * rows);
   });

@@ -14,10 +14,11 @@ from .._checks import (
     require_rank,
     values_can_be_read,
 )
-from .._transport import Transport, uniform
+from .._transport import DensePairs, Transport, uniform
 from .._typing import Cost, Points, Potential, Weights
 from ..kernels import dispatch
 from ..kernels import transport as kernels
+from ..kernels import transport_clouds as clouds
 from .transport_checks import (
     Lengths,
     checked_settings,
@@ -25,6 +26,7 @@ from .transport_checks import (
     checked_weights,
     explain_cost,
     explain_forbidden,
+    explain_points,
     explain_weights,
     inside,
     require_clouds,
@@ -47,28 +49,70 @@ def _solve(
     explain: Callable[[Cost], str | None],
 ) -> Transport:
     """Send a checked problem to its solver, and look at what came back."""
+    N, M = cost.shape[-2:]
     n = m = None
     if lengths is not None:
         n, m = lengths
-        require_lengths(lengths, cost.shape[:-2], *cost.shape[-2:], cost)
+        require_lengths(lengths, cost.shape[:-2], N, M, cost)
         a = uniform(cost, n, -2) if a is None else within(a, n)
         b = uniform(cost, m, -1) if b is None else within(b, m)
-        counts = inside(n, cost.shape[-2])[..., :, None] & inside(m, cost.shape[-1])[..., None, :]
+        counts = inside(n, N)[..., :, None] & inside(m, M)[..., None, :]
         cost = torch.where(counts, cost, math.inf)
-    start = checked_start(init, cost)
+    start = checked_start(init, cost, "cost", N, M)
     refusals = {"native": kernels.refuse(cost), "reference": None}
     if cost.device.type == "cuda":
         # not yet measured on a GPU, the compiled kernel runs there when it is named
         refusals = {"reference": None, **refusals}
     name = dispatch.choose(op, refusals, backend)
     solver = kernels if name == "native" else reference
-    value, f, g, error, iterations = solver.solve(cost, a, b, n, m, start, **settings)
+    found = solver.solve(cost, a, b, n, m, start, **settings)
+    _look_at(
+        found,
+        settings,
+        lambda: explain(cost) or explain_weights(a, b, settings) or explain_forbidden(cost, a, b, settings),
+    )
+    return Transport(*found, DensePairs(cost, settings["eps"]), a, b, settings["tol"])
+
+
+def _solve_clouds(
+    x: Points,
+    y: Points,
+    a: Weights | None,
+    b: Weights | None,
+    lengths: Lengths | None,
+    init: tuple[Potential, Potential] | None,
+    settings: dict,
+    cost: str,
+    p: float,
+) -> Transport:
+    """The same for large clouds, whose costs are never all at hand."""
+    n, m = (None, None) if lengths is None else lengths
+    if lengths is not None:
+        a = uniform(x, n, -2) if a is None else within(a, n)
+        b = uniform(y, m, -2) if b is None else within(b, m)
+    start = checked_start(init, x, "x", x.shape[-2], y.shape[-2])
+    pairs = clouds.Pairs.of(x, y, n, m, cost, p, settings["eps"], reference.pairwise_cost)
+    found = clouds.solve(pairs, a, b, start, **settings)
+
+    def explain() -> str | None:
+        reason = explain_points(x, y) or explain_weights(a, b, settings)
+        overflows = bool(found[3].isnan().any())
+        return reason or (
+            f"the {cost} cost between x and y overflows {x.dtype}; scale them down" if overflows else None
+        )
+
+    _look_at(found, settings, explain)
+    return Transport(*found, pairs, a, b, settings["tol"])
+
+
+def _look_at(found: tuple[Tensor, ...], settings: dict, explain: Callable[[], str | None]) -> None:
+    """Raise with the reason if there is no solution; one that is merely not converged is none."""
+    error = found[3]
     # one number says that all went well; the inputs are looked at only to explain why not
     if values_can_be_read(error) and error.numel() and not error.max().item() <= settings["tol"]:
-        reason = explain(cost) or explain_weights(a, b, settings) or explain_forbidden(cost, a, b, settings)
+        reason = explain()
         if reason:
             raise ValueError(reason)
-    return Transport(value, f, g, error, iterations, cost, a, b, settings["eps"], settings["tol"])
 
 
 def sinkhorn_from_cost(
@@ -160,7 +204,9 @@ def sinkhorn(
 ) -> Transport:
     r"""Entropic optimal transport between two weighted point clouds.
 
-    :func:`sinkhorn_from_cost` on the pairwise costs of the rows of ``x`` and ``y``.
+    :func:`sinkhorn_from_cost` on the pairwise costs of the rows of ``x`` and ``y``. On the CPU,
+    clouds of more than 256 points are streamed: costs and plan are made tile by tile, and memory grows with
+    N + M.
 
     Args:
         x: Points ``(..., N, D)``.
@@ -208,9 +254,8 @@ def sinkhorn(
         x, y = x.float(), y.float()
 
     def explain(costs: Cost) -> str | None:
-        for name, points in (("x", x), ("y", y)):
-            if not points.isfinite().all():
-                return f"{name} must be finite, got {'NaN' if points.isnan().any() else 'infinite values'}"
+        if reason := explain_points(x, y):
+            return reason
         if not costs.isfinite().all() and lengths is None:
             return f"the {cost} cost between x and y overflows {x.dtype}; scale them down"
         return None
@@ -220,6 +265,10 @@ def sinkhorn(
         # what lies beyond the lengths may be NaN, and must not reach a gradient as 0 * NaN
         x = torch.where(inside(lengths[0], x.shape[-2])[..., None], x, 0)
         y = torch.where(inside(lengths[1], y.shape[-2])[..., None], y, 0)
+    if clouds.are_large(x, y):
+        refusals = {"native": clouds.refuse(x), "reference": None}
+        if dispatch.choose("sinkhorn", refusals, backend) == "native":
+            return _solve_clouds(x, y, a, b, lengths, init, settings, cost, p)
     costs = reference.pairwise_cost(x, y, cost, p)
     return _solve(costs, a, b, lengths, init, settings, backend, "sinkhorn", explain)
 

@@ -91,14 +91,16 @@ def within(weight: Weights, count: Tensor | None) -> Weights:
     return weight if count is None else torch.where(inside(count, weight.shape[-1]), weight, 0)
 
 
-def checked_start(init: tuple[Potential, Potential] | None, cost: Cost) -> Potential | None:
+def checked_start(
+    init: tuple[Potential, Potential] | None, like: Tensor, name: str, N: int, M: int
+) -> Potential | None:
     """The potential to start from: the first half-step makes f from g."""
     if init is None:
         return None
     f, g = init
-    require_shape("init[0]", f, tuple(cost.shape[:-1]), "(..., N)")
-    require_shape("init[1]", g, (*cost.shape[:-2], cost.shape[-1]), "(..., M)")
-    require_like("init[1]", g, "cost", cost)
+    require_shape("init[0]", f, (*like.shape[:-2], N), "(..., N)")
+    require_shape("init[1]", g, (*like.shape[:-2], M), "(..., M)")
+    require_like("init[1]", g, name, like)
     return g.detach()
 
 
@@ -107,6 +109,14 @@ def explain_cost(cost: Cost) -> str | None:
     if cost.isnan().any():
         return "cost must hold finite numbers or +inf, got NaN"
     return "cost must hold finite numbers or +inf, got -inf" if cost.isneginf().any() else None
+
+
+def explain_points(x: Points, y: Points) -> str | None:
+    """Say which cloud has points that are nowhere, or None."""
+    for name, points in (("x", x), ("y", y)):
+        if not points.isfinite().all():
+            return f"{name} must be finite, got {'NaN' if points.isnan().any() else 'infinite values'}"
+    return None
 
 
 def explain_weights(a: Weights | None, b: Weights | None, settings: dict) -> str | None:

@@ -14,9 +14,7 @@ def pairwise_cost(x: Points, y: Points, cost: str = "sqeuclidean", p: float = 2.
     """Costs between the rows of ``x`` ``(..., N, D)`` and of ``y`` ``(..., M, D)``, ``(..., N, M)``."""
     with torch.autocast(x.device.type, enabled=False):
         if cost == "sqeuclidean":
-            # distances do not see a common shift, but |x|^2 + |y|^2 - 2<x, y> loses its digits to one
-            centre = (x.detach().mean(-2, keepdim=True) + y.detach().mean(-2, keepdim=True)) / 2
-            x, y = x - centre, y - centre
+            x, y = _transport.centred(x, y)
             squares = torch.linalg.vecdot(x, x)[..., :, None] + torch.linalg.vecdot(y, y)[..., None, :]
             return squares - 2 * (x @ y.mT)
         if cost == "euclidean":
@@ -25,13 +23,7 @@ def pairwise_cost(x: Points, y: Points, cost: str = "sqeuclidean", p: float = 2.
             return torch.cdist(x, y, p=p, compute_mode="donot_use_mm_for_euclid_dist") ** p
         if cost == "dot":
             return -(x @ y.mT)
-        return 1 - _directions(x) @ _directions(y).mT
-
-
-def _directions(x: Points) -> Points:
-    """Rows divided by their lengths; a zero row stays zero."""
-    length = x.square().sum(-1, keepdim=True)
-    return torch.where(length > 0, x / length.masked_fill(length == 0, 1).sqrt(), 0)
+        return 1 - _transport.directions(x) @ _transport.directions(y).mT
 
 
 def solve(
