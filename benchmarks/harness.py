@@ -30,6 +30,7 @@ class Case:
         error: From a contender's output and the arguments to the error that must be equal among contenders.
         allowed: Largest error with which a contender is timed at all.
         flops: Least floating-point operations of the work, for the achieved rate; 0 when not counted.
+        rounds: How often every contender is timed; fewer for what takes seconds.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Case:
     error: Callable[[object, tuple], float]
     allowed: float
     flops: float = 0
+    rounds: int = ROUNDS
 
 
 def _sample(run: Callable[[], object], repeats: int) -> float:
@@ -72,7 +74,7 @@ def measure(case: Case) -> list[dict]:
     }
     before = _canary()
     times: dict[tuple, list[float]] = {key: [] for key in sound}
-    for _ in range(ROUNDS):
+    for _ in range(case.rounds):
         for key, f in sound.items():
             times[key].append(_sample(lambda f=f: f(*inputs), repeats[key]))
     quiet = _canary() < CANARY_TOLERANCE * before

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from . import geodesic_cases, transport_cases
+from . import cloud_cases, geodesic_cases, transport_cases
 from .harness import machine, measure
 
 
@@ -46,7 +46,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")
     console = Console()
-    cases = [c for c in (*transport_cases.cases(), *geodesic_cases.cases()) if arguments.only in c.name]
+    families = transport_cases, cloud_cases, geodesic_cases
+    cases = [c for family in families for c in family.cases() if arguments.only in c.name]
     if not cases:
         parser.error(f"--only must occur in the name of a case, got {arguments.only!r}")
     results = []

@@ -37,6 +37,8 @@ struct CloudTiles {
   static constexpr int64_t kBlock = kRowPanels * kPanel;       // rows of a tile
   static constexpr int64_t kBreadth = kColumnPanels * kPanel;  // its columns
   static constexpr T kTrust = sizeof(T) == 4 ? T(1e13) : T(1e90);
+  // weights saturate here: a point without mass may get there before convergence, and 0 times it must be 0
+  static constexpr T kMostPower = sizeof(T) == 4 ? T(87.5) : T(708.5);
   static constexpr T lowest = std::numeric_limits<T>::lowest() / 4;
 };
 
@@ -281,7 +283,9 @@ class CloudBlock {
       for (int64_t c = 0; c < padded_columns(columns); c += Tiles::width) {
         T* at = tile + i * Tiles::kBreadth + c;
         vec<T> score = load(at);
-        vec<T> weight = as(exp<T>((score + load(p.column_bias + j + c)) + own), score);
+        vec<T> power = (score + load(p.column_bias + j + c)) + own;
+        vec<T> weight =
+            as(exp<T>(power > Tiles::kMostPower ? broadcast<T>(Tiles::kMostPower) : power), score);
         store(at, factor.rank ? weight * load(factors + i * Tiles::kBreadth + c) : weight);
       }
     }
