@@ -14,6 +14,8 @@ from geokernels.world import ATTRIBUTES, judge, render, sample_scenes
 
 from .clip_data import values_of
 from .evaluate_clip import UNSEEN, wilson, write
+from .generator import Config
+from .generator_scenes import code_of, split
 
 WEIGHTS = Path("geokernels/world/weights/world-generator.safetensors")
 BATCH = 50
@@ -30,22 +32,44 @@ def draw(model: Generator, w: Tensor) -> Tensor:
     return torch.cat([model.synthesis(part) for part in w.split(BATCH)]).clamp(0, 1)
 
 
+def sample_z(model: Generator, n: int, seed: int) -> Tensor:
+    """``n`` random z."""
+    return torch.randn(n, model.config.style_dim, generator=chance(seed))
+
+
 @torch.no_grad()
 def sample(model: Generator, n: int, seed: int) -> Tensor:
     """``n`` random w."""
-    return model.mapping(torch.randn(n, model.config.style_dim, generator=chance(seed)))
+    return model.mapping(sample_z(model, n, seed))
 
 
-def readable(pictures: Tensor) -> str:
-    """What the judge can name in samples, and how evenly the values occur, as a Markdown table."""
+def readable(pictures: Tensor, meant: Tensor) -> str:
+    """What the judge can name in samples, whether it is what z stands for, and how evenly values occur.
+
+    Args:
+        pictures: ``(n, 3, side, side)``.
+        meant: Values that z stands for, ``(n, 5)``.
+
+    Returns:
+        A Markdown table.
+    """
     seen, n = judge(pictures).values, len(pictures)
-    lines = ["| attribute | readable | rarest value | commonest value |", "|---|---|---|---|"]
+    lines = ["| attribute | readable | as z says | rarest value | commonest value |", "|---" * 5 + "|"]
     for i, (attribute, values) in enumerate(ATTRIBUTES.items()):
         named = seen[:, i] >= 0
         share = seen[named, i].bincount(minlength=len(values)) / named.sum().clamp(min=1) * 100
         ends = (f"{values[k]} {share[k]:.1f}" for k in (int(share.argmin()), int(share.argmax())))
-        lines.append(f"| {attribute} | {wilson(int(named.sum()), n)} | " + " | ".join(ends) + " |")
-    return "\n".join([*lines, f"| all five | {wilson(int((seen >= 0).all(1).sum()), n)} | | |"])
+        shares = wilson(int(named.sum()), n), wilson(int((seen[:, i] == meant[:, i]).sum()), n)
+        lines.append(f"| {attribute} | " + " | ".join((*shares, *ends)) + " |")
+    every = wilson(int((seen >= 0).all(1).sum()), n), wilson(int((seen == meant).all(1).sum()), n)
+    return "\n".join([*lines, "| all five | " + " | ".join(every) + " | | |"])
+
+
+def meant_by(z: Tensor) -> Tensor:
+    """The values that z stands for, ``(n, 5)``; where they mix, the larger share."""
+    part = split(code_of(z, softness=Config().softness))
+    large = (part.pop("size")[:, 0] > 0.5).long()
+    return torch.stack([large if a == "size" else part[a].argmax(1) for a in ATTRIBUTES], 1)
 
 
 def evenness(model: Generator, walks: int, steps: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -138,10 +162,10 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--card", type=Path, default=Path("docs/model-cards/world-generator.md"))
     parser.add_argument("--grid", type=Path, default=Path("docs/pictures/generator.png"))
-    parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--walks", type=int, default=100)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--walks", type=int, default=30)
     parser.add_argument("--inverted", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=200, help="of each inversion")
+    parser.add_argument("--steps", type=int, default=100, help="of each inversion")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -150,7 +174,8 @@ def main() -> None:
 
     with Progress() as progress:
         bar = progress.add_task("measuring", total=3)
-        blocks = {"readable": readable(draw(model, sample(model, arguments.samples, seed)))}
+        meant = meant_by(sample_z(model, arguments.samples, seed))
+        blocks = {"readable": readable(draw(model, sample(model, arguments.samples, seed)), meant)}
         progress.advance(bar)
         in_w, in_z = evenness(model, arguments.walks, 40, seed + 1)
         named = {"in w": in_w, "in z, for comparison": in_z}

@@ -1,14 +1,17 @@
 """load_generator reads the formats in circulation, strictly, and refuses what would execute code."""
 
 import argparse
+import json
 import pickle
+import shutil
+from importlib import resources
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from geokernels.models import Generator, GeneratorConfig, load_generator, save_generator
+from geokernels.models import Generator, GeneratorConfig, load_generator, save_generator, stylegan2_files
 
 SMALL = GeneratorConfig(channels=(6, 5, 4), style_dim=7, mapping_layers=2)
 
@@ -153,6 +156,22 @@ class TestErrors:
         torch.save([torch.zeros(3)], tmp_path / "g.pt")
         with pytest.raises(ValueError, match=r"source must hold a state dict, got list in g.pt"):
             load_generator(tmp_path / "g.pt")
+
+
+def test_an_embedded_file_that_was_altered(monkeypatch, tmp_path):
+    original = Path(str(resources.files("geokernels"))) / "world" / "weights"
+    folder = tmp_path / "world" / "weights"
+    folder.mkdir(parents=True)
+    for ending in ("safetensors", "record.json"):
+        shutil.copy(original / f"world-generator.{ending}", folder)
+    monkeypatch.setattr(stylegan2_files.resources, "files", lambda _: tmp_path)
+    assert load_generator("world").config.size == 64
+    altered = load_file(folder / "world-generator.safetensors")
+    altered["conv1.noise.weight"] += 1
+    save_file(altered, folder / "world-generator.safetensors")
+    digest = json.loads((folder / "world-generator.record.json").read_text())["sha256"]
+    with pytest.raises(ValueError, match=f"world-generator.safetensors must have sha256 {digest}, got "):
+        load_generator("world")
 
 
 class _Executes:

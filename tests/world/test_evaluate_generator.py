@@ -16,13 +16,16 @@ def model():
 
 
 def test_shares_are_of_what_the_judge_names():
+    from training.clip_data import values_of
     from training.evaluate_generator import readable
 
-    pictures = render(sample_scenes(200, generator=torch.Generator().manual_seed(0)))
+    scenes = sample_scenes(200, generator=torch.Generator().manual_seed(0))
+    pictures, meant = render(scenes), values_of(scenes)
+    meant[:100] = -2  # another value than any the judge gives
     pictures[:50] = 0.5  # grey: not a colour of the world, and no object
-    lines = {line.split(" | ")[0].strip("| "): line for line in readable(pictures).splitlines()}
+    lines = {line.split(" | ")[0].strip("| "): line for line in readable(pictures, meant).splitlines()}
     for name in ("shape", "colour", "background", "size", "texture", "all five"):
-        assert "| 75.0 (68.6 to 80.5) |" in lines[name], name
+        assert "| 75.0 (68.6 to 80.5) | 50.0 (43.1 to 56.9) |" in lines[name], name
 
 
 def test_evenness_is_one_where_steps_are_equal(model, monkeypatch):

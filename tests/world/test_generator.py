@@ -1,5 +1,7 @@
 """The generator's scenes are the renderer's, its training resumes exactly, and what ships is readable."""
 
+import hashlib
+import json
 from importlib import resources
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from geokernels.models import load_generator
-from geokernels.world import ATTRIBUTES, render, renderer, sample_scenes
+from geokernels.world import ATTRIBUTES, judge, render, renderer, sample_scenes
 from geokernels.world.scenes import ANGLE, CENTRES, JITTER, LIGHT
 
 pytest.importorskip("open_clip")  # shared parts of the training scripts need it
@@ -104,3 +106,21 @@ def test_quick_training_is_loaded_by_the_common_path(tmp_path):
     assert model.config.channels == generator.QUICK.channels
     assert model.latent_avg.any()
     assert model(torch.randn(2, 40), truncation=0.5).shape == (2, 3, 64, 64)
+
+
+def test_weights_are_the_recorded_ones():
+    record = json.loads((WEIGHTS / "world-generator.record.json").read_text())
+    content = (WEIGHTS / record["file"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == record["sha256"]
+    assert len(content) == record["bytes"] <= 5_000_000
+
+
+def test_samples_are_readable():
+    model = load_generator()
+    z = torch.randn(200, model.config.style_dim, generator=torch.Generator().manual_seed(2**41))
+    with torch.no_grad():
+        pictures = torch.cat([model(part) for part in z.split(50)]).clamp(0, 1)
+    seen = (judge(pictures).values >= 0).float().mean(0)
+    # what is promised, less what 200 samples can be off by
+    for attribute, least in {"shape": 0.75, "colour": 0.86, "background": 0.86, "size": 0.86}.items():
+        assert seen[tuple(ATTRIBUTES).index(attribute)] >= least, attribute
