@@ -71,8 +71,8 @@ def load_tiny_autoencoder(
     Its latents are those the U-Net sees: divide none of them by ``vae.config.scaling_factor``.
 
     Args:
-        name: ``"world"``; a folder that holds an ``AutoencoderTiny``; or the hub's name of one, such as
-            ``"madebyollin/taesd"`` for Stable Diffusion 1 and 2.
+        name: ``"world"``; a folder that holds an ``AutoencoderTiny``, itself or as ``vae_tiny``; or the hub's
+            name of one, such as ``"madebyollin/taesd"`` for Stable Diffusion 1 and 2.
         dtype: Of all weights.
         device: Where to.
 
@@ -86,7 +86,7 @@ def load_tiny_autoencoder(
     """
     diffusers = _import_diffusers()
     source = _source(name)
-    if name == "world":
+    if isinstance(source, Path) and (source / TINY).is_dir():
         source = source / TINY
     tiny = _read(
         source,

@@ -11,7 +11,7 @@ open_clip = pytest.importorskip("open_clip")
 
 from geokernels.models import load_diffusion, load_tiny_autoencoder  # noqa: E402
 from geokernels.world import ATTRIBUTES, TEMPLATES, WORDS, judge, sample_scenes  # noqa: E402
-from training import diffusion, vae  # noqa: E402
+from training import diffusion, evaluate_diffusion, vae  # noqa: E402
 from training.clip_data import values_of  # noqa: E402
 from training.diffusion_data import (  # noqa: E402
     build_tokenizer,
@@ -104,6 +104,54 @@ def test_export_is_a_pipeline_with_a_record(autoencoders, tmp_path):
     known = tokenize(pipeline.tokenizer, sorted(WORDS)).unique()
     rows = pipeline.text_encoder.get_input_embeddings().weight.any(1)
     assert rows.nonzero()[:, 0].tolist() == known.tolist()
+
+
+def test_evaluation_fills_the_card(autoencoders, tmp_path, monkeypatch):
+    out, large = autoencoders
+    training = diffusion.Training(diffusion.QUICK, large, tmp_path)
+    training.run(quiet=True)
+    folder = training.export(tmp_path / "model", out)
+    large.float()
+    blocks = ("training", "judged", "restored", "through", "confusion")
+    card = tmp_path / "card.md"
+    card.write_text("\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in blocks))
+    options = {
+        "pipeline": folder,
+        "card": card,
+        "picture": tmp_path / "grid.png",
+        "record": tmp_path / "model.record.json",
+        "prompts": 12,
+        "renders": 4,
+        "inverted": 2,
+        "steps": 3,
+    }
+    arguments = [word for k, v in options.items() for word in (f"--{k}", str(v))]
+    monkeypatch.setattr("sys.argv", ["evaluate_diffusion", *arguments])
+    evaluate_diffusion.main()
+    found = card.read_text()
+    assert "| all five | 0.0 (0.0 to 24.2) |" in found  # an untrained model; 12 prompts by Wilson's interval
+    assert "unet: 4 steps of 4 examples" in found
+    assert (tmp_path / "grid.png").stat().st_size > 0
+
+
+def test_going_there_and_back_with_a_perfect_model_changes_nothing():
+    """Where all pictures are one, the model that knows it inverts and restores exactly."""
+    picture = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    scheduler = diffusion.build_scheduler()
+
+    class Pipeline:
+        def encode_prompt(self, prompts, *_):
+            return None, None
+
+        def unet(self, x, step, words):
+            signal = scheduler.alphas_cumprod[step]
+            noise = (x - signal.sqrt() * picture) / (1 - signal).sqrt()
+            return type("Output", (), {"sample": signal.sqrt() * noise - (1 - signal).sqrt() * picture})
+
+    pipeline = Pipeline()
+    pipeline.scheduler = scheduler
+    back = evaluate_diffusion.there_and_back(pipeline, picture, ["x"], steps=50)
+    assert (back - picture).square().mean() < 1e-6
 
 
 def test_the_model_sees_the_signal_that_the_sampler_assumes():
