@@ -128,14 +128,14 @@ def test_pictures_do_not_depend_on_their_batch():
 
 
 class TestSizes:
-    def test_published_sizes(self):
+    def test_the_size_for_1024_pixels(self):
         full = GeneratorConfig.standard(1024)
         assert full.channels == (512, 512, 512, 512, 512, 256, 128, 64, 32)
         assert (full.size, full.codes, full.style_dim, full.mapping_layers) == (1024, 18, 512, 8)
         assert GeneratorConfig.standard(256, multiplier=1).channels == (512, 512, 512, 512, 256, 128, 64)
         with torch.device("meta"):
             count = sum(p.numel() for p in Generator(full).parameters())
-        assert count == 30_370_060  # as published for FFHQ at 1024 pixels
+        assert count == 30_370_060
 
     def test_sizes_are_read_off_the_shapes(self):
         for config in (SMALL, GeneratorConfig((4, 4), 3, 1), GeneratorConfig((8, 6, 4, 2, 2), 16, 5)):
