@@ -1,8 +1,7 @@
-"""Measure the world's CLIP and judge, and write their model cards: ``python -m training.evaluate_clip``."""
+"""Measure the world's CLIP and write its model card: ``python -m training.evaluate_clip``."""
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import torch
@@ -17,7 +16,6 @@ from geokernels.world import (
     TEMPLATES,
     describe,
     edit,
-    judge,
     object_frame,
     object_mask,
     render,
@@ -27,19 +25,11 @@ from geokernels.world.judge import LIKENESS
 from geokernels.world.matching import fit_outline
 from geokernels.world.renderer import coverage
 
+from .cards import UNSEEN, table, wilson, write
 from .clip_attack import attack, radii
-from .clip_data import UNSAID, sample_pairs, values_of
+from .clip_data import UNSAID, sample_pairs
 
 WEIGHTS = Path("geokernels/world/weights/world-clip.safetensors")
-UNSEEN = 2**40  # seeds from here on were never used in training, whose seeds are hashes
-
-
-def wilson(right: int, n: int) -> str:
-    """A share in percent with its 95% confidence interval (Wilson)."""
-    z, p = 1.959964, right / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = ((middle + sign * half) / (1 + z * z / n) * 100 for sign in (-1, 1))
-    return f"{100 * p:.1f} ({low:.1f} to {high:.1f})"
 
 
 def answers(encoder: ClipEncoder, attribute: str) -> Tensor:
@@ -118,67 +108,6 @@ def against_outlines(encoder: ClipEncoder, n: int, seed: int, *, outlines: int =
     return {"all": wilson(int(won.sum()), n), **shares}
 
 
-def judge_clean(n: int, seed: int) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The judge's accuracy on ``n`` clean renders, and its confusion matrices with a column for None."""
-    scenes = sample_scenes(n, generator=torch.Generator().manual_seed(UNSEEN + seed))
-    seen, truth = judge(render(scenes)).values, values_of(scenes)
-    accuracy, confusion = {}, {}
-    for i, (attribute, values) in enumerate(ATTRIBUTES.items()):
-        accuracy[attribute] = wilson(int((seen[:, i] == truth[:, i]).sum()), n)
-        column = torch.where(seen[:, i] < 0, len(values), seen[:, i])
-        cell = truth[:, i] * (len(values) + 1) + column
-        confusion[attribute] = cell.bincount(minlength=len(values) * (len(values) + 1)).view(len(values), -1)
-    return accuracy, confusion
-
-
-def judge_disturbed(n: int, seed: int) -> dict[str, dict[str, str]]:
-    """The judge's accuracy on pictures of other sizes, noisy and blurred ones."""
-    generator = torch.Generator().manual_seed(UNSEEN + seed)
-    scenes = sample_scenes(n, generator=generator)
-    clean, truth = render(scenes), values_of(scenes)
-    pictures = {
-        "32 x 32": render(scenes, 32),
-        "128 x 128": render(scenes, 128),
-        "noise 0.05": (clean + 0.05 * torch.randn(clean.shape, generator=generator)).clamp(0, 1),
-        "3 x 3 mean": F.avg_pool2d(F.pad(clean, (1, 1, 1, 1), mode="replicate"), 3, 1),
-    }
-    found = {}
-    for name, batch in pictures.items():
-        right = (judge(batch).values == truth).sum(0).tolist()
-        found[name] = {a: wilson(r, n) for a, r in zip(ATTRIBUTES, right)}
-    return found
-
-
-def table(columns: dict[str, dict[str, str]], kind: str = "attribute") -> str:
-    """A Markdown table with one row a key."""
-    lines = [f"| {kind} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    rows = next(iter(columns.values()))
-    lines += [f"| {a} | " + " | ".join(c[a] for c in columns.values()) + " |" for a in rows]
-    return "\n".join(lines)
-
-
-def confusion_table(attribute: str, matrix: Tensor) -> str:
-    """A Markdown confusion matrix, truth by verdict."""
-    values = ATTRIBUTES[attribute]
-    lines = [f"| {attribute} | " + " | ".join((*values, "none")) + " |", "|---" * (len(values) + 2) + "|"]
-    lines += [f"| {v} | " + " | ".join(map(str, row)) + " |" for v, row in zip(values, matrix.tolist())]
-    return "\n".join(lines)
-
-
-def write(card: Path, blocks: dict[str, str]) -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a card, for each block."""
-    text = card.read_text()
-    for name, block in blocks.items():
-        start, stop = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if text.count(start) != 1 or text.count(stop) != 1:
-            raise ValueError(f"{card} must mark the block {name!r} once with {start} and {stop}")
-        before, after = text.split(start)[0], text.split(stop)[1]
-        text = f"{before}{start}\n{block}\n{stop}{after}"
-    partial = card.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(card)
-
-
 def facts(record: dict) -> str:
     """How the weights were made, from the record beside them."""
     config = record["config"]
@@ -197,10 +126,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--clean", type=Path, help="weights before the robust stage, to compare with")
-    parser.add_argument("--cards", type=Path, default=Path("docs/model-cards"))
+    parser.add_argument("--card", type=Path, default=Path("docs/model-cards/world-clip.md"))
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--attacked", type=int, default=200)
-    parser.add_argument("--judged", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -211,7 +139,7 @@ def main() -> None:
 
     accuracy, attacked, aligned, told = {}, {}, {}, {}
     with Progress() as progress:
-        bar = progress.add_task("measuring", total=6 * len(models) + 2)
+        bar = progress.add_task("measuring", total=6 * len(models))
         for name, path in models.items():
             encoder = load_clip("world", path)
             accuracy[name] = zero_shot(encoder, arguments.scenes, arguments.seed)
@@ -224,18 +152,11 @@ def main() -> None:
             progress.advance(bar)
             told[name] = against_outlines(encoder, arguments.attacked, arguments.seed + 5)
             progress.advance(bar)
-        judged, confusion = judge_clean(arguments.judged, arguments.seed + 3)
-        progress.advance(bar)
-        disturbed = judge_disturbed(1000, arguments.seed + 4)
-        progress.advance(bar)
 
     record = json.loads(arguments.weights.with_suffix(".record.json").read_text())
     blocks = {"training": facts(record), "zero-shot": table(accuracy), "attacked": table(attacked)}
     blocks |= {"directions": table(aligned), "outlines": table(told, "asked shape")}
-    write(arguments.cards / "world-clip.md", blocks)
-    matrices = "\n\n".join(confusion_table(a, m) for a, m in confusion.items())
-    clean = {f"{arguments.judged:,} clean renders": judged}
-    write(arguments.cards / "world-judge.md", {"accuracy": table(clean | disturbed), "confusion": matrices})
+    write(arguments.card, blocks)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from torch import Tensor
 from geokernels.models import Generator, load_generator
 from geokernels.world import ATTRIBUTES, judge, render, sample_scenes
 
+from .cards import UNSEEN, wilson, write
 from .clip_data import values_of
-from .evaluate_clip import UNSEEN, wilson, write
 from .generator import Config
 from .generator_scenes import code_of, split
 

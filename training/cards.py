@@ -1,0 +1,46 @@
+"""Measured shares as Markdown tables, and the model cards they go into."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from geokernels.metrics import wilson_interval
+from geokernels.world import ATTRIBUTES
+
+UNSEEN = 2**40  # seeds from here on were never used in training, whose seeds are hashes
+
+
+def wilson(right: int, n: int) -> str:
+    """A share in percent with its 95% confidence interval (Wilson)."""
+    share, low, high = (100 * part for part in wilson_interval(right, n))
+    return f"{share:.1f} ({low:.1f} to {high:.1f})"
+
+
+def table(columns: dict[str, dict[str, str]], kind: str = "attribute") -> str:
+    """A Markdown table with one row a key."""
+    lines = [f"| {kind} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows = next(iter(columns.values()))
+    lines += [f"| {a} | " + " | ".join(c[a] for c in columns.values()) + " |" for a in rows]
+    return "\n".join(lines)
+
+
+def confusion_table(attribute: str, matrix: Tensor) -> str:
+    """A Markdown confusion matrix, truth by verdict."""
+    values = ATTRIBUTES[attribute]
+    lines = [f"| {attribute} | " + " | ".join((*values, "none")) + " |", "|---" * (len(values) + 2) + "|"]
+    lines += [f"| {v} | " + " | ".join(map(str, row)) + " |" for v, row in zip(values, matrix.tolist())]
+    return "\n".join(lines)
+
+
+def write(card: Path, blocks: dict[str, str]) -> None:
+    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a card, for each block."""
+    text = card.read_text()
+    for name, block in blocks.items():
+        start, stop = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if text.count(start) != 1 or text.count(stop) != 1:
+            raise ValueError(f"{card} must mark the block {name!r} once with {start} and {stop}")
+        before, after = text.split(start)[0], text.split(stop)[1]
+        text = f"{before}{start}\n{block}\n{stop}{after}"
+    partial = card.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(card)
