@@ -1,6 +1,8 @@
 """The rendered world: captioned scenes drawn by code, and a judge that reads them back."""
 
 from .captions import TEMPLATES, WORDS, caption, describe
+from .clips import Clip, render_clip
+from .edits import EditCase, read_edit_folder, write_edit_folder
 from .judge import Verdict, judge
 from .renderer import object_frame, object_mask, render
 from .scenes import ATTRIBUTES, COLOURS, PALETTE, Scenes, edit, sample_scenes
@@ -11,6 +13,8 @@ __all__ = [
     "PALETTE",
     "TEMPLATES",
     "WORDS",
+    "Clip",
+    "EditCase",
     "Scenes",
     "Verdict",
     "caption",
@@ -19,6 +23,9 @@ __all__ = [
     "judge",
     "object_frame",
     "object_mask",
+    "read_edit_folder",
     "render",
+    "render_clip",
     "sample_scenes",
+    "write_edit_folder",
 ]

@@ -70,6 +70,16 @@ def coverage(scenes: Scenes, distance: Tensor) -> Tensor:
     return (0.5 - distance * pixels).clamp(0, 1)[:, None]
 
 
+def object_paint(scenes: Scenes, size: int = 64) -> Tensor:
+    """The object's colour and texture, unlit, as if it covered everything, ``(n, 3, size, size)``."""
+    stripes, dots = texture_distance(*object_frame(scenes, size))
+    texture = scenes.texture[:, None, None, None]
+    striped, dotted = coverage(scenes, stripes), coverage(scenes, dots)
+    dark = torch.where(texture == 1, striped, torch.where(texture == 2, dotted, 0.0))
+    paint = (PALETTE[scenes.colour] + scenes.object_jitter)[..., None, None]
+    return paint * (1 - (1 - SHADE) * dark)
+
+
 def texture_distance(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Signed distances to the dark stripes and to the dark dots, in object radii, in the object's frame."""
 
@@ -91,14 +101,8 @@ def _chunks(scenes: Scenes) -> list[Scenes]:
 
 
 def _paint(scenes: Scenes, mask: Tensor, size: int) -> Tensor:
-    stripes, dots = texture_distance(*object_frame(scenes, size))
-    texture = scenes.texture[:, None, None, None]
-    striped, dotted = coverage(scenes, stripes), coverage(scenes, dots)
-    dark = torch.where(texture == 1, striped, torch.where(texture == 2, dotted, 0.0))
-    paint = (PALETTE[scenes.colour] + scenes.object_jitter)[..., None, None]
     ground = (PALETTE[scenes.background] + scenes.background_jitter)[..., None, None]
-    paint = paint * (1 - (1 - SHADE) * dark)
-    picture = ground + mask * (paint - ground)
+    picture = ground + mask * (object_paint(scenes, size) - ground)
 
     across = ((torch.arange(size) + 0.5) / size - 0.5) * 2
     light = 1 + scenes.light[:, 0, None, None] * across + scenes.light[:, 1, None, None] * across[:, None]
