@@ -1,4 +1,6 @@
-"""What holds for every test: uninitialised memory is NaN, chance is seeded, threads are few."""
+"""What holds for every test: uninitialised memory is NaN, chance is seeded; a pipeline to draw with."""
+
+import string
 
 import pytest
 import torch
@@ -22,3 +24,52 @@ def simd_level():
     yield native.set_simd_level
     if not native.missing:
         native.set_simd_level(native.build_info()["simd_levels"][-1])
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory):
+    """A random Stable Diffusion pipeline for 64 x 64 pictures that reads any lower-case text, in a folder."""
+    diffusers, transformers = pytest.importorskip("diffusers"), pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(4, 4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=2,
+        sample_size=64,
+    )
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(4, 8),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=8,
+        attention_head_dim=2,
+        norm_num_groups=2,
+    )
+    letters = [*string.ascii_lowercase, *(c + "</w>" for c in string.ascii_lowercase)]
+    words = {token: i for i, token in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
+    text = transformers.CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=len(letters),
+        eos_token_id=len(letters) + 1,
+        pad_token_id=len(letters) + 1,
+    )
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=vae.eval(),
+        unet=unet.eval(),
+        text_encoder=transformers.CLIPTextModel(text).eval(),
+        tokenizer=transformers.CLIPTokenizer(vocab=words, merges=[], model_max_length=77),
+        scheduler=diffusers.DDIMScheduler(clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    folder = tmp_path_factory.mktemp("pipeline") / "model"
+    pipeline.save_pretrained(folder)
+    return folder

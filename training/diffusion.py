@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from geokernels.world import ATTRIBUTES, WORDS
+from geokernels.world.held_out import sample_seen
 
 from .clip_data import values_of
-from .diffusion_data import CONTEXT, build_tokenizer, captions_of, encoded_renders, sample_seen, tokenize
+from .diffusion_data import CONTEXT, build_tokenizer, captions_of, encoded_renders, tokenize
 from .steps import Stage, facts_of, rate
 from .vae import variance_preserving
 

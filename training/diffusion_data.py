@@ -1,4 +1,4 @@
-"""What the latent diffusion model is trained on: a tokenizer, captions, encoded renders, held-out prompts."""
+"""What the latent diffusion model is trained on: a tokenizer, captions, encoded renders."""
 
 import os
 from itertools import pairwise
@@ -10,14 +10,14 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from geokernels.world import ATTRIBUTES, TEMPLATES, WORDS, Scenes, describe, render, sample_scenes
+from geokernels.world import ATTRIBUTES, TEMPLATES, WORDS, describe, render
 from geokernels.world.captions import random_attributes
+from geokernels.world.held_out import sample_seen
 
 from .clip_data import UNSAID
 from .steps import chance
 
 CONTEXT = 77  # tokens, as in every Stable Diffusion 1.x and 2.x
-HELD_OUT = 5  # one combination of attributes in this many is never shown in training
 
 
 def build_tokenizer() -> CLIPTokenizer:
@@ -57,27 +57,6 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
     """Token numbers, ``(len(prompts), 77)``, as StableDiffusionPipeline asks for them."""
     found = tokenizer(prompts, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt")
     return found.input_ids
-
-
-def held_out(scenes: Scenes) -> Tensor:
-    """Which scenes combine attributes as no scene in training does, ``(n,)``.
-
-    Every value, and every pair of values, occurs in training.
-    """
-    code = sum(w * getattr(scenes, a) for w, a in zip((1, 2, 3, 4, 1), ATTRIBUTES))
-    return code % HELD_OUT == 0
-
-
-def sample_seen(n: int, *, generator: torch.Generator) -> Scenes:
-    """``n`` scenes of combinations that training may show."""
-    scenes = sample_scenes(2 * n, generator=generator)
-    return scenes[torch.nonzero(~held_out(scenes))[:n, 0]]
-
-
-def sample_unseen(n: int, *, generator: torch.Generator) -> Scenes:
-    """``n`` scenes of combinations that training never shows."""
-    scenes = sample_scenes(2 * HELD_OUT * n, generator=generator)
-    return scenes[torch.nonzero(held_out(scenes))[:n, 0]]
 
 
 def captions_of(values: Tensor, *, silent: float, generator: torch.Generator) -> tuple[list[str], Tensor]:

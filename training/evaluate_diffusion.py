@@ -16,10 +16,10 @@ from torch import Tensor
 
 from geokernels.models import load_diffusion, load_tiny_autoencoder
 from geokernels.world import ATTRIBUTES, Scenes, caption, judge, render
+from geokernels.world.held_out import sample_unseen
 
 from .cards import UNSEEN, confusion_table, table, wilson, write
 from .clip_data import values_of
-from .diffusion_data import sample_unseen
 
 BATCH = 32
 

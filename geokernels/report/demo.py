@@ -1,49 +1,68 @@
-"""The demonstration: scenes are drawn, morphed with both losses, and judged."""
+"""The demonstration: what the package does with its embedded models, small, judged, in one page."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from .. import world
-from ..metrics import EditScore, outside_psnr, score_edit
+from ..models import load_diffusion, load_generator
 from ..models.clip import ClipEncoder
-from ..pipelines import ClipInversion, ClipInversionConfig
-from .driver import frame_steps
+from ..pipelines import ClipInversionConfig
+from .demo_models import (
+    Drawn,
+    Walk,
+    draw_unseen,
+    drawn_section,
+    left_out,
+    line_of_prompts,
+    walk_in_w,
+    walk_section,
+)
+from .demo_morphs import LOSSES, Edit, card, facts_of, morph_scenes, summary
 from .files import write_json, write_text
-from .page import badge, details, figure, film, page, picture, row, section, table, text
-from .pictures import gif, strip, write_bytes, write_picture
+from .page import details, page, section
+from .pictures import gif, grid, strip, write_bytes, write_picture
 from .record import checksums, machine, peak_memory_mib, versions
 
-ATTRIBUTES = ("colour", "background", "colour", "shape")
-LOSSES = ("geodesic", "directional")
+SHOWN = 9  # pictures of a walk in its strip
 
 
 @dataclass(frozen=True)
-class Morphed:
-    """One picture after one loss."""
+class DemoConfig:
+    """How much is shown.
 
-    frames: list[Tensor]
-    seen: dict[str, str | None]
-    score: EditScore
-    psnr: float
-    seconds: float
+    Attributes:
+        attributes: What the morphs change, one scene each.
+        morph: How each is run; the loss is replaced by either.
+        walk: Pictures on the walk in w.
+        line: Pictures between two prompts.
+        prompts: Prompts drawn.
+        steps: Of each diffusion sampling.
+        guidance: Scale of its classifier-free guidance.
+    """
+
+    attributes: tuple[str, ...] = ("colour", "background", "colour", "shape")
+    morph: ClipInversionConfig = field(default_factory=ClipInversionConfig)
+    walk: int = 33
+    line: int = 9
+    prompts: int = 12
+    steps: int = 20
+    guidance: float = 3.0
+
+    @property
+    def total(self) -> int:
+        """Steps of all parts together: optimisation's, and twice diffusion's."""
+        return len(self.attributes) * len(LOSSES) * self.morph.steps + 2 * self.steps
 
 
-@dataclass(frozen=True)
-class Edit:
-    """One edit of one scene, and what came of it."""
+@dataclass
+class Demo:
+    """What a demonstration found; a part that could not run is the sentence that says why."""
 
-    attribute: str
-    source: Tensor  # (3, H, W)
-    drawn: Tensor  # the target, by the renderer
-    texts: tuple[str, str]
-    before: dict[str, str | None]
-    wanted: dict[str, str]
-    morphs: dict[str, Morphed]
+    edits: list[Edit]
+    walk: Walk
+    line: Walk | str
+    drawn: Drawn | str
 
 
 def run_demo(
@@ -51,76 +70,57 @@ def run_demo(
     out: Path,
     *,
     seed: int,
-    config: ClipInversionConfig | None = None,
-    on_step: Callable[[str, ClipInversion], None] = lambda name, inversion: None,
-) -> list[Edit]:
-    """Morph a few drawn scenes with each loss, judge them, and write the report to ``out``.
+    config: DemoConfig | None = None,
+    on_step: Callable[[str, str], None] = lambda name, value: None,
+) -> Demo:
+    """Morph drawn scenes, walk through the generator, draw prompts, judge all of it, and write the report.
 
     Args:
         encoder: The world's CLIP.
         out: Folder to write to.
-        seed: Chooses scenes, edits and views.
-        config: Settings for both losses; the loss itself is replaced.
-        on_step: Called after each step with what is being done.
+        seed: Chooses scenes, edits, views, codes, prompts and noise.
+        config: How much is shown.
+        on_step: Called after each of ``config.total`` steps with what is being done and how it goes; the
+            steps of parts that are left out are not taken.
     """
-    start = time.perf_counter()
-    chance = torch.Generator().manual_seed(seed)
-    scenes = world.sample_scenes(len(ATTRIBUTES), generator=chance)
-    edits = []
-    for i, attribute in enumerate(ATTRIBUTES):
-        scene = scenes[i]
-        target = world.edit(scene, attribute, generator=chance)
-        edits.append(_edit(encoder, scene, target, attribute, seed + i, config, on_step))
-    write_demo(edits, out, seed=seed, encoder=encoder.name, seconds=time.perf_counter() - start)
-    return edits
+    config, start = config or DemoConfig(), time.perf_counter()
+    edits = morph_scenes(encoder, config.attributes, config.morph, seed=seed, on_step=on_step)
+    walk = walk_in_w(load_generator(), pictures=config.walk, seed=seed)
+    demo = Demo(edits, walk, *_draw(config, seed, on_step))
+    write_demo(demo, out, seed=seed, encoder=encoder.name, seconds=time.perf_counter() - start)
+    return demo
 
 
-def _edit(encoder, scene, target, attribute, seed, config, on_step) -> Edit:
-    source, drawn = world.render(scene)[0], world.render(target)[0]
-    texts = world.caption(scene)[0], world.caption(target)[0]
-    wanted, mask = target.names()[0], world.object_mask(scene)[0]
-    if attribute == "shape":
-        mask = torch.maximum(mask, world.object_mask(target)[0])
-    morphs = {}
-    for loss in LOSSES:
-        start = time.perf_counter()
-        run = ClipInversion(
-            source,
-            [encoder],
-            *texts,
-            config=replace(config or ClipInversionConfig(), loss=loss),
-            generator=torch.Generator().manual_seed(seed),
-        )
-        frames, kept = [source], frame_steps(run.config.steps)
-        while not run.done:
-            run.step()
-            if run.index in kept:
-                frames.append(run.picture())
-            on_step(f"{attribute}, {loss} loss", run)
-        seconds = time.perf_counter() - start
-        seen = world.judge(frames[-1][None]).names()[0]
-        psnr = _clear_psnr(frames[-1], source, mask, attribute)
-        morphs[loss] = Morphed(frames, seen, score_edit(wanted, seen, attribute), psnr, seconds)
-    return Edit(attribute, source, drawn, texts, world.judge(source[None]).names()[0], wanted, morphs)
+def _draw(config: DemoConfig, seed: int, on_step) -> tuple[Walk, Drawn] | tuple[str, str]:
+    """The parts that need the diffusion pipeline, or why there is none."""
+    try:
+        pipeline = load_diffusion("world")
+    except (ImportError, FileNotFoundError) as error:
+        return str(error), str(error)
+    how = {"steps": config.steps, "guidance": config.guidance, "seed": seed}
+    line = line_of_prompts(
+        pipeline, pictures=config.line, **how, on_step=lambda: on_step("between two prompts", "")
+    )
+    return line, draw_unseen(
+        pipeline, pictures=config.prompts, **how, on_step=lambda: on_step("unseen prompts", "")
+    )
 
 
-def _clear_psnr(picture: Tensor, source: Tensor, mask: Tensor, attribute: str) -> float:
-    """PSNR where nothing was to change: outside the object, or inside it where the background was asked."""
-    if attribute == "background":
-        mask = (mask < 1).float()
-    return min(outside_psnr(picture, source, mask), 99.0)
-
-
-def write_demo(edits: list[Edit], out: Path, *, seed: int, encoder: str, seconds: float) -> None:
+def write_demo(demo: Demo, out: Path, *, seed: int, encoder: str, seconds: float) -> None:
     """Write pictures, animations, ``report.html`` and ``run.json``."""
     names = []
-    for i, edit in enumerate(edits):
+    for i, edit in enumerate(demo.edits):
         for loss, morph in edit.morphs.items():
-            stem = f"{i + 1}-{edit.attribute}-{loss}"
-            write_picture(out / f"{stem}.png", morph.frames[-1])
-            write_picture(out / f"{stem}-frames.png", strip(morph.frames, height=128))
-            write_bytes(out / f"{stem}.gif", gif(morph.frames))
-            names += [f"{stem}.png", f"{stem}-frames.png", f"{stem}.gif"]
+            names += _write_frames(out, f"{i + 1}-{edit.attribute}-{loss}", morph.frames, morph.frames)
+            write_picture(out / f"{i + 1}-{edit.attribute}-{loss}.png", morph.frames[-1])
+            names.append(f"{i + 1}-{edit.attribute}-{loss}.png")
+    for name, walk in (("walk", demo.walk), ("prompts", demo.line)):
+        if isinstance(walk, Walk):
+            chosen = [round(i * (len(walk.frames) - 1) / (SHOWN - 1)) for i in range(SHOWN)]
+            names += _write_frames(out, name, list(walk.frames), list(walk.frames[chosen]))
+    if isinstance(demo.drawn, Drawn):
+        write_picture(out / "samples.png", grid(demo.drawn.pictures))
+        names.append("samples.png")
     record = {
         "command": "demo",
         "seed": seed,
@@ -129,55 +129,41 @@ def write_demo(edits: list[Edit], out: Path, *, seed: int, encoder: str, seconds
         "peak_memory_mib": peak_memory_mib(),
         "machine": machine("cpu"),
         "versions": versions(),
-        "edits": [_facts(edit) for edit in edits],
+        "edits": [facts_of(edit) for edit in demo.edits],
+        "walk": demo.walk.facts(),
+        "between_prompts": _facts_or_reason(demo.line),
+        "prompts": _facts_or_reason(demo.drawn),
     }
-    write_text(out / "report.html", demo_page(edits, record))
+    write_text(out / "report.html", demo_page(demo, record))
     write_json(out / "run.json", {**record, "sha256": checksums(out, [*names, "report.html"])})
 
 
-def _facts(edit: Edit) -> dict:
-    morphs = {
-        loss: {"seen": m.seen, **m.score._asdict(), "psnr": round(m.psnr, 2), "seconds": round(m.seconds, 2)}
-        for loss, m in edit.morphs.items()
-    }
-    return {
-        "attribute": edit.attribute,
-        "from": edit.texts[0],
-        "to": edit.texts[1],
-        "seen_before": edit.before,
-        "wanted": edit.wanted,
-        "morphs": morphs,
-    }
+def _write_frames(out: Path, stem: str, frames: list, shown: list) -> list[str]:
+    """Write an animation and a strip; returns their names."""
+    write_picture(out / f"{stem}-frames.png", strip(shown, height=128))
+    write_bytes(out / f"{stem}.gif", gif(frames))
+    return [f"{stem}-frames.png", f"{stem}.gif"]
 
 
-def demo_page(edits: list[Edit], record: dict) -> str:
+def _facts_or_reason(part: Walk | Drawn | str):
+    return {"left_out": part} if isinstance(part, str) else part.facts()
+
+
+def demo_page(demo: Demo, record: dict) -> str:
     """The report, for somebody who has never heard of any of this."""
-    lead = (
-        "<p>A CLIP model places pictures and sentences in one space. To <em>morph</em> a picture is to "
-        "change it until its place there has moved as the text moved: here from a sentence that describes "
-        "the picture to one in which a single word differs. The picture should follow that word and keep "
-        "everything else.</p>"
-        "<p>Two losses steer the change. The <strong>directional</strong> loss compares two directions along "
-        "a straight line. The <strong>geodesic</strong> loss compares them along the path that turns the "
-        "subspace of the picture's changes into that of the text's. Both start from the recolouring of a "
-        "part of the picture, or the new outline of its object, that is found to move it most nearly as the "
-        "text asks, if any does.</p>"
-        "<p>All pictures come from geokernels' rendered world: scenes drawn by code, so that it is known "
-        "what is in them. A <strong>judge</strong> reads shape, colours, size and texture off each picture "
-        "by image analysis alone. It uses no CLIP, so it cannot be persuaded by the model that did the "
-        "guiding.</p>"
-    )
-    small = (
-        f"{len(edits)} pictures are an illustration; benchmarks/stability_plasticity.py measures hundreds."
-    )
+    count = len(demo.edits)
+    small = f"{count} pictures are an illustration; benchmarks/stability_plasticity.py measures hundreds."
     facts = {"seed": record["seed"], "CLIP": record["encoder"], "machine": record["machine"]["cpu"]}
     facts |= {"threads": record["machine"]["threads"], "peak memory": f"{record['peak_memory_mib']:.0f} MiB"}
     return page(
         "A picture, moved by a sentence",
-        lead,
+        LEAD,
         [
-            section("What the judge found", _summary(edits), note=small),
-            *(_card(i, edit) for i, edit in enumerate(edits)),
+            section("What the judge found", summary(demo.edits), note=small),
+            *(card(i, edit) for i, edit in enumerate(demo.edits)),
+            walk_section("A walk through a generator", demo.walk, WALK),
+            _part("Between two prompts", demo.line, LINE),
+            _part("Prompts it has never read", demo.drawn, PROMPTS),
             section(
                 "The run",
                 f"<p>Everything above took {record['seconds']:.0f} seconds.</p>",
@@ -188,73 +174,40 @@ def demo_page(edits: list[Edit], record: dict) -> str:
     )
 
 
-def _summary(edits: list[Edit]) -> str:
-    rows = []
-    for loss in LOSSES:
-        morphs = [edit.morphs[loss] for edit in edits]
-        count, scores = len(morphs), [m.score for m in morphs]
-        rows.append(
-            (
-                text(f"{loss} loss"),
-                f"{sum(s.reached for s in scores)} of {count}",
-                f"{100 * sum(s.kept for s in scores) / count:.0f}%",
-                f"{sum(s.right for s in scores)} of {count}",
-                f"{sum(m.psnr for m in morphs) / count:.1f} dB",
-                f"{sum(m.seconds for m in morphs) / count:.1f} s",
-            )
-        )
-    head = (
-        "",
-        "asked change made",
-        "other attributes kept",
-        "all right at once",
-        "untouched region, PSNR",
-        "a picture",
-    )
-    return table(head, rows)
+def _part(heading: str, part: Walk | Drawn | str, lead: str) -> str:
+    if isinstance(part, str):
+        return left_out(heading, part)
+    return (walk_section if isinstance(part, Walk) else drawn_section)(heading, part, lead)
 
 
-def _card(index: int, edit: Edit) -> str:
-    before, after = edit.texts
-    shown = row(
-        picture(edit.source, f"Source picture: {before}", "the source"),
-        *(
-            picture(m.frames[-1], f"After the {loss} loss: {after}", f"<b>{loss}</b> loss, {m.seconds:.1f} s")
-            for loss, m in edit.morphs.items()
-        ),
-        figure(
-            gif(edit.morphs["geodesic"].frames),
-            "Animation of the geodesic morph",
-            "geodesic, on the way",
-            kind="gif",
-        ),
-        picture(edit.drawn, f"Drawn by the renderer: {after}", "for comparison: drawn from the target text"),
-    )
-    films = "".join(
-        f"<p class=note>{loss} loss, from the source to the last step</p>"
-        + film(m.frames, f"{loss} loss: {after}")
-        for loss, m in edit.morphs.items()
-    )
-    rows = []
-    for name, wanted in edit.wanted.items():
-        asked = f"<b>{text(wanted)}</b>" if name == edit.attribute else text(wanted)
-        seen = [m.seen[name] for m in edit.morphs.values()]
-        rows.append(
-            (
-                text(name),
-                text(edit.before[name] or "none of these"),
-                asked,
-                *(badge(value or "none of these", value == wanted) for value in seen),
-            )
-        )
-    judged = table(
-        ("", "judge sees before", "should be after", *(f"{loss}: sees after" for loss in edit.morphs)), rows
-    )
-    heading = f"{index + 1}. {before} → {after}"
-    return section(
-        heading,
-        shown,
-        films,
-        judged,
-        note=f"Asked: another {'object ' if edit.attribute == 'colour' else ''}{edit.attribute}.",
-    )
+LEAD = (
+    "<p>A CLIP model places pictures and sentences in one space. To <em>morph</em> a picture is to "
+    "change it until its place there has moved as the text moved: here from a sentence that describes "
+    "the picture to one in which a single word differs. The picture should follow that word and keep "
+    "everything else.</p>"
+    "<p>Two losses steer the change. The <strong>directional</strong> loss compares two directions along "
+    "a straight line. The <strong>geodesic</strong> loss compares them along the path that turns the "
+    "subspace of the picture's changes into that of the text's. Both start from the recolouring of a "
+    "part of the picture, or the new outline of its object, that is found to move it most nearly as the "
+    "text asks, if any does.</p>"
+    "<p>All pictures come from geokernels' rendered world: scenes drawn by code, so that it is known "
+    "what is in them. A <strong>judge</strong> reads shape, colours, size and texture off each picture "
+    "by image analysis alone. It uses no CLIP, so it cannot be persuaded by the model that did the "
+    "guiding. Below the morphs, two models that were trained on such scenes draw their own: a StyleGAN2 "
+    "generator and a latent diffusion pipeline.</p>"
+)
+WALK = (
+    "The generator draws a picture from a code w. Here w goes in a straight line from one random code to "
+    "another; no text and no loss take part. Under each picture stands what the judge reads in it, and "
+    "nothing of what it cannot name."
+)
+LINE = (
+    "The diffusion pipeline draws a picture from noise and the embedding of a prompt. Here the noise stays, "
+    "and each row of the embedding moves in a straight line from the one prompt to the same row of the "
+    "other. This is the plain method, which pays no heed to what the rows stand for. Under each picture "
+    "stands what the judge reads."
+)
+PROMPTS = (
+    "The diffusion pipeline draws prompts whose combination of attributes it was never trained on. Under "
+    "each prompt stands what the judge reads in the picture: ✓ is as asked, ✗ is not."
+)

@@ -8,13 +8,10 @@ import torch
 from ..kernels import native
 from .record import PACKAGES, versions
 
+# what each extra is for, and the modules it brings
 EXTRAS = {
-    "torchvision": "morph",
-    "open_clip": "morph",
-    "lpips": "morph",
-    "safetensors": "morph",
-    "numpy": "morph",
-    "PIL": "morph",
+    "morph": ("demo, morph and world", ("torchvision", "open_clip", "lpips", "safetensors", "numpy", "PIL")),
+    "diffusion": ("prompts of demo and world", ("diffusers", "transformers", "accelerate", "safetensors")),
 }
 
 
@@ -43,9 +40,13 @@ def facts() -> dict[str, str]:
     }
 
 
-def missing_extras() -> list[str]:
-    """Modules the CLIP pipelines need and that are not installed."""
-    return [module for module in EXTRAS if util.find_spec(module) is None]
+def missing_extras() -> dict[str, tuple[str, list[str]]]:
+    """The extras that are not whole: what each is for, and its modules that are not installed."""
+    absent = {
+        extra: (purpose, [module for module in modules if util.find_spec(module) is None])
+        for extra, (purpose, modules) in EXTRAS.items()
+    }
+    return {extra: (purpose, modules) for extra, (purpose, modules) in absent.items() if modules}
 
 
 def _refuse_triton() -> str | None:

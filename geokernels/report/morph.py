@@ -1,53 +1,26 @@
 """The folder that a morph leaves behind."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .files import replacing, write_json, write_text
+from .folder import RECORD, RunFolder
 from .page import chart, details, figure, film, page, picture, row, section, table, text
 from .pictures import fit, gif, strip, write_bytes, write_picture
 from .record import checksums
 
-RESULT, FRAMES, ANIMATION, RECORD, PAGE = "result.png", "frames.png", "morph.gif", "run.json", "report.html"
-CHECKPOINT = "checkpoint.pt"
+RESULT, FRAMES, ANIMATION, PAGE = "result.png", "frames.png", "morph.gif", "report.html"
 FRAME_SIDE = 384  # longest side of a kept frame
 
 
-@dataclass(frozen=True)
-class MorphFolder:
+class MorphFolder(RunFolder):
     """Where one morph is written; ``path`` need not exist yet."""
-
-    path: Path
-
-    def claim(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse a folder whose contents would be lost, or that has nothing to resume.
-
-        Raises:
-            ValueError: With the remedy.
-        """
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"--out must be a folder, {self.path} is a file")
-        finished, begun = (self.path / RECORD).exists(), (self.path / CHECKPOINT).exists()
-        if resume and not begun:
-            state = "is finished" if finished else "holds no checkpoint"
-            raise ValueError(f"--resume needs an interrupted run in --out, {self.path} {state}")
-        if not resume and not overwrite and (finished or begun):
-            remedy = "--overwrite to replace it" if finished else "--resume to continue it, or --overwrite"
-            kind = "a finished" if finished else "an interrupted"
-            raise ValueError(f"--out must not hold another run, {self.path} has {kind} one; add {remedy}")
-        self.path.mkdir(parents=True, exist_ok=True)
-        if overwrite and not resume:
-            for name in (RECORD, CHECKPOINT):
-                (self.path / name).unlink(missing_ok=True)
 
     def save(self, state: dict) -> None:
         """Write the checkpoint, whole or not at all."""
-        with replacing(self.path / CHECKPOINT) as partial:
+        with replacing(self.path / self.checkpoint) as partial:
             torch.save(state, partial)
 
     def load(self, device: str) -> dict:
@@ -57,11 +30,11 @@ class MorphFolder:
             ValueError: If it is damaged.
         """
         try:
-            return torch.load(self.path / CHECKPOINT, map_location=device, weights_only=True)
+            return torch.load(self.path / self.checkpoint, map_location=device, weights_only=True)
         except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError and more
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
-                f"{self.path / CHECKPOINT} is damaged ({reason}); start again with --overwrite"
+                f"{self.path / self.checkpoint} is damaged ({reason}); start again with --overwrite"
             ) from None
 
     def finish(
@@ -85,11 +58,7 @@ class MorphFolder:
         write_text(self.path / PAGE, morph_page(record, source, result, frames, labels))
         record = {**record, "sha256": checksums(self.path, [RESULT, FRAMES, ANIMATION, PAGE])}
         write_json(self.path / RECORD, record)
-        (self.path / CHECKPOINT).unlink(missing_ok=True)
-
-    def finished(self) -> dict:
-        """The record of a finished run."""
-        return json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+        (self.path / self.checkpoint).unlink(missing_ok=True)
 
 
 def morph_page(

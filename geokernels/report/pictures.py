@@ -1,6 +1,7 @@
 """Picture files in and out: any size and mode in, PNG and GIF out."""
 
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,6 +112,18 @@ def strip(frames: Sequence[Tensor], *, height: int = 160, gap: int = 6) -> Tenso
     spacer = shown[0].new_ones(3, shown[0].shape[1], gap)
     parts = [part for frame in shown for part in (spacer, frame)][1:]
     return torch.cat(parts, 2)
+
+
+def grid(pictures: Sequence[Tensor], *, columns: int | None = None, gap: int = 2) -> Tensor:
+    """Pictures of one size in rows on white, ``(3, ..., ...)``; about as many columns as rows if not told."""
+    columns = columns or math.ceil(len(pictures) ** 0.5)
+    first = pictures[0]
+    padded = [*pictures, *[torch.ones_like(first)] * (-len(pictures) % columns)]
+    lines = [
+        torch.cat([F.pad(p, (0, gap, 0, gap), value=1.0) for p in padded[i : i + columns]], 2)
+        for i in range(0, len(padded), columns)
+    ]
+    return torch.cat(lines, 1)[:, :-gap, :-gap] if gap else torch.cat(lines, 1)
 
 
 def fit(rgb: Tensor, size: int, *, side: str = "longest") -> Tensor:

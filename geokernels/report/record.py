@@ -10,7 +10,17 @@ import torch
 
 from .files import sha256
 
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "lpips", "safetensors", "numpy", "pillow")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "lpips",
+    "diffusers",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "pillow",
+)
 
 
 def versions() -> dict[str, str | None]:

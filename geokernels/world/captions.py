@@ -1,5 +1,6 @@
 """What can be said of a scene: one grammar, from a single word's worth to every attribute."""
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -53,6 +54,25 @@ def describe(attributes: dict[str, str]) -> str:
     return _article(words[0]) + " ".join(["", *words[1:]]) + ground
 
 
+def understand(prompt: str) -> dict[str, str] | None:
+    """The attributes that a prompt of the grammar names, in any template: what :func:`describe` was given.
+
+    Returns:
+        ``{attribute: value}``, or None for a prompt that the grammar does not make.
+
+    Example:
+        >>> understand("a photo of a large star on a blue background")
+        {'size': 'large', 'shape': 'star', 'background': 'blue'}
+        >>> understand("a zebra")
+    """
+    for template in TEMPLATES:
+        before, after = template.split("{}")
+        found = _DESCRIPTION.fullmatch(prompt.strip().removeprefix(before).removesuffix(after))
+        if found:
+            return {attribute: value for attribute, value in found.groupdict().items() if value}
+    return None
+
+
 def caption(
     scenes: Scenes, template: str = TEMPLATES[0], *, attributes: Sequence[str] = tuple(ATTRIBUTES)
 ) -> list[str]:
@@ -88,6 +108,17 @@ def random_attributes(n: int, *, generator: torch.Generator) -> list[tuple[str, 
         every if k < 0.4 else (every[i],) if k < 0.7 else (subset or (every[i],))
         for k, i, subset in zip(kind, one, subsets)
     ]
+
+
+def _any(attribute: str) -> str:
+    return f"(?P<{attribute}>{'|'.join(ATTRIBUTES[attribute])})"
+
+
+_DESCRIPTION = re.compile(
+    "an? "
+    + "".join(f"(?:{_any(attribute)} )?" for attribute in ("size", "texture", "colour"))
+    + f"(?:{_any('shape')}|object)(?: on an? {_any('background')} background)?"
+)
 
 
 def _article(word: str) -> str:

@@ -11,16 +11,10 @@ open_clip = pytest.importorskip("open_clip")
 
 from geokernels.models import load_diffusion, load_tiny_autoencoder  # noqa: E402
 from geokernels.world import ATTRIBUTES, TEMPLATES, WORDS, judge, sample_scenes  # noqa: E402
+from geokernels.world.held_out import held_out, sample_seen, sample_unseen  # noqa: E402
 from training import diffusion, evaluate_diffusion, vae  # noqa: E402
 from training.clip_data import values_of  # noqa: E402
-from training.diffusion_data import (  # noqa: E402
-    build_tokenizer,
-    captions_of,
-    held_out,
-    sample_seen,
-    sample_unseen,
-    tokenize,
-)
+from training.diffusion_data import build_tokenizer, captions_of, tokenize  # noqa: E402
 from training.steps import Stage  # noqa: E402
 
 

@@ -1,0 +1,25 @@
+"""The command line: ``geokernels demo | morph | world | doctor``, one module a command.
+
+Models, picture files and reports load when a command runs, so that ``doctor`` needs torch alone.
+"""
+
+import typer
+
+from . import demo, doctor, morph, world
+
+app = typer.Typer(
+    help="Move pictures by text, with losses that follow the geometry inside CLIP.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo.demo)
+app.command()(morph.morph)
+app.add_typer(world.app, name="world")
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

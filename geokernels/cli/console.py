@@ -1,0 +1,90 @@
+"""What every command says and how: progress, one sentence for bad input, a way on for what was stopped."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turn errors of input into one sentence on stderr and exit code 2."""
+    # torch is imported by whoever raises BackendError, so this costs nothing on the way in
+    from ..kernels.dispatch import BackendError
+
+    try:
+        yield
+    except (ValueError, TypeError, OSError, FloatingPointError, BackendError) as error:
+        fail(str(error))
+
+
+@contextmanager
+def extras() -> Iterator[None]:
+    """Say how to get what is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("geokernels"):
+            raise
+        fail(f'this command needs {error.name}, which is not installed: pip install "geokernels[morph]"')
+    except ImportError as error:
+        # loaders name what they miss and the remedy
+        fail(str(error))
+
+
+def fail(sentence: str) -> NoReturn:
+    """Say what is wrong with the input, and end."""
+    warn(f"Error: {sentence}")
+    raise typer.Exit(BAD_INPUT)
+
+
+def stop(done: str, out: Path) -> NoReturn:
+    """Say how far an interrupted run came and how to continue it, and end."""
+    warn(f"Stopped after {done}; the same command with --resume continues in {out}.")
+    raise typer.Exit(INTERRUPTED)
+
+
+def warn(sentence: str) -> None:
+    """A line on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(sentence, markup=False)
+
+
+def say(sentence: str) -> None:
+    """A line on stdout."""
+    console().print(sentence, markup=False)
+
+
+def console() -> Console:
+    """Where results go."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def bar() -> Progress:
+    """A progress bar whose tasks have the fields ``loss`` and ``speed``, either of which may be empty."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]} {task.fields[speed]}"),
+        TimeRemainingColumn(),
+        console=console(),
+    )
+
+
+def device_of(wanted: str | None) -> str:
+    """The device to run on; cuda where there is one and none is asked for."""
+    import torch
+
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu or cuda, got {wanted!r}")
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("--device must be one torch can use, got cuda, and torch sees no CUDA device")
+    return wanted

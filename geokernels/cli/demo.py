@@ -1,0 +1,68 @@
+"""``geokernels demo``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from .console import bar, console, extras, say, sentences
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the scenes, edits and samples.")] = 0,
+) -> None:
+    """Morph scenes, walk through a generator, draw prompts, judge the results, and write a report."""
+    with sentences(), extras():
+        from ..models.clip import load_clip
+        from ..report import demo as parts
+
+        _require_demo_folder(out)
+        config = parts.DemoConfig()
+        with bar() as progress:
+            task = progress.add_task("drawing", total=config.total, loss="", speed="")
+
+            def show(name: str, value: str) -> None:
+                done = progress.tasks[task].completed + 1
+                speed = f"{done / max(progress.tasks[task].elapsed or 0, 1e-9):.1f} steps/s"
+                progress.update(task, description=name, completed=done, loss=value, speed=speed)
+
+            found = parts.run_demo(load_clip("world"), out, seed=seed, config=config, on_step=show)
+    table = Table("edit", *parts.LOSSES)
+    for edit in found.edits:
+        cells = [_verdict(edit.morphs[loss].score) for loss in parts.LOSSES]
+        table.add_row(f"{edit.texts[0]} → {edit.wanted[edit.attribute]} {edit.attribute}", *cells)
+    console().print(table)
+    _say_what_was_drawn(found)
+    say(f"Report: {out / 'report.html'}")
+
+
+def _say_what_was_drawn(found) -> None:
+    say(f"Walk in w: the largest step is {found.walk.evenness:.1f} times the mean step.")
+    if isinstance(found.drawn, str):
+        say(f"Prompts were left out: {found.drawn}.")
+        return
+    n = len(found.drawn.prompts)
+    counts = ", ".join(f"{a} {found.drawn.right(a)}" for a in found.drawn.wanted[0])
+    say(f"Of {n} unseen prompts drawn, the judge reads as asked: {counts}.")
+
+
+def _require_demo_folder(out: Path) -> None:
+    """Refuse a folder with other contents; an earlier demonstration is replaced, and said to be."""
+    import json
+
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out must be a folder, {out} is a file")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    record = out / "run.json"
+    command = json.loads(record.read_text(encoding="utf-8")).get("command") if record.exists() else None
+    if command != "demo":
+        raise ValueError(f"--out must be new, empty or an earlier demo, {out} holds something else")
+    say(f"Replacing the earlier demo in {out}.")
+
+
+def _verdict(score) -> str:
+    made = "made" if score.reached else "not made"
+    return f"{made}, {100 * score.kept:.0f}% of the rest kept"

@@ -1,0 +1,21 @@
+"""``geokernels doctor``."""
+
+from rich.table import Table
+
+from .console import console, say, sentences
+
+
+def doctor() -> None:
+    """Say what can run on this machine, and for what cannot, why."""
+    with sentences():
+        from ..report.doctor import backends, facts, missing_extras
+
+        about = Table("what", "value", title="geokernels")
+        for name, value in facts().items():
+            about.add_row(name, value)
+        table = Table("backend", "runs here", "why not", title="backends")
+        for name, reason in backends().items():
+            table.add_row(name, "no" if reason else "yes", reason or "")
+        console().print(about, table)
+        for extra, (commands, missing) in missing_extras().items():
+            say(f'{commands} also need {", ".join(missing)}: pip install "geokernels[{extra}]"')

@@ -1,0 +1,168 @@
+"""``geokernels world sample | train | evaluate``: the rendered world and the models trained on it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from .console import bar, console, device_of, extras, say, sentences, stop, warn
+from .scripts import EVALUATIONS, TRAININGS, evaluate_model, run_training
+
+app = typer.Typer(
+    help="Draw samples of the rendered world, train its models, measure them again.", no_args_is_help=True
+)
+KINDS = {
+    "scenes": "renders with their captions",
+    "generator": "pictures of the StyleGAN2 generator",
+    "diffusion": "pictures of prompts by the diffusion pipeline",
+}
+# options that only one kind of sample has
+OF_KIND = {"prompt": "diffusion", "steps": "diffusion", "guidance": "diffusion", "truncation": "generator"}
+
+
+@app.command()
+def sample(
+    kind: Annotated[str, typer.Argument(help="; ".join(f"{k}: {v}" for k, v in KINDS.items()) + ".")],
+    out: Annotated[Path, typer.Option(help="Folder for the samples.")],
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses scenes, codes, noise and prompts.")] = 0,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="What to draw; repeat for several. Unseen prompts if not given.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="world, or a file or folder of weights.")] = "world",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of each diffusion sampling [default: 50].")
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="Scale of its guidance [default: 3].")] = None,
+    truncation: Annotated[float | None, typer.Option(help="Of the generator's w [default: 1].")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+) -> None:
+    """Draw samples, judge them, and leave pictures, a grid, a list, run.json and report.html in --out."""
+    with sentences(), extras():
+        from ..report.samples import SampleFolder, run_samples, shares
+
+        given = {"prompt": prompt, "steps": steps, "guidance": guidance, "truncation": truncation}
+        given = {name: value for name, value in given.items() if value not in (None, [])}
+        _require_kind(kind, given, model)
+        where = device_of(device)
+        source = _source(kind, count, seed, model, where, **given)
+        folder = SampleFolder(out)
+        folder.claim(resume=resume, overwrite=overwrite)
+        with bar() as progress:
+            task, done = progress.add_task(kind, total=count, loss="", speed=""), 0
+
+            def show(drawn: int, seconds: float) -> None:
+                nonlocal done
+                done = drawn
+                progress.update(task, completed=drawn, speed=f"{drawn / max(seconds, 1e-9):.1f}/s")
+
+            try:
+                record = run_samples(source, folder, facts={"device": where}, resume=resume, on_batch=show)
+            except KeyboardInterrupt:
+                progress.stop()
+                stop(f"{done} of {count}", out)
+        table = Table("the judge", "names a value", "as asked")
+        for cells in shares(record["judged"]):
+            table.add_row(*cells)
+        console().print(table)
+    say(f"{record['seconds']:.1f} s, {record['per_second']:.1f}/s. Report: {out / 'report.html'}")
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(TRAININGS)}.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of checkpoints and weights; resumes there [default: runs/NAME]."),
+    ] = None,
+    vae: Annotated[
+        Path | None, typer.Option(help="For diffusion: where `train vae` wrote to [default: runs/vae].")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes every batch.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Of the processor.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="A tiny network for a few steps.")] = False,
+) -> None:
+    """Train a model of the world, or continue where it stopped; needs a clone of the repository."""
+    with sentences(), extras():
+        if name not in TRAININGS:
+            raise ValueError(f"NAME must be one of {', '.join(TRAININGS)}, got {name!r}")
+        out = (out or Path("runs", name)).resolve()
+        options = ["--out", str(out), "--seed", str(seed), "--threads", str(threads)]
+        if name == "diffusion":
+            vae = (vae or Path("runs", "vae")).resolve()
+            if not (vae / "vae").is_dir():
+                raise ValueError(f"--vae must be a folder that `train vae` has finished in, got {vae}")
+            options += ["--vae", str(vae)]
+        elif vae is not None:
+            raise ValueError(f"--vae goes with diffusion, not with {name}")
+        try:
+            run_training(name, [*options, *(["--quick"] if quick else [])])
+        except KeyboardInterrupt:
+            warn(f"Stopped; the same command continues from the last checkpoint in {out}.")
+            raise typer.Exit(130) from None
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def evaluate(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(EVALUATIONS)}.")],
+    write: Annotated[
+        bool, typer.Option("--write", help="Put the figures and pictures into the model cards.")
+    ] = False,
+) -> None:
+    """Measure a model of the world again and compare with its card; needs a clone of the repository.
+
+    What follows after `--` goes to the evaluation itself: `evaluate clip -- --help` says what it takes.
+    Without such options the figures must be those of the card; the exit code is 1 if they are not.
+    """
+    with sentences(), extras():
+        if name not in EVALUATIONS:
+            raise ValueError(f"NAME must be one of {', '.join(EVALUATIONS)}, got {name!r}")
+        measured = evaluate_model(name, context.args, write=write)
+        for block in measured:
+            console().print(f"\n[bold]{block.card}: {block.name}[/bold]")
+            console().print(block.text, markup=False)
+        other = [f"{block.name} of {block.card}" for block in measured if block.differs]
+    if write:
+        say(f"\nWritten to {', '.join(dict.fromkeys(block.path for block in measured))}.")
+    elif other:
+        warn(f"\nNot what the card says: {', '.join(other)}.")
+        raise typer.Exit(1)
+    else:
+        say("\nEvery figure is the card's.")
+
+
+def _require_kind(kind: str, given: dict, model: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"KIND must be one of {', '.join(KINDS)}, got {kind!r}")
+    for name in given:
+        if OF_KIND[name] != kind:
+            raise ValueError(f"--{name} goes with {OF_KIND[name]}, not with {kind}")
+    if model != "world" and kind not in OF_KIND.values():
+        raise ValueError(
+            f"--model goes with {' and '.join(dict.fromkeys(OF_KIND.values()))}, not with {kind}"
+        )
+
+
+def _source(kind: str, count: int, seed: int, model: str, device: str, **given):
+    """What draws samples of a kind."""
+    from ..models import load_diffusion, load_generator
+    from ..report import sample_sources as sources
+
+    if kind == "scenes":
+        return sources.Renders(count, seed)
+    if kind == "generator":
+        generator = load_generator(model, device=device)
+        return sources.Generated(count, seed, generator, truncation=given.get("truncation", 1.0))
+    return sources.Prompted(
+        count,
+        seed,
+        load_diffusion(model, device=device),
+        model=model,
+        prompts=given.get("prompt", []),
+        steps=given.get("steps", 50),
+        guidance=given.get("guidance", 3.0),
+    )

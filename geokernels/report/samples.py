@@ -1,0 +1,202 @@
+"""Draws and judges samples into a folder, a batch at a time, so that a run can be stopped and continued."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from ..metrics import wilson_interval
+from ..world import ATTRIBUTES
+from .driver import interrupts_between_steps
+from .files import sha256, write_json, write_text
+from .folder import RECORD, RunFolder
+from .page import badge, details, page, picture, row, section, table, text
+from .pictures import grid, read_picture, write_bytes, write_picture
+from .record import checksums, machine, peak_memory_mib, versions
+
+GRID, SAMPLES, PAGE = "grid.png", "samples.json", "report.html"
+GRID_SHOWS, PAGE_SHOWS = 100, 48
+
+
+class Sample(NamedTuple):
+    """One sample, ready to be written."""
+
+    files: dict[str, Tensor | bytes]  # by name; pictures (3, H, W), the first of which is the grid's
+    facts: dict  # caption, wanted and seen, each of them None where it is not known
+
+
+class Source(Protocol):
+    """What draws samples; the same settings give the same samples."""
+
+    kind: str
+    count: int
+    batch: int  # how many are drawn at once
+    settings: dict
+
+    def draw(self, rows: range) -> list[Sample]:
+        """The samples of these numbers."""
+
+
+class SampleFolder(RunFolder):
+    """Where samples are written."""
+
+    checkpoint = "samples.partial.json"
+
+    def clear(self) -> None:
+        """Remove an earlier run, its pictures included."""
+        for name in (self.checkpoint, SAMPLES):
+            if (self.path / name).exists():
+                kept = json.loads((self.path / name).read_text(encoding="utf-8"))
+                for file in (file for sample in kept["samples"] for file in sample["sha256"]):
+                    (self.path / file).unlink(missing_ok=True)
+                (self.path / name).unlink()
+        super().clear()
+
+    def begun(self, run: dict) -> dict:
+        """What a stopped run of the same settings had done.
+
+        Raises:
+            ValueError: If the settings were others, or one of its files is gone.
+        """
+        kept = json.loads((self.path / self.checkpoint).read_text(encoding="utf-8"))
+        for key, value in run.items():
+            if kept["run"].get(key) != value:
+                raise ValueError(f"the stopped run had {key} = {kept['run'].get(key)}, this one has {value}")
+        for file in (file for sample in kept["samples"] for file in sample["sha256"]):
+            if not (self.path / file).exists():
+                raise ValueError(f"the stopped run's {file} is gone; start again with --overwrite")
+        return kept
+
+    def add(self, sample: Sample) -> dict:
+        """Write the files of a sample; returns its entry in the list."""
+        for name, content in sample.files.items():
+            if isinstance(content, bytes):
+                write_bytes(self.path / name, content)
+            else:
+                write_picture(self.path / name, content)
+        return {**sample.facts, "sha256": {name: sha256(self.path / name) for name in sample.files}}
+
+
+def run_samples(
+    source: Source,
+    folder: SampleFolder,
+    *,
+    facts: dict,
+    resume: bool = False,
+    on_batch: Callable[[int, float], None] = lambda done, seconds: None,
+) -> dict:
+    """Draw every sample of ``source`` that is not there yet, and write what the run leaves behind.
+
+    Args:
+        source: What draws.
+        folder: Claimed already.
+        facts: What ``run.json`` says besides: the seed, the device.
+        resume: Whether to continue the stopped run in the folder.
+        on_batch: Called with the number of samples and of seconds so far; a KeyboardInterrupt leaves what was
+            drawn, to be continued.
+
+    Returns:
+        The record, as in ``run.json`` without the checksums.
+    """
+    run = json.loads(json.dumps({"kind": source.kind, "count": source.count, **source.settings, **facts}))
+    samples, seconds = [], 0.0
+    if resume:
+        kept = folder.begun(run)
+        samples, seconds = kept["samples"], kept["seconds"]
+    with interrupts_between_steps() as check:
+        while len(samples) < source.count:
+            start = time.perf_counter()
+            rows = range(len(samples), min(len(samples) + source.batch, source.count))
+            samples += [folder.add(sample) for sample in source.draw(rows)]
+            seconds += time.perf_counter() - start
+            kept = {"run": run, "samples": samples, "seconds": seconds}
+            write_json(folder.path / folder.checkpoint, kept)
+            on_batch(len(samples), seconds)
+            check()
+    return _finish(folder, run, samples, seconds)
+
+
+def _finish(folder: SampleFolder, run: dict, samples: list[dict], seconds: float) -> dict:
+    """Write grid, list, page and, last, ``run.json``; then the checkpoint goes."""
+    first = [read_picture(folder.path / next(iter(s["sha256"]))).rgb for s in samples[:GRID_SHOWS]]
+    write_picture(folder.path / GRID, grid(first))
+    write_json(folder.path / SAMPLES, {"samples": samples})
+    record = {
+        "command": "world sample",
+        **run,
+        "seconds": round(seconds, 3),
+        "per_second": round(len(samples) / max(seconds, 1e-9), 2),
+        "peak_memory_mib": peak_memory_mib(run.get("device", "cpu")),
+        "machine": machine(run.get("device", "cpu")),
+        "versions": versions(),
+        "judged": judged(samples),
+    }
+    write_text(folder.path / PAGE, samples_page(record, samples, first))
+    write_json(folder.path / RECORD, {**record, "sha256": checksums(folder.path, [GRID, SAMPLES, PAGE])})
+    (folder.path / folder.checkpoint).unlink(missing_ok=True)
+    return record
+
+
+def judged(samples: list[dict]) -> dict[str, dict[str, int]]:
+    """For each attribute: how many samples the judge names it in, and is right of those where it is known."""
+    counts = {}
+    for attribute in ATTRIBUTES:
+        read = [s["seen"] for s in samples if s["seen"]]
+        asked = [(s["wanted"][attribute], s["seen"][attribute]) for s in samples if _knows(s, attribute)]
+        counts[attribute] = {
+            "samples": len(read),
+            "named": sum(seen[attribute] is not None for seen in read),
+            "asked": len(asked),
+            "as_asked": sum(wanted == seen for wanted, seen in asked),
+        }
+    return counts
+
+
+def _knows(sample: dict, attribute: str) -> bool:
+    return bool(sample["seen"] and sample["wanted"] and attribute in sample["wanted"])
+
+
+def shares(counts: dict[str, dict[str, int]]) -> list[tuple[str, str, str]]:
+    """Rows of a table: attribute, share named, share as asked, with 95% intervals; "" where there is none."""
+
+    def share(hits: int, trials: int) -> str:
+        return str(wilson_interval(hits, trials)) if trials else ""
+
+    return [
+        (attribute, share(c["named"], c["samples"]), share(c["as_asked"], c["asked"]))
+        for attribute, c in counts.items()
+    ]
+
+
+def samples_page(record: dict, samples: list[dict], pictures: list[Tensor]) -> str:
+    """The page of a run: what the judge found in all, and the first pictures one by one."""
+    lead = (
+        f"<p>{record['count']} of kind <strong>{text(record['kind'])}</strong>, in "
+        f"{record['seconds']:.1f} seconds. The judge reads pictures by image analysis alone; ✓ and ✗ say "
+        "whether it reads what was asked for, where that is known.</p>"
+    )
+    cards = [
+        picture(shown, sample["caption"] or "a sample", _card(sample), longest=192)
+        for shown, sample in zip(pictures[:PAGE_SHOWS], samples)
+    ]
+    facts = {k: v for k, v in record.items() if k not in ("versions", "machine", "judged", "command")}
+    rows = [tuple(map(text, cells)) for cells in shares(record["judged"])]
+    return page(
+        f"Samples: {record['kind']}",
+        lead,
+        [
+            section("What the judge found", table(("", "names a value", "as asked"), rows)),
+            section("The first of them", row(*cards)),
+            section("The run", details("Every setting", facts), details("Versions", record["versions"])),
+        ],
+    )
+
+
+def _card(sample: dict) -> str:
+    wanted, seen = sample["wanted"] or {}, sample["seen"] or {}
+    marks = [
+        badge(value or f"no {a}", value == wanted[a] if a in wanted else None) for a, value in seen.items()
+    ]
+    return f"{text(sample['caption'] or '')}<br>{' '.join(marks)}"

@@ -1,0 +1,114 @@
+"""Samples are drawn once each, judged as written, counted right, and a stopped run ends as a whole one."""
+
+import json
+
+import pytest
+import torch
+
+from geokernels import world
+from geokernels.report.files import sha256
+from geokernels.report.pictures import grid, read_picture
+from geokernels.report.sample_sources import Renders
+from geokernels.report.samples import Sample, SampleFolder, judged, run_samples
+
+
+def draw(folder, source, **how):
+    folder = SampleFolder(folder)
+    folder.claim(resume=how.get("resume", False), overwrite=how.pop("overwrite", False))
+    return run_samples(source, folder, facts={"device": "cpu"}, **how)
+
+
+def contents(folder):
+    return {
+        str(p.relative_to(folder)): sha256(p)
+        for p in folder.rglob("*")
+        if p.is_file() and p.name not in ("run.json", "report.html")
+    }
+
+
+class Slow(Renders):
+    batch = 2
+
+
+def stopped(folder, after):
+    """Draw until ``after`` samples are there."""
+
+    def press(done, seconds):
+        if done >= after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(folder, Slow(7, 1), on_batch=press)
+
+
+def test_renders_are_what_their_captions_say(tmp_path):
+    record = draw(tmp_path, Renders(5, 1))
+    listed = json.loads((tmp_path / "samples.json").read_text())["samples"]
+    assert len(listed) == 5
+    pictures = torch.stack([read_picture(tmp_path / f"pictures/{i:04d}.png").rgb for i in range(5)])
+    assert [s["seen"] for s in listed] == world.judge(pictures).names()
+    assert [s["caption"] for s in listed] == [world.describe(s["wanted"]) for s in listed]
+    for attribute, counts in record["judged"].items():
+        assert counts["samples"] == counts["asked"] == 5
+        assert counts["as_asked"] == sum(s["seen"][attribute] == s["wanted"][attribute] for s in listed)
+    written = json.loads((tmp_path / "run.json").read_text())
+    for name, digest in {**written["sha256"], **listed[0]["sha256"]}.items():
+        assert sha256(tmp_path / name) == digest
+    assert read_picture(tmp_path / "grid.png").rgb.shape == (3, 2 * 66 - 2, 3 * 66 - 2)
+    assert (tmp_path / "report.html").read_text().count("<img ") == 5
+
+
+def test_a_stopped_run_ends_as_a_whole_one(tmp_path):
+    draw(tmp_path / "whole", Slow(7, 1))
+    stopped(tmp_path / "halves", after=4)
+    assert not (tmp_path / "halves" / "run.json").exists()
+    first = (tmp_path / "halves" / "pictures" / "0000.png").stat().st_mtime_ns
+    draw(tmp_path / "halves", Slow(7, 1), resume=True)
+    assert (tmp_path / "halves" / "pictures" / "0000.png").stat().st_mtime_ns == first
+    assert contents(tmp_path / "halves") == contents(tmp_path / "whole")
+
+
+def test_a_stopped_run_is_continued_with_its_own_settings_and_files(tmp_path):
+    stopped(tmp_path, after=2)
+    with pytest.raises(ValueError, match="the stopped run had count = 7, this one has 8"):
+        draw(tmp_path, Slow(8, 1), resume=True)
+    with pytest.raises(ValueError, match="the stopped run had seed = 1, this one has 2"):
+        draw(tmp_path, Slow(7, 2), resume=True)
+    (tmp_path / "pictures" / "0001.png").unlink()
+    with pytest.raises(ValueError, match=r"pictures/0001.png is gone; start again with --overwrite"):
+        draw(tmp_path, Slow(7, 1), resume=True)
+
+
+def test_overwriting_leaves_nothing_behind(tmp_path):
+    draw(tmp_path, Renders(5, 1))
+    (tmp_path / "notes.txt").write_text("keep me")
+    draw(tmp_path, Renders(2, 3), overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["0000.png", "0001.png"]
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_only_what_is_known_is_counted():
+    names = {attribute: values[0] for attribute, values in world.ATTRIBUTES.items()}
+    samples = [
+        {"wanted": {"shape": "circle"}, "seen": names},
+        {"wanted": {"shape": "star"}, "seen": {**names, "colour": None}},
+        {"wanted": None, "seen": names},
+    ]
+    counts = judged(samples)
+    assert counts["shape"] == {"samples": 3, "named": 3, "asked": 2, "as_asked": 1}
+    assert counts["colour"] == {"samples": 3, "named": 2, "asked": 0, "as_asked": 0}
+
+
+def test_bytes_are_written_as_they_are(tmp_path):
+    folder = SampleFolder(tmp_path)
+    entry = folder.add(Sample({"a/b.gif": b"GIF"}, {"caption": None}))
+    assert (tmp_path / "a" / "b.gif").read_bytes() == b"GIF"
+    assert entry["caption"] is None
+
+
+def test_a_grid_keeps_every_picture_in_order():
+    pictures = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    whole = grid(pictures, columns=2, gap=1)
+    assert whole.shape == (3, 3 * 5 - 1, 2 * 5 - 1)
+    assert torch.equal(whole[:, 5:9, 5:9], pictures[3])
+    assert (whole[:, 10:, 5:] == 1).all()
