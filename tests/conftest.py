@@ -65,7 +65,7 @@ def pipeline_folder(tmp_path_factory):
         unet=unet.eval(),
         text_encoder=transformers.CLIPTextModel(text).eval(),
         tokenizer=transformers.CLIPTokenizer(vocab=words, merges=[], model_max_length=77),
-        scheduler=diffusers.DDIMScheduler(clip_sample=False),
+        scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

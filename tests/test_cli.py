@@ -16,6 +16,7 @@ from geokernels import world
 from geokernels.cli import app
 from geokernels.pipelines import ClipInversion, ClipInversionConfig
 from geokernels.report import demo as demo_report
+from geokernels.report.demo import DemoConfig
 from geokernels.report.pictures import read_picture, write_picture
 
 BEFORE, AFTER = (
@@ -207,17 +208,22 @@ def test_doctor_names_every_backend_and_why_one_cannot_run():
 
 
 def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_report, "ATTRIBUTES", ("colour", "background"))
-    monkeypatch.setattr(demo_report, "ClipInversionConfig", lambda: ClipInversionConfig(steps=2, views=2))
+    morphs = ClipInversionConfig(steps=2, views=2)
+    small = DemoConfig(("colour", "background"), morphs, walk=5, line=2, prompts=2, steps=1)
+    monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
     done = run("demo", "--out", tmp_path / "demo")
     assert done.exit_code == 0, done.output
+    assert "Walk in w: the largest step is" in done.stdout
+    assert "Prompts were left out: diffusion models need diffusers and transformers" in done.stdout
     record = json.loads((tmp_path / "demo" / "run.json").read_text())
     assert [edit["attribute"] for edit in record["edits"]] == ["colour", "background"]
     for edit in record["edits"]:
         assert edit["seen_before"].keys() == world.ATTRIBUTES.keys()
         assert edit["morphs"].keys() == {"geodesic", "directional"}
     page = (tmp_path / "demo" / "report.html").read_text()
-    assert "The judge" not in page or page.count("<section>") == 4
+    # the summary, two edits, the walk, two parts left out, the run
+    assert page.count("<section>") == 7
     assert run("demo", "--out", tmp_path / "demo").stdout.startswith("Replacing the earlier demo")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")

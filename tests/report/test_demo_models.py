@@ -103,7 +103,9 @@ def test_drawn_prompts_are_unseen_and_counted(pipeline):
 def test_the_whole_demo(pipeline_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_report, "load_diffusion", lambda name: load_diffusion(pipeline_folder))
     taken = []
-    demo = run_demo(load_clip(), tmp_path, seed=0, config=SMALL, on_step=lambda name, value: taken.append(name))
+    demo = run_demo(
+        load_clip(), tmp_path, seed=0, config=SMALL, on_step=lambda name, value: taken.append(name)
+    )
     assert len(taken) == SMALL.total
     record = json.loads((tmp_path / "run.json").read_text())
     assert len(record["walk"]["seen"]) == 9

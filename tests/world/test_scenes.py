@@ -18,6 +18,7 @@ from geokernels.world import (
     render,
     sample_scenes,
 )
+from geokernels.world.captions import understand
 from geokernels.world.shapes import signed_distance
 
 
@@ -129,6 +130,17 @@ def test_captions():
     assert describe({"colour": "orange"}) == "an orange object"
     assert caption(some[0], attributes=("background",))[0].startswith("an object on a")
     assert all(set(t.replace("{}", "").split()) <= WORDS for t in TEMPLATES)
+
+
+def test_what_a_caption_names_is_understood():
+    some = scenes(100)
+    for template in TEMPLATES:
+        for kept in (("shape",), ("background", "size"), tuple(ATTRIBUTES)):
+            wanted = [{a: names[a] for a in kept} for names in some.names()]
+            assert [understand(c) for c in caption(some, template, attributes=kept)] == wanted
+    assert understand("an object") == {}
+    for other in ("a red zebra", "a star red", "two red stars", "a photo of a photo of a red star", ""):
+        assert understand(other) is None
 
 
 def test_refusals():
