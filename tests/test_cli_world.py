@@ -8,11 +8,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from geokernels.cli import app, scripts
+from geokernels.report.pictures import read_picture
 from geokernels.report.sample_sources import Renders
 from geokernels.world import ATTRIBUTES
+from geokernels.world.captions import understand
+from geokernels.world.edits import KIND_OF, read_edit_folder
 
 
 def run(*args):
@@ -45,6 +49,33 @@ def test_scenes_leave_everything_that_is_promised(tmp_path):
     assert [sample["wanted"] == sample["seen"] for sample in listed(tmp_path)] == [True] * 3
     for attribute in ATTRIBUTES:
         assert attribute in done.stdout
+
+
+def test_clips_carry_their_truth(tmp_path):
+    options = ["--count", 2, "--frames", 3, "--size", 32, "--seed", 4, "--out", tmp_path]
+    assert run("sample", "clips", *options).exit_code == 0
+    for sample in listed(tmp_path):
+        folder = (tmp_path / next(iter(sample["sha256"]))).parent
+        assert {path.name for path in folder.iterdir()} == {
+            *(f"{kind}-{t:03d}.png" for kind in ("frame", "mask") for t in range(3)),
+            "clip.gif", "truth.safetensors",
+        }  # fmt: skip
+        truth = load_file(folder / "truth.safetensors")
+        assert truth["flow"].shape == (2, 2, 32, 32)
+        assert understand(sample["caption"]) == sample["wanted"]
+        mask = read_picture(folder / "mask-000.png").rgb
+        assert 0 < mask.mean() < 0.5
+
+
+def test_edits_are_a_folder_that_pie_bench_readers_read(tmp_path):
+    assert run("sample", "edits", "--count", 5, "--seed", 2, "--out", tmp_path).exit_code == 0
+    cases = read_edit_folder(tmp_path / "edits")
+    assert [case.attribute for case in cases] == list(KIND_OF)
+    for case, sample in zip(cases, listed(tmp_path)):
+        assert sample["wanted"] == sample["seen"] == understand(case.target)
+        assert {str(case.picture), str(case.edited)} == {str(tmp_path / name) for name in sample["sha256"]}
+    assert run("sample", "edits", "--count", 1, "--seed", 3, "--out", tmp_path, "--overwrite").exit_code == 0
+    assert len(list(tmp_path.glob("edits/*/*/*.png"))) == 2
 
 
 def test_generator_samples(tmp_path):
@@ -97,7 +128,7 @@ def test_an_interrupted_run_is_resumed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("sample", "sculptures"), "KIND must be one of scenes, generator, diffusion"),
+        (("sample", "sculptures"), "KIND must be one of scenes, clips, edits, generator, diffusion"),
         (("sample", "scenes", "--prompt", "a star"), "--prompt goes with diffusion, not with scenes"),
         (
             ("sample", "diffusion", "--truncation", 0.5),
@@ -105,7 +136,7 @@ def test_an_interrupted_run_is_resumed(tmp_path, monkeypatch):
         ),
         (
             ("sample", "scenes", "--model", "mine"),
-            "--model goes with diffusion and generator, not with scenes",
+            "--model goes with generator and diffusion, not with scenes",
         ),
         (("sample", "generator", "--model", "none.pt"), "source must be 'world' or an existing file"),
         (("sample", "generator", "--device", "abacus"), "--device must be cpu or cuda, got 'abacus'"),

@@ -14,11 +14,21 @@ app = typer.Typer(
 )
 KINDS = {
     "scenes": "renders with their captions",
+    "clips": "renders that move, with masks and flow",
+    "edits": "pairs of renders in the layout of PIE-Bench, with masks",
     "generator": "pictures of the StyleGAN2 generator",
     "diffusion": "pictures of prompts by the diffusion pipeline",
 }
-# options that only one kind of sample has
-OF_KIND = {"prompt": "diffusion", "steps": "diffusion", "guidance": "diffusion", "truncation": "generator"}
+# options that not every kind has
+OF_KIND = {
+    "prompt": ("diffusion",),
+    "steps": ("diffusion",),
+    "guidance": ("diffusion",),
+    "truncation": ("generator",),
+    "model": ("generator", "diffusion"),
+    "frames": ("clips",),
+    "size": ("scenes", "clips", "edits"),
+}
 
 
 @app.command()
@@ -30,7 +40,11 @@ def sample(
     prompt: Annotated[
         list[str] | None, typer.Option(help="What to draw; repeat for several. Unseen prompts if not given.")
     ] = None,
-    model: Annotated[str, typer.Option(help="world, or a file or folder of weights.")] = "world",
+    size: Annotated[
+        int | None, typer.Option(help="Side of scenes, clips and edits in pixels [default: 64].")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Of each clip [default: 16].")] = None,
+    model: Annotated[str | None, typer.Option(help="A file or folder of weights [default: world].")] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Of each diffusion sampling [default: 50].")
     ] = None,
@@ -45,11 +59,11 @@ def sample(
         from ..report.samples import SampleFolder, run_samples, shares
 
         given = {"prompt": prompt, "steps": steps, "guidance": guidance, "truncation": truncation}
+        given |= {"model": model, "frames": frames, "size": size}
         given = {name: value for name, value in given.items() if value not in (None, [])}
-        _require_kind(kind, given, model)
-        where = device_of(device)
-        source = _source(kind, count, seed, model, where, **given)
-        folder = SampleFolder(out)
+        _require_kind(kind, given)
+        where, folder = device_of(device), SampleFolder(out)
+        source = _source(kind, count, seed, out, where, **given)
         folder.claim(resume=resume, overwrite=overwrite)
         with bar() as progress:
             task, done = progress.add_task(kind, total=count, loss="", speed=""), 0
@@ -135,34 +149,27 @@ def evaluate(
         say("\nEvery figure is the card's.")
 
 
-def _require_kind(kind: str, given: dict, model: str) -> None:
+def _require_kind(kind: str, given: dict) -> None:
     if kind not in KINDS:
         raise ValueError(f"KIND must be one of {', '.join(KINDS)}, got {kind!r}")
     for name in given:
-        if OF_KIND[name] != kind:
-            raise ValueError(f"--{name} goes with {OF_KIND[name]}, not with {kind}")
-    if model != "world" and kind not in OF_KIND.values():
-        raise ValueError(
-            f"--model goes with {' and '.join(dict.fromkeys(OF_KIND.values()))}, not with {kind}"
-        )
+        if kind not in OF_KIND[name]:
+            raise ValueError(f"--{name} goes with {' and '.join(OF_KIND[name])}, not with {kind}")
 
 
-def _source(kind: str, count: int, seed: int, model: str, device: str, **given):
+def _source(kind: str, count: int, seed: int, out: Path, device: str, *, model: str = "world", **given):
     """What draws samples of a kind."""
     from ..models import load_diffusion, load_generator
     from ..report import sample_sources as sources
 
     if kind == "scenes":
-        return sources.Renders(count, seed)
+        return sources.Renders(count, seed, **given)
+    if kind == "clips":
+        return sources.Clips(count, seed, **given)
+    if kind == "edits":
+        return sources.Edits(count, seed, out, **given)
     if kind == "generator":
-        generator = load_generator(model, device=device)
-        return sources.Generated(count, seed, generator, truncation=given.get("truncation", 1.0))
-    return sources.Prompted(
-        count,
-        seed,
-        load_diffusion(model, device=device),
-        model=model,
-        prompts=given.get("prompt", []),
-        steps=given.get("steps", 50),
-        guidance=given.get("guidance", 3.0),
-    )
+        return sources.Generated(count, seed, load_generator(model, device=device), **given)
+    how = {"prompts": given.get("prompt", []), "steps": given.get("steps", 50)}
+    how |= {"model": model, "guidance": given.get("guidance", 3.0)}
+    return sources.Prompted(count, seed, load_diffusion(model, device=device), **how)

@@ -1,6 +1,7 @@
-"""What `geokernels world sample` can draw: renders, pictures of the generator, pictures of prompts."""
+"""What ``geokernels world sample`` draws: renders, clips, edits, and the pictures of trained models."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -8,10 +9,15 @@ from torch import Tensor
 from .. import world
 from ..models.stylegan2 import Generator
 from ..world.captions import understand
+from ..world.clips import Clip, render_clip
+from ..world.edits import read_edit_folder, write_edit_folder
 from ..world.held_out import sample_unseen
 from .demo_models import reading
 from .drawing import draw_prompts, latent_shape
-from .samples import Sample
+from .pictures import gif, read_picture
+from .samples import EDITS, Sample
+
+STRIDE = 2**20  # seeds between those of two runs, one a clip
 
 
 class Renders:
@@ -19,14 +25,72 @@ class Renders:
 
     kind, batch = "scenes", 32
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.settings = count, {"seed": seed}
+    def __init__(self, count: int, seed: int, *, size: int = 64) -> None:
+        self.count, self.settings = count, {"seed": seed, "size": size}
         self.scenes = world.sample_scenes(count, generator=torch.Generator().manual_seed(seed))
 
     def draw(self, rows: range) -> list[Sample]:
         """See :class:`~geokernels.report.samples.Source`."""
         scenes = self.scenes[list(rows)]
-        return _judged(rows, world.render(scenes), world.caption(scenes), scenes.names())
+        return _judged(
+            rows, world.render(scenes, self.settings["size"]), world.caption(scenes), scenes.names()
+        )
+
+
+class Clips:
+    """Rendered clips: frames, masks and an animation of each, its flow and maps as safetensors."""
+
+    kind, batch = "clips", 1
+
+    def __init__(self, count: int, seed: int, *, frames: int = 16, size: int = 64) -> None:
+        self.count, self.settings = count, {"seed": seed, "frames": frames, "size": size}
+
+    def draw(self, rows: range) -> list[Sample]:
+        """See :class:`~geokernels.report.samples.Source`."""
+        return [self._draw(i) for i in rows]
+
+    def _draw(self, i: int) -> Sample:
+        chance = torch.Generator().manual_seed(self.settings["seed"] * STRIDE + i)
+        scene = world.sample_scenes(1, generator=chance)
+        clip = render_clip(scene, self.settings["frames"], self.settings["size"], generator=chance)
+        shown = world.judge(_eight_bits(clip.frames)).names()
+        # what is read in every frame alike
+        seen = {a: value if all(s[a] == value for s in shown) else None for a, value in shown[0].items()}
+        facts = {"caption": clip.caption, "wanted": scene.names()[0], "seen": seen}
+        return Sample(_clip_files(f"clips/{i:04d}", clip), facts)
+
+
+class Edits:
+    """A folder of edits in the layout of PIE-Bench; the judge reads the truly edited pictures.
+
+    Args:
+        count: How many.
+        seed: Chooses scenes and edits.
+        out: The folder of the run, in which that of the edits is made.
+        size: Of the pictures, a divisor of 512.
+    """
+
+    kind, batch = "edits", 50
+
+    def __init__(self, count: int, seed: int, out: Path, *, size: int = 64) -> None:
+        self.count, self.settings, self.out = count, {"seed": seed, "size": size}, out
+
+    def draw(self, rows: range) -> list[Sample]:
+        """See :class:`~geokernels.report.samples.Source`."""
+        write_edit_folder(self.out / EDITS, rows.stop, **self.settings)
+        cases = read_edit_folder(self.out / EDITS)[rows.start : rows.stop]
+        edited = torch.stack([read_picture(case.edited).rgb for case in cases])
+        return [
+            Sample(
+                {str(file.relative_to(self.out)): None for file in (case.picture, case.edited)},
+                {
+                    "caption": f"{case.source} → {case.target}",
+                    "wanted": understand(case.target),
+                    "seen": seen,
+                },
+            )
+            for case, seen in zip(cases, world.judge(edited).names())
+        ]
 
 
 class Generated:
@@ -99,7 +163,7 @@ def _judged(
     wanted: Sequence[dict[str, str] | None] | None = None,
 ) -> list[Sample]:
     """Samples of one picture each, judged in 8 bits, as written; captions not given are the judge's."""
-    pictures = pictures.mul(255).round().div(255)
+    pictures = _eight_bits(pictures)
     seen = world.judge(pictures).names()
     captions = captions or [reading(names) for names in seen]
     return [
@@ -108,3 +172,20 @@ def _judged(
             rows, pictures, captions, wanted or [None] * len(seen), seen
         )
     ]
+
+
+def _eight_bits(pictures: Tensor) -> Tensor:
+    """Pictures as a file of them is read."""
+    return pictures.mul(255).round().div(255)
+
+
+def _clip_files(folder: str, clip: Clip) -> dict[str, Tensor | bytes]:
+    """The files of a clip, by name; its first frame comes first."""
+    from safetensors.torch import save
+
+    files: dict[str, Tensor | bytes] = {}
+    for kind, pictures in (("frame", clip.frames), ("mask", clip.masks.expand(-1, 3, -1, -1))):
+        files |= {f"{folder}/{kind}-{t:03d}.png": shown for t, shown in enumerate(pictures)}
+    truth = {"flow": clip.flow, "visible": clip.visible, "object_map": clip.object_map}
+    truth = {name: value.contiguous() for name, value in {**truth, "ground_map": clip.ground_map}.items()}
+    return {**files, f"{folder}/clip.gif": gif(list(clip.frames)), f"{folder}/truth.safetensors": save(truth)}

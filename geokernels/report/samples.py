@@ -3,12 +3,14 @@
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from ..metrics import wilson_interval
 from ..world import ATTRIBUTES
+from ..world.edits import MAPPING, RECIPE
 from .driver import interrupts_between_steps
 from .files import sha256, write_json, write_text
 from .folder import RECORD, RunFolder
@@ -17,13 +19,14 @@ from .pictures import grid, read_picture, write_bytes, write_picture
 from .record import checksums, machine, peak_memory_mib, versions
 
 GRID, SAMPLES, PAGE = "grid.png", "samples.json", "report.html"
+EDITS = "edits"  # folder, within a run's, of edits in the layout of PIE-Bench
 GRID_SHOWS, PAGE_SHOWS = 100, 48
 
 
 class Sample(NamedTuple):
     """One sample, ready to be written."""
 
-    files: dict[str, Tensor | bytes]  # by name; pictures (3, H, W), the first of which is the grid's
+    files: dict[str, Tensor | bytes | None]  # by name, the grid's picture first; None is written already
     facts: dict  # caption, wanted and seen, each of them None where it is not known
 
 
@@ -45,14 +48,24 @@ class SampleFolder(RunFolder):
     checkpoint = "samples.partial.json"
 
     def clear(self) -> None:
-        """Remove an earlier run, its pictures included."""
+        """Remove an earlier run, its pictures and their folders included."""
+        listed = [EDITS + "/" + name for name in (MAPPING, RECIPE)]
         for name in (self.checkpoint, SAMPLES):
             if (self.path / name).exists():
                 kept = json.loads((self.path / name).read_text(encoding="utf-8"))
-                for file in (file for sample in kept["samples"] for file in sample["sha256"]):
-                    (self.path / file).unlink(missing_ok=True)
-                (self.path / name).unlink()
+                listed += [file for sample in kept["samples"] for file in sample["sha256"]]
+        for name in (*listed, SAMPLES):
+            self._remove(self.path / name)
         super().clear()
+
+    def _remove(self, file: Path) -> None:
+        """Remove a file, and every folder that it leaves empty."""
+        file.unlink(missing_ok=True)
+        for folder in file.parents:
+            if folder == self.path or (folder.is_dir() and any(folder.iterdir())):
+                break
+            if folder.is_dir():
+                folder.rmdir()
 
     def begun(self, run: dict) -> dict:
         """What a stopped run of the same settings had done.
@@ -74,7 +87,7 @@ class SampleFolder(RunFolder):
         for name, content in sample.files.items():
             if isinstance(content, bytes):
                 write_bytes(self.path / name, content)
-            else:
+            elif content is not None:
                 write_picture(self.path / name, content)
         return {**sample.facts, "sha256": {name: sha256(self.path / name) for name in sample.files}}
 
