@@ -1,111 +1,204 @@
 """Timing that can be believed: correct first, contenders in turn, and a canary for a disturbed machine."""
 
-import platform
+import math
+import signal
 import statistics
-import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 
-from geokernels.kernels import native
+from .case import Case, Rival, Work
+from .machine import Peaks, threads
 
-ROUNDS = 15
+ROUNDS, FEWEST = 15, 3
 SECONDS_PER_SAMPLE = 0.05
-CANARY_TOLERANCE = 1.5  # a fixed product that took this much longer afterwards than before was disturbed
+FIRST_CALL = 45.0  # seconds; torch.compile, XLA and KeOps compile in it
+CANARY_TOLERANCE = 1.5  # a fixed product that takes this much longer than at its best is being disturbed
+QUIET_SHARE = 0.75  # of a case's canaries: the median stands a quarter of bad rounds
 
 
-@dataclass(frozen=True)
-class Case:
-    """One piece of work, who does it, and how wrong a result may be.
-
-    Attributes:
-        name: What is computed, with the sizes.
-        reason: Where the sizes come from.
-        make: Returns the positional arguments of every contender; called once, outside the timer.
-        ours: Our implementations, by name; the first is the one the ratio is formed with.
-        rivals: Other people's, by name.
-        error: From a contender's output and the arguments to the error that must be equal among contenders.
-        allowed: Largest error with which a contender is timed at all.
-        flops: Least floating-point operations of the work, for the achieved rate; 0 when not counted.
-        rounds: How often every contender is timed; fewer for what takes seconds.
-    """
-
-    name: str
-    reason: str
-    make: Callable[[], tuple]
-    ours: dict[str, Callable]
-    rivals: dict[str, Callable]
-    error: Callable[[object, tuple], float]
-    allowed: float
-    flops: float = 0
-    rounds: int = ROUNDS
+class OverTimeError(Exception):
+    """A call took longer than it may."""
 
 
-def _sample(run: Callable[[], object], repeats: int) -> float:
+@contextmanager
+def limit(seconds: float) -> Iterator[None]:
+    """Raise :class:`OverTimeError` inside when the time is up, as soon as Python has its say."""
+
+    def stop(signum, frame):
+        raise OverTimeError
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+class Canary:
+    """A fixed product: its time tells whether others are at work on the machine."""
+
+    def __init__(self):
+        self._a, self._threads = torch.ones(384, 384), torch.get_num_threads()
+        self._best = math.inf
+        self._sung: list[float] = []
+        for _ in range(20):
+            self.sing()
+
+    def sing(self) -> None:
+        """Time the product, on the same threads whatever the case runs on."""
+        with threads(self._threads):
+            seconds = min(sample(lambda: self._a @ self._a, 1) for _ in range(3))
+        self._best = min(self._best, seconds)
+        self._sung.append(seconds)
+
+    def forget(self) -> None:
+        """Begin a new case; the best time ever is kept, so that a machine busy all along is noticed."""
+        self._sung.clear()
+
+    def heard_quiet(self) -> bool:
+        """Whether enough of the products since :meth:`forget` took about as long as the best ever."""
+        calm = [seconds <= CANARY_TOLERANCE * self._best for seconds in self._sung]
+        return sum(calm) >= QUIET_SHARE * len(calm)
+
+
+def sample(run: Callable[[], object], repeats: int) -> float:
+    """Seconds a call, over so many calls."""
     start = time.perf_counter()
     for _ in range(repeats):
         run()
     return (time.perf_counter() - start) / repeats
 
 
-def _canary() -> float:
-    a = torch.ones(384, 384)
-    return min(_sample(lambda: a @ a, 5) for _ in range(5))
-
-
-def measure(case: Case) -> list[dict]:
-    """Time every contender of a case in turn, round after round.
+def admit(case: Case, rival: Rival, inputs: tuple) -> tuple[Callable[[], object] | None, dict, float]:
+    """Let a contender show that it is right, with the loosest setting that is.
 
     Returns:
-        A row per contender: seconds (median, smallest, largest), error, and whether the machine was quiet.
-        A contender whose error exceeds ``case.allowed`` gets no time.
+        The call to time, or None; facts for its row: the setting, its error, or ``why`` there is no time; and
+        the seconds of a call, now that whatever compiles has compiled.
     """
-    inputs = case.make()
-    contenders = {("ours", n): f for n, f in case.ours.items()} | {
-        ("rival", n): f for n, f in case.rivals.items()
+    if absent := rival.missing():
+        return None, {"why": f"not installed: {absent}"}, 0.0
+    facts, patience = {}, FIRST_CALL
+    for setting in rival.settings or (None,):
+        run = partial(rival.run, *inputs, *([setting] if rival.settings else []))
+        try:
+            with limit(patience):
+                result = run()
+            patience = case.patience
+            facts = {"setting": setting, "error": case.error(result, inputs)}
+            if facts["error"] <= case.allowed:
+                with limit(patience):
+                    return run, facts, sample(run, 1)
+        except OverTimeError:
+            return None, facts | {"why": f"over {patience:g} s a call"}, 0.0
+        except Exception as error:
+            sentence = (str(error).splitlines() or [""])[0]
+            return None, facts | {"why": f"{type(error).__name__}: {sentence}"}, 0.0
+    return None, facts | {"why": f"error above {case.allowed:.1e}"}, 0.0
+
+
+def take_rounds(
+    case: Case, runs: dict[tuple, Callable[[], object]], calls: dict[tuple, float], canary: Canary
+) -> dict[tuple, list[float]]:
+    """Time everybody in turn, round after round, until the case's time is up.
+
+    A contender that has used its share of the time sits out, but for a few rounds; of one so slow that even
+    these would be too many, the one call that is known stands alone.
+
+    Args:
+        case: Whose ``seconds`` to keep to.
+        runs: The calls.
+        calls: About how long each takes.
+        canary: Sings after each round.
+
+    Returns:
+        Seconds a call, of every round.
+    """
+    times = {key: [call] if call > case.seconds / FEWEST else [] for key, call in calls.items()}
+    repeats = {key: max(1, int(SECONDS_PER_SAMPLE / call)) for key, call in calls.items()}
+    repeats |= {
+        key: max(1, int(SECONDS_PER_SAMPLE / sample(runs[key], n))) for key, n in repeats.items() if n > 1
     }
-    errors = {key: case.error(f(*inputs), inputs) for key, f in contenders.items()}
-    sound = {key: f for key, f in contenders.items() if errors[key] <= case.allowed}
-    repeats = {
-        key: max(1, int(SECONDS_PER_SAMPLE / _sample(lambda f=f: f(*inputs), 2))) for key, f in sound.items()
+    share, turning = case.seconds / max(1, len(runs)), [key for key in runs if not times[key]]
+    for turn in range(ROUNDS):
+        for key in turning:
+            if turn < FEWEST or sum(times[key]) * repeats[key] < share:
+                times[key].append(sample(runs[key], repeats[key]))
+        canary.sing()
+    return times
+
+
+def spread(seconds: list[float]) -> dict:
+    """The median, the quarters, the ends, and of how many."""
+    q1, _, q3 = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
+    return {
+        "median_s": statistics.median(seconds),
+        "q1_s": q1,
+        "q3_s": q3,
+        "min_s": min(seconds),
+        "max_s": max(seconds),
+        "rounds": len(seconds),
     }
-    before = _canary()
-    times: dict[tuple, list[float]] = {key: [] for key in sound}
-    for _ in range(case.rounds):
-        for key, f in sound.items():
-            times[key].append(_sample(lambda f=f: f(*inputs), repeats[key]))
-    quiet = _canary() < CANARY_TOLERANCE * before
+
+
+def measure(case: Case, *, canary: Canary, peaks: Peaks | None = None, rivals: bool = True) -> list[dict]:
+    """Time every contender of a case that is right.
+
+    Args:
+        case: What to measure.
+        canary: Listens for a disturbed machine.
+        peaks: What the machine can do with the case's threads, for the floor.
+        rivals: Whether to time the others as well.
+
+    Returns:
+        A row per contender: seconds, error, floor and whether the machine was quiet, or why there is no time.
+    """
+    with threads(case.threads):
+        inputs = case.make()
+        work = case.work(inputs) if case.work and peaks else None
+        facts, runs, calls = {}, {}, {}
+        for key, contender in case.contenders(rivals=rivals).items():
+            run, facts[key], call = admit(case, contender, inputs)
+            if run:
+                runs[key], calls[key] = run, call
+        canary.forget()
+        canary.sing()
+        times = take_rounds(case, runs, calls, canary)
+    shared = {
+        "case": case.name,
+        "reason": case.reason,
+        "series": case.series,
+        "curve": case.curve,
+        "at": case.at,
+        "allowed": case.allowed,
+        "targets": case.targets,
+        "quiet": canary.heard_quiet(),
+    }
     rows = []
-    for (side, name), _ in contenders.items():
-        row = {"case": case.name, "reason": case.reason, "side": side, "name": name}
-        row |= {"error": errors[side, name], "allowed": case.allowed, "quiet": quiet}
+    for (side, name), found in facts.items():
+        row = shared | {"side": side, "name": name} | found
         if seconds := times.get((side, name)):
-            row |= {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
-            row |= {"gflops": case.flops / row["median_s"] / 1e9 if case.flops else None}
+            row |= spread(seconds)
+            row |= against_floor(row["median_s"], work, peaks)
         rows.append(row)
     return rows
 
 
-def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
-
-
-def machine() -> dict:
-    """What the figures were measured on: processor, threads, versions, commit."""
-    changes = " with changes" if _git("status", "--porcelain", "-uno") else ""
+def against_floor(seconds: float, work: Work | None, peaks: Peaks | None) -> dict:
+    """Rates achieved, and how far above the least possible time."""
+    if work is None:
+        return {}
+    floor = peaks.floor(work)
     return {
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "simd": native.build_info().get("simd"),
-        "commit": _git("rev-parse", "HEAD") + changes,
+        "gflops": work.flops / seconds / 1e9,
+        "gexps": work.exps / seconds / 1e9,
+        "gbytes": work.bytes / seconds / 1e9,
+        "floor_s": floor,
+        "over_floor": seconds / floor,
     }

@@ -1,71 +1,188 @@
-"""Time the operators beside their rivals: ``python -m benchmarks.run [--only WORD] [--json FILE]``."""
+"""Measure the operators, beside their rivals if asked: what ``geokernels bench`` runs."""
 
 import argparse
-import json
 import warnings
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import cloud_cases, geodesic_cases, transport_cases
-from .harness import machine, measure
+from . import cloud_cases, curves, geodesic_cases, memory, results, transport_cases
+from .case import Case
+from .harness import Canary, measure
+from .machine import Peaks, machine
+
+INTERRUPTED = 130
+
+Jobs = dict[str, Callable[[], list[dict]]]
 
 
-def ratio(rows: list[dict]) -> float | None:
-    """Time of the best rival over the time of our first contender, or None where one is missing."""
-    ours = next((row.get("median_s") for row in rows if row["side"] == "ours"), None)
-    rivals = [row["median_s"] for row in rows if row["side"] == "rival" and "median_s" in row]
-    return min(rivals) / ours if ours and rivals else None
+def all_cases() -> list[Case]:
+    """Every case that is timed, the table's first."""
+    families = transport_cases, cloud_cases, geodesic_cases, curves
+    return [case for family in families for case in family.cases()]
+
+
+def jobs(peaks: Callable[[int], Peaks], *, only: str, rivals: bool) -> Jobs:
+    """What to measure, by name of the case.
+
+    Raises:
+        ValueError: If ``only`` occurs in no name.
+    """
+    canary, found = Canary(), {}
+    for case in all_cases():
+        count = case.threads or torch.get_num_threads()
+        found[case.name] = partial(_timed, case, canary, peaks, count, rivals)
+    for features in cloud_cases.FEATURES:
+        found[memory.case_name(features)] = partial(memory.measure, features, rivals=rivals)
+    kept = {name: job for name, job in found.items() if only in name}
+    if not kept:
+        raise ValueError(f"--only must occur in the name of a case, got {only!r}")
+    return kept
+
+
+def _timed(case: Case, canary: Canary, peaks: Callable[[int], Peaks], count: int, rivals: bool) -> list[dict]:
+    rows = measure(case, canary=canary, peaks=peaks(count), rivals=rivals)
+    return [row | {"on_threads": count} for row in rows]
 
 
 def table(rows: list[dict]) -> Table:
-    """One case as a table: who, seconds, error."""
-    table = Table(
+    """One case as a table: who, how long, how wrong, how far above the floor."""
+    shown = Table(
         title=rows[0]["case"], caption=rows[0]["reason"], title_justify="left", caption_justify="left"
     )
-    for column in ("", "median", "from", "to", "error"):
-        table.add_column(column, justify="left" if not column else "right")
+    for column in ("", "median", "quarters", "error", "over floor"):
+        shown.add_column(column, justify="left" if not column else "right")
     for row in rows:
-        times = [
-            f"{1e6 * row[key]:,.0f} us" if key in row else "wrong" for key in ("median_s", "min_s", "max_s")
-        ]
-        table.add_row(f"{row['side']}: {row['name']}", *times, f"{row['error']:.1e}")
-    return table
+        error = f"{row['error']:.1e}" if "error" in row else ""
+        if "why" in row:
+            shown.add_row(f"{row['side']}: {row['name']}", row["why"], "", error, "")
+        elif "megabytes" in row:
+            shown.add_row(f"{row['side']}: {row['name']}", f"{row['megabytes']:.0f} MB", "", "", "")
+        else:
+            quarters = f"{results.seconds(row['q1_s'])} to {results.seconds(row['q3_s'])}"
+            above = f"{row['over_floor']:.1f}" if "over_floor" in row else ""
+            shown.add_row(
+                f"{row['side']}: {row['name']}", results.seconds(row["median_s"]), quarters, error, above
+            )
+    return shown
+
+
+def show(console: Console, rows: list[dict]) -> None:
+    """The table, the ratio, what was asked for, and whether the machine was disturbed."""
+    console.print(table(rows))
+    if against := results.ratio(rows):
+        console.print(f"  {against:.2g} x {results.best_rival(rows)['name']}")
+    for verdict in results.verdicts(rows):
+        found = "not measured" if verdict.found is None else "reached" if verdict.reached else "missed"
+        console.print(f"  asked: {verdict.text}: {found}")
+    if not rows[0]["quiet"]:
+        console.print("  the machine was disturbed during this case: --resume measures it again")
+
+
+def measure_all(
+    *, console: Console, only: str = "", rivals: bool = False, json: Path | None = None, resume: bool = False
+) -> list[dict]:
+    """Measure every case, show it, and write all rows after each.
+
+    Args:
+        console: Where tables and progress go.
+        only: Cases whose name contains this.
+        rivals: Whether to time the others too.
+        json: Results file, or None.
+        resume: Keep what that file has of this machine and commit, and was not disturbed.
+
+    Returns:
+        The rows, in the order of the cases.
+
+    Raises:
+        ValueError: If ``only`` names no case, ``resume`` has no file, or the file holds something else.
+    """
+    if resume and json is None:
+        raise ValueError("--resume needs --json FILE, the results to go on with, got none")
+    here, peaks = machine(), cache(Peaks.measure)
+    earlier = results.read(json)["rows"] if resume and json.exists() else []
+    done = {
+        name: rows
+        for name, rows in results.by_case(earlier).items()
+        if results.finished(rows, here, rivals=rivals)
+    }
+    todo = jobs(peaks, only=only, rivals=rivals)
+    measured = {**done}
+    with warnings.catch_warnings(), _progress(console) as progress:
+        warnings.simplefilter("ignore")  # rivals warn of what they do not reach
+        task = progress.add_task("measuring", total=len(todo))
+        for name, job in todo.items():
+            progress.update(task, description=name)
+            if name not in done:
+                measured[name] = [row | here | {"rivals": rivals} for row in job()]
+                show(console, measured[name])
+            progress.advance(task)
+            rows = [row for kept in measured.values() for row in kept]
+            if json:
+                facts = [peaks(count).facts() for count in sorted({1, torch.get_num_threads()})]
+                results.write(json, {"machine": here, "peaks": facts, "rows": rows})
+    return rows
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def disturbed(rows: list[dict]) -> list[str]:
+    """Cases to be measured again."""
+    return [name for name, found in results.by_case(rows).items() if not found[0]["quiet"]]
+
+
+def wrong(rows: list[dict]) -> list[str]:
+    """Cases in which ours has no figure: wrong, or failed."""
+    return [name for name, found in results.by_case(rows).items() if "why" in results.ours(found)]
+
+
+def command(
+    *, only: str, rivals: bool, json: Path | None, resume: bool, threads: int | None, console: Console
+) -> int:
+    """What ``geokernels bench`` does; returns its exit code: 1 when ours is wrong, 130 when interrupted."""
+    torch.set_num_threads(threads or torch.get_num_threads())
+    try:
+        rows = measure_all(console=console, only=only, rivals=rivals, json=json, resume=resume)
+    except KeyboardInterrupt:
+        kept = f"; --resume goes on with {json}" if json else ""
+        console.print(f"Stopped{kept}.")
+        return INTERRUPTED
+    if again := disturbed(rows):
+        console.print(f"Disturbed, to be measured again with --resume: {'; '.join(again)}.")
+    if failed := wrong(rows):
+        console.print(f"Ours is wrong or failed: {'; '.join(failed)}.")
+    if json:
+        console.print(f"Wrote {json}. The page: python -m benchmarks.page {json}")
+    return 1 if failed else 0
 
 
 def main() -> None:
-    """Measure every case, print the tables, and write the rows."""
+    """``python -m benchmarks.run``, for a clone that is not installed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="cases whose name contains this word")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="file for the rows, with machine and commit")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    warnings.simplefilter("ignore")
-    console = Console()
-    families = transport_cases, cloud_cases, geodesic_cases
-    cases = [c for family in families for c in family.cases() if arguments.only in c.name]
-    if not cases:
-        parser.error(f"--only must occur in the name of a case, got {arguments.only!r}")
-    results = []
-    for case in track(cases, console=console, description="measuring"):
-        rows = measure(case)
-        results.append({"rows": rows, "ratio": ratio(rows)})
-        console.print(table(rows))
-        against = results[-1]["ratio"]
-        console.print(
-            f"  {against:.1f} x the best rival" if against else "  no ratio: a contender is missing"
-        )
-        if not rows[0]["quiet"]:
-            console.print("  [yellow]the machine was disturbed during this case: measure it again[/]")
-    if arguments.json:
-        partial = arguments.json.with_suffix(".partial")
-        partial.write_text(json.dumps({"machine": machine(), "cases": results}, indent=1) + "\n")
-        partial.replace(arguments.json)
-        console.print(f"wrote {arguments.json}")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--rivals", action="store_true", help="time the others too")
+    parser.add_argument("--json", type=Path, help="file for the rows")
+    parser.add_argument("--resume", action="store_true", help="keep what that file has")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    console = Console(highlight=False)
+    try:
+        code = command(**vars(parser.parse_args()), console=console)
+    except ValueError as error:
+        parser.error(str(error))
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

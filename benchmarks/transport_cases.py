@@ -1,7 +1,4 @@
-"""Transport between prompts, beside eager PyTorch, torch.compile and POT, all to the same marginal error."""
-
-import importlib
-import math
+"""Transport between prompts, beside everybody, all to the same marginal error."""
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -10,102 +7,42 @@ from torch import Tensor
 import geokernels as gk
 from geokernels.testing import cloud
 
-from .harness import Case
+from . import sinkhorn_rivals as rivals
+from .case import Case, Rival, Work
+from .sinkhorn_rivals import marginal_error, squared_distances
 
 N, D = 77, 768  # the tokens of a prompt and their features, Stable Diffusion 1.x
 TOLERANCE = 1e-4
 EPS = 0.05  # of the mean cost
+SLACK = 1.2  # the error is measured in float64 and from outside, the loops stop in float32
+MOST_STEPS = 200_000
 
 
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """The Gram form, as one writes it."""
-    return x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :] - 2 * x @ y.mT
-
-
-def log_domain_loop(cost: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The usual loop, stopped when the worst problem's row error is small, read off the next half-step."""
-    log_a, log_b = -math.log(cost.shape[-2]), -math.log(cost.shape[-1])
-    scaled = cost / eps
-    g = torch.zeros_like(cost[..., 0, :])
-    f = -torch.logsumexp(g[..., None, :] - scaled + log_b, -1)
-    while True:
-        g = -torch.logsumexp(f[..., :, None] - scaled + log_a, -2)
-        following = -torch.logsumexp(g[..., None, :] - scaled + log_b, -1)
-        if ((f - following).exp() - 1).abs().mean(-1).max() <= TOLERANCE:
-            return eps * f, eps * g
-        f = following
-
-
-def compiled_half_steps():
-    """The same loop with a pair of half-steps compiled."""
-
-    @torch.compile
-    def pair(scaled: Tensor, f: Tensor, log_a: float, log_b: float) -> tuple[Tensor, Tensor, Tensor]:
-        g = -torch.logsumexp(f[..., :, None] - scaled + log_a, -2)
-        following = -torch.logsumexp(g[..., None, :] - scaled + log_b, -1)
-        return g, following, ((f - following).exp() - 1).abs().mean(-1).max()
-
-    def run(cost: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        log_a, log_b = -math.log(cost.shape[-2]), -math.log(cost.shape[-1])
-        scaled = cost / eps
-        f = -torch.logsumexp(log_b - scaled, -1)
-        while True:
-            g, following, error = pair(scaled, f, log_a, log_b)
-            if error <= TOLERANCE:
-                return eps * f, eps * g
-            f = following
-
-    return run
-
-
-def pot(cost: Tensor, eps: float) -> Tensor:
-    """POT's batched solver; its tolerance is on the row error, tested every ten iterations."""
-    solver = importlib.import_module("ot.batch")
-    batch = cost if cost.dim() == 3 else cost[None]
-    plan = solver.solve_batch(batch, reg=eps, max_iter=1000, tol=TOLERANCE).plan
-    return plan if cost.dim() == 3 else plan[0]
-
-
-def ours(cost: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    solved = gk.sinkhorn_from_cost(cost, eps=eps, tol=TOLERANCE, backend="native")
-    return solved.f, solved.g
-
-
-def marginal_error(result, inputs: tuple) -> float:
-    """The larger side's L1 marginal error of the worst problem, in float64."""
-    cost, eps = inputs
-    if isinstance(result, Tensor):
-        plan = result.double()
-    else:
-        f, g = (part.double() for part in result)
-        plan = ((f[..., :, None] + g[..., None, :] - cost.double()) / eps).exp()
-        plan = plan / (cost.shape[-2] * cost.shape[-1])
-    sides = ((plan.sum(dim) - 1 / plan.shape[-1]).abs().sum(-1) for dim in (-1, -2))
-    return max(side.max().item() for side in sides)
-
-
-def rivals() -> dict:
-    found = {"eager": log_domain_loop, "torch.compile": compiled_half_steps()}
-    if importlib.util.find_spec("ot"):
-        found["POT"] = pot
-    return found
-
-
-def prompts(problems: int) -> tuple[Tensor, Tensor]:
+def prompts(problems: int, points: int = N) -> tuple[Tensor, Tensor]:
     """Rows that vary most in a few directions, as embeddings of tokens do, and a little in all."""
     directions = cloud(8, D, seed=0) / 8**0.5
-    spread = [cloud(problems, N, 8, seed=seed) @ directions for seed in (1, 2)]
-    return tuple((part + cloud(problems, N, D, seed=seed)).float() for part, seed in zip(spread, (3, 4)))
+    spread = [cloud(problems, points, 8, seed=seed) @ directions for seed in (1, 2)]
+    return tuple((part + cloud(problems, points, D, seed=seed)).float() for part, seed in zip(spread, (3, 4)))
 
 
-def given_cost(problems: int, eps: float) -> tuple[Tensor, float]:
-    cost = squared_distances(*prompts(problems))
+def given_cost(problems: int, eps: float, points: int = N) -> tuple[Tensor, float]:
+    cost = squared_distances(*prompts(problems, points))
     return cost / cost.mean(), eps
 
 
-def from_points(solver):
-    def run(x: Tensor, y: Tensor, eps: float):
-        return solver(squared_distances(x, y), eps)
+def points(problems: int) -> tuple[Tensor, Tensor, float]:
+    x, y = prompts(problems)
+    return x, y, EPS * squared_distances(x, y).mean().item()
+
+
+def solve(cost: Tensor, eps: float, tol: float):
+    return gk.sinkhorn_from_cost(cost, eps=eps, tol=tol, max_iter=MOST_STEPS, backend="native")
+
+
+def ours_at(tol: float):
+    def run(cost: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        solved = solve(cost, eps, tol)
+        return solved.f, solved.g
 
     return run
 
@@ -115,23 +52,55 @@ def ours_from_points(x: Tensor, y: Tensor, eps: float):
     return solved.f, solved.g
 
 
-def points(problems: int) -> tuple[Tensor, Tensor, float]:
-    x, y = prompts(problems)
-    return x, y, EPS * squared_distances(x, y).mean().item()
+def work_of(cost: Tensor, eps: float, tol: float) -> Work:
+    """The iterations ours makes, at two multiply-adds an entry, and every exponential once."""
+    n, m = cost.shape[-2:]
+    steps, problems = solve(cost, eps, tol).iterations.sum().item(), cost.numel() // (n * m)
+    return Work(4.0 * n * m * steps, cost.numel(), 4.0 * (cost.numel() + problems * (n + m)))
 
 
-def with_gradient(solver):
-    """The value and its gradient to x, by the envelope theorem wherever the library leaves it to the user."""
+def work_from_points(x: Tensor, y: Tensor, eps: float, products: int = 1) -> Work:
+    """The same with ``products`` of N x N x D for each problem."""
+    loop = work_of(squared_distances(x, y), eps, TOLERANCE)
+    flops = 2.0 * products * x.numel() * y.shape[-2]
+    return Work(loop.flops + flops, loop.exps, 4.0 * products * (x.numel() + y.numel()))
 
-    def run(x: Tensor, y: Tensor, eps: float):
-        leaf = x.detach().requires_grad_()
-        with torch.no_grad():
-            f, g = solver(squared_distances(x, y), eps)
-        plan = ((f[..., :, None] + g[..., None, :] - squared_distances(x, y)) / eps).exp() / N**2
-        (squared_distances(leaf, y) * plan).sum().backward()
-        return f, g, leaf.grad
 
-    return run
+def cost_case(
+    name: str, reason: str, *, problems: int, eps: float = EPS, tol: float = TOLERANCE, size: int = N, **more
+) -> Case:
+    """Costs given, to a marginal error; ``problems`` 0 is one without a batch dimension."""
+
+    def make() -> tuple[Tensor, float]:
+        cost, level = given_cost(max(problems, 1), eps, size)
+        return (cost if problems else cost[0]), level
+
+    return Case(
+        name=name,
+        reason=reason,
+        make=make,
+        ours={"native": ours_at(tol)},
+        rivals=rivals.from_cost(tol, names=more.pop("names", ())),
+        error=marginal_error,
+        allowed=SLACK * tol,
+        work=lambda inputs: work_of(*inputs, tol),
+        **more,
+    )
+
+
+def cloud_error(result, inputs: tuple) -> float:
+    x, y, eps = inputs
+    exact = squared_distances(x.double(), y.double())
+    return marginal_error(result if isinstance(result, Tensor) else result[:2], (exact, eps))
+
+
+def with_gradient(x: Tensor, y: Tensor, eps: float, tol: float):
+    """The value's gradient to x by the envelope theorem, as eager PyTorch leaves it to the user."""
+    leaf = x.detach().requires_grad_()
+    f, g = rivals.eager(squared_distances(x, y), eps, tol)
+    plan = ((f[..., :, None] + g[..., None, :] - squared_distances(x, y)) / eps).exp() / N**2
+    (squared_distances(leaf, y) * plan).sum().backward()
+    return f, g, leaf.grad
 
 
 def ours_with_gradient(x: Tensor, y: Tensor, eps: float):
@@ -139,11 +108,6 @@ def ours_with_gradient(x: Tensor, y: Tensor, eps: float):
     solved = gk.sinkhorn(leaf, y, eps=eps, tol=TOLERANCE, backend="native")
     solved.value.sum().backward()
     return solved.f.detach(), solved.g.detach(), leaf.grad
-
-
-def cloud_error(result, inputs: tuple) -> float:
-    x, y, eps = inputs
-    return marginal_error(result[:2], (squared_distances(x.double(), y.double()), eps))
 
 
 def assigned_cost(result, inputs: tuple) -> float:
@@ -154,62 +118,73 @@ def assigned_cost(result, inputs: tuple) -> float:
     return (cost[torch.arange(len(cost)), chosen].sum() - cost[rows, columns].sum()).item()
 
 
-def cases() -> list[Case]:
-    others = rivals()
-    flops = 4.0 * N * N  # two multiply-adds an entry in each pair of half-steps: per iteration and problem
-    solvers = {
-        "ours": {"native": ours},
-        "rivals": others,
-        "error": marginal_error,
-        "allowed": 1.2 * TOLERANCE,
-    }
+def cost_cases() -> list[Case]:
     return [
-        Case(
-            name="sinkhorn, 64 costs 77 x 77",
-            reason="a batch of prompt pairs, cost given, to marginal error 1e-4; eps 0.05 of the mean cost",
-            make=lambda: given_cost(64, EPS),
-            **solvers,
+        cost_case(
+            f"sinkhorn, 64 costs {N} x {N}",
+            "a batch of prompt pairs, cost given, to marginal error 1e-4; eps 0.05 of the mean cost",
+            problems=64,
+            targets={"ratio": 20},
         ),
-        Case(
-            name="sinkhorn, 64 costs 77 x 77, small eps",
-            reason="the same at eps 0.02 of the mean cost, where many more half-steps are needed",
-            make=lambda: given_cost(64, 0.4 * EPS),
-            **solvers,
+        cost_case(
+            f"sinkhorn, 64 costs {N} x {N}, eps 0.02",
+            "the same at eps 0.02 of the mean cost, where many more half-steps are needed",
+            problems=64,
+            eps=0.02,
+            targets={"ratio": 20},
         ),
-        Case(
-            name="sinkhorn, one cost 77 x 77",
-            reason="latency of one prompt pair, cost given, to marginal error 1e-4",
-            make=lambda: tuple(part[0] if isinstance(part, Tensor) else part for part in given_cost(1, EPS)),
-            **solvers,
+        cost_case(
+            f"sinkhorn, 4 costs {N} x {N}, eps 0.0005",
+            "almost the exact coupling, where float32 loops lose their digits; to marginal error 1e-3",
+            problems=4,
+            eps=0.0005,
+            tol=1e-3,
+            targets={"ratio": 20},
+            seconds=12,
         ),
+        cost_case(
+            f"sinkhorn, one cost {N} x {N}",
+            "latency of one prompt pair from Python, on one thread, cost given, to marginal error 1e-4",
+            problems=0,
+            targets={"ratio": 8, "seconds": 50e-6},
+            threads=1,
+        ),
+    ]
+
+
+def cases() -> list[Case]:
+    return [
+        *cost_cases(),
         Case(
-            name="sinkhorn, 64 pairs of clouds 77 x 768",
+            name=f"sinkhorn, 64 pairs of clouds {N} x {D}",
             reason="a batch of prompt pairs, cost included, to marginal error 1e-4",
             make=lambda: points(64),
             ours={"native": ours_from_points},
-            rivals={name: from_points(solver) for name, solver in others.items()},
-            error=lambda result, inputs: marginal_error(
-                result, (squared_distances(*(part.double() for part in inputs[:2])), inputs[2])
-            ),
-            allowed=1.2 * TOLERANCE,
-            flops=64 * (2.0 * N * N * D + flops),
+            rivals=rivals.from_points(TOLERANCE),
+            error=cloud_error,
+            allowed=SLACK * TOLERANCE,
+            work=lambda inputs: work_from_points(*inputs),
+            targets={"ratio": 5},
         ),
         Case(
-            name="sinkhorn value and gradient, 64 pairs of clouds 77 x 768",
+            name=f"sinkhorn value and gradient, 64 pairs of clouds {N} x {D}",
             reason="one step of moving one cloud towards another",
             make=lambda: points(64),
             ours={"native": ours_with_gradient},
-            rivals={"eager, envelope": with_gradient(log_domain_loop)},
+            rivals={"eager, envelope": Rival(with_gradient, settings=(TOLERANCE, 0.5 * TOLERANCE))},
             error=cloud_error,
-            allowed=1.2 * TOLERANCE,
+            allowed=SLACK * TOLERANCE,
+            work=lambda inputs: work_from_points(*inputs, products=2),
         ),
         Case(
-            name="assignment, one cost 77 x 77",
+            name=f"assignment, one cost {N} x {N}",
             reason="the exact coupling of one prompt pair",
             make=lambda: (given_cost(1, EPS)[0][0].double(),),
             ours={"native": lambda cost: gk.assignment(cost, backend="native")},
             rivals={"scipy": lambda cost: linear_sum_assignment(cost.numpy())[1]},
             error=assigned_cost,
             allowed=1e-12,
+            work=lambda inputs: Work(bytes=8.0 * inputs[0].numel()),
+            seconds=2,
         ),
     ]

@@ -1,0 +1,114 @@
+"""What the figures are measured on, and the best it can do: products, exponentials, memory."""
+
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from geokernels.kernels import native
+
+from .case import Work
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIES = (2**19, 2**24, 2**28)  # bytes a copy touches: within L2, within L3, memory
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Torch with so many threads; as it is for None."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _best(run: Callable[[], object], seconds: float) -> float:
+    """The shortest of many calls: what the machine can do when nothing is in the way."""
+    run()
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Rates measured here, with so many threads.
+
+    Attributes:
+        threads: Threads of torch.
+        flops: Of a 1024 x 1024 x 1024 float32 product, a second.
+        exps: Of ``torch.exp`` on float32 numbers that stay in the cache, a second.
+        copies: Bytes read and written a second, by how many bytes the copy touches.
+    """
+
+    threads: int
+    flops: float
+    exps: float
+    copies: dict[int, float]
+
+    @classmethod
+    def measure(cls, count: int, *, seconds: float = 0.4) -> "Peaks":
+        """Measure for ``seconds`` each."""
+        with threads(count):
+            a, product = torch.ones(1024, 1024), torch.empty(1024, 1024)
+            flops = 2 * 1024**3 / _best(lambda: torch.mm(a, a, out=product), seconds)
+            x = torch.linspace(-20, 0, 2**16 * count)
+            result = torch.empty_like(x)
+            exps = len(x) / _best(lambda: torch.exp(x, out=result), seconds)
+            copies = {}
+            for size in COPIES:
+                source, target = torch.zeros(2, size // 2, dtype=torch.uint8)
+                copies[size] = size / _best(lambda s=source, t=target: t.copy_(s), seconds)
+        return cls(count, flops, exps, copies)
+
+    def floor(self, work: Work) -> float:
+        """Seconds below which the work cannot be done.
+
+        The larger of two times: that of the arithmetic (products and exponentials share their units, so these
+        add up), and that of the memory, at the rate of the cache that so many bytes fit.
+        """
+        fitting = [size for size in self.copies if size >= work.bytes] or [max(self.copies)]
+        return max(work.flops / self.flops + work.exps / self.exps, work.bytes / self.copies[min(fitting)])
+
+    def facts(self) -> dict:
+        """For a results file."""
+        return asdict(self)
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _commit() -> str:
+    """The commit, and whether code differs from it; results and pages may."""
+    written = [":!benchmarks/results", ":!docs", ":!README.md"]
+    changed = _git("status", "--porcelain", "-uno", "--", ".", *written)
+    return (_git("rev-parse", "HEAD") or "unknown") + (" with changes" if changed else "")
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def machine() -> dict:
+    """Processor, threads, versions, commit: the part of every row that says where it comes from."""
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "simd": native.build_info().get("simd"),
+        "commit": _commit(),
+    }

@@ -1,0 +1,214 @@
+"""Render results: ``python -m benchmarks.page [RESULTS] [--readme]``.
+
+Writes ``docs/benchmarks.html``, which opens offline and needs no script, and the README's picture,
+``docs/pictures/benchmarks.png``. With ``--readme`` it fills the part of ``README.md`` between two marks.
+"""
+
+import argparse
+import base64
+import html
+import io
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from . import figures, results
+from .case import BATCH, ERROR, FEATURES, MEMORY, POINTS, TABLE
+from .machine import ROOT
+from .results import seconds
+
+RESULTS = ROOT / "benchmarks/results/cpu.json"
+PAGE, PICTURE, README = (
+    ROOT / name for name in ("docs/benchmarks.html", "docs/pictures/benchmarks.png", "README.md")
+)
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1d2129; max-width: 1000px; margin: 2em auto }
+h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em } h3 { font-size: 1em; margin: 1.6em 0 .2em }
+table { border-collapse: collapse; width: 100%; font-size: 13px }
+th, td { text-align: right; padding: .25em .6em; border-bottom: 1px solid #e3e5e8 }
+th:first-child, td:first-child { text-align: left } th { font-weight: 600; color: #555c66 }
+tr.ours td { font-weight: 600 } tr.none td { color: #8a8f98 }
+img { max-width: 100% } .reason { color: #555c66; margin: 0 0 .4em }
+.reached { color: #1b7f5c } .missed { color: #c2452d } .note { color: #555c66; font-size: 13px }
+"""
+
+SECTIONS = {
+    "ratio": (
+        "Speed against rivals",
+        "The time of the fastest rival over ours, in one run; below 1 we lose.",
+    ),
+    "floor": (
+        "How far from the floor",
+        "The floor is the larger of two times: that of the least arithmetic (products at the rate of a "
+        "large matrix product, and exponentials at that of torch.exp) and that of reading the inputs and "
+        "writing the outputs once at the rate of a copy. All three rates are measured in the same run. "
+        "Iterations are counted as ours makes them.",
+    ),
+    ERROR: (
+        "Error against time",
+        "Every library asked for more and more. What counts is the error it reached, as measured here.",
+    ),
+    POINTS: ("Scaling in n", "Medians, with quarters."),
+    FEATURES: ("Scaling in d", "Medians, with quarters."),
+    BATCH: ("Scaling in the batch", "Medians, with quarters."),
+    "threads": ("Scaling in threads", "Ours alone; the dotted line is what there is to gain."),
+}
+
+HOW = (
+    "A contender is timed only if its error is at most what the case allows; transport is compared at "
+    "equal marginal error (L1 distance of both marginals from what they should be, of the worst "
+    "problem, in float64), never at equal iterations: of each library's stopping rules the loosest that "
+    "reaches it is timed. Contenders take turns, round after round; times are medians with quarters. A "
+    "fixed product is timed between the rounds, and a case during which it slowed down is marked as "
+    "disturbed."
+)
+
+
+def embedded(figure: Figure) -> str:
+    """A figure as an image inside the page."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120)
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}">'
+
+
+def verdict_text(verdict: results.Verdict) -> str:
+    state = "not measured" if verdict.found is None else "reached" if verdict.reached else "missed"
+    return f"{verdict.text}: {state}"
+
+
+def _row(row: dict) -> str:
+    kind = "none" if "why" in row else row["side"]
+    name = figures.label(row["name"])
+    if "why" in row:
+        cells = [row["why"], "", f"{row['error']:.1e}" if "error" in row else "", "", ""]
+    elif "megabytes" in row:
+        cells = [f"{row['megabytes']:.0f} MB", "", "", "", ""]
+    else:
+        above = f"{row['over_floor']:.3g}" if "over_floor" in row else ""
+        rate = f"{row['gflops']:.3g}" if row.get("gflops") else ""
+        quarters = f"{seconds(row['q1_s'])} to {seconds(row['q3_s'])}"
+        cells = [seconds(row["median_s"]), quarters, f"{row['error']:.1e}", above, rate]
+    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in (name, *cells))
+    return f'<tr class="{kind}">{cells}</tr>'
+
+
+def case_section(rows: list[dict]) -> str:
+    """One case in full: who, how long, how exact, what was asked."""
+    first = rows[0]
+    heads = "".join(f"<th>{h}</th>" for h in ("", "median", "quarters", "error", "over floor", "GFLOP/s"))
+    lines = [f"<h3>{html.escape(first['case'])}</h3><p class=reason>{html.escape(first['reason'])}"]
+    lines.append(f"; {first['on_threads']} threads" if "on_threads" in first else "")
+    lines.append("; <span class=missed>the machine was disturbed</span>" if not first["quiet"] else "")
+    lines.append(f"</p><table><tr>{heads}</tr>{''.join(map(_row, rows))}</table>")
+    for verdict in results.verdicts(rows):
+        mark = "reached" if verdict.reached else "missed"
+        lines.append(f"<span class={mark}>{html.escape(verdict_text(verdict))}</span>. ")
+    return "".join(lines)
+
+
+def peaks_text(peaks: list[dict]) -> str:
+    """The rates the floors were formed with."""
+    lines = []
+    for found in peaks:
+        copies = ", ".join(
+            f"{rate / 1e9:.1f} at {int(size) // 2**10} KiB" for size, rate in found["copies"].items()
+        )
+        lines.append(
+            f"{found['threads']} thread(s): {found['flops'] / 1e9:.0f} GFLOP/s of a product, "
+            f"{found['exps'] / 1e9:.2f} G exponentials/s, copies of {copies} GB/s."
+        )
+    return " ".join(lines)
+
+
+def origin(machine: dict) -> str:
+    """Where figures come from, in one sentence."""
+    return (
+        f"{machine['processor']}, {machine['threads']} threads, {machine['simd']}, torch {machine['torch']}, "
+        f"commit {machine['commit'][:12]}{' with changes' if 'with changes' in machine['commit'] else ''}"
+    )
+
+
+def page(found: dict, name: str) -> str:
+    """The whole page."""
+    rows = found["rows"]
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>geokernels, measured</title><style>{STYLE}"
+    ]
+    parts.append(
+        f"</style><h1>geokernels beside others</h1><p>{html.escape(origin(found['machine']))}. {HOW}</p>"
+    )
+    parts.append(f"<p class=note>{html.escape(peaks_text(found['peaks']))} From {html.escape(name)}.</p>")
+    drawn = figures.pictures(rows)
+    for key, (title, text) in SECTIONS.items():
+        if key in drawn:
+            parts.append(f"<h2>{title}</h2><p>{text}</p>{embedded(drawn[key])}")
+    for title, wanted in (("Every row", (TABLE, MEMORY)), ("Every row of the curves", None)):
+        parts.append(f"<h2>{title}</h2>")
+        for case in results.by_case(rows).values():
+            if (case[0]["series"] in (TABLE, MEMORY)) == (wanted is not None):
+                parts.append(case_section(case))
+    return "".join(parts) + "</html>\n"
+
+
+def _asked(rows: list[dict]) -> str:
+    return "; ".join(verdict_text(verdict) for verdict in results.verdicts(rows))
+
+
+def readme_table(found: dict, name: str) -> str:
+    """The README's part, in Markdown: cases of the table and of memory, lost ones too."""
+    lines = [f"From [{name}]({name}): {origin(found['machine'])}.", ""]
+    lines += [
+        "| work | ours | over floor | fastest rival as exact | ratio | asked |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case, rows in results.by_case(found["rows"]).items():
+        if rows[0]["series"] not in (TABLE, MEMORY):
+            continue
+        own, rival, against = results.ours(rows), results.best_rival(rows), results.ratio(rows)
+        beside = f"{figures.label(rival['name'])}, {_cost(rival)}" if rival else "none"
+        above = f"{own['over_floor']:.3g}" if "over_floor" in own else ""
+        mark = "" if rows[0]["quiet"] else " (machine disturbed)"
+        ratio = f"{against:.3g}" if against else ""
+        lines.append(f"| {case}{mark} | {_cost(own)} | {above} | {beside} | {ratio} | {_asked(rows)} |")
+    gains = [f"{curve} {gain:.2f}" for curve, count, gain in figures.speedups(found["rows"]) if count == 2]
+    return "\n".join([*lines, *(["", f"Two threads over one: {', '.join(gains)}."] if gains else [])])
+
+
+def _cost(row: dict) -> str:
+    if "why" in row:
+        return row["why"]
+    return f"{row['megabytes']:.0f} MB" if "megabytes" in row else seconds(row["median_s"])
+
+
+def fill(text: str, part: str) -> str:
+    """``text`` with what stands between the marks replaced.
+
+    Raises:
+        ValueError: If the marks are not there, once each.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"the text must hold {BEGIN} and {END} once each")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{part}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    """Write the page and the picture, and the README's part if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, nargs="?", default=RESULTS)
+    parser.add_argument("--readme", action="store_true", help="fill the README's table too")
+    arguments = parser.parse_args()
+    found = results.read(arguments.results)
+    name = arguments.results.resolve().relative_to(ROOT).as_posix()
+    PAGE.write_text(page(found, name), encoding="utf-8")
+    figures.front(found["rows"]).savefig(PICTURE, dpi=120)
+    if arguments.readme:
+        README.write_text(
+            fill(README.read_text(encoding="utf-8"), readme_table(found, name)), encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What measured rows say: who is faster, by how much, and whether what was asked for was reached."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+Rows = list[dict]
+SAME = ("processor", "threads", "torch", "simd", "commit")  # rows that agree in these belong together
+
+
+def by_case(rows: Iterable[dict]) -> dict[str, Rows]:
+    """Rows of each case, in the order they were measured."""
+    found: dict[str, Rows] = {}
+    for row in rows:
+        found.setdefault(row["case"], []).append(row)
+    return found
+
+
+def cost_of(row: dict) -> float | None:
+    """Seconds, or megabytes where these are measured; None for a contender that has neither."""
+    return row.get("median_s", row.get("megabytes"))
+
+
+def ours(rows: Rows) -> dict:
+    """The row the ratio is formed with."""
+    return next(row for row in rows if row["side"] == "ours")
+
+
+def best_rival(rows: Rows) -> dict | None:
+    """The rival that costs least."""
+    timed = [row for row in rows if row["side"] == "rival" and cost_of(row) is not None]
+    return min(timed, key=cost_of, default=None)
+
+
+def ratio(rows: Rows, rival: dict | None = None) -> float | None:
+    """The cost of a rival, the best if none is named, over ours; None where one is missing."""
+    rival, own = rival or best_rival(rows), cost_of(ours(rows))
+    return cost_of(rival) / own if rival and own and cost_of(rival) is not None else None
+
+
+def seconds(value: float | None) -> str:
+    """A time in the unit that suits it."""
+    if value is None:
+        return ""
+    unit, scale = next((u, s) for u, s in (("s", 1), ("ms", 1e3), ("us", 1e6)) if value * s >= 1 or u == "us")
+    return f"{value * scale:.3g} {unit}"
+
+
+class Verdict(NamedTuple):
+    """One thing asked of ours.
+
+    Attributes:
+        text: What is asked.
+        found: What is so; None where it was not measured.
+        reached: Whether that is enough.
+    """
+
+    text: str
+    found: float | None
+    reached: bool
+
+
+def _verdict(rows: Rows, quantity: str, target: float) -> Verdict:
+    row = ours(rows)
+    if quantity.startswith("ratio"):
+        name = quantity.removeprefix("ratio").removeprefix(" to ")
+        named = next((r for r in rows if name and r["name"] == name), None)
+        found = None if name and named is None else ratio(rows, named)
+        text = f"{target:g} x {name or 'the best rival'}"
+        return Verdict(f"at least {text}", found, found is not None and found >= target)
+    key, text = {
+        "seconds": ("median_s", f"at most {1e6 * target:g} us"),
+        "over floor": ("over_floor", f"at most {target:g} x the floor"),
+        "megabytes": ("megabytes", f"at most {target:g} MB"),
+    }[quantity]
+    found = row.get(key)
+    return Verdict(text, found, found is not None and found <= target)
+
+
+def verdicts(rows: Rows) -> list[Verdict]:
+    """Everything asked of a case: "ratio", "ratio to NAME", "seconds", "over floor", "megabytes"."""
+    return [_verdict(rows, quantity, target) for quantity, target in ours(rows)["targets"].items()]
+
+
+def finished(rows: Rows, machine: dict, *, rivals: bool) -> bool:
+    """Whether a case need not be measured again: same machine and commit, nobody disturbed it."""
+    return all(
+        row["quiet"] and row["rivals"] == rivals and all(row[key] == machine[key] for key in SAME)
+        for row in rows
+    )
+
+
+def read(path: Path) -> dict:
+    """A results file.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} must be a results file of this harness, it is no JSON: {error}") from error
+    if not isinstance(found, dict) or not {"machine", "peaks", "rows"} <= found.keys():
+        raise ValueError(f"{path} must be a results file of this harness, it has no machine, peaks and rows")
+    return found
+
+
+def write(path: Path, found: dict) -> None:
+    """Replace a results file whole: a reader, or an interruption, never sees half of it."""
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)

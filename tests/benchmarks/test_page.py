@@ -1,0 +1,64 @@
+"""The page shows wins, losses and absences, and needs nothing beside itself."""
+
+import pytest
+
+from benchmarks import figures, page, results
+
+
+def test_ratios_and_verdicts(found):
+    cases = results.by_case(found["rows"])
+    assert results.ratio(cases["won"]) == pytest.approx(5)
+    assert results.ratio(cases["lost"]) == pytest.approx(0.5)
+    assert [v.reached for v in results.verdicts(cases["won"])] == [True]
+    assert [v.reached for v in results.verdicts(cases["lost"])] == [False]
+    assert [v.reached for v in results.verdicts(cases["memory"])] == [True]
+
+
+def test_a_verdict_on_a_named_rival(found):
+    rows = results.by_case(found["rows"])["won"]
+    rows[0]["targets"] = {"ratio to eager": 4, "ratio to POT": 4, "seconds": 1e-4, "over floor": 20}
+    assert [v.reached for v in results.verdicts(rows)] == [True, False, False, True]
+    assert results.verdicts(rows)[1].found is None
+
+
+def test_the_page_is_self_contained_and_shows_losses(found):
+    text = page.page(found, "benchmarks/results/cpu.json")
+    assert "<script" not in text
+    assert "http" not in text
+    assert text.count("data:image/png") == 7
+    for word in ("lost", "hasty", "error above 1.0e-04", "not installed: ot", "50 MB", "c0ffee", "missed"):
+        assert word in text, word
+
+
+def test_the_page_does_without_curves(found):
+    found["rows"] = [row for row in found["rows"] if row["series"] == "table"]
+    assert page.page(found, "a file").count("data:image/png") == 2
+    assert figures.front(found["rows"]).axes
+
+
+def test_losses_have_another_colour(found):
+    drawn = figures.pictures(found["rows"])["ratio"]
+    colours = [bar.get_facecolor() for bar in drawn.axes[0].patches]
+    assert len(set(colours)) == 2
+
+
+def test_the_readme_part_is_filled_between_its_marks(found):
+    part = page.readme_table(found, "benchmarks/results/cpu.json")
+    text = page.fill(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", part)
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "| lost | 2 ms | 20 | scipy, 1 ms | 0.5 | at least 2 x the best rival: missed |" in text
+    assert page.fill(text, part) == text
+
+
+def test_a_readme_without_marks_is_refused():
+    with pytest.raises(ValueError, match="once each"):
+        page.fill("nothing here", "a table")
+
+
+@pytest.mark.parametrize(
+    "value, text", [(2.5, "2.5 s"), (0.0123, "12.3 ms"), (42e-6, "42 us"), (1e-8, "0.01 us"), (None, "")]
+)
+def test_seconds_in_the_unit_that_suits(value, text):
+    assert results.seconds(value) == text
