@@ -3,7 +3,7 @@
 #   make demo    an environment in .venv, the compiled extension, a morphed picture and its report
 #   make test    the same environment, then the whole test suite
 #   make lint    style, formatting and layers
-#   make bench   the operators beside their rivals
+#   make bench   the operators beside other libraries, which it installs
 #   make env     the environment alone
 #   make wheel   a wheel in dist/
 
@@ -45,11 +45,15 @@ format: env
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(filter csrc/%,$(NATIVE))
 
-bench: env
-	$(BIN)/python -m benchmarks.run $(ARGS)
+$(VENV)/bench: $(VENV)/built
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --no-build-isolation -c constraints.txt -e ".[bench]"
+	@touch $@
+
+bench: $(VENV)/bench
+	$(BIN)/geokernels bench --rivals $(ARGS)
 
 wheel: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .
 
 clean:
-	rm -rf build dist *.egg-info $(VENV)/built geokernels/kernels/*.so
+	rm -rf build dist *.egg-info $(VENV)/built $(VENV)/bench geokernels/kernels/*.so

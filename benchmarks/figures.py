@@ -51,6 +51,7 @@ def bars(canvas: FigureBase, rows: list[dict]) -> None:
         if target:
             axes.plot([target] * 2, [place - 0.42, place + 0.42], color="black", lw=1.2)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.axvline(1, color="black", lw=0.8)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.5), max(high, 2) * 6)  # room for the words

@@ -158,7 +158,8 @@ def _asked(rows: list[dict]) -> str:
 
 def readme_table(found: dict, name: str) -> str:
     """The README's part, in Markdown: cases of the table and of memory, lost ones too."""
-    lines = [f"From [{name}]({name}): {origin(found['machine'])}.", ""]
+    lines = ["![Speed against the fastest rival, and error against time](docs/pictures/benchmarks.png)", ""]
+    lines += [f"From [{name}]({name}): {origin(found['machine'])}.", ""]
     lines += [
         "| work | ours | over floor | fastest rival as exact | ratio | asked |",
         "|---|---|---|---|---|---|",

@@ -1,15 +1,17 @@
 """Measure the operators, beside their rivals if asked: what ``geokernels bench`` runs."""
 
-import argparse
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
 import torch
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from geokernels.cli.bench import bench
 
 from . import cloud_cases, curves, geodesic_cases, memory, results, transport_cases
 from .case import Case
@@ -169,21 +171,5 @@ def command(
     return 1 if failed else 0
 
 
-def main() -> None:
-    """``python -m benchmarks.run``, for a clone that is not installed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--rivals", action="store_true", help="time the others too")
-    parser.add_argument("--json", type=Path, help="file for the rows")
-    parser.add_argument("--resume", action="store_true", help="keep what that file has")
-    parser.add_argument("--threads", type=int, help="threads of torch")
-    console = Console(highlight=False)
-    try:
-        code = command(**vars(parser.parse_args()), console=console)
-    except ValueError as error:
-        parser.error(str(error))
-    raise SystemExit(code)
-
-
 if __name__ == "__main__":
-    main()
+    typer.run(bench)

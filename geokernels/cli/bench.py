@@ -1,0 +1,36 @@
+"""``geokernels bench``."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import console, fail, sentences
+
+CLONE = Path(__file__).resolve().parents[2]
+
+
+def bench(
+    rivals: Annotated[bool, typer.Option("--rivals", help="Time other libraries too.")] = False,
+    json: Annotated[Path | None, typer.Option(help="File for the results, written after each case.")] = None,
+    only: Annotated[str, typer.Option(help="Cases whose name contains this.")] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what --json has of this machine and commit, undisturbed.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; all by default.")] = None,
+) -> None:
+    """Time the operators, correct ones only, against what the machine can do and against other libraries."""
+    with sentences():
+        # the cases are not installed: they belong to a commit, and import other libraries
+        if not (CLONE / "benchmarks/run.py").exists():
+            raise ValueError("bench needs a clone of the repository, whose benchmarks are not installed")
+        sys.path.insert(0, str(CLONE))
+        try:
+            run = importlib.import_module("benchmarks.run")
+        except ModuleNotFoundError as error:
+            fail(f'bench needs {error.name}, which is not installed: pip install "geokernels[bench]"')
+        settings = {"only": only, "rivals": rivals, "json": json, "resume": resume, "threads": threads}
+        code = run.command(**settings, console=console())
+    raise typer.Exit(code)
