@@ -28,6 +28,7 @@ from geokernels.world.renderer import coverage
 from .cards import UNSEEN, table, wilson, write
 from .clip_attack import attack, radii
 from .clip_data import UNSAID, sample_pairs
+from .loading import loading
 
 WEIGHTS = Path("geokernels/world/weights/world-clip.safetensors")
 
@@ -156,6 +157,8 @@ def main() -> None:
     record = json.loads(arguments.weights.with_suffix(".record.json").read_text())
     blocks = {"training": facts(record), "zero-shot": table(accuracy), "attacked": table(attacked)}
     blocks |= {"directions": table(aligned), "outlines": table(told, "asked shape")}
+    libraries = "import open_clip; from geokernels.models import load_clip"
+    blocks["loading"] = loading(libraries, "load_clip('world')")
     write(arguments.card, blocks)
 
 

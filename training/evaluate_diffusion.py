@@ -20,8 +20,11 @@ from geokernels.world.held_out import sample_unseen
 
 from .cards import UNSEEN, confusion_table, table, wilson, write
 from .clip_data import values_of
+from .loading import loading
 
 BATCH = 32
+# diffusers finds its classes when they are first asked for
+LIBRARIES = "from diffusers import StableDiffusionPipeline; from geokernels.models import load_diffusion"
 
 
 def prompts_of(scenes: Scenes) -> list[str]:
@@ -197,6 +200,7 @@ def main() -> None:
         "judged": rows({f"{arguments.prompts} prompts": shares}),
         "restored": "\n".join(lines),
         "through": rows(through),
+        "loading": loading(LIBRARIES, f"load_diffusion({arguments.pipeline!r})"),
         "confusion": "\n\n".join(confusion_table(a, m) for a, m in confusion.items()),
     }
     write(arguments.card, blocks)

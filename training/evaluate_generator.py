@@ -16,6 +16,7 @@ from .cards import UNSEEN, wilson, write
 from .clip_data import values_of
 from .generator import Config
 from .generator_scenes import code_of, split
+from .loading import loading
 
 WEIGHTS = Path("geokernels/world/weights/world-generator.safetensors")
 BATCH = 50
@@ -185,6 +186,8 @@ def main() -> None:
         progress.advance(bar)
     save_grid(model, arguments.grid, seed + 3)
     blocks["training"] = facts(json.loads(arguments.weights.with_suffix(".record.json").read_text()))
+    libraries = "import safetensors.torch; from geokernels.models import load_generator"
+    blocks["loading"] = loading(libraries, "load_generator('world')")
     write(arguments.card, blocks)
     print("\n\n".join(blocks.values()))
 

@@ -106,7 +106,7 @@ def test_evaluation_fills_the_card(autoencoders, tmp_path, monkeypatch):
     training.run(quiet=True)
     folder = training.export(tmp_path / "model", out)
     large.float()
-    blocks = ("training", "judged", "restored", "through", "confusion")
+    blocks = ("training", "loading", "judged", "restored", "through", "confusion")
     card = tmp_path / "card.md"
     card.write_text("\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in blocks))
     options = {
@@ -121,10 +121,13 @@ def test_evaluation_fills_the_card(autoencoders, tmp_path, monkeypatch):
     }
     arguments = [word for k, v in options.items() for word in (f"--{k}", str(v))]
     monkeypatch.setattr("sys.argv", ["evaluate_diffusion", *arguments])
+    # several processes that import diffusers
+    monkeypatch.setattr(evaluate_diffusion, "loading", lambda imports, call: f"{call} was timed")
     evaluate_diffusion.main()
     found = card.read_text()
     assert "| all five | 0.0 (0.0 to 24.2) |" in found  # an untrained model; 12 prompts by Wilson's interval
     assert "unet: 4 steps of 4 examples" in found
+    assert f"load_diffusion('{folder}') was timed" in found
     assert (tmp_path / "grid.png").stat().st_size > 0
 
 
