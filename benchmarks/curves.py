@@ -18,19 +18,20 @@ def against_tolerance() -> list[Case]:
     """Error against time: every library asked for more and more, ours as well."""
     found = []
     for tol in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
-        place = {"series": ERROR, "at": tol, "seconds": SECONDS}
         small = transport_cases.cost_case(
             f"64 costs 77 x 77, eps 0.05, to {tol:g}",
             "how the cost of accuracy grows",
             problems=64,
             tol=tol,
             curve="64 costs 77 x 77",
-            names=("eager", "torch.compile", "POT", "OTT-JAX"),
-            **place,
+            series=ERROR,
+            at=tol,
+            seconds=SECONDS,
         )
         found.append(small)
     for tol in (1e-1, 1e-2, 1e-3, 1e-4):
-        place = {"series": ERROR, "at": tol, "seconds": SECONDS}
+        # GeomLoss anneals its way to an error, and reached 8e-3 at best on the table's dense costs
+        annealed = ("GeomLoss, KeOps",) if tol >= 1e-2 else ()
         large = cloud_cases.cloud_case(
             f"clouds 4000 x 3, to {tol:g}",
             "the same for clouds that are streamed",
@@ -38,8 +39,11 @@ def against_tolerance() -> list[Case]:
             points=4000,
             tol=tol,
             curve="clouds 4000 x 3",
-            names=("eager in blocks", "KeOps", "GeomLoss, KeOps"),
-            **place,
+            names=CLOUDS_WITHOUT_COMPILING + annealed,
+            series=ERROR,
+            at=tol,
+            seconds=SECONDS,
+            patience=12.0,
         )
         found.append(large)
     return found
@@ -87,7 +91,7 @@ def against_sizes() -> list[Case]:
             seconds=SECONDS,
             names=CLOUDS_WITHOUT_COMPILING,
         )
-        for d in (2, 8, 32, 128, 512)
+        for d in (3, 16, 64, 512)
     ]
     return found
 
