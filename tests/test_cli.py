@@ -208,7 +208,7 @@ def test_doctor_names_every_backend_and_why_one_cannot_run():
 
 
 def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
-    morphs = ClipInversionConfig(steps=2, views=2)
+    morphs = ClipInversionConfig(steps=2, views=2, guess=2)
     small = DemoConfig(("colour", "background"), morphs, walk=5, line=2, prompts=2, steps=1)
     monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
     monkeypatch.setitem(sys.modules, "diffusers", None)

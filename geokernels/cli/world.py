@@ -129,7 +129,8 @@ def evaluate(
 ) -> None:
     """Measure a model of the world again and compare with its card; needs a clone of the repository.
 
-    What follows after `--` goes to the evaluation itself: `evaluate clip -- --help` says what it takes.
+    What follows after `--` goes to the evaluation itself, with absolute paths: `evaluate clip -- --help` says
+    what it takes.
     Without such options the figures must be those of the card; the exit code is 1 if they are not.
     """
     with sentences(), extras():

@@ -16,7 +16,12 @@ from geokernels.report.drawing import draw_between, draw_prompts, embed, latent_
 from geokernels.world.held_out import held_out
 
 SMALL = DemoConfig(
-    attributes=("colour",), morph=ClipInversionConfig(steps=1, views=2), walk=9, line=3, prompts=2, steps=2
+    attributes=("colour",),
+    morph=ClipInversionConfig(steps=1, views=2, guess=2),
+    walk=9,
+    line=3,
+    prompts=2,
+    steps=2,
 )
 
 
