@@ -42,9 +42,9 @@ SECTIONS = {
     "floor": (
         "How far from the floor",
         "The floor is the larger of two times: that of the least arithmetic (products at the rate of a "
-        "large matrix product, and exponentials at that of torch.exp) and that of reading the inputs and "
-        "writing the outputs once at the rate of a copy. All three rates are measured in the same run. "
-        "Iterations are counted as ours makes them.",
+        "large matrix product, exponentials at that of torch.exp or torch.exp2) and that of reading the "
+        "inputs and writing the outputs once at the rate of a copy. All rates are measured in the same "
+        "run. Iterations are counted as ours makes them.",
     ),
     ERROR: (
         "Error against time",
