@@ -1,6 +1,6 @@
 """What the world's CLIP is trained on: pairs of scenes one attribute apart, views of them, captions."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import product
 
 import open_clip
@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geokernels.world import ATTRIBUTES, TEMPLATES, WORDS, Scenes, describe, edit, sample_scenes
+from geokernels.world import (
+    ATTRIBUTES,
+    TEMPLATES,
+    WORDS,
+    Scenes,
+    describe,
+    edit,
+    object_mask,
+    sample_scenes,
+)
 from geokernels.world.captions import random_attributes
 
 VALUES = tuple(len(values) for values in ATTRIBUTES.values())
@@ -125,6 +134,19 @@ def augment(pictures: Tensor, *, generator: torch.Generator, share: float = 0.7)
     views[blurred] = _blur(views[blurred], sigma=uniform(0.4, 1.4)[blurred])
     sigma = (uniform(0, 0.05) * touched)[:, None, None, None]
     return (views + sigma * torch.randn(views.shape, generator=generator)).clamp_(0, 1)
+
+
+def centred_outline(scenes: Scenes, side: int) -> Tensor:
+    """Each object's mask, turned as it is, but large and in the middle of ``(n, 1, side, side)``."""
+    middle = replace(
+        scenes,
+        centre=torch.full_like(scenes.centre, 0.5),
+        size=torch.ones_like(scenes.size),
+        scale=torch.ones_like(scenes.scale),
+    )
+    # the largest object takes 0.58 of a picture's width
+    masks, cut = object_mask(middle, 2 * side), round(0.2 * 2 * side)
+    return F.interpolate(masks[..., cut:-cut, cut:-cut], (side, side), mode="bilinear", antialias=True)
 
 
 def _blur(x: Tensor, sigma: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""What the world's CLIP is: its sizes, and the files it is shipped as."""
+"""What the world's CLIPs are: their sizes, and the files they are shipped as."""
 
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,11 +18,13 @@ SCALE_LIMIT = 3.4  # log of the largest logit scale
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes, steps and rates. The shipped weights were made with the defaults."""
+    """Sizes, steps and rates; the defaults are those of the model that guides."""
 
+    name: str = "world-clip"
     seed: int = 0
     picture: int = 64
-    vision_width: int = 24
+    # open_clip's configuration of the image tower
+    vision: dict = field(default_factory=lambda: {"layers": [1, 1, 1, 1], "width": 24, "head_width": 64})
     text_width: int = 56
     text_heads: int = 4
     text_layers: int = 3
@@ -30,6 +32,9 @@ class Config:
     pairs: int = 64  # a batch holds both pictures of a pair
     robust_pairs: int = 32
     outlines: int = 16  # scenes shown beside outlines that are no shape, in the later stages
+    reading: float = 0.5  # weight of the head that reads every attribute, in the clean stage
+    views: float = 0.7  # share of clean pictures that are cropped, blurred and noisy
+    masks: int = 0  # the layer from whose patches the mask is drawn in the clean stage; 0 for no such heads
     steps: dict[str, int] = field(default_factory=lambda: {"clean": 1000, "captions": 600, "robust": 400})
     rates: dict[str, float] = field(
         default_factory=lambda: {"clean": 1.2e-3, "captions": 1e-3, "robust": 7e-4}
@@ -40,28 +45,64 @@ class Config:
     save_every: int = 50
 
 
-QUICK = Config(
-    vision_width=8,
-    text_width=16,
-    text_layers=1,
-    pairs=8,
-    robust_pairs=8,
-    outlines=4,
-    steps={"clean": 6, "captions": 3, "robust": 4},
-    save_every=3,
-)
+# The model that guides, and one as unlike it as a CLIP can be, for evaluation alone.
+MODELS = {
+    "world": Config(),
+    "evaluation": Config(
+        name="world-evaluation-clip",
+        seed=1,
+        vision={
+            "layers": 4,
+            "width": 96,
+            "head_width": 32,
+            "patch_size": 8,
+            "pos_embed_type": "sin_cos_2d",
+            "pool_type": "avg",
+        },
+        text_width=28,
+        text_heads=2,
+        text_layers=2,
+        embed_dim=96,
+        pairs=32,
+        outlines=0,
+        reading=1.0,
+        views=0.3,  # it sees whole pictures, not the views that guide
+        masks=2,
+        steps={"clean": 1800, "captions": 200},
+        rates={"clean": 1.5e-3, "captions": 5e-4},
+    ),
+}
+
+# Tiny networks that take the same way in a few steps.
+QUICK = {
+    "world": replace(
+        MODELS["world"],
+        vision={**MODELS["world"].vision, "width": 8},
+        text_width=16,
+        text_layers=1,
+        pairs=8,
+        robust_pairs=8,
+        outlines=4,
+        steps={"clean": 6, "captions": 3, "robust": 4},
+        save_every=3,
+    ),
+    "evaluation": replace(
+        MODELS["evaluation"],
+        vision={**MODELS["evaluation"].vision, "layers": 2, "width": 32},
+        text_width=16,
+        text_layers=1,
+        pairs=8,
+        steps={"clean": 3, "captions": 4},
+        save_every=3,
+    ),
+}
 
 
 def architecture(config: Config, vocabulary: int = VOCABULARY) -> dict:
     """open_clip's model configuration."""
     return {
         "embed_dim": config.embed_dim,
-        "vision_cfg": {
-            "image_size": config.picture,
-            "layers": [1, 1, 1, 1],
-            "width": config.vision_width,
-            "head_width": 64,
-        },
+        "vision_cfg": {"image_size": config.picture, **config.vision},
         "text_cfg": {
             "context_length": 77,
             "vocab_size": vocabulary,

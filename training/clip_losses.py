@@ -11,8 +11,13 @@ from .clip_data import UNSAID, VALUES
 
 def encode_pictures(model: CLIP, pictures: Tensor) -> Tensor:
     """Features, not normalised, of pictures in [0, 1]."""
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
-    return model.visual((pictures - mean) / std)
+    return model.visual(_normalised(pictures))
+
+
+def encode_patches(model: CLIP, pictures: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    """The same features, and what a vision transformer holds after ``layer``, ``(B, width, h, w)``."""
+    found = model.visual.forward_intermediates(_normalised(pictures), indices=[layer - 1])
+    return found["image_features"], found["image_intermediates"][0]
 
 
 def encode_tokens(model: CLIP, tokens: Tensor) -> Tensor:
@@ -50,6 +55,17 @@ def directional_loss(image: Tensor, text: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(image[1] - image[0], text[1] - text[0], dim=-1).mean()
 
 
+def mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy of each pixel: ``logits`` (B, side**2, h, w) of patches, ``masks`` (B, 1, H, W)."""
+    side = masks.shape[-1] // logits.shape[-1]
+    return F.binary_cross_entropy_with_logits(F.pixel_shuffle(logits, side), masks.clamp(0, 1))
+
+
 def reading_loss(logits: Tensor, values: Tensor) -> Tensor:
     """Cross-entropy of each attribute, summed: ``logits`` (B, 29) of every value, ``values`` (B, 5)."""
     return sum(F.cross_entropy(part, v) for part, v in zip(logits.split(VALUES, 1), values.unbind(1)))
+
+
+def _normalised(pictures: Tensor) -> Tensor:
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    return (pictures - mean) / std

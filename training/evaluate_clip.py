@@ -1,4 +1,4 @@
-"""Measure the world's CLIP and write its model card: ``python -m training.evaluate_clip``."""
+"""Measure a CLIP of the world and write its model card: ``python -m training.evaluate_clip``."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from geokernels.models import ClipEncoder, load_clip
+from geokernels.models.clip import EVALUATION
 from geokernels.pipelines.silhouettes import draw_silhouettes, signed_distance
 from geokernels.world import (
     ATTRIBUTES,
@@ -28,9 +29,10 @@ from geokernels.world.renderer import coverage
 from .cards import UNSEEN, table, wilson, write
 from .clip_attack import attack, radii
 from .clip_data import UNSAID, sample_pairs
+from .clip_files import MODELS
 from .loading import loading
 
-WEIGHTS = Path("geokernels/world/weights/world-clip.safetensors")
+WEIGHTS = Path("geokernels/world/weights")
 
 
 def answers(encoder: ClipEncoder, attribute: str) -> Tensor:
@@ -48,19 +50,21 @@ def zero_shot(encoder: ClipEncoder, n: int, seed: int) -> dict[str, str]:
     return {a: wilson(int((said[a] == getattr(scenes, a)).sum()), n) for a in ATTRIBUTES}
 
 
-def under_attack(encoder: ClipEncoder, n: int, seed: int, *, share: float, steps: int = 10) -> dict[str, str]:
-    """The same, each picture perturbed within a ``share`` of training's radii to hide the attribute."""
+def under_attack(
+    encoder: ClipEncoder, n: int, seed: int, *, share: float, target: ClipEncoder, steps: int = 10
+) -> dict[str, str]:
+    """The same, each picture perturbed within a ``share`` of training's radii to hide it from ``target``."""
     scenes = sample_scenes(n, generator=torch.Generator().manual_seed(UNSEEN + seed))
     pictures, area = render(scenes), object_mask(scenes).sum((1, 2, 3))
-    scale, found = encoder.model.logit_scale.exp(), {}
+    scale, found = target.model.logit_scale.exp(), {}
     for i, attribute in enumerate(ATTRIBUTES):
-        options = answers(encoder, attribute)
+        options, hidden = answers(encoder, attribute), answers(target, attribute)
         truth, right = getattr(scenes, attribute), 0
         for rows in torch.arange(n).split(100):
             eps = share * radii(torch.full_like(rows, i), area[rows], pictures[0, 0].numel())
-            choices = (scale * options).expand(len(rows), -1, -1)
+            choices = (scale * hidden).expand(len(rows), -1, -1)
             anywhere = torch.full_like(rows, UNSAID)
-            worst = attack(encoder.model, pictures[rows], choices, truth[rows], anywhere, eps, steps)
+            worst = attack(target.model, pictures[rows], choices, truth[rows], anywhere, eps, steps)
             with torch.no_grad():
                 said = (encoder.encode_image(worst) @ options.T).argmax(1)
             right += int((said == truth[rows]).sum())
@@ -125,41 +129,49 @@ def facts(record: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--model", choices=tuple(MODELS), default="world", help="the one that guides, or not")
+    parser.add_argument("--weights", type=Path, help="the packaged ones by default")
     parser.add_argument("--clean", type=Path, help="weights before the robust stage, to compare with")
-    parser.add_argument("--card", type=Path, default=Path("docs/model-cards/world-clip.md"))
+    parser.add_argument("--card", type=Path, help="the model's own by default")
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--attacked", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    models = {"robust (shipped)": arguments.weights} | (
+    name = MODELS[arguments.model].name
+    weights = arguments.weights or WEIGHTS / f"{name}.safetensors"
+    # what evaluates is shown what fools the model that guides: that is what it is there to see
+    evaluates = arguments.model == "evaluation"
+    loaded = EVALUATION if evaluates else "world"
+    models = {"shipped" if evaluates else "robust (shipped)": weights} | (
         {"before the robust stage": arguments.clean} if arguments.clean else {}
     )
 
     accuracy, attacked, aligned, told = {}, {}, {}, {}
     with Progress() as progress:
         bar = progress.add_task("measuring", total=6 * len(models))
-        for name, path in models.items():
-            encoder = load_clip("world", path)
-            accuracy[name] = zero_shot(encoder, arguments.scenes, arguments.seed)
+        for column, path in models.items():
+            encoder = load_clip(loaded, path)
+            target = load_clip("world") if evaluates else encoder
+            accuracy[column] = zero_shot(encoder, arguments.scenes, arguments.seed)
             progress.advance(bar)
             for share in (0.25, 0.5, 1.0):
-                found = under_attack(encoder, arguments.attacked, arguments.seed + 1, share=share)
-                attacked[f"{name}, {share:g} of the radius"] = found
+                attacked[f"{column}, {share:g} of the radius"] = under_attack(
+                    encoder, arguments.attacked, arguments.seed + 1, share=share, target=target
+                )
                 progress.advance(bar)
-            aligned[name] = directions(encoder, 500, arguments.seed + 2)
+            aligned[column] = directions(encoder, 500, arguments.seed + 2)
             progress.advance(bar)
-            told[name] = against_outlines(encoder, arguments.attacked, arguments.seed + 5)
+            told[column] = against_outlines(encoder, arguments.attacked, arguments.seed + 5)
             progress.advance(bar)
 
-    record = json.loads(arguments.weights.with_suffix(".record.json").read_text())
+    record = json.loads(weights.with_suffix(".record.json").read_text())
     blocks = {"training": facts(record), "zero-shot": table(accuracy), "attacked": table(attacked)}
     blocks |= {"directions": table(aligned), "outlines": table(told, "asked shape")}
     libraries = "import open_clip; from geokernels.models import load_clip"
-    blocks["loading"] = loading(libraries, "load_clip('world')")
-    write(arguments.card, blocks)
+    blocks["loading"] = loading(libraries, f"load_clip({loaded!r})")
+    write(arguments.card or Path("docs/model-cards") / f"{name}.md", blocks)
 
 
 if __name__ == "__main__":

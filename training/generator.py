@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from geokernels.models.stylegan2 import Generator, GeneratorConfig
 
-from .clip import chance, rate
 from .generator_scenes import NUISANCES, WIDTH, code_of, draw
+from .steps import chance, rate
 
 NAME = "world-generator"
 CHECKPOINT = "generator.ckpt"
@@ -170,9 +170,11 @@ def run_stage(config: Config, state: State, path: Path, progress: Progress) -> N
     bar = progress.add_task(stage, total=steps, completed=state.step, loss="")
     started = time.process_time()
     while state.step < steps:
-        loss = loss_of(config, state, chance(config, stage, state.step))
+        loss = loss_of(config, state, chance(config.seed, stage, state.step))
+        span = config.decay[stage]
+        learning_rate = rate(state.step, span, config.rates[stage], warm=max(1, span // 20))
         for group in optimizer.param_groups:
-            group["lr"] = rate(state.step, config.decay[stage], config.rates[stage]) * group["scale"]
+            group["lr"] = learning_rate * group["scale"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

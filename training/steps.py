@@ -33,25 +33,41 @@ def rate(step: int, steps: int, peak: float, *, warm: int, hold: int = 0) -> flo
 class Stage:
     """Some modules in training: their optimiser, running average and progress, in one resumable file.
 
-    Attributes:
+    Args:
         name: Names the file, the bar and the randomness.
+        modules: What is kept in the file; parameters that require a gradient are trained.
+        folder: Of the file; training is taken up where it finds one.
+        decay: Of the weights; gains and biases are not decayed.
+        average: Share that the running average keeps at each step; 0 for none.
+        settle: Let the young average forget faster, for weights that begin at random.
+        betas: AdamW's.
+
+    Attributes:
         step: Steps taken.
         seconds: Time spent in them.
         average: Running average of the weights, or None.
     """
 
     def __init__(
-        self, name: str, modules: dict[str, nn.Module], folder: Path, *, decay: float, average: float
+        self,
+        name: str,
+        modules: dict[str, nn.Module],
+        folder: Path,
+        *,
+        decay: float,
+        average: float = 0.0,
+        settle: bool = True,
+        betas: tuple[float, float] = (0.9, 0.99),
     ):
         self.name, self.modules, self.folder = name, modules, folder
         self.path = folder / f"{name}.ckpt"
-        self.step, self.seconds, self.keep = 0, 0.0, average
+        self.step, self.seconds, self.keep, self.settle = 0, 0.0, average, settle
         parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.AdamW(groups, betas=betas)
         self.average = {k: m.state_dict() for k, m in modules.items()} if average else None
         if average:
             self.average = {k: {n: v.clone() for n, v in s.items()} for k, s in self.average.items()}
@@ -102,8 +118,9 @@ class Stage:
         nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 1.0)
         self.optimizer.step()
         if self.keep:
-            # young averages forget faster, or the first random weights would stay for long
-            share = 1 - min(self.keep, (self.step + 1) / (self.step + 10))
+            # or the first random weights would stay for long
+            young = (self.step + 1) / (self.step + 10) if self.settle else 1.0
+            share = 1 - min(self.keep, young)
             for name, module in self.modules.items():
                 for key, value in module.state_dict().items():
                     if value.is_floating_point():

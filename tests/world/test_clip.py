@@ -1,4 +1,4 @@
-"""The shipped CLIP is the recorded one and knows the world; its training runs, stops and resumes exactly."""
+"""The shipped CLIPs are the recorded ones and know the world; training runs, stops and resumes exactly."""
 
 import hashlib
 import json
@@ -14,28 +14,31 @@ pytest.importorskip("open_clip")
 WEIGHTS = Path(str(resources.files("geokernels"))) / "world" / "weights"
 
 
-def test_weights_are_the_recorded_ones():
-    record = json.loads((WEIGHTS / "world-clip.record.json").read_text())
+@pytest.mark.parametrize("name, limit", [("world-clip", 12_000_000)])
+def test_weights_are_the_recorded_ones(name, limit):
+    record = json.loads((WEIGHTS / f"{name}.record.json").read_text())
     content = (WEIGHTS / record["file"]).read_bytes()
     assert hashlib.sha256(content).hexdigest() == record["sha256"]
-    assert len(content) == record["bytes"] <= 12_000_000
+    assert len(content) == record["bytes"] <= limit
 
 
-def test_rows_of_unused_tokens_are_zero():
+@pytest.mark.parametrize("name", ["world-clip"])
+def test_rows_of_unused_tokens_are_zero(name):
     from safetensors import safe_open
 
-    with safe_open(WEIGHTS / "world-clip.safetensors", "pt") as file:
+    with safe_open(WEIGHTS / f"{name}.safetensors", "pt") as file:
         rows = file.get_tensor("token_embedding.weight")
     assert rows.dtype == torch.float16
     assert rows.shape[0] == 49408
     assert len(WORDS) <= rows.any(1).sum() <= len(WORDS) + 8
 
 
+@pytest.mark.parametrize("name", ["world"])
 @pytest.mark.filterwarnings("default")
-def test_zero_shot_accuracy():
+def test_zero_shot_accuracy(name):
     from geokernels.models import load_clip
 
-    encoder = load_clip("world")
+    encoder = load_clip(name)
     assert all(encoder.unknown_words(word) == [] for word in WORDS)
     scenes = sample_scenes(400, generator=torch.Generator().manual_seed(2**41))
     features = encoder.encode_image(render(scenes))
@@ -47,34 +50,28 @@ def test_zero_shot_accuracy():
         assert right >= 0.93, f"{attribute}: {right:.3f}"
 
 
-def test_training_resumes_to_identical_weights(tmp_path, monkeypatch):
-    from training import clip
+@pytest.mark.parametrize("name, final", [("world", "robust"), ("evaluation", "captions")])
+def test_training_resumes_to_identical_weights(name, final, tmp_path, monkeypatch):
+    from training import clip, steps
     from training.clip_files import QUICK
 
-    whole = clip.train(QUICK, tmp_path / "whole", quiet=True).read_bytes()
-    step, taken = clip.robust_step, []
+    update = steps.Stage._update
 
-    def interrupted(*arguments):
-        taken.append(None)
-        if len(taken) == 4:
+    def interrupted(self, *arguments):
+        # in the last stage, after a checkpoint of its own
+        if self.name == final and self.step == 3:
             raise KeyboardInterrupt
-        return step(*arguments)
+        update(self, *arguments)
 
-    monkeypatch.setattr(clip, "robust_step", interrupted)
+    whole = clip.train(QUICK[name], tmp_path / "whole", quiet=True).read_bytes()
+    monkeypatch.setattr(steps.Stage, "_update", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        clip.train(QUICK, tmp_path / "parts", quiet=True)
-    assert len(taken) == 4
-    monkeypatch.undo()
-    assert clip.train(QUICK, tmp_path / "parts", quiet=True).read_bytes() == whole
+        clip.train(QUICK[name], tmp_path / "parts", quiet=True)
+    monkeypatch.setattr(steps.Stage, "_update", update)
+    assert clip.train(QUICK[name], tmp_path / "parts", quiet=True).read_bytes() == whole
 
-
-def test_a_finished_run_does_nothing_more(tmp_path, monkeypatch):
-    from training import clip
-    from training.clip_files import QUICK
-
-    first = clip.train(QUICK, tmp_path, quiet=True).read_bytes()
-    monkeypatch.setattr(clip, "robust_step", lambda *_: pytest.fail("trained on"))
-    assert clip.train(QUICK, tmp_path, quiet=True).read_bytes() == first
+    monkeypatch.setattr(steps.Stage, "_update", lambda *_: pytest.fail("trained on"))
+    assert clip.train(QUICK[name], tmp_path / "parts", quiet=True).read_bytes() == whole
 
 
 def test_short_texts_are_encoded_as_open_clip_encodes_them():
@@ -85,7 +82,7 @@ def test_short_texts_are_encoded_as_open_clip_encodes_them():
     from training.clip_losses import encode_tokens
 
     captions = Captions()
-    model = CLIP(**architecture(QUICK, len(captions.used))).eval()
+    model = CLIP(**architecture(QUICK["world"], len(captions.used))).eval()
     short = captions.tokens[::5000]
     full = torch.nn.functional.pad(short, (0, 77 - short.shape[1]))
     torch.testing.assert_close(encode_tokens(model, short), model.encode_text(full, normalize=True))

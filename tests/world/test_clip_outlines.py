@@ -19,7 +19,7 @@ def small():
 
     captions = Captions()
     torch.manual_seed(0)
-    model = CLIP(**architecture(QUICK, len(captions.used)))
+    model = CLIP(**architecture(QUICK["world"], len(captions.used)))
 
     def encode(rows):
         return encode_tokens(model, captions.tokens[rows.flatten()]).view(*rows.shape, -1)
