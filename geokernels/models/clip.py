@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -10,8 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_float
+from .embedded import embedded, verify
 
-WORLD = "world-clip"  # file name, without ending, of the embedded model
+# Embedded models and their files' names without ending. The second only evaluates: no gradient passes it.
+EMBEDDED = {"world": "world-clip", "world-evaluation": "world-evaluation-clip"}
+EVALUATION = "world-evaluation"
 FORMATS = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -19,17 +21,20 @@ class ClipEncoder(nn.Module):
     """A frozen CLIP, differentiable in the picture alone.
 
     The weights need no gradient and the module never leaves evaluation mode. Features are float32 unit rows.
+    One that is there to evaluate refuses pictures that require a gradient, so that it cannot guide by mistake
+    what it is to judge.
 
     Attributes:
         name: What was loaded.
+        guides: Whether gradients may pass.
         image_size: Side of the square picture that the model sees.
         dim: Length of a feature.
         model: open_clip's module.
     """
 
-    def __init__(self, name: str, model: nn.Module, tokenizer) -> None:
+    def __init__(self, name: str, model: nn.Module, tokenizer, *, guides: bool = True) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.guides = name, guides
         self.model = model.requires_grad_(False)
         self.tokenizer = tokenizer
         wanted = model.visual.preprocess_cfg
@@ -63,12 +68,17 @@ class ClipEncoder(nn.Module):
             ``(B, 3, image_size, image_size)`` float32. What already has this size is not resampled.
 
         Raises:
-            ValueError: If the shape is another.
+            ValueError: If the shape is another, or a gradient is asked of a model that only evaluates.
             TypeError: If the dtype is not floating point.
         """
         if pictures.ndim != 4 or pictures.shape[1] != 3 or 0 in pictures.shape:
             raise ValueError(f"pictures must have shape (B, 3, H, W), got {tuple(pictures.shape)}")
         require_float("pictures", pictures)
+        if not self.guides and pictures.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                f"pictures must not require a gradient of {self.name!r}, which evaluates what others guided, "
+                "got some that do; guide by load_clip('world'), or evaluate under torch.no_grad()"
+            )
         pictures, side = pictures.float(), self.image_size
         H, W = pictures.shape[2:]
         short = min(H, W)
@@ -85,7 +95,7 @@ class ClipEncoder(nn.Module):
         """Unit features ``(B, dim)``, float32, of ``pictures`` as :meth:`preprocess` takes them.
 
         Gradients:
-            First and second order, to ``pictures``.
+            First and second order, to ``pictures``; refused where the model does not guide.
         """
         return F.normalize(self.model.encode_image(self.preprocess(pictures)).float(), dim=-1)
 
@@ -155,10 +165,11 @@ def load_clip(
     """Load a CLIP by name and file.
 
     Args:
-        name: ``"world"`` for the embedded model; an open_clip architecture, such as ``"ViT-B-32"``, whose
+        name: ``"world"`` for the embedded model; ``"world-evaluation"`` for the other embedded one, which
+            shares nothing with it and never guides; an open_clip architecture, such as ``"ViT-B-32"``, whose
             ``weights`` are a file; or ``"hf-hub:organisation/model"``, which downloads.
         weights: A ``.safetensors`` file, or a ``.pt``, ``.pth`` or ``.bin`` file that holds tensors alone.
-            For ``"world"``, None is the packaged file; another one needs its ``.json`` beside it.
+            For an embedded model, None is the packaged file; another one needs its ``.json`` beside it.
         device: Where to.
 
     Returns:
@@ -167,7 +178,8 @@ def load_clip(
     Raises:
         ImportError: If open_clip is not installed.
         FileNotFoundError: If there is no such weights file.
-        ValueError: If the name is unknown, or the file is corrupt, of another format or another architecture.
+        ValueError: If the name is unknown, or the file is corrupt, of another format or another architecture,
+            or the packaged file is not the one that was measured.
 
     Example:
         >>> encoder = load_clip()
@@ -184,15 +196,16 @@ def load_clip(
         return ClipEncoder(name, model, open_clip.get_tokenizer(name)).to(device)
 
     architecture, path = name, weights
-    if name == "world":
-        packaged = Path(str(resources.files("geokernels"))) / "world" / "weights" / f"{WORLD}.safetensors"
-        path = packaged if weights is None else Path(weights)
+    if name in EMBEDDED:
+        path = embedded(EMBEDDED[name]) if weights is None else Path(weights)
+        if weights is None:
+            verify(_existing(path))
         open_clip.add_model_config(_existing(path.with_suffix(".json")))
         architecture = path.stem
     elif name not in open_clip.list_models():
         raise ValueError(
-            f"name must be 'world', 'hf-hub:organisation/model' or an architecture of open_clip "
-            f"(open_clip.list_models()), got {name!r}"
+            f"name must be {', '.join(map(repr, EMBEDDED))}, 'hf-hub:organisation/model' or an architecture "
+            f"of open_clip (open_clip.list_models()), got {name!r}"
         )
     if path is None:
         raise ValueError(
@@ -205,7 +218,8 @@ def load_clip(
             f"save the state dict with safetensors.torch.save_file"
         )
     model = _create(open_clip, architecture, path)
-    return ClipEncoder(name, model, open_clip.get_tokenizer(architecture)).to(device)
+    tokenizer = open_clip.get_tokenizer(architecture)
+    return ClipEncoder(name, model, tokenizer, guides=name != EVALUATION).to(device)
 
 
 def _import_open_clip():

@@ -1,16 +1,14 @@
 """Files of StyleGAN2 generators: what is in circulation is read, what would execute code is refused."""
 
-import hashlib
-import json
 import os
 from argparse import Namespace
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .embedded import embedded, verify
 from .stylegan2 import Generator, GeneratorConfig
 
 WORLD = "world-generator"  # file name, without ending, of the embedded model
@@ -41,11 +39,11 @@ def load_generator(source: str | Path = "world", *, device: str | torch.device =
     """
     path = Path(source)
     if source == "world":
-        path = Path(str(resources.files("geokernels"))) / "world" / "weights" / f"{WORLD}.safetensors"
+        path = embedded(WORLD)
     if not path.is_file():
         raise FileNotFoundError(f"source must be 'world' or an existing file, found none at {path}")
     if source == "world":
-        _verify(path)
+        verify(path)
     content = _read(path)
     state = dict(content.get("g_ema", content))
     mean = content.get("latent_avg", state.get("latent_avg"))
@@ -92,16 +90,6 @@ def _safetensors():
     except ImportError as error:
         raise ImportError('.safetensors files need safetensors: pip install "geokernels[morph]"') from error
     return safetensors.torch
-
-
-def _verify(path: Path) -> None:
-    """Refuse an embedded file that is not the one that was measured."""
-    record = json.loads(path.with_suffix(".record.json").read_text())
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != record["sha256"]:
-        raise ValueError(
-            f"{path.name} must have sha256 {record['sha256']}, got {found}; install geokernels again"
-        )
 
 
 def _read(path: Path) -> dict:

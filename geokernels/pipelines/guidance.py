@@ -38,6 +38,10 @@ class Guidance:
     """
 
     def __init__(self, encoders: Sequence[ClipEncoder], source: str, target: str, config, *, key: int):
+        # at once: a search without gradients would be guided by it all the same
+        for encoder in encoders:
+            if not encoder.guides:
+                raise ValueError(f"encoders must be models that guide, got {encoder.name!r}, which evaluates")
         self.encoders, self.config, self.key = tuple(encoders), config, key
         weights = torch.tensor(config.encoder_weights or [1.0] * len(self.encoders))
         self.weights = (weights / weights.sum()).tolist()

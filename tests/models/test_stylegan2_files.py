@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geokernels.models import Generator, GeneratorConfig, load_generator, save_generator, stylegan2_files
+from geokernels.models import Generator, GeneratorConfig, load_generator, save_generator
 
 SMALL = GeneratorConfig(channels=(6, 5, 4), style_dim=7, mapping_layers=2)
 
@@ -164,7 +164,7 @@ def test_an_embedded_file_that_was_altered(monkeypatch, tmp_path):
     folder.mkdir(parents=True)
     for ending in ("safetensors", "record.json"):
         shutil.copy(original / f"world-generator.{ending}", folder)
-    monkeypatch.setattr(stylegan2_files.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     assert load_generator("world").config.size == 64
     altered = load_file(folder / "world-generator.safetensors")
     altered["conv1.noise.weight"] += 1
