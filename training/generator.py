@@ -46,14 +46,14 @@ class Config:
     between: float = 0.35  # share of pictures on lines between two w
     pictures: dict[str, int] = field(default_factory=lambda: {"16": 32, "32": 16, "64": 16})  # in a batch
     steps: dict[str, int] = field(
-        default_factory=lambda: {"mapping": 6000, "16": 2000, "32": 1000, "64": 9000}
+        default_factory=lambda: {"mapping": 6000, "16": 2000, "32": 1000, "64": 4500}
     )
     rates: dict[str, float] = field(
         default_factory=lambda: {"mapping": 4e-2, "16": 3e-2, "32": 3e-2, "64": 2e-2}
     )
     # steps over which the rate falls to zero; a stage that another follows stops well before
     decay: dict[str, int] = field(
-        default_factory=lambda: {"mapping": 6000, "16": 3500, "32": 5000, "64": 9000}
+        default_factory=lambda: {"mapping": 6000, "16": 3500, "32": 5000, "64": 4500}
     )
     average: float = 0.998  # of the synthesis network's weights
     save_every: int = 100
