@@ -121,6 +121,6 @@ def test_samples_are_readable():
     with torch.no_grad():
         pictures = torch.cat([model(part) for part in z.split(50)]).clamp(0, 1)
     seen = (judge(pictures).values >= 0).float().mean(0)
-    # what is promised, less what 200 samples can be off by
-    for attribute, least in {"shape": 0.75, "colour": 0.86, "background": 0.86, "size": 0.86}.items():
-        assert seen[tuple(ATTRIBUTES).index(attribute)] >= least, attribute
+    # the card's 98 to 100%, less what 200 samples can be off by
+    for share, attribute in zip(seen, ATTRIBUTES):
+        assert share >= 0.95, attribute
