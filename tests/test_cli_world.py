@@ -168,6 +168,21 @@ def test_training_runs_and_resumes(tmp_path):
     assert weights.read_bytes() == first
 
 
+@pytest.mark.parametrize("name", scripts.TRAININGS)
+def test_every_training_knows_its_options(name):
+    pytest.importorskip("diffusers")
+    with pytest.raises(SystemExit, match=r"^0$"):
+        scripts.run_training(name, ["--help"])
+
+
+@pytest.mark.parametrize("name", scripts.EVALUATIONS)
+def test_every_evaluation_knows_its_options(name):
+    pytest.importorskip("diffusers")
+    done = run("evaluate", name, "--", "--help")
+    assert done.exit_code == 0, done.output
+    assert f"usage: geokernels world evaluate {name} --" in done.stdout
+
+
 def test_an_interrupted_training_says_how_to_go_on(tmp_path, monkeypatch):
     def press(name, options):
         raise KeyboardInterrupt

@@ -189,7 +189,6 @@ def main() -> None:
     libraries = "import safetensors.torch; from geokernels.models import load_generator"
     blocks["loading"] = loading(libraries, "load_generator('world')")
     write(arguments.card, blocks)
-    print("\n\n".join(blocks.values()))
 
 
 if __name__ == "__main__":

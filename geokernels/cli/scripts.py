@@ -12,12 +12,20 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 CARDS, PICTURES = "docs/model-cards", "docs/pictures"
-TRAININGS = {"clip": "clip", "vae": "vae", "diffusion": "diffusion", "generator": "generator"}
+# scripts of each model, with the options that choose it
+TRAININGS = {
+    "clip": ("clip",),
+    "evaluation-clip": ("clip", "--model", "evaluation"),
+    "vae": ("vae",),
+    "diffusion": ("diffusion",),
+    "generator": ("generator",),
+}
 EVALUATIONS = {
-    "clip": "evaluate_clip",
-    "judge": "evaluate_judge",
-    "generator": "evaluate_generator",
-    "diffusion": "evaluate_diffusion",
+    "clip": ("evaluate_clip",),
+    "evaluation-clip": ("evaluate_clip", "--model", "evaluation"),
+    "judge": ("evaluate_judge",),
+    "generator": ("evaluate_generator",),
+    "diffusion": ("evaluate_diffusion",),
 }
 UNCOMPARED = ("loading",)  # blocks of timings, which no two runs share
 
@@ -38,7 +46,7 @@ def run_training(name: str, options: list[str]) -> None:
     Raises:
         ValueError: If there is no clone to run it from.
     """
-    _run(_clone(), TRAININGS[name], options, name=f"geokernels world train {name}")
+    _run(_clone(), TRAININGS[name], options, f"geokernels world train {name}")
 
 
 def evaluate_model(name: str, options: list[str], *, write: bool) -> list[Block]:
@@ -61,7 +69,7 @@ def evaluate_model(name: str, options: list[str], *, write: bool) -> list[Block]
         (copy / "geokernels").symlink_to(root / "geokernels")
         before = {path: path.stat().st_mtime_ns for path in (copy / "docs").rglob("*.*")}
         with chdir(copy):
-            _run(root, EVALUATIONS[name], options, name=f"geokernels world evaluate {name} --")
+            _run(root, EVALUATIONS[name], options, f"geokernels world evaluate {name} --")
         changed = [p for p in (copy / "docs").rglob("*.*") if p.stat().st_mtime_ns != before.get(p)]
         blocks = [
             block
@@ -102,9 +110,9 @@ def blocks_of(card: str) -> dict[str, str]:
     }
 
 
-def _run(root: Path, module: str, options: list[str], *, name: str) -> None:
-    with _arguments(root, [name, *options]):
-        importlib.import_module(f"training.{module}").main()
+def _run(root: Path, script: tuple[str, ...], options: list[str], name: str) -> None:
+    with _arguments(root, [name, *script[1:], *options]):
+        importlib.import_module(f"training.{script[0]}").main()
 
 
 @contextmanager

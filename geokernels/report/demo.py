@@ -3,7 +3,11 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from ..models import load_diffusion, load_generator
 from ..models.clip import ClipEncoder
@@ -21,7 +25,7 @@ from .demo_models import (
 from .demo_morphs import LOSSES, Edit, card, facts_of, morph_scenes, summary
 from .files import write_json, write_text
 from .page import details, page, section
-from .pictures import gif, grid, strip, write_bytes, write_picture
+from .pictures import fit, gif, grid, strip, write_bytes, write_picture
 from .record import checksums, machine, peak_memory_mib, versions
 
 SHOWN = 9  # pictures of a walk in its strip
@@ -121,6 +125,8 @@ def write_demo(demo: Demo, out: Path, *, seed: int, encoder: str, seconds: float
     if isinstance(demo.drawn, Drawn):
         write_picture(out / "samples.png", grid(demo.drawn.pictures))
         names.append("samples.png")
+    write_picture(out / "overview.png", overview(demo))
+    names.append("overview.png")
     record = {
         "command": "demo",
         "seed": seed,
@@ -136,6 +142,21 @@ def write_demo(demo: Demo, out: Path, *, seed: int, encoder: str, seconds: float
     }
     write_text(out / "report.html", demo_page(demo, record))
     write_json(out / "run.json", {**record, "sha256": checksums(out, [*names, "report.html"])})
+
+
+def overview(demo: Demo, *, columns: int = 6, side: int = 192) -> Tensor:
+    """A row of each part: morphs, each before and after; the walk; the line of prompts; prompts drawn."""
+    pairs = [frame for edit in demo.edits for frame in (edit.source, edit.morphs["geodesic"].frames[-1])]
+    rows = [pairs[:columns]]
+    for part in (demo.walk, demo.line):
+        if isinstance(part, Walk):
+            last = len(part.frames) - 1
+            rows.append([part.frames[round(i * last / (columns - 1))] for i in range(columns)])
+    if isinstance(demo.drawn, Drawn):
+        rows.append(list(demo.drawn.pictures[:columns]))
+    blank = torch.ones_like(demo.edits[0].source)
+    padded = chain(*([*row, *[blank] * (columns - len(row))] for row in rows))
+    return grid([fit(shown, side) for shown in padded], columns=columns, gap=8)
 
 
 def _write_frames(out: Path, stem: str, frames: list, shown: list) -> list[str]:

@@ -13,6 +13,7 @@ from geokernels.report import demo as demo_report
 from geokernels.report.demo import DemoConfig, run_demo
 from geokernels.report.demo_models import Walk, draw_unseen, line_of_prompts, reading, walk_in_w
 from geokernels.report.drawing import draw_between, draw_prompts, embed, latent_shape
+from geokernels.report.pictures import read_picture
 from geokernels.world.held_out import held_out
 
 SMALL = DemoConfig(
@@ -126,6 +127,8 @@ def test_the_whole_demo(pipeline_folder, tmp_path, monkeypatch):
     for heading in ("A walk through a generator", "Between two prompts", "Prompts it has never read"):
         assert f"<h2>{heading}</h2>" in page
     assert "left out" not in page
+    # one morph, the walk, the line, two prompts: four rows of six
+    assert read_picture(tmp_path / "overview.png").rgb.shape == (3, 4 * 200 - 8, 6 * 200 - 8)
 
 
 def test_the_demo_without_diffusers(tmp_path, monkeypatch):
