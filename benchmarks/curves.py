@@ -151,7 +151,7 @@ def thread_case(case: Case, curve: str) -> list[Case]:
             reason="the same bits on more cores",
             ours={f"{count} threads": on_threads(run, count)},
             rivals={"one thread": Rival(on_threads(run, 1))},
-            targets={"ratio": 1.8} if count == 2 else {},
+            targets={"ratio to one thread": 1.8} if count == 2 else {},
             work=None,
             series=THREADS,
             curve=curve,

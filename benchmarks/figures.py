@@ -1,5 +1,7 @@
 """The pictures of the benchmark page, drawn from rows onto a figure or a part of one."""
 
+from textwrap import fill
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import NullFormatter
@@ -45,11 +47,11 @@ def bars(canvas: FigureBase, rows: list[dict]) -> None:
     axes = canvas.subplots()
     for place, (_, ratio, found) in enumerate(shown):
         axes.barh(place, ratio - 1, left=1, color=WIN if ratio >= 1 else LOSS, height=0.62)
-        text = f" {ratio:.3g} x {results.best_rival(found)['name']}"
-        axes.text(max(ratio, 1), place, text, va="center", fontsize=8)
-        target = results.ours(found)["targets"].get("ratio")
-        if target:
+        target = results.ours(found)["targets"].get("ratio", 1)
+        if target > 1:
             axes.plot([target] * 2, [place - 0.42, place + 0.42], color="black", lw=1.2)
+        text = f" {ratio:.3g} x {results.best_rival(found)['name']}"
+        axes.text(max(ratio, target), place, text, va="center", fontsize=8)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.axvline(1, color="black", lw=0.8)
@@ -129,7 +131,7 @@ def threads(canvas: FigureBase, rows: list[dict]) -> None:
         axes.axhline(count, color=MUTED, lw=0.8, ls=":")
         for place, gain in zip(places, found.values()):
             axes.text(place, gain, f"{gain:.2f}", ha="center", va="bottom", fontsize=8)
-    axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+    axes.set_xticks(range(len(names)), [fill(name, 14) for name in names])
     axes.set_ylim(0, 1.2 * max(max(counts), *(gain for *_, gain in shown)))
     axes.set_ylabel("times as fast as one thread", fontsize=8)
     axes.legend(fontsize=7, frameon=False, loc="upper right")

@@ -15,7 +15,7 @@ from .machine import Peaks, threads
 
 ROUNDS, FEWEST = 15, 3
 SECONDS_PER_SAMPLE = 0.05
-FIRST_CALL = 45.0  # seconds; torch.compile, XLA and KeOps compile in it
+FIRST_CALL = 30.0  # seconds; torch.compile, XLA and KeOps compile in it
 CANARY_TOLERANCE = 1.5  # a fixed product that takes this much longer than at its best is being disturbed
 QUIET_SHARE = 0.75  # of a case's canaries: the median stands a quarter of bad rounds
 

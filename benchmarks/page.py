@@ -59,7 +59,7 @@ SECTIONS = {
 HOW = (
     "A contender is timed only if its error is at most what the case allows; transport is compared at "
     "equal marginal error (L1 distance of both marginals from what they should be, of the worst "
-    "problem, in float64), never at equal iterations: of each library's stopping rules the loosest that "
+    "problem, in float64), never at equal iterations: of each library's settings the loosest that "
     "reaches it is timed. Contenders take turns, round after round; times are medians with quarters. A "
     "fixed product is timed between the rounds, and a case during which it slowed down is marked as "
     "disturbed."
@@ -81,15 +81,17 @@ def verdict_text(verdict: results.Verdict) -> str:
 def _row(row: dict) -> str:
     kind = "none" if "why" in row else row["side"]
     name = figures.label(row["name"])
+    setting = f"{row['setting']:g}" if row.get("setting") else ""
+    error = f"{row['error']:.1e}" if "error" in row else ""
     if "why" in row:
-        cells = [row["why"], "", f"{row['error']:.1e}" if "error" in row else "", "", ""]
+        cells = [row["why"], "", setting, error, "", ""]
     elif "megabytes" in row:
-        cells = [f"{row['megabytes']:.0f} MB", "", "", "", ""]
+        cells = [f"{row['megabytes']:.0f} MB", "", "", "", "", ""]
     else:
         above = f"{row['over_floor']:.3g}" if "over_floor" in row else ""
         rate = f"{row['gflops']:.3g}" if row.get("gflops") else ""
         quarters = f"{seconds(row['q1_s'])} to {seconds(row['q3_s'])}"
-        cells = [seconds(row["median_s"]), quarters, f"{row['error']:.1e}", above, rate]
+        cells = [seconds(row["median_s"]), quarters, setting, error, above, rate]
     cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in (name, *cells))
     return f'<tr class="{kind}">{cells}</tr>'
 
@@ -97,9 +99,11 @@ def _row(row: dict) -> str:
 def case_section(rows: list[dict]) -> str:
     """One case in full: who, how long, how exact, what was asked."""
     first = rows[0]
-    heads = "".join(f"<th>{h}</th>" for h in ("", "median", "quarters", "error", "over floor", "GFLOP/s"))
+    heads = "".join(
+        f"<th>{h}</th>" for h in ("", "median", "quarters", "setting", "error", "over floor", "GFLOP/s")
+    )
     lines = [f"<h3>{html.escape(first['case'])}</h3><p class=reason>{html.escape(first['reason'])}"]
-    lines.append(f"; {first['on_threads']} threads" if "on_threads" in first else "")
+    lines.append(f"; threads: {first['on_threads']}" if "on_threads" in first else "")
     lines.append("; <span class=missed>the machine was disturbed</span>" if not first["quiet"] else "")
     lines.append(f"</p><table><tr>{heads}</tr>{''.join(map(_row, rows))}</table>")
     for verdict in results.verdicts(rows):
@@ -113,10 +117,10 @@ def peaks_text(peaks: list[dict]) -> str:
     lines = []
     for found in peaks:
         copies = ", ".join(
-            f"{rate / 1e9:.1f} at {int(size) // 2**10} KiB" for size, rate in found["copies"].items()
+            f"{rate / 1e9:.1f} at {int(size) / 2**20:g} MiB" for size, rate in found["copies"].items()
         )
         lines.append(
-            f"{found['threads']} thread(s): {found['flops'] / 1e9:.0f} GFLOP/s of a product, "
+            f"Threads {found['threads']}: {found['flops'] / 1e9:.0f} GFLOP/s of a product, "
             f"{found['exps'] / 1e9:.2f} G exponentials/s, copies of {copies} GB/s."
         )
     return " ".join(lines)

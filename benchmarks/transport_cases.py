@@ -178,7 +178,7 @@ def cases() -> list[Case]:
         ),
         Case(
             name=f"assignment, one cost {N} x {N}",
-            reason="the exact coupling of one prompt pair",
+            reason="the exact coupling of one prompt pair; the floor is that of reading the cost once",
             make=lambda: (given_cost(1, EPS)[0][0].double(),),
             ours={"native": lambda cost: gk.assignment(cost, backend="native")},
             rivals={"scipy": lambda cost: linear_sum_assignment(cost.numpy())[1]},
