@@ -1,6 +1,5 @@
 """Timing that can be believed: correct first, contenders in turn, and a canary for a disturbed machine."""
 
-import math
 import signal
 import statistics
 import time
@@ -16,8 +15,6 @@ from .machine import Peaks, threads
 ROUNDS, FEWEST = 15, 3
 SECONDS_PER_SAMPLE = 0.05
 FIRST_CALL = 30.0  # seconds; torch.compile, XLA and KeOps compile in it
-CANARY_TOLERANCE = 1.5  # a fixed product that takes this much longer than at its best is being disturbed
-QUIET_SHARE = 0.75  # of a case's canaries: the median stands a quarter of bad rounds
 
 
 class OverTimeError(Exception):
@@ -45,26 +42,18 @@ class Canary:
 
     def __init__(self):
         self._a, self._threads = torch.ones(384, 384), torch.get_num_threads()
-        self._best = math.inf
         self._sung: list[float] = []
-        for _ in range(20):
-            self.sing()
 
     def sing(self) -> None:
         """Time the product, on the same threads whatever the case runs on."""
         with threads(self._threads):
-            seconds = min(sample(lambda: self._a @ self._a, 1) for _ in range(3))
-        self._best = min(self._best, seconds)
-        self._sung.append(seconds)
+            self._sung.append(min(sample(lambda: self._a @ self._a, 1) for _ in range(3)))
 
-    def forget(self) -> None:
-        """Begin a new case; the best time ever is kept, so that a machine busy all along is noticed."""
+    def heard(self) -> dict:
+        """The best time and the upper quarter since the last call; :func:`results.judged` compares them."""
+        sung = sorted(self._sung)
         self._sung.clear()
-
-    def heard_quiet(self) -> bool:
-        """Whether enough of the products since :meth:`forget` took about as long as the best ever."""
-        calm = [seconds <= CANARY_TOLERANCE * self._best for seconds in self._sung]
-        return sum(calm) >= QUIET_SHARE * len(calm)
+        return {"canary_best_s": sung[0], "canary_upper_s": sung[3 * len(sung) // 4]}
 
 
 def sample(run: Callable[[], object], repeats: int) -> float:
@@ -157,7 +146,7 @@ def measure(case: Case, *, canary: Canary, peaks: Peaks | None = None, rivals: b
         rivals: Whether to time the others as well.
 
     Returns:
-        A row per contender: seconds, error, floor and whether the machine was quiet, or why there is no time.
+        A row per contender: seconds, error, floor and canaries, or why there is no time.
     """
     with threads(case.threads):
         inputs = case.make()
@@ -167,7 +156,6 @@ def measure(case: Case, *, canary: Canary, peaks: Peaks | None = None, rivals: b
             run, facts[key], call = admit(case, contender, inputs)
             if run:
                 runs[key], calls[key] = run, call
-        canary.forget()
         canary.sing()
         times = take_rounds(case, runs, calls, canary)
     shared = {
@@ -178,8 +166,7 @@ def measure(case: Case, *, canary: Canary, peaks: Peaks | None = None, rivals: b
         "at": case.at,
         "allowed": case.allowed,
         "targets": case.targets,
-        "quiet": canary.heard_quiet(),
-    }
+    } | canary.heard()
     rows = []
     for (side, name), found in facts.items():
         row = shared | {"side": side, "name": name} | found

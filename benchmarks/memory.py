@@ -72,7 +72,6 @@ def measure(features: int, *, rivals: bool) -> list[dict]:
             "side": side,
             "name": name,
             "targets": {"megabytes": MOST_MEGABYTES},
-            "quiet": True,  # memory does not depend on who else is at work
         }
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", str(features), name]
         if missing:

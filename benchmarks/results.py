@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 Rows = list[dict]
+# a fixed product that takes this much longer than at its best, in a quarter of the rounds, is being disturbed
+CANARY_TOLERANCE = 1.5
 SAME = ("processor", "threads", "torch", "simd", "commit")  # rows that agree in these belong together
 
 
@@ -82,6 +84,16 @@ def _verdict(rows: Rows, quantity: str, target: float) -> Verdict:
 def verdicts(rows: Rows) -> list[Verdict]:
     """Everything asked of a case: "ratio", "ratio to NAME", "seconds", "over floor", "megabytes"."""
     return [_verdict(rows, quantity, target) for quantity, target in ours(rows)["targets"].items()]
+
+
+def judged(rows: Rows) -> Rows:
+    """Rows with ``quiet``: whether the machine was, during the case.
+
+    A case's canaries are compared with the best of all cases, so that a machine that was busy at first is
+    found out later. Memory has no canary: it does not depend on who else is at work.
+    """
+    best = min((row["canary_best_s"] for row in rows if "canary_best_s" in row), default=0.0)
+    return [row | {"quiet": row.get("canary_upper_s", 0.0) <= CANARY_TOLERANCE * best} for row in rows]
 
 
 def finished(rows: Rows, machine: dict, *, rivals: bool) -> bool:

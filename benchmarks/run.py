@@ -114,7 +114,7 @@ def measure_all(
         if results.finished(rows, here, rivals=rivals)
     }
     todo = jobs(peaks, only=only, rivals=rivals)
-    measured = {**done}
+    measured, rows = {**done}, [row for kept in done.values() for row in kept]
     with warnings.catch_warnings(), _progress(console) as progress:
         warnings.simplefilter("ignore")  # rivals warn of what they do not reach
         task = progress.add_task("measuring", total=len(todo))
@@ -122,9 +122,9 @@ def measure_all(
             progress.update(task, description=name)
             if name not in done:
                 measured[name] = [row | here | {"rivals": rivals} for row in job()]
-                show(console, measured[name])
+                rows = results.judged([row for kept in measured.values() for row in kept])
+                show(console, results.by_case(rows)[name])
             progress.advance(task)
-            rows = [row for kept in measured.values() for row in kept]
             if json:
                 facts = [peaks(count).facts() for count in sorted({1, torch.get_num_threads()})]
                 results.write(json, {"machine": here, "peaks": facts, "rows": rows})

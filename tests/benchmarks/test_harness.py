@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import harness
+from benchmarks import harness, results
 from benchmarks.case import Rival, Work
 from benchmarks.machine import Peaks, threads
 
@@ -86,21 +86,26 @@ def test_rivals_stay_away_unless_asked(doubling, canary):
     assert list(measure(doubling(), canary, rivals=False)) == ["native"]
 
 
-def test_the_canary_hears_a_slower_machine(canary, monkeypatch):
-    canary.forget()
-    for _ in range(4):
-        monkeypatch.setattr(harness, "sample", lambda run, repeats: canary._best)
+def test_the_canary_gives_its_best_and_its_upper_quarter(canary, monkeypatch):
+    for seconds in (4.0, 1.0, 2.0, 3.0):
+        monkeypatch.setattr(harness, "sample", lambda run, repeats, seconds=seconds: seconds)
         canary.sing()
-    assert canary.heard_quiet()
-    monkeypatch.setattr(harness, "sample", lambda run, repeats: 2 * harness.CANARY_TOLERANCE * canary._best)
-    for _ in range(2):
-        canary.sing()
-    assert not canary.heard_quiet()
+    assert canary.heard() == {"canary_best_s": 1.0, "canary_upper_s": 4.0}
+    canary.sing()
+    assert canary.heard() == {"canary_best_s": 3.0, "canary_upper_s": 3.0}
 
 
-def test_a_disturbed_case_is_marked_in_every_row(doubling, canary, monkeypatch):
-    monkeypatch.setattr(canary, "heard_quiet", lambda: False)
-    assert not any(row["quiet"] for row in measure(doubling(), canary).values())
+def test_a_machine_busy_at_first_is_found_out_later():
+    busy = {"canary_best_s": 2.0, "canary_upper_s": 2.2}
+    assert results.judged([busy])[0]["quiet"]
+    calm, mixed = {"canary_best_s": 1.0, "canary_upper_s": 1.4}, {"canary_best_s": 1.0, "canary_upper_s": 1.6}
+    judged = results.judged([busy, calm, mixed, {"megabytes": 5.0}])
+    assert [row["quiet"] for row in judged] == [False, True, False, True]
+
+
+def test_every_row_has_its_canaries(doubling, canary):
+    for row in measure(doubling(), canary).values():
+        assert 0 < row["canary_best_s"] <= row["canary_upper_s"]
 
 
 def test_threads_of_a_case_end_with_it(doubling, canary):

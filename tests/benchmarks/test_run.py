@@ -29,7 +29,7 @@ def two_cases(doubling, monkeypatch):
 
     monkeypatch.setattr(run, "jobs", lambda *_, **__: {name: job(name) for name in ("first", "second")})
     monkeypatch.setattr(run.Peaks, "measure", classmethod(lambda cls, count: cls(count, 1.0, 1.0, {1: 1.0})))
-    monkeypatch.setattr(Canary, "heard_quiet", lambda self: True)
+    monkeypatch.setattr(Canary, "heard", lambda self: {"canary_best_s": 1.0, "canary_upper_s": 1.0})
     return measured
 
 
@@ -59,7 +59,7 @@ def test_resume_keeps_what_is_finished(two_cases, console, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"quiet": False}, {"commit": "another"}, {"rivals": False}],
+    [{"quiet": False, "canary_upper_s": 2.0}, {"commit": "another"}, {"rivals": False}],
     ids=["disturbed", "commit", "no rivals"],
 )
 def test_resume_measures_again_what_is_not(two_cases, console, tmp_path, change):
