@@ -2,6 +2,8 @@
 #
 #   make demo    an environment in .venv, the compiled extension, a morphed picture and its report
 #   make test    the same environment, then the whole test suite
+#   make test-newest   the operators of the built wheel under the newest torch, unrebuilt
+#   make sanitize      the tests of the kernels on an address-sanitized and a thread-sanitized build
 #   make lint    style, formatting and layers
 #   make bench   the operators beside other libraries, which it installs
 #   make env     the environment alone
@@ -10,9 +12,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NEWEST := .venv-newest
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: env demo test lint format bench wheel clean
+.PHONY: env demo test test-newest sanitize lint format bench wheel clean
 
 env: $(VENV)/built
 
@@ -33,6 +36,18 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest $(ARGS)
+
+# imports the installed wheel, not this folder; the wheel was built under the torch of constraints.txt
+test-newest: wheel
+	test -d $(NEWEST) || $(BIN)/python -m venv $(NEWEST)
+	$(NEWEST)/bin/pip install -q --upgrade torch numpy "pytest>=8" "hypothesis>=6.100" "scipy>=1.11"
+	$(NEWEST)/bin/pip install -q --force-reinstall --no-deps dist/geokernels-*.whl
+	PYTHONSAFEPATH=1 $(NEWEST)/bin/python -m pytest tests/ops tests/kernels tests/compat $(ARGS)
+
+sanitize: env
+	$(BIN)/pip install -q "cmake>=3.24"
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/sanitize.sh address $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/sanitize.sh thread $(ARGS)
 
 lint: env
 	$(BIN)/ruff check .
@@ -56,4 +71,4 @@ wheel: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .
 
 clean:
-	rm -rf build dist *.egg-info $(VENV)/built $(VENV)/bench geokernels/kernels/*.so
+	rm -rf build dist *.egg-info $(NEWEST) $(VENV)/built $(VENV)/bench geokernels/kernels/*.so

@@ -87,7 +87,8 @@ def gradients(cost, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
         grad_f = torch.zeros_like(f) if grad_f is None else grad_f
         grad_g = torch.zeros_like(g) if grad_g is None else grad_g
         wide = (part.double() for part in (E, a, b, f, g))
-        parts = _through_potentials(*wide, eps, reach, grad_f.double(), grad_g.double())
+        ridge = max(torch.finfo(E.dtype).eps, 2.0**-46)
+        parts = _through_potentials(*wide, eps, reach, grad_f.double(), grad_g.double(), ridge)
         totals = [total + part.to(total.dtype) for total, part in zip(totals, parts)]
     return totals
 
@@ -124,14 +125,15 @@ def _shares(E: Tensor, weight: Weights, dim: int) -> tuple[Tensor, Tensor]:
     return share, share * weight
 
 
-def _through_potentials(E, a, b, f, g, eps, reach, grad_f, grad_g):
+def _through_potentials(E, a, b, f, g, eps, reach, grad_f, grad_g, ridge):
     r"""Gradients through f and g: the transposed linear system of the two half-steps.
 
     Let $A_{ij} = b_j E_{ij} / \sum_k b_k E_{ik}$ and $B_{ij} = a_i E_{ij} / \sum_k a_k E_{kj}$. A change of
     cost moves the potentials by $d\,\delta f + A\,\delta g = (A \circ \delta C) 1$ and
     $B^\top \delta f + d\,\delta g = (B \circ \delta C)^\top 1$, where $d = 1 + \epsilon / \rho$. Balanced,
     $d = 1$ and the system is singular along $(1, -1)$: there $\langle a, f\rangle = \langle b, g\rangle$
-    decides.
+    decides. A plan that falls apart leaves one more such constant free for each of its parts: ``ridge``, of
+    the size of a rounding, decides there, and no product with the plan sees it.
     """
     by_a, A = _shares(E, b, -1)
     by_b, B = _shares(E, a, -2)
@@ -144,7 +146,7 @@ def _through_potentials(E, a, b, f, g, eps, reach, grad_f, grad_g):
         gauge = gauge_of(grad_f, grad_g, a, b)
         grad_f, grad_g = grad_f - a * gauge, grad_g + b * gauge
         system = system + b[..., :, None] / b.sum(-1)[..., None, None]
-    system = system + d * torch.eye(b.shape[-1], dtype=E.dtype, device=E.device)
+    system = system + (d + ridge) * torch.eye(b.shape[-1], dtype=E.dtype, device=E.device)
     q = torch.linalg.solve(system, grad_g - (A.mT @ grad_f[..., None])[..., 0] / d)
     p = (grad_f - (B @ q[..., None])[..., 0]) / d
     to_cost = p[..., :, None] * A + B * q[..., None, :]

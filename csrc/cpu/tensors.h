@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "cpu/parallel.h"
+
 namespace geokernels {
 
 // Python has explained every wrong argument; this stops a wrong call from touching foreign memory.
@@ -42,7 +44,7 @@ template <class Body>
 void for_each_problem(const torch::stable::Tensor& like, int64_t count, int64_t cost, const Body& body) {
   constexpr int64_t kWorthAThread = 50'000;
   const int64_t grain = 1 + kWorthAThread / (1 + cost);
-  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
     if (like.scalar_type() == torch::headeronly::ScalarType::Double)
       body(double(), begin, end);
     else

@@ -2,12 +2,12 @@
 
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
+
+#include "cpu/parallel.h"
 
 namespace geokernels {
 
@@ -17,7 +17,7 @@ template <class T, class Work>
 void share_out(int64_t count, int64_t memory, const Work& work) {
   std::atomic<int64_t> taken{0};
   int64_t workers = std::min<int64_t>(count, torch::stable::get_num_threads());
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t, int64_t) {
+  parallel_for(0, workers, 1, [&](int64_t, int64_t) {
     std::unique_ptr<T[]> own;
     for (int64_t k; (k = taken.fetch_add(1, std::memory_order_relaxed)) < count;) {
       if (!own) own.reset(new T[memory]);

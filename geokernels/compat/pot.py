@@ -210,7 +210,7 @@ def solve(
         b,
         eps=reg,
         reach=reach,
-        max_iter=max_iter or MAX_ITER,
+        max_iter=MAX_ITER if max_iter is None else max_iter,
         tol=TOL if tol is None else tol,
         init=init,
     )
@@ -301,7 +301,7 @@ def solve_sample(
             cost=name,
             p=p,
             reach=reach,
-            max_iter=max_iter or MAX_ITER,
+            max_iter=MAX_ITER if max_iter is None else max_iter,
             tol=TOL if tol is None else tol,
             init=start(init, x, a, b, reg, reach),
         )
@@ -340,7 +340,7 @@ def solve_batch(
         inner_iter: Without effect.
         inner_reg: Without effect.
         reg_type: ``"entropy"`` or ``"kl"``: what ``value`` counts.
-        grad: As for :func:`solve`.
+        grad: As for :func:`solve`; with ``"envelope"`` ``value_linear`` follows ``M`` too, at a fixed plan.
 
     Returns:
         An :class:`OTResult` with a batch dimension; ``log["n_iter"]`` is that of the slowest problem.
@@ -362,7 +362,9 @@ def solve_batch(
     if grad == "detach":
         cost, a, b = detached(cost, a, b)
     solved = sinkhorn_from_cost(cost, a, b, eps=reg, max_iter=max_iter, tol=tol)
-    result = result_of(restore, solved, lambda: cost, a, b, reg, None, reg_type, grad)
+    result = result_of(
+        restore, solved, lambda: cost, a, b, reg, None, reg_type, grad, linear_follows_cost=True
+    )
     result.log = {"n_iter": int(solved.iterations.max()) - 1}
     return result
 

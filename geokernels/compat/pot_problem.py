@@ -123,14 +123,17 @@ def result_of(
     reach: float | None,
     reg_type: str,
     grad: str,
+    *,
+    linear_follows_cost: bool = False,
 ) -> OTResult:
-    """A solution as POT reports it."""
+    """A solution as POT reports it; with "envelope" its ``value_linear`` may follow the cost."""
 
     def plan() -> Tensor:
         return solved.plan().detach() if grad == "envelope" else solved.plan()
 
     def linear() -> Tensor:
-        return cost_of(result.raw_plan, cost().detach() if grad == "envelope" else cost())
+        fixed = grad == "envelope" and not linear_follows_cost
+        return cost_of(result.raw_plan, cost().detach() if fixed else cost())
 
     potentials = log_scalings(solved, a, b, reg, reach)
     result = OTResult(

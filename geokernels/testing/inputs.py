@@ -10,7 +10,7 @@ def _chance(seed: int) -> torch.Generator:
 
 def cloud(*shape: int, seed: int) -> Tensor:
     """Independent normal numbers of the given shape."""
-    return torch.randn(*shape, generator=_chance(seed), dtype=torch.float64)
+    return torch.randn(shape, generator=_chance(seed), dtype=torch.float64)
 
 
 def directions(*shape: int, seed: int) -> Tensor:

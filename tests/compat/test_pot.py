@@ -168,6 +168,15 @@ class TestSolve:
             assert found.value.requires_grad == value
             for part in (found.plan, found.value_linear, found.potential_a):
                 assert part.requires_grad == everything
+        # a batch has its linear value follow the cost, as there
+        batch = pot.solve_batch(M[None], 1.0, grad="envelope")
+        (to_cost,) = torch.autograd.grad(batch.value_linear.sum(), M)
+        torch.testing.assert_close(to_cost, batch.plan[0])
+
+    def test_no_iterations_are_refused(self):
+        *_, M = problem()
+        with pytest.raises(ValueError, match="max_iter must be at least 1, got 0"):
+            pot.solve(M, reg=1.0, max_iter=0)
 
     def test_exact_between_equally_many(self):
         M = torch.tensor(problem(7, 7)[-1], requires_grad=True)

@@ -6,27 +6,12 @@ import pytest
 import torch
 
 import geokernels as gk
-from geokernels.testing import assert_as_accurate, cloud, weights
+from geokernels.testing import assert_as_accurate, cloud, unrolled_sinkhorn, weights
 
 BACKENDS = pytest.mark.parametrize("backend", ["native", "reference"])
 REACHES = pytest.mark.parametrize("reach", [None, 0.7], ids=["balanced", "unbalanced"])
 TIGHT = {"tol": 1e-13, "max_iter": 5000}
 EPS = 0.4
-
-
-def unrolled(cost, a, b, eps, reach, iterations=400):
-    """Value, f, g by autograd through every half-step; the oracle of everything here."""
-    damping, f, g = 1.0 if reach is None else reach / (reach + eps), torch.zeros_like(a), torch.zeros_like(b)
-    for _ in range(iterations):
-        f = -damping * eps * torch.logsumexp((g[..., None, :] - cost) / eps + b.log()[..., None, :], -1)
-        g = -damping * eps * torch.logsumexp((f[..., :, None] - cost) / eps + a.log()[..., :, None], -2)
-    if reach is None:
-        shift = ((b * g).sum(-1) - (a * f).sum(-1)) / (a.sum(-1) + b.sum(-1))
-        f, g = f + shift[..., None], g - shift[..., None]
-    plan = a[..., :, None] * b[..., None, :] * torch.exp((f[..., :, None] + g[..., None, :] - cost) / eps)
-    gain = (lambda p: p) if reach is None else (lambda p: -reach * torch.expm1(-p / reach))
-    value = (a * gain(f)).sum(-1) + (b * gain(g)).sum(-1)
-    return value + eps * (a.sum(-1) * b.sum(-1) - plan.sum((-2, -1))), f, g, plan
 
 
 def inputs(N=4, M=5, B=2):
@@ -50,7 +35,9 @@ def test_against_the_unrolled_run(name, backend, reach):
 
     options = {"eps": EPS, "reach": reach, "backend": backend} | TIGHT
     ours = run(lambda *parts: outputs(gk.sinkhorn_from_cost(*parts, **options))[name])
-    truth = run(lambda *parts: dict(zip(["value", "f", "g", "plan"], unrolled(*parts, EPS, reach)))[name])
+    truth = run(
+        lambda *parts: dict(zip(["value", "f", "g", "plan"], unrolled_sinkhorn(*parts, EPS, reach)))[name]
+    )
     for gradient, exact in zip(ours, truth):
         assert torch.allclose(gradient, exact, rtol=1e-8, atol=1e-10)
 
@@ -66,8 +53,8 @@ def test_float32_is_as_accurate_as_autograd(name, reach):
     options = {"eps": EPS, "reach": reach, "backend": "native", "tol": 0.0, "max_iter": 200}
     names = ["value", "f", "g", "plan"]
     ours = run(lambda *parts: outputs(gk.sinkhorn_from_cost(*parts, **options))[name], torch.float32)
-    eager = run(lambda *parts: unrolled(*parts, EPS, reach, 200)[names.index(name)], torch.float32)
-    truth = run(lambda *parts: unrolled(*parts, EPS, reach, 200)[names.index(name)], torch.float64)
+    eager = run(lambda *parts: unrolled_sinkhorn(*parts, EPS, reach, 200)[names.index(name)], torch.float32)
+    truth = run(lambda *parts: unrolled_sinkhorn(*parts, EPS, reach, 200)[names.index(name)], torch.float64)
     for what, *gradients in zip(["cost", "a", "b"], ours, eager, truth):
         assert_as_accurate(f"gradient of {name} to {what}", *gradients)
 

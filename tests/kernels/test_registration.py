@@ -1,0 +1,115 @@
+"""Every compiled operator is registered as torch wants it, folds a mapped dimension, and repeats its bits."""
+
+import math
+
+import pytest
+import torch
+
+from geokernels.kernels import native
+from geokernels.testing import cloud, orthonormal, weights
+
+pytestmark = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
+
+NO = (None,) * 3
+OF_CLOUDS = 1, 2.0  # squared distances
+
+
+def registered() -> set[str]:
+    """Names of the operators that torch knows of."""
+    names = torch._C._dispatch_get_all_op_names()
+    return {name.split("::")[1].split(".")[0] for name in names if name.startswith("geokernels::")}
+
+
+def clouds():
+    """Points, potentials and weights of two problems."""
+    x, y = cloud(2, 4, 3, seed=0), cloud(2, 5, 3, seed=1)
+    return x, y, cloud(2, 4, seed=2), cloud(2, 5, seed=3), weights(2, 4, seed=4), weights(2, 5, seed=5)
+
+
+def frame():
+    """Rows and bases, and what the forward pass of the geodesic cosine keeps."""
+    parts = (
+        *(cloud(2, 5, 17, seed=seed) for seed in (0, 1)),
+        *(orthonormal(2, 17, 3, seed=seed).mT.contiguous() for seed in (2, 3)),
+    )
+    return parts, torch.ops.geokernels.geodesic_cosine(*parts, 1e-12)
+
+
+def subspace_basis_backward():
+    left, directions, values = torch.ops.geokernels.subspace_basis(cloud(2, 5, 17, seed=0), 3, 1e-9)
+    return torch.ones_like(directions), torch.ones_like(values), left, directions, values, 3
+
+
+def geodesic_cosine_backward():
+    parts, (cosine, *kept) = frame()
+    return torch.ones_like(cosine), *parts, *kept, 1e-12, True, True, False, True
+
+
+def solve_adjoint_clouds():
+    x, y, _, _, a, b = clouds()
+    _, f, g, *_ = torch.ops.geokernels.sinkhorn_clouds(x, y, a, b, *NO, *OF_CLOUDS, math.inf, 500, 1e-13)
+    grad_f, grad_g = cloud(2, 4, seed=6), cloud(2, 5, seed=7)
+    grad_f, grad_g = (part - part.mean(-1, keepdim=True) for part in (grad_f, grad_g))
+    return x, y, f, g, a, b, grad_f, grad_g, *OF_CLOUDS, math.inf
+
+
+# arguments that every operator can be called with; those of more kinds are in the tests of its family
+ARGUMENTS = {
+    "subspace_basis": lambda: (cloud(2, 5, 17, seed=0), 3, 1e-9),
+    "subspace_basis_backward": subspace_basis_backward,
+    "geodesic_cosine": lambda: (*frame()[0], 1e-12),
+    "geodesic_cosine_backward": geodesic_cosine_backward,
+    "sinkhorn": lambda: (cloud(2, 4, 5, seed=0).abs(), *clouds()[4:], *NO, 0.3, math.inf, 200, 1e-10),
+    "sinkhorn_clouds": lambda: (*clouds()[:2], *clouds()[4:], *NO, *OF_CLOUDS, math.inf, 200, 1e-10),
+    "multiply_clouds": lambda: (*clouds()[:4], None, None, cloud(2, 5, 2, seed=6), *OF_CLOUDS),
+    "differentiate_clouds": lambda: (*clouds()[:4], *(cloud(2, n, 2, seed=n) for n in (4, 5)), 2, 2.0),
+    "solve_adjoint_clouds": solve_adjoint_clouds,
+    "assignment": lambda: (cloud(2, 3, 4, seed=0),),
+}
+
+
+def operator(name):
+    return getattr(torch.ops.geokernels, name)
+
+
+def tensors(found):
+    return found if isinstance(found, tuple) else (found,)
+
+
+def test_no_operator_is_left_out():
+    assert registered() == set(ARGUMENTS)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_opcheck(name):
+    torch.library.opcheck(operator(name).default, ARGUMENTS[name]())
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_vmap_folds_into_the_batch(name, recwarn):
+    args = ARGUMENTS[name]()
+    mapped = [torch.stack((arg, arg)) if isinstance(arg, torch.Tensor) else arg for arg in args]
+    dims = tuple(0 if isinstance(arg, torch.Tensor) else None for arg in args)
+    once, twice = (tensors(f) for f in (operator(name)(*args), torch.vmap(operator(name), dims)(*mapped)))
+    for part, parts in zip(once, twice, strict=True):
+        if part.dim() > 1 or part.numel() == 2:  # not what a call left out, which stays empty
+            assert torch.equal(parts[0], part)
+            assert torch.equal(parts[1], part)
+    assert not [str(w.message) for w in recwarn if "batching rule" in str(w.message)]
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_runs_and_threads_change_no_bit(name):
+    args = [arg.float() if isinstance(arg, torch.Tensor) else arg for arg in ARGUMENTS[name]()]
+    if name == "assignment":
+        args = ARGUMENTS[name]()
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            found.append(tensors(operator(name)(*args)))
+    finally:
+        torch.set_num_threads(before)
+    for once, again, more in zip(*found, strict=True):
+        assert torch.equal(once, again)
+        assert torch.equal(again, more)
