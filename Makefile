@@ -13,6 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := .venv-newest
+NEWEST_TESTS ?= tests/ops tests/kernels tests/compat
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
 
 .PHONY: env demo test test-newest sanitize lint format bench wheel clean
@@ -42,7 +43,7 @@ test-newest: wheel
 	test -d $(NEWEST) || $(BIN)/python -m venv $(NEWEST)
 	$(NEWEST)/bin/pip install -q --upgrade torch numpy "pytest>=8" "hypothesis>=6.100" "scipy>=1.11"
 	$(NEWEST)/bin/pip install -q --force-reinstall --no-deps dist/geokernels-*.whl
-	PYTHONSAFEPATH=1 $(NEWEST)/bin/python -m pytest tests/ops tests/kernels tests/compat $(ARGS)
+	PYTHONSAFEPATH=1 $(NEWEST)/bin/python -m pytest $(NEWEST_TESTS) $(ARGS)
 
 sanitize: env
 	$(BIN)/pip install -q "cmake>=3.24"

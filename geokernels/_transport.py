@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ._precision import full_precision
 from ._typing import Cost, Points, Potential, Weights
 
 
@@ -55,6 +56,7 @@ def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
     return torch.where(admissible, ((f + g - cost) / eps).clamp(max=largest), -math.inf).exp()
 
 
+@full_precision
 def gradients(cost, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
     """Gradients to cost and weights, from those to the value and the potentials.
 

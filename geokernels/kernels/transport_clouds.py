@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import _transport
+from .._precision import full_precision
 from .._typing import Cost, Points, Potential, Weights
 from . import native
 from .transport import MOST_POINTS
@@ -230,6 +231,7 @@ def _inverse(x: Tensor) -> Tensor:
     return torch.where(x > 0, 1 / x.masked_fill(x <= 0, 1), 0)
 
 
+@full_precision
 def _solve_adjoint(x, y, f, g, a, b, grad_f, grad_g, kind, p, reach):
     r"""The linear system of :func:`geokernels._transport.gradients`, by conjugate gradients.
 
