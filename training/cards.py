@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from geokernels.metrics import wilson_interval
@@ -22,6 +23,21 @@ def table(columns: dict[str, dict[str, str]], kind: str = "attribute") -> str:
     rows = next(iter(columns.values()))
     lines += [f"| {a} | " + " | ".join(c[a] for c in columns.values()) + " |" for a in rows]
     return "\n".join(lines)
+
+
+def confusion(seen: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """Truth by verdict, with a last column for none, ``(values, values + 1)`` an attribute.
+
+    Args:
+        seen: What the judge says, ``(n, 5)``, -1 where it says none.
+        truth: What it should say, ``(n, 5)``.
+    """
+    found = {}
+    for i, (attribute, values) in enumerate(ATTRIBUTES.items()):
+        said = torch.where(seen[:, i] < 0, len(values), seen[:, i])
+        cells = (truth[:, i] * (len(values) + 1) + said).bincount(minlength=len(values) * (len(values) + 1))
+        found[attribute] = cells.view(len(values), -1)
+    return found
 
 
 def confusion_table(attribute: str, matrix: Tensor) -> str:

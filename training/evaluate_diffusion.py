@@ -18,7 +18,7 @@ from geokernels.models import load_diffusion, load_tiny_autoencoder
 from geokernels.world import ATTRIBUTES, Scenes, caption, judge, render
 from geokernels.world.held_out import sample_unseen
 
-from .cards import UNSEEN, confusion_table, table, wilson, write
+from .cards import UNSEEN, confusion, confusion_table, table, wilson, write
 from .clip_data import values_of
 from .loading import loading
 
@@ -58,13 +58,7 @@ def judged(pictures: Tensor, scenes: Scenes) -> tuple[dict[str, str], dict[str, 
     n, right = len(truth), seen == truth
     shares = {a: wilson(int(right[:, i].sum()), n) for i, a in enumerate(ATTRIBUTES)}
     shares["all five"] = wilson(int(right.all(1).sum()), n)
-    confusion = {}
-    for i, (attribute, values) in enumerate(ATTRIBUTES.items()):
-        size = len(values) + 1
-        column = torch.where(seen[:, i] < 0, len(values), seen[:, i])
-        counted = (truth[:, i] * size + column).bincount(minlength=len(values) * size)
-        confusion[attribute] = counted.view(len(values), size)
-    return shares, confusion
+    return shares, confusion(seen, truth)
 
 
 @torch.no_grad()
@@ -186,7 +180,7 @@ def main() -> None:
             advance=lambda k: progress.advance(bar, k),
         )
     back = decode(pipeline.vae, back / pipeline.vae.config.scaling_factor)
-    shares, confusion = judged(samples, scenes)
+    shares, matrices = judged(samples, scenes)
     through = {"AutoencoderKL": judged(large, drawn)[0], "AutoencoderTiny": judged(small, drawn)[0]}
     restored = [
         ("AutoencoderKL", spread(decibels(large, pictures))),
@@ -201,7 +195,7 @@ def main() -> None:
         "restored": "\n".join(lines),
         "through": rows(through),
         "loading": loading(LIBRARIES, f"load_diffusion({arguments.pipeline!r})"),
-        "confusion": "\n\n".join(confusion_table(a, m) for a, m in confusion.items()),
+        "confusion": "\n\n".join(confusion_table(a, m) for a, m in matrices.items()),
     }
     write(arguments.card, blocks)
     grid(samples[:48], 12, arguments.picture)

@@ -7,7 +7,7 @@ by area and centroid, is compared with the outlines at every rotation, its brigh
 Each attribute has a test it must pass, and is None when nothing the world has fits: "none of these".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,31 @@ CONTRAST = 0.09  # standard deviation of relative brightness above which an obje
 PATTERN = 0.55  # least correlation with a texture
 SIZES = (0.11, (RADII[0][1] * RADII[1][0]) ** 0.5, 0.36)  # least, dividing and largest radius
 
+# Margins, and the chance that an answer of such a margin is right; "texture" where it is not "plain".
+CALIBRATION = {
+    "shape": (
+        (0.0, 0.003, 0.012, 0.024, 0.042, 0.07, 0.118, 0.302),
+        (0.538, 0.538, 0.544, 0.825, 0.896, 0.974, 0.999, 1.0),
+    ),
+    "colour": (
+        (0.0, 0.206, 0.301, 0.378, 0.505, 0.67, 0.863, 0.993),
+        (0.877, 0.877, 0.932, 0.958, 0.979, 0.99, 0.997, 0.998),
+    ),
+    "background": ((0.0, 0.997), (1.0, 1.0)),
+    "size": (
+        (0.0, 0.055, 0.124, 0.154, 0.171, 0.189, 0.221, 0.291),
+        (0.823, 0.823, 0.987, 0.994, 0.997, 0.998, 0.999, 1.0),
+    ),
+    "texture": (
+        (0.0, 0.038, 0.177, 0.325, 0.422, 0.537, 0.747),
+        (0.936, 0.936, 0.985, 0.995, 0.997, 0.999, 0.999),
+    ),
+    "plain": (
+        (0.0, 0.058, 0.15, 0.263, 0.428, 0.634, 0.832),
+        (0.312, 0.312, 0.333, 0.421, 0.625, 0.834, 0.964),
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -40,13 +65,33 @@ class Verdict:
     Attributes:
         values: Indices into ``ATTRIBUTES``, ``(n, 5)`` int64 in its order; -1 is none of these.
         mask: Where the object is, ``(n, 1, 64, 64)`` in [0, 1]; all zero when there is none.
+        margins: How far each answer is from being another, ``(n, 5)``, at least 0: the shape's lead in
+            overlap over the next, the colours' in votes, the logarithm of the radius over the dividing one,
+            how far the contrast is from the threshold of "plain". Comparable within an attribute alone.
     """
 
     values: Tensor
     mask: Tensor
+    margins: Tensor
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def confidence(self) -> Tensor:
+        """How likely each answer is right, ``(n, 5)`` in [0, 1], going by its margin; 0 where there is none.
+
+        Calibrated by ``training/calibrate_judge.py`` on renders disturbed as the judge's model card says,
+        from clean to hardly readable; other faults may mislead it.
+        """
+        sure = [_chance(self.margins[:, i], a) for i, a in enumerate(ATTRIBUTES)]
+        plain = _chance(self.margins[:, -1], "plain")
+        sure[-1] = torch.where(self.values[:, -1] == 0, plain, sure[-1])
+        return torch.where(self.values == NONE, 0.0, torch.stack(sure, 1))
+
+    def sure(self, least: float) -> "Verdict":
+        """The same, with "none of these" for every answer of less confidence than ``least``."""
+        return replace(self, values=torch.where(self.confidence < least, NONE, self.values))
 
     def names(self) -> list[dict[str, str | None]]:
         """One ``{attribute: value or None}`` dictionary a picture."""
@@ -74,14 +119,14 @@ def judge(pictures: Tensor) -> Verdict:
         raise ValueError(f"pictures must have shape (n, 3, side, side), got {tuple(pictures.shape)}")
     if not pictures.is_floating_point():
         raise TypeError(f"pictures must be floating point in [0, 1], got {pictures.dtype}")
-    parts = [_judge(part) for part in pictures.detach().split(CHUNK)] if len(pictures) else []
-    if not parts:
-        return Verdict(torch.empty(0, len(ATTRIBUTES), dtype=torch.int64), torch.empty(0, 1, SIDE, SIDE))
-    values, masks = zip(*parts)
-    return Verdict(torch.cat(values), torch.cat(masks))
+    if len(pictures) == 0:
+        empty = torch.empty(0, len(ATTRIBUTES))
+        return Verdict(empty.long(), torch.empty(0, 1, SIDE, SIDE), empty)
+    values, masks, margins = zip(*(_judge(part) for part in pictures.detach().split(CHUNK)))
+    return Verdict(torch.cat(values), torch.cat(masks), torch.cat(margins))
 
 
-def _judge(pictures: Tensor) -> tuple[Tensor, Tensor]:
+def _judge(pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     pictures = pictures.float().cpu()
     if pictures.shape[-1] != SIDE:
         pictures = F.interpolate(pictures, (SIDE, SIDE), mode="bilinear", antialias=True).clamp(0, 1)
@@ -90,18 +135,18 @@ def _judge(pictures: Tensor) -> tuple[Tensor, Tensor]:
     piece = _largest_piece(departure > DEPARTURE) & even[:, None, None, None]
     found = piece.flatten(1).float().mean(1) > LEAST_AREA
 
-    background, _ = _vote(pictures, ~_grow(piece, 2), dimmest=0.8)
+    background, _, ground_lead = _vote(pictures, ~_grow(piece, 2), dimmest=0.8)
     interior = _shrink(piece)
-    colour, base = _vote(
+    colour, base, colour_lead = _vote(
         pictures, torch.where(interior.any(-1).any(-1)[..., None, None], interior, piece), SHADE - 0.1
     )
     coverage = _coverage(pictures, ground, piece, base)
     fit = matching.fit_outline(coverage)
     brightness = (pictures * base[..., None, None]).sum(1, keepdim=True)
     brightness = brightness / base.square().sum(1)[:, None, None, None].clamp(min=1e-6)
-    contrast, pattern, likeness = matching.fit_texture(brightness, coverage, fit)
+    pattern = matching.fit_texture(brightness, coverage, fit)
 
-    textured = torch.where(likeness >= PATTERN, pattern + 1, NONE)
+    textured = torch.where(pattern.likeness >= PATTERN, pattern.texture + 1, NONE)
     least, divide, largest = SIZES
     measured = (fit.radius > least) & (fit.radius < largest)
     values = torch.stack(
@@ -110,14 +155,26 @@ def _judge(pictures: Tensor) -> tuple[Tensor, Tensor]:
             colour,
             background,
             torch.where(measured, (fit.radius > divide).long(), NONE),
-            torch.where(contrast < CONTRAST, 0, textured),
+            torch.where(pattern.contrast < CONTRAST, 0, textured),
         ],
         1,
     )
     about_object = torch.tensor([a != "background" for a in ATTRIBUTES])
     values[~found[:, None] & about_object] = NONE
     values[~even] = NONE
-    return values, coverage * found[:, None, None, None]
+    from_plain = (pattern.contrast / CONTRAST - 1).abs()
+    from_other = torch.where(pattern.contrast < CONTRAST, from_plain, pattern.lead)
+    from_size = (fit.radius.clamp(min=1e-6) / divide).log().abs()
+    margins = [fit.lead, colour_lead, ground_lead, from_size, torch.minimum(from_plain, from_other)]
+    return values, coverage * found[:, None, None, None], torch.stack(margins, 1)
+
+
+def _chance(margin: Tensor, attribute: str) -> Tensor:
+    """The chance that answers of these margins (n,) are right, by linear interpolation in ``CALIBRATION``."""
+    knots, chances = (torch.tensor(row) for row in CALIBRATION[attribute])
+    above = torch.searchsorted(knots, margin.contiguous()).clamp(1, len(knots) - 1)
+    low, high = knots[above - 1], knots[above]
+    return chances[above - 1].lerp(chances[above], ((margin - low) / (high - low)).clamp(0, 1))
 
 
 def _background(pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,12 +224,13 @@ def _shrink(mask: Tensor) -> Tensor:
     return ~_grow(~mask, 1)
 
 
-def _vote(pictures: Tensor, mask: Tensor, dimmest: float) -> tuple[Tensor, Tensor]:
+def _vote(pictures: Tensor, mask: Tensor, dimmest: float) -> tuple[Tensor, Tensor, Tensor]:
     """The colour most pixels of each mask (n, 1, H, W) have, at brightness ``dimmest`` to 1.15 of full.
 
     Returns:
         Its index, or -1 without a clear majority or where it is nowhere near full brightness, ``(n,)``;
-        and its RGB at full brightness, as measured, ``(n, 3)``.
+        its RGB at full brightness, as measured, ``(n, 3)``; and its lead over the next colour, as a share of
+        the pixels, ``(n,)``.
     """
     pixels, inside = pictures.flatten(2).transpose(1, 2), mask.flatten(1)
     along, norm = pixels @ PALETTE.T, PALETTE.square().sum(1)
@@ -182,6 +240,7 @@ def _vote(pictures: Tensor, mask: Tensor, dimmest: float) -> tuple[Tensor, Tenso
     valid = inside & (nearest < COLOUR_ERROR**2)
     votes = (F.one_hot(choice, len(PALETTE)) * valid[..., None]).sum(1)
     most, colour = votes.max(1)
+    second = votes.scatter(1, colour[:, None], 0).amax(1)
     total = inside.sum(1)
 
     of_winner = valid & (choice == colour[:, None])
@@ -192,7 +251,7 @@ def _vote(pictures: Tensor, mask: Tensor, dimmest: float) -> tuple[Tensor, Tenso
     bright = of_winner & (shown > 0.8 * full[:, None])
     base = (pixels * bright[..., None]).sum(1) / bright.sum(1, keepdim=True).clamp(min=1)
     agreed = (most > VOTES * total) & (total > 0) & (full > 0.7)
-    return torch.where(agreed, colour, NONE), base
+    return torch.where(agreed, colour, NONE), base, (most - second) / total.clamp(min=1)
 
 
 def _coverage(pictures: Tensor, ground: Tensor, piece: Tensor, base: Tensor) -> Tensor:

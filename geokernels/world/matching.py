@@ -25,12 +25,14 @@ class OutlineFit(NamedTuple):
     Attributes:
         shape: Index, ``(n,)``.
         likeness: Overlap with it in [0, 1], ``(n,)``.
+        lead: How much less the best outline of any other shape overlaps, ``(n,)``.
         radius: In picture widths, ``(n,)``.
         centre: Origin of the object's frame, in picture widths, ``(n, 2)``.
     """
 
     shape: Tensor
     likeness: Tensor
+    lead: Tensor
     radius: Tensor
     centre: Tensor
 
@@ -52,21 +54,35 @@ def fit_outline(coverage: Tensor) -> OutlineFit:
         min=1e-6
     )
     likeness, best = overlap.max(1)
+    first, second = overlap.view(len(seen), -1, len(ANGLES)).amax(2).topk(2).values.unbind(1)
     radius = disc / bank.disc[best]
-    return OutlineFit(bank.shape[best], likeness, radius, centroid - radius[:, None] * bank.centroid[best])
+    centre = centroid - radius[:, None] * bank.centroid[best]
+    return OutlineFit(bank.shape[best], likeness, first - second, radius, centre)
 
 
-def fit_texture(brightness: Tensor, coverage: Tensor, fit: OutlineFit) -> tuple[Tensor, Tensor, Tensor]:
+class TextureFit(NamedTuple):
+    """The best texture of each picture.
+
+    Attributes:
+        contrast: Standard deviation of the brightness, ``(n,)``.
+        texture: 0 striped or 1 dotted, ``(n,)``.
+        likeness: Correlation with it, ``(n,)``.
+        lead: How much less the other texture correlates, ``(n,)``.
+    """
+
+    contrast: Tensor
+    texture: Tensor
+    likeness: Tensor
+    lead: Tensor
+
+
+def fit_texture(brightness: Tensor, coverage: Tensor, fit: OutlineFit) -> TextureFit:
     """Compare the brightness pattern inside the object with stripes and dots.
 
     Args:
         brightness: Relative to the object's full colour, ``(n, 1, side, side)``.
         coverage: Of each pixel by the object, likewise.
         fit: Where the object is.
-
-    Returns:
-        Standard deviation of the brightness; the better texture, 0 striped or 1 dotted; and the
-        correlation with it; each ``(n,)``.
     """
     inner = -F.max_pool2d(-(coverage > 0.8).float(), 3, 1, 1)
     reach = fit.radius * TEXTURE_REACH
@@ -81,7 +97,8 @@ def fit_texture(brightness: Tensor, coverage: Tensor, fit: OutlineFit) -> tuple[
     product = (weight * level) @ bank.T / total
     correlation = product / (variance * spread.clamp(min=0)).sqrt().clamp(min=1e-4)
     likeness, best = correlation.max(1)
-    return variance[:, 0].sqrt(), texture[best], likeness
+    first, second = correlation.view(len(level), 2, -1).amax(2).sort(1, descending=True).values.unbind(1)
+    return TextureFit(variance[:, 0].sqrt(), texture[best], likeness, first - second)
 
 
 class _Outlines(NamedTuple):

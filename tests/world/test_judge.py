@@ -65,6 +65,45 @@ def test_it_is_deterministic_and_independent_of_the_batch(scenes):
     assert torch.equal(judge(pictures).values[66:67], judge(pictures[66:67]).values)
 
 
+class TestConfidence:
+    def test_clean_renders_are_read_with_confidence(self, scenes):
+        verdict = judge(render(scenes))
+        assert verdict.confidence.shape == (N, len(NAMES))
+        assert verdict.confidence.max() <= 1
+        assert verdict.confidence.mean(0).min() > 0.95
+        assert (verdict.sure(0.9).values == verdict.values).float().mean() > 0.97
+
+    def test_it_falls_where_the_picture_is_blurred(self, scenes):
+        """Answers that are sure are right far more often than all of them are."""
+        pictures = render(scenes)
+        for _ in range(4):  # four 3 x 3 means: a deviation of 1.6 pixels
+            pictures = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
+        verdict, texture = judge(pictures), NAMES.index("texture")
+        wanted = truth(scenes)[:, texture]
+
+        def right(some):
+            answers = some.values[:, texture]
+            given = answers >= 0
+            return (answers == wanted)[given].float().mean(), given.float().mean()
+
+        (every, _), (sure, given) = right(verdict), right(verdict.sure(0.9))
+        assert every < 0.8
+        assert sure > 0.95
+        assert given > 0.3
+
+    def test_none_has_none(self):
+        verdict = judge(torch.full((1, 3, 64, 64), 0.96))
+        assert (verdict.confidence > 0).tolist() == [[False, False, True, False, False]]
+
+    def test_sure_keeps_or_says_none(self, scenes):
+        verdict = judge(render(scenes[:20]))
+        assert torch.equal(verdict.sure(0.0).values, verdict.values)
+        assert (verdict.sure(1.1).values == -1).all()
+        half = verdict.sure(0.99)
+        assert torch.equal(half.values >= 0, verdict.confidence >= 0.99)
+        assert torch.equal(half.mask, verdict.mask)
+
+
 class TestNoneOfThese:
     def test_noise(self):
         pictures = torch.rand(50, 3, 64, 64, generator=torch.Generator().manual_seed(0))
