@@ -1,6 +1,6 @@
 """What every command says and how: progress, one sentence for bad input, a way on for what was stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -53,6 +53,17 @@ def stop(done: str, out: Path) -> NoReturn:
 def warn(sentence: str) -> None:
     """A line on stderr."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(sentence, markup=False)
+
+
+def warn_of_words(model: str, unknown: Collection[str]) -> None:
+    """Say which words of a prompt one of the world's models has never read, if there are any."""
+    if unknown:
+        from ..world import WORDS
+
+        warn(
+            f"Warning: {model} has never read {', '.join(sorted(unknown))} and cannot follow it; "
+            f"it knows {', '.join(sorted(WORDS))}."
+        )
 
 
 def say(sentence: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import bar, device_of, extras, say, sentences, stop, warn
+from .console import bar, device_of, extras, say, sentences, stop, warn_of_words
 
 if TYPE_CHECKING:
     from ..models.clip import ClipEncoder
@@ -101,12 +101,5 @@ def _encoder(clip: str, weights: Path | None, device: str) -> ClipEncoder:
 
 
 def _warn_of_unknown_words(encoder: ClipEncoder, *prompts: str) -> None:
-    unknown = sorted({word for prompt in prompts for word in encoder.unknown_words(prompt)})
-    if unknown:
-        from ..world import WORDS
-
-        sentence = (
-            f"Warning: the world CLIP has never read {', '.join(unknown)} and cannot follow it; "
-            f"it knows {', '.join(sorted(WORDS))}."
-        )
-        warn(sentence)
+    unknown = {word for prompt in prompts for word in encoder.unknown_words(prompt)}
+    warn_of_words("the world CLIP", unknown)

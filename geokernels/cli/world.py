@@ -1,12 +1,13 @@
 """``geokernels world sample | train | evaluate``: the rendered world and the models trained on it."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from .console import bar, console, device_of, extras, say, sentences, stop, warn
+from .console import bar, console, device_of, extras, say, sentences, stop, warn, warn_of_words
 from .scripts import EVALUATIONS, TRAININGS, evaluate_model, run_training
 
 app = typer.Typer(
@@ -64,6 +65,8 @@ def sample(
         _require_kind(kind, given)
         where, folder = device_of(device), SampleFolder(out)
         source = _source(kind, count, seed, out, where, **given)
+        if model is None:
+            _warn_of_unknown_words(prompt or [])
         folder.claim(resume=resume, overwrite=overwrite)
         with bar() as progress:
             task, done = progress.add_task(kind, total=count, loss="", speed=""), 0
@@ -129,9 +132,8 @@ def evaluate(
 ) -> None:
     """Measure a model of the world again and compare with its card; needs a clone of the repository.
 
-    What follows after `--` goes to the evaluation itself, with absolute paths: `evaluate clip -- --help` says
-    what it takes.
-    Without such options the figures must be those of the card; the exit code is 1 if they are not.
+    What follows after `--` goes to the evaluation itself, paths made absolute: `evaluate clip -- --help` says
+    what it takes. Without it the figures must be those of the card; the exit code is 1 if they are not.
     """
     with sentences(), extras():
         if name not in EVALUATIONS:
@@ -156,6 +158,13 @@ def _require_kind(kind: str, given: dict) -> None:
     for name in given:
         if kind not in OF_KIND[name]:
             raise ValueError(f"--{name} goes with {' and '.join(OF_KIND[name])}, not with {kind}")
+
+
+def _warn_of_unknown_words(prompts: list[str]) -> None:
+    from ..world import WORDS
+
+    words = {word for prompt in prompts for word in re.findall(r"[^\W_]+", prompt.lower())}
+    warn_of_words("the world's diffusion model", words - WORDS)
 
 
 def _source(kind: str, count: int, seed: int, out: Path, device: str, *, model: str = "world", **given):
