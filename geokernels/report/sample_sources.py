@@ -164,14 +164,21 @@ def _judged(
 ) -> list[Sample]:
     """Samples of one picture each, judged in 8 bits, as written; captions not given are the judge's."""
     pictures = _eight_bits(pictures)
-    seen = world.judge(pictures).names()
+    verdict = world.judge(pictures)
+    seen, sure = verdict.names(), verdict.confidence.tolist()
     captions = captions or [reading(names) for names in seen]
-    return [
-        Sample({f"pictures/{i:04d}.png": picture}, {"caption": said, "wanted": asked, "seen": found})
-        for i, picture, said, asked, found in zip(
-            rows, pictures, captions, wanted or [None] * len(seen), seen
-        )
+    wanted = wanted or [None] * len(seen)
+    facts = [
+        {"caption": said, "wanted": asked, "seen": found, "confidence": _rounded(found, chances)}
+        for said, asked, found, chances in zip(captions, wanted, seen, sure)
     ]
+    return [
+        Sample({f"pictures/{i:04d}.png": picture}, fact) for i, picture, fact in zip(rows, pictures, facts)
+    ]
+
+
+def _rounded(names: dict, chances: list[float]) -> dict[str, float]:
+    return {attribute: round(chance, 3) for attribute, chance in zip(names, chances)}
 
 
 def _eight_bits(pictures: Tensor) -> Tensor:

@@ -46,7 +46,10 @@ def test_renders_are_what_their_captions_say(tmp_path):
     listed = json.loads((tmp_path / "samples.json").read_text())["samples"]
     assert len(listed) == 5
     pictures = torch.stack([read_picture(tmp_path / f"pictures/{i:04d}.png").rgb for i in range(5)])
-    assert [s["seen"] for s in listed] == world.judge(pictures).names()
+    verdict = world.judge(pictures)
+    assert [s["seen"] for s in listed] == verdict.names()
+    sure = torch.tensor([[s["confidence"][attribute] for attribute in world.ATTRIBUTES] for s in listed])
+    torch.testing.assert_close(sure, verdict.confidence, rtol=0, atol=6e-4)
     assert [s["caption"] for s in listed] == [world.describe(s["wanted"]) for s in listed]
     for attribute, counts in record["judged"].items():
         assert counts["samples"] == counts["asked"] == 5
