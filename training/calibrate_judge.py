@@ -42,7 +42,7 @@ def fit_chances(margin: Tensor, right: Tensor) -> tuple[tuple[float, ...], tuple
         ):
             part = tuple(torch.cat(both) for both in zip(pooled.pop(), part))
         pooled.append(part)
-    chances = [round(_chance(hits), 3) for _, hits in pooled]
+    chances = [round(_chance(hits), 4) for _, hits in pooled]
     return (0.0, *(round(m.mean().item(), 3) for m, _ in pooled)), (chances[0], *chances)
 
 
