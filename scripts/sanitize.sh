@@ -32,4 +32,7 @@ for library in $libraries; do preload+="$(${CXX:-c++} -print-file-name="$library
 export PYTHONPATH=$build/package PYTHONSAFEPATH=1 PYTHONMALLOC=malloc OMP_NUM_THREADS=2
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1"
-LD_PRELOAD=$preload "$python" -m pytest tests/kernels "$@"
+# left out: a library that its test builds itself, tracing and torch.compile, which run no more of the C++ and are
+# very slow here, and a measurement of memory, which is the sanitizer's own
+LD_PRELOAD=$preload "$python" -m pytest tests/kernels --ignore tests/kernels/test_exponential.py \
+    -k "not compil and not opcheck and not registered and not without_graph_breaks and not memory_does_not_grow" "$@"
