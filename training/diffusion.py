@@ -49,10 +49,10 @@ class Config:
     text_peak: float = 1e-3
     renders: int = 20480
     batch: int = 16
-    steps: int = 16000
+    steps: int = 12000
     peak: float = 1e-3
     warm: int = 320
-    hold: int = 9600  # steps at the peak rate
+    hold: int = 4680  # steps at the peak rate
     silent: float = 0.1  # share of empty captions, for classifier-free guidance
     largest_snr: float = 5.0  # beyond it, easy steps count no more
     average: float = 0.999
