@@ -49,7 +49,7 @@ class Config:
     text_peak: float = 1e-3
     renders: int = 20480
     batch: int = 16
-    steps: int = 12000
+    steps: int = 10000
     peak: float = 1e-3
     warm: int = 320
     hold: int = 4680  # steps at the peak rate
