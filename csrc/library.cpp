@@ -24,9 +24,14 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
       "float reach, int max_iter, float tol) "
       "-> (Tensor value, Tensor f, Tensor g, Tensor error, Tensor iterations)");
   m.def(
+      "sinkhorn_points(Tensor x, Tensor y, Tensor? a, Tensor? b, Tensor? n, Tensor? m, Tensor? start, int "
+      "cost, "
+      "float eps, float reach, int max_iter, float tol) "
+      "-> (Tensor costs, Tensor value, Tensor f, Tensor g, Tensor error, Tensor iterations)");
+  m.def(
       "sinkhorn_clouds(Tensor x, Tensor y, Tensor? a, Tensor? b, Tensor? n, Tensor? m, Tensor? start, int "
       "cost, "
-      "float p, float reach, int max_iter, float tol) "
+      "float p, float reach, float hot, float cooling, int max_iter, float tol) "
       "-> (Tensor value, Tensor f, Tensor g, Tensor error, Tensor iterations)");
   m.def(
       "multiply_clouds(Tensor x, Tensor y, Tensor f, Tensor g, Tensor? left, Tensor? right, Tensor v, int "
@@ -35,6 +40,7 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
   m.def(
       "differentiate_clouds(Tensor x, Tensor y, Tensor f, Tensor g, Tensor left, Tensor right, int cost, "
       "float p) -> Tensor");
+  m.def("transport_density(Tensor cost, Tensor f, Tensor g, float eps) -> Tensor");
   m.def("assignment(Tensor cost) -> Tensor");
 }
 

@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -18,8 +19,25 @@ using torch::stable::Tensor;
 
 using Solution = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;  // value, f, g, error, iterations
 
+// torch::stable's own calls look operators up by name, which counts where a problem takes microseconds.
+inline Tensor dense(const Tensor& x) { return x.is_contiguous() ? x : torch::stable::contiguous(x); }
+
 inline std::optional<Tensor> whole(const std::optional<Tensor>& x) {
-  return x ? std::optional<Tensor>(torch::stable::contiguous(*x)) : x;
+  return x ? std::optional<Tensor>(dense(*x)) : x;
+}
+
+// Dense memory beside `like`, not filled.
+inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype) {
+  std::vector<int64_t> strides(shape.size(), 1);
+  for (size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(shape[i], 1);
+  int32_t device_type, device_index;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  AtenTensorHandle made;
+  auto type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), type,
+                                                  device_type, device_index, &made));
+  return Tensor(made);
 }
 
 // The address of an optional input, which must lie beside cost.
@@ -40,7 +58,7 @@ Solution solve_batch(const Tensor& cost_given, const std::optional<Tensor>& a, c
                      const std::optional<Tensor>& n, const std::optional<Tensor>& m,
                      const std::optional<Tensor>& start, double eps, double reach, int64_t max_iter,
                      double tol, const Work& work) {
-  Tensor cost = torch::stable::contiguous(cost_given);
+  Tensor cost = dense(cost_given);
   STD_TORCH_CHECK(cost.dim() >= 2, "geokernels: cost must have two dimensions");
   int64_t rows = cost.size(-2), columns = cost.size(-1);
   STD_TORCH_CHECK(0 < rows && rows <= kMostPoints && 0 < columns && columns <= kMostPoints,
@@ -54,7 +72,7 @@ Solution solve_batch(const Tensor& cost_given, const std::optional<Tensor>& a, c
   auto empty = [&](int64_t last, ScalarType type) {
     std::vector<int64_t> whole = shape;
     if (last) whole.push_back(last);
-    return torch::stable::new_empty(cost, whole, type);
+    return fresh(cost, whole, type);
   };
   Solution out{empty(0, dtype), empty(rows, dtype), empty(columns, dtype), empty(0, dtype),
                empty(0, ScalarType::Long)};

@@ -66,12 +66,11 @@ def values_can_be_read(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    return all(
-        x.device.type == "cpu"
-        and type(x) in (Tensor, torch.nn.Parameter)
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        for x in tensors
-    )
+    for x in tensors:
+        plain = type(x) is Tensor or type(x) is torch.nn.Parameter
+        if not (plain and x.is_cpu) or torch._C._functorch.is_functorch_wrapped_tensor(x):
+            return False
+    return True
 
 
 def is_finite(x: Tensor) -> bool:

@@ -57,7 +57,7 @@ def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
 
 
 @full_precision
-def gradients(cost, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
+def gradients(E, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
     """Gradients to cost and weights, from those to the value and the potentials.
 
     The value by the envelope theorem: its gradients are the plan, and the potentials. The potentials by the
@@ -65,7 +65,7 @@ def gradients(cost, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
     ``f`` and ``g``, so that differentiating again goes through the same solve.
 
     Args:
-        cost: ``(..., N, M)``.
+        E: The :func:`density`, ``(..., N, M)``.
         a: Weights ``(..., N)``.
         b: Weights ``(..., M)``.
         f: Potential ``(..., N)``.
@@ -79,8 +79,7 @@ def gradients(cost, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
     Returns:
         Gradients to ``cost``, ``a`` and ``b``.
     """
-    E = density(cost, f, g, eps)
-    totals = [torch.zeros_like(cost), torch.zeros_like(a), torch.zeros_like(b)]
+    totals = [torch.zeros_like(E), torch.zeros_like(a), torch.zeros_like(b)]
     if grad_value is not None:
         through_value = _through_value(E, a, b, f, g, eps, reach)
         scales = grad_value[..., None, None], grad_value[..., None], grad_value[..., None]

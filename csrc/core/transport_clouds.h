@@ -13,10 +13,11 @@ enum class PairCost : int64_t {
   square,  // |x - y|^2 / 2, by the Gram form: the points' own parts go into the biases
   root,    // |x - y|
   power,   // sum_d |x_d - y_d|^p
+  sizes,   // the same for p = 1, which the kernels choose by themselves
 };
 
 // Points are packed (cpu/transport_clouds_kernel.h says how). A pair's weight is
-//   E_ij = exp(row_bias_i + column_bias_j - C_ij)
+//   E_ij = exp(row_bias_i + column_bias_j - temper C_ij)
 // without the points' own parts of C; a bias of -inf takes the point out.
 template <class T>
 struct CloudPass {
@@ -25,6 +26,7 @@ struct CloudPass {
   int64_t n, m, features;
   PairCost cost;
   T p;
+  T temper;  // below 1 while eps is annealed: sweeps alone look at it
 };
 
 // What multiplies the pairs' weights, beside them: <left_i, right_j>, packed alike; rank 0 for 1.

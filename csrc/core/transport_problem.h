@@ -15,6 +15,9 @@ namespace geokernels {
 // Largest cloud the dense kernels take: one problem's kernel matrix stays in the L2 cache.
 constexpr int64_t kMostPoints = 256;
 
+// How the cost of a pair is made of its points; kernels/transport.py brings costs to one of these.
+enum class PointCost : int64_t { dot, angle, square };
+
 template <class T>
 struct TransportProblem {
   const T* cost;   // [n, stride], of which m columns count; +inf forbids a pair

@@ -1,5 +1,5 @@
 // Entropic transport and assignment on the CPU: the host loops over a batch, and their registration.
-// The iteration itself is cpu/transport_kernel.h.
+// The iteration itself is cpu/transport_kernel.h; costs of points, cpu/transport_points_kernel.h.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -10,29 +10,99 @@
 #include <utility>
 
 #include "core/assignment.h"
+#include "core/padding.h"
+#include "core/transport_value.h"
 #include "cpu/workers.h"
 #include "transport_batch.h"
 
-#define GEOKERNELS_KERNEL "cpu/transport_kernel.h"
+#define GEOKERNELS_KERNEL "cpu/transport_levels.h"
 #include "cpu/each_level.h"
 
 namespace geokernels {
 namespace {
 
+constexpr int64_t kWorthAThread = 20'000;  // exponentials
+
+// One problem of a batch, whose costs are there.
+template <class T>
+void solve(const TransportBatch<T>& batch, int64_t k, T* memory) {
+  TransportProblem<T> p = batch.problem(k);
+  std::fill(p.f + p.n, p.f + batch.rows, T(0));
+  std::fill(p.g + p.m, p.g + batch.columns, T(0));
+  GEOKERNELS_AT_LEVEL(sinkhorn<T>, p, memory);
+}
+
 Solution sinkhorn(const Tensor& cost, const std::optional<Tensor>& a, const std::optional<Tensor>& b,
                   const std::optional<Tensor>& n, const std::optional<Tensor>& m,
                   const std::optional<Tensor>& start, double eps, double reach, int64_t max_iter,
                   double tol) {
-  return solve_batch(cost, a, b, n, m, start, eps, reach, max_iter, tol, [](auto batch) {
+  return solve_batch(cost, a, b, n, m, start, eps, reach, max_iter, tol, [](const auto& batch) {
     using T = std::remove_pointer_t<decltype(batch.f)>;
     int64_t memory = GEOKERNELS_AT_LEVEL(sinkhorn_workspace<T>, batch.rows, batch.columns);
+    share_out<T>(batch.problems, memory, [&](int64_t k, T* own) { solve(batch, k, own); });
+  });
+}
+
+using PointSolution = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;  // costs, and a Solution
+
+// The same from points: a problem's costs are made by the thread that iterates them, while they are at hand.
+PointSolution sinkhorn_points(const Tensor& x_given, const Tensor& y_given, const std::optional<Tensor>& a,
+                              const std::optional<Tensor>& b, const std::optional<Tensor>& n,
+                              const std::optional<Tensor>& m, const std::optional<Tensor>& start,
+                              int64_t cost, double eps, double reach, int64_t max_iter, double tol) {
+  Tensor x = dense(x_given), y = dense(y_given);
+  STD_TORCH_CHECK(x.dim() >= 2 && y.dim() == x.dim() && x.size(-1) == y.size(-1) && x.size(-1) > 0,
+                  "geokernels: clouds must have two dimensions, and features in common");
+  STD_TORCH_CHECK(0 <= cost && cost <= int64_t(PointCost::square), "geokernels: no such cost, ", cost);
+  int64_t features = x.size(-1);
+  std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end() - 1);
+  shape.push_back(y.size(-2));
+  Tensor costs = fresh(x, shape, x.scalar_type());
+  Solution found = solve_batch(costs, a, b, n, m, start, eps, reach, max_iter, tol, [&](const auto& batch) {
+    using T = std::remove_pointer_t<decltype(batch.f)>;
+    const T* of_x = static_cast<const T*>(x.const_data_ptr());
+    const T* of_y = input<T>(y, "y", x, batch.problems * batch.columns * features, x.scalar_type());
+    T* to = static_cast<T*>(costs.mutable_data_ptr());
+    int64_t memory = std::max(GEOKERNELS_AT_LEVEL(sinkhorn_workspace<T>, batch.rows, batch.columns),
+                              GEOKERNELS_AT_LEVEL(point_costs_workspace<T>, batch.columns, features));
     share_out<T>(batch.problems, memory, [&](int64_t k, T* own) {
       TransportProblem<T> p = batch.problem(k);
-      std::fill(p.f + p.n, p.f + batch.rows, T(0));
-      std::fill(p.g + p.m, p.g + batch.columns, T(0));
-      GEOKERNELS_AT_LEVEL(sinkhorn<T>, p, own);
+      T* made = to + k * batch.rows * batch.columns;
+      std::fill(made, made + batch.rows * batch.columns, std::numeric_limits<T>::infinity());
+      GEOKERNELS_AT_LEVEL(point_costs<T>, of_x + k * batch.rows * features,
+                          of_y + k * batch.columns * features, p.n, p.m, features, PointCost(cost), made,
+                          batch.columns, own);
+      solve(batch, k, own);
     });
   });
+  return std::tuple_cat(std::make_tuple(costs), found);
+}
+
+// [..., N, M] costs and their potentials to the plan relative to its weights.
+Tensor transport_density(const Tensor& cost_given, const Tensor& f_given, const Tensor& g_given, double eps) {
+  Tensor cost = dense(cost_given), f = dense(f_given), g = dense(g_given);
+  STD_TORCH_CHECK(cost.dim() >= 2, "geokernels: cost must have two dimensions");
+  const ScalarType dtype = cost.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
+                  "geokernels: cost must be float32 or float64");
+  const int64_t rows = cost.size(-2), columns = cost.size(-1), count = cost.numel();
+  Tensor out = fresh(cost, {cost.sizes().begin(), cost.sizes().end()}, dtype);
+  if (count == 0) return out;
+  auto fill = [&](auto zero) {
+    using T = decltype(zero);
+    const T* of_rows = input<T>(f, "f", cost, count / columns, dtype);
+    const T* of_columns = input<T>(g, "g", cost, count / rows, dtype);
+    const T* costs = static_cast<const T*>(cost.const_data_ptr());
+    T* to = static_cast<T*>(out.mutable_data_ptr());
+    const int64_t grain = 1 + kWorthAThread / columns;
+    torch::stable::parallel_for(0, count / columns, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        GEOKERNELS_AT_LEVEL(density_row<T>, costs + i * columns, of_rows[i], of_columns + i / rows * columns,
+                            columns, eps, to + i * columns);
+    });
+  };
+  dtype == ScalarType::Float ? fill(float()) : fill(double());
+  return out;
 }
 
 // [..., N, M] costs to the column of each row; -1 throughout where no finite assignment exists.
@@ -56,5 +126,7 @@ Tensor assignment(const Tensor& cost_given) {
 
 STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
   m.impl("sinkhorn", TORCH_BOX(&geokernels::sinkhorn));
+  m.impl("sinkhorn_points", TORCH_BOX(&geokernels::sinkhorn_points));
+  m.impl("transport_density", TORCH_BOX(&geokernels::transport_density));
   m.impl("assignment", TORCH_BOX(&geokernels::assignment));
 }

@@ -1,111 +1,83 @@
-// Entropic transport between large point clouds on the CPU: Sinkhorn's iteration in the log domain, and sums
-// over the pairs of the plan, without a matrix of all pairs. The passes over the pairs are
-// cpu/transport_clouds_kernel.h; blocks of rows are shared out to the threads.
+// Entropic transport between large point clouds on the CPU: Sinkhorn's iteration in the log domain, without a
+// matrix of all pairs. The sweeps over the pairs are cpu/transport_clouds_sweep_kernel.h.
 //
 //   raw_i = -log sum_j b_j exp(g_j - C_ij),   f_i = lambda raw_i,   lambda = rho / (rho + 1), 1 when balanced
 //
-// and the same for the other side. Costs, potentials and the penalty rho are in units of eps. A half-step
-// starts from the raw potentials of the last one: the sums are then near 1, and say how far the row sums of
-// the plan are from what they should be. Stopping and the meaning of the error are those of
-// cpu/transport_kernel.h.
+// and the same for the other side. Costs, potentials and the penalty rho are in units of eps. A sweep starts
+// from the last raw potentials of the rows: their sums are then near 1, and say how far the row sums of the
+// plan are from what they should be. It ends with the next potentials of both sides. Stopping and the meaning
+// of the error are those of cpu/transport_kernel.h.
+//
+// Strips of rows are shared out to the threads in groups, whose number depends on the sizes alone: a group's
+// column sums are made by one thread and the groups' are added up in their order, so results do not depend on
+// the threads.
 
 #include "core/transport_clouds.h"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <optional>
-#include <vector>
 
-#include "cpu/tensors.h"
+#include "core/transport_value.h"
 #include "cpu/workers.h"
-#include "transport_batch.h"
 
-#define GEOKERNELS_KERNEL "cpu/transport_clouds_kernel.h"
+#define GEOKERNELS_KERNEL "cpu/transport_clouds_sweep_kernel.h"
 #include "cpu/each_level.h"
+// after the kernel that packs
+#include "cpu/transport_clouds_packed.h"
 
 namespace geokernels {
 namespace {
-
-template <class T>
-constexpr T kInfinity = std::numeric_limits<T>::infinity();
-
-// Points as the passes read them, and what belongs to each.
-template <class T>
-struct PackedCloud {
-  int64_t count, whole;
-  std::vector<T> panels, own, bias;
-
-  PackedCloud(const T* points, int64_t n, int64_t features, PairCost cost) : count(n) {
-    int64_t panel = GEOKERNELS_AT_LEVEL(cloud_panel<T>);
-    whole = (n + panel - 1) / panel * panel;
-    panels.resize(whole * features), own.resize(whole), bias.resize(whole, -kInfinity<T>);
-    GEOKERNELS_AT_LEVEL(pack_cloud<T>, points, n, features, cost, panels.data(), own.data());
-  }
-};
-
-template <class T>
-CloudPass<T> pass_of(const PackedCloud<T>& rows, const PackedCloud<T>& columns, int64_t features,
-                     PairCost cost, T p) {
-  return {rows.panels.data(),
-          columns.panels.data(),
-          rows.bias.data(),
-          columns.bias.data(),
-          rows.count,
-          columns.count,
-          features,
-          cost,
-          p};
-}
-
-template <class T, class Work>
-void each_block(int64_t rows, int64_t columns_of_sums, const Work& work) {
-  int64_t block = GEOKERNELS_AT_LEVEL(cloud_block<T>);
-  int64_t memory = GEOKERNELS_AT_LEVEL(cloud_memory<T>, columns_of_sums);
-  share_out<T>((rows + block - 1) / block, memory, work);
-}
 
 // One side of a problem in the course of its solution.
 template <class T>
 struct Side {
   PackedCloud<T> cloud;
-  std::vector<T> weight, log_weight, potential, raw, log_sum;
+  std::vector<T> weight;                // 0 beyond the points
+  std::vector<T> potential, raw, next;  // next: the raw potentials that a sweep found
   double mass = 0;
   bool valid = true;
 
   Side(const T* points, const T* given, int64_t n, int64_t features, PairCost cost)
-      : cloud(points, n, features, cost),
-        weight(n),
-        log_weight(n),
-        potential(n, T(0)),
-        raw(n, T(0)),
-        log_sum(n) {
+      : cloud(points, n, features, cost), weight(cloud.whole), potential(n), raw(n), next(n) {
     for (int64_t i = 0; i < n; ++i) {
       weight[i] = given ? given[i] : T(1) / T(n);
       valid &= weight[i] >= 0 && weight[i] < kInfinity<T>;
-      log_weight[i] = weight[i] > 0 ? std::log(weight[i]) : -kInfinity<T>;
       mass += weight[i];
     }
     valid &= mass > 0;
   }
 
-  // L1 distance of this side's marginal from what it should be, once raw is that of the other side's
-  // potential.
+  void set_bias(const std::vector<T>& to, T temper) {
+    for (int64_t i = 0; i < cloud.count; ++i) cloud.bias[i] = temper * cloud.own[i] + to[i];
+  }
+
+  void adopt(double lambda) {
+    raw = next;
+    for (int64_t i = 0; i < cloud.count; ++i) potential[i] = T(lambda * next[i]);
+  }
+
+  // The potentials' unit becomes smaller.
+  void scale(double factor) {
+    for (int64_t i = 0; i < cloud.count; ++i)
+      raw[i] = T(factor * raw[i]), potential[i] = T(factor * potential[i]);
+  }
+
+  // L1 distance of this side's marginal from what it should be, once a sweep found what is next.
   double off(double reach) const {
     double total = 0;
     for (int64_t i = 0; i < cloud.count; ++i) {
       double wanted = reach < kInfinity<double> ? std::exp(-double(potential[i]) / reach) : 1;
       if (weight[i] > 0)
-        total += weight[i] * std::fabs(std::exp(double(potential[i]) - double(raw[i])) - wanted);
+        total += weight[i] * std::fabs(std::exp(double(potential[i]) - double(next[i])) - wanted);
     }
     return total;
   }
 
-  double inner() const {
+  double gain(double reach) const {
     double total = 0;
     for (int64_t i = 0; i < cloud.count; ++i)
-      if (weight[i] > 0) total += double(weight[i]) * potential[i];
+      if (weight[i] > 0) total += weight[i] * dual_gain(potential[i], reach);
     return total;
   }
 
@@ -125,6 +97,7 @@ struct CloudOptions {
   int64_t features;
   PairCost cost;
   double p, reach;
+  double hot, cooling;  // eps is annealed from hot, in units of eps, by this factor; hot 1: not at all
   int64_t max_iter;
   double tol;
 };
@@ -138,7 +111,7 @@ class CloudSinkhorn {
         a(x, of_x, n, options.features, options.cost),
         b(y, of_y, m, options.features, options.cost) {
     balanced = !(o.reach < kInfinity<double>);
-    lambda = balanced ? 1 : o.reach / (o.reach + 1);
+    heat(1);
   }
 
   bool valid() const { return a.valid && b.valid; }
@@ -146,19 +119,19 @@ class CloudSinkhorn {
   void run(const T* start) {
     if (start)
       for (int64_t j = 0; j < b.cloud.count; ++j) b.potential[j] = std::isfinite(start[j]) ? start[j] : T(0);
+    anneal();
     double aim = o.tol;
-    half_step(a, b, true);
-    for (iterations = 1;; ++iterations) {
-      for (size_t i = 0; i < a.raw.size(); ++i) a.potential[i] = T(lambda * a.raw[i]);
-      half_step(b, a, iterations == 1);
-      for (size_t j = 0; j < b.raw.size(); ++j) b.potential[j] = T(lambda * b.raw[j]);
-      half_step(a, b, false);
+    step(iterations == 0);
+    for (++iterations;; ++iterations) {
+      a.adopt(lambda), b.adopt(lambda);
+      step(false);
       error = a.off(o.reach);
       if (error > aim && iterations < o.max_iter) continue;  // NaN stops
       double reached = error;
       finish();
       if (!(error > o.tol) || iterations >= o.max_iter || error - reached >= aim) break;
       aim -= error - reached;  // rounding the potentials cost this much: go on for as much less
+      step(false);
     }
   }
 
@@ -168,82 +141,110 @@ class CloudSinkhorn {
   int64_t iterations = 0;
 
  private:
-  void half_step(Side<T>& rows, Side<T>& columns, bool anywhere) {
-    for (int64_t i = 0; i < rows.cloud.whole; ++i)
-      rows.cloud.bias[i] = i < rows.cloud.count ? rows.cloud.own[i] + rows.raw[i] : T(0);
-    for (int64_t j = 0; j < columns.cloud.count; ++j)
-      columns.cloud.bias[j] = columns.cloud.own[j] + (columns.potential[j] + columns.log_weight[j]);
-    std::fill(columns.cloud.bias.begin() + columns.cloud.count, columns.cloud.bias.end(), -kInfinity<T>);
-    auto pass = pass_of(rows.cloud, columns.cloud, o.features, o.cost, T(o.p));
-    each_block<T>(rows.cloud.count, 0, [&](int64_t block, T* memory) {
-      GEOKERNELS_AT_LEVEL(sum_cloud_rows<T>, pass, block, anywhere, rows.log_sum.data(), memory);
+  enum class Rows { move, stay, alone };  // with the rows where they move to, where they are, or not at all
+
+  // Sets eps to so many times its last value.
+  void heat(double times) {
+    temper = T(1 / times);
+    lambda = balanced ? 1 : o.reach / (o.reach + times);
+  }
+
+  // A pair of half-steps at every eps on the way down, in potentials that have it as their unit.
+  void anneal() {
+    double hot = std::max(o.hot, 1.0);
+    b.scale(1 / hot);
+    for (double next; hot > 1 && iterations + 1 < o.max_iter; ++iterations, hot = next) {
+      heat(hot);
+      step(iterations == 0);
+      a.adopt(lambda), b.adopt(lambda);
+      next = std::max(hot * o.cooling, 1.0);
+      a.scale(hot / next), b.scale(hot / next);
+    }
+    if (hot > 1) a.scale(hot), b.scale(hot);
+    heat(1);
+  }
+
+  // What is next for both sides; `anywhere` when nothing is known of the potentials.
+  void step(bool anywhere) {
+    if (sweep(a, b, Rows::move, anywhere)) return;
+    // columns that none of the rows' largest weights reaches are summed for themselves
+    std::vector<T> before = a.potential;
+    for (int64_t i = 0; i < a.cloud.count; ++i) a.potential[i] = T(lambda * a.next[i]);
+    sweep(b, a, Rows::alone, true);
+    a.potential = before;
+  }
+
+  // One pass over all pairs; false if a column's sum is not to be trusted.
+  bool sweep(Side<T>& rows, Side<T>& columns, Rows how, bool anywhere) {
+    rows.set_bias(rows.raw, temper), columns.set_bias(columns.potential, temper);
+    const auto pass = pass_of(rows.cloud, columns.cloud, o.features, o.cost, T(o.p), temper);
+    const int64_t whole = GEOKERNELS_AT_LEVEL(strip_rows<T>, pass.m);
+    const int64_t strips = (pass.n + whole - 1) / whole;
+    const int64_t groups = std::min(strips, std::clamp(kMostSums / pass.m, kLeastGroups, kMostGroups));
+    const int64_t memory = GEOKERNELS_AT_LEVEL(strip_memory<T>, whole, pass.m);
+    sums.assign(how == Rows::alone ? 0 : groups * columns.cloud.whole, T(0));
+    share_out<T>(groups, memory + 2 * whole, [&](int64_t group, T* own) {
+      T *log_sum = own + memory, *scale = log_sum + whole;  // what is first a row's top is then its scale
+      for (int64_t strip = strips * group / groups; strip < strips * (group + 1) / groups; ++strip) {
+        const int64_t first = strip * whole;
+        GEOKERNELS_AT_LEVEL(sum_strip<T>, pass, first, whole, columns.weight.data(), anywhere, log_sum, scale,
+                            own);
+        for (int64_t i = first; i < std::min(first + whole, pass.n); ++i)
+          scale[i - first] = move_row(rows, i, log_sum[i - first], scale[i - first], how);
+        if (how == Rows::alone) continue;
+        T* column = sums.data() + group * columns.cloud.whole;
+        GEOKERNELS_AT_LEVEL(add_strip_columns<T>, pass, first, whole, scale, column, own);
+      }
     });
-    for (size_t i = 0; i < rows.raw.size(); ++i) rows.raw[i] -= rows.log_sum[i];
+    return how == Rows::alone || move_columns(columns, groups);
+  }
+
+  // Where a row is next; returns its weight among the column sums.
+  T move_row(Side<T>& rows, int64_t i, double log_sum, double top, Rows how) const {
+    const double bias = double(rows.raw[i]) - top;
+    rows.next[i] = T(bias - log_sum);
+    if (!(rows.weight[i] > 0)) return T(0);
+    const double potential = how == Rows::move ? T(lambda * rows.next[i]) : rows.potential[i];
+    return T(rows.weight[i] * std::exp(potential - bias));
+  }
+
+  bool move_columns(Side<T>& columns, int64_t groups) const {
+    std::vector<double> total(columns.cloud.count, 0);
+    for (int64_t group = 0; group < groups; ++group)
+      for (int64_t j = 0; j < columns.cloud.count; ++j) total[j] += sums[group * columns.cloud.whole + j];
+    bool trusted = true;
+    for (int64_t j = 0; j < columns.cloud.count; ++j) {
+      trusted &= total[j] >= kLeastSum && total[j] <= kMostSum;
+      columns.next[j] = T(columns.potential[j] - std::log(total[j]));
+    }
+    return trusted;
   }
 
   // Potentials of points without mass, the value, and the constant that balanced potentials are free in.
   void finish() {
-    for (size_t i = 0; i < a.raw.size(); ++i)
-      if (!(a.weight[i] > 0)) a.potential[i] = T(lambda * a.raw[i]);
-    double of_a = a.inner(), of_b = b.inner();
-    value = balanced ? of_a + of_b - b.mass : penalised_gain();
-    value += a.mass * b.mass;
+    for (int64_t i = 0; i < a.cloud.count; ++i)
+      if (!(a.weight[i] > 0)) a.potential[i] = T(lambda * a.next[i]);
+    const double of_a = a.gain(o.reach), of_b = b.gain(o.reach);
+    value = dual_value(of_a, of_b, a.mass, b.mass, o.reach);
     if (!balanced) return;
-    double shift = (of_b - of_a) / (a.mass + b.mass);
-    double lost = 2 * (a.move(shift) + b.move(-shift));
+    const double shift = (of_b - of_a) / (a.mass + b.mass);
+    const double lost = 2 * (a.move(shift) + b.move(-shift));
     if (!(lost > o.tol / 8)) return;
-    half_step(a, b, false);
-    half_step(b, a, false);
+    a.raw = a.potential;
+    if (!sweep(a, b, Rows::stay, false)) sweep(b, a, Rows::alone, true);
     error = a.off(o.reach) + b.off(o.reach);
   }
 
-  // rho <a, 1 - exp(-f / rho)> and the same of b and g, less the plan, whose column sums are b exp(-g / rho).
-  double penalised_gain() const {
-    double gain = 0;
-    for (size_t i = 0; i < a.weight.size(); ++i)
-      gain -= a.weight[i] * o.reach * std::expm1(-double(a.potential[i]) / o.reach);
-    for (size_t j = 0; j < b.weight.size(); ++j) {
-      double lost = std::expm1(-double(b.potential[j]) / o.reach);
-      gain -= b.weight[j] * (o.reach * lost + 1 + lost);
-    }
-    return gain;
-  }
+  static constexpr int64_t kLeastGroups = 8, kMostGroups = 64, kMostSums = int64_t(1) << 23;
+  // terms that are lost to underflow are below rounding beside such a sum
+  static constexpr double kLeastSum = sizeof(T) == 4 ? 1e-25 : 1e-280;
+  static constexpr double kMostSum = sizeof(T) == 4 ? 1e35 : 1e300;
 
   bool balanced;
   double lambda;
+  T temper;
+  std::vector<T> sums;  // [groups, columns]
 };
-
-// The shapes that every operator here checks its inputs against.
-struct CloudShapes {
-  std::vector<int64_t> batch;
-  int64_t problems, n, m, features;
-
-  CloudShapes(const Tensor& x, const Tensor& y) {
-    STD_TORCH_CHECK(x.dim() >= 2 && y.dim() == x.dim(), "geokernels: clouds must have two dimensions");
-    ScalarType dtype = x.scalar_type();
-    STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
-                    "geokernels: clouds must be float32 or float64");
-    batch.assign(x.sizes().begin(), x.sizes().end() - 2);
-    n = x.size(-2), m = y.size(-2), features = x.size(-1);
-    STD_TORCH_CHECK(n > 0 && m > 0 && features > 0, "geokernels: clouds must not be empty");
-    problems = x.numel() / (n * features);
-  }
-
-  std::vector<int64_t> with(std::initializer_list<int64_t> last) const {
-    std::vector<int64_t> shape = batch;
-    shape.insert(shape.end(), last);
-    return shape;
-  }
-};
-
-int64_t within(const int64_t* lengths, int64_t k, int64_t most) {
-  return lengths ? std::min(std::max<int64_t>(lengths[k], 1), most) : most;
-}
-
-PairCost checked_cost(int64_t cost) {
-  STD_TORCH_CHECK(0 <= cost && cost <= int64_t(PairCost::power), "geokernels: no such cost, ", cost);
-  return PairCost(cost);
-}
 
 template <class T>
 struct CloudBatch {
@@ -278,28 +279,19 @@ struct CloudBatch {
   }
 };
 
-template <class Work>
-void with_type(const Tensor& like, const Work& work) {
-  if (like.scalar_type() == ScalarType::Float)
-    work(float());
-  else
-    work(double());
-}
-
 Solution sinkhorn_clouds(const Tensor& x_given, const Tensor& y_given, const std::optional<Tensor>& a,
                          const std::optional<Tensor>& b, const std::optional<Tensor>& n,
                          const std::optional<Tensor>& m, const std::optional<Tensor>& start, int64_t cost,
-                         double p, double reach, int64_t max_iter, double tol) {
-  Tensor x = torch::stable::contiguous(x_given), y = torch::stable::contiguous(y_given);
+                         double p, double reach, double hot, double cooling, int64_t max_iter, double tol) {
+  STD_TORCH_CHECK(hot >= 1 && 0 < cooling && cooling < 1, "geokernels: hot from 1, cooling between 0 and 1");
+  Tensor x = dense(x_given), y = dense(y_given);
   CloudShapes shapes(x, y);
   ScalarType dtype = x.scalar_type();
-  auto empty = [&](const std::vector<int64_t>& shape, ScalarType type) {
-    return torch::stable::new_empty(x, shape, type);
-  };
+  auto empty = [&](const std::vector<int64_t>& shape, ScalarType type) { return fresh(x, shape, type); };
   Solution out{empty(shapes.batch, dtype), empty(shapes.with({shapes.n}), dtype),
                empty(shapes.with({shapes.m}), dtype), empty(shapes.batch, dtype),
                empty(shapes.batch, ScalarType::Long)};
-  CloudOptions options{shapes.features, checked_cost(cost), p, reach, max_iter, tol};
+  CloudOptions options{shapes.features, checked_cost(cost), p, reach, hot, cooling, max_iter, tol};
   std::optional<Tensor> inputs[] = {whole(a), whole(b), whole(start), whole(n), whole(m)};
   with_type(x, [&](auto zero) {
     using T = decltype(zero);
@@ -323,99 +315,9 @@ Solution sinkhorn_clouds(const Tensor& x_given, const Tensor& y_given, const std
   return out;
 }
 
-// Two clouds, their potentials and what multiplies the pairs of one problem, packed.
-template <class T>
-struct PackedPairs {
-  PackedCloud<T> x, y;
-  std::optional<PackedCloud<T>> left, right;
-  PairFactor<T> factor{nullptr, nullptr, 0};
-  CloudPass<T> pass;
-
-  PackedPairs(const CloudShapes& s, const T* x_points, const T* y_points, const T* f, const T* g,
-              const T* left_rows, const T* right_rows, int64_t rank, PairCost cost, double p)
-      : x(x_points, s.n, s.features, cost), y(y_points, s.m, s.features, cost) {
-    for (int64_t i = 0; i < s.n; ++i) x.bias[i] = x.own[i] + f[i];
-    for (int64_t j = 0; j < s.m; ++j) y.bias[j] = y.own[j] + g[j];
-    pass = pass_of(x, y, s.features, cost, T(p));
-    if (!left_rows) return;
-    left.emplace(left_rows, s.n, rank, PairCost::dot), right.emplace(right_rows, s.m, rank, PairCost::dot);
-    factor = {left->panels.data(), right->panels.data(), rank};
-  }
-};
-
-// The tensors of a sum over pairs, checked; work(PackedPairs<T>, problem) is called for each problem.
-template <class Work>
-void each_pair_of_clouds(const CloudShapes& s, const Tensor& x, const Tensor& y, const Tensor& f,
-                         const Tensor& g, const std::optional<Tensor>& left,
-                         const std::optional<Tensor>& right, PairCost cost, double p, const Work& work) {
-  STD_TORCH_CHECK(left.has_value() == right.has_value() && (!left || left->size(-1) == right->size(-1)),
-                  "geokernels: left and right come together, with the same rank");
-  int64_t rank = left ? left->size(-1) : 0;
-  STD_TORCH_CHECK(!left || rank > 0, "geokernels: left and right must have a rank");
-  std::optional<Tensor> inputs[] = {whole(f), whole(g), whole(left), whole(right)};
-  with_type(x, [&](auto zero) {
-    using T = decltype(zero);
-    ScalarType dtype = x.scalar_type();
-    int64_t rows = s.problems * s.n, columns = s.problems * s.m;
-    const T* y_points = input<T>(y, "y", x, columns * s.features, dtype);
-    const T* of_x = input<T>(inputs[0], "f", x, rows, dtype);
-    const T* of_y = input<T>(inputs[1], "g", x, columns, dtype);
-    const T* left_rows = input<T>(inputs[2], "left", x, rows * rank, dtype);
-    const T* right_rows = input<T>(inputs[3], "right", x, columns * rank, dtype);
-    for (int64_t k = 0; k < s.problems; ++k)
-      work(PackedPairs<T>(s, read<T>(x) + k * s.n * s.features, y_points + k * s.m * s.features,
-                          of_x + k * s.n, of_y + k * s.m, left_rows ? left_rows + k * s.n * rank : nullptr,
-                          right_rows ? right_rows + k * s.m * rank : nullptr, rank, cost, p),
-           k);
-  });
-}
-
-// sum_j E_ij <left_i, right_j> v_j, E_ij = exp(f_i + g_j - C_ij)
-Tensor multiply_clouds(const Tensor& x_given, const Tensor& y_given, const Tensor& f, const Tensor& g,
-                       const std::optional<Tensor>& left, const std::optional<Tensor>& right,
-                       const Tensor& v_given, int64_t cost, double p) {
-  Tensor x = torch::stable::contiguous(x_given), y = torch::stable::contiguous(y_given);
-  Tensor v = torch::stable::contiguous(v_given);
-  CloudShapes s(x, y);
-  int64_t columns = v.size(-1);
-  Tensor out = torch::stable::new_empty(x, s.with({s.n, columns}), x.scalar_type());
-  if (columns == 0) return out;
-  each_pair_of_clouds(s, x, y, f, g, left, right, checked_cost(cost), p, [&](const auto& pairs, int64_t k) {
-    using T = std::remove_cv_t<std::remove_reference_t<decltype(pairs.pass.p)>>;
-    const T* of_v = input<T>(v, "v", x, s.problems * s.m * columns, x.scalar_type()) + k * s.m * columns;
-    T* to = write<T>(out) + k * s.n * columns;
-    each_block<T>(s.n, columns, [&](int64_t block, T* memory) {
-      GEOKERNELS_AT_LEVEL(multiply_cloud<T>, pairs.pass, block, pairs.factor, of_v, columns, to, memory);
-    });
-  });
-  return out;
-}
-
-// sum_j E_ij <left_i, right_j> dC_ij / dx_i, for the costs whose derivative is no product
-Tensor differentiate_clouds(const Tensor& x_given, const Tensor& y_given, const Tensor& f, const Tensor& g,
-                            const Tensor& left, const Tensor& right, int64_t cost_given, double p) {
-  Tensor x = torch::stable::contiguous(x_given), y = torch::stable::contiguous(y_given);
-  CloudShapes s(x, y);
-  PairCost cost = checked_cost(cost_given);
-  STD_TORCH_CHECK(cost == PairCost::root || cost == PairCost::power,
-                  "geokernels: the derivative of a Gram cost is a product");
-  Tensor out = torch::stable::new_empty(x, s.with({s.n, s.features}), x.scalar_type());
-  each_pair_of_clouds(s, x, y, f, g, left, right, cost, p, [&](const auto& pairs, int64_t k) {
-    using T = std::remove_cv_t<std::remove_reference_t<decltype(pairs.pass.p)>>;
-    const T *of_x = read<T>(x) + k * s.n * s.features, *of_y = read<T>(y) + k * s.m * s.features;
-    T* to = write<T>(out) + k * s.n * s.features;
-    each_block<T>(s.n, s.features, [&](int64_t block, T* memory) {
-      GEOKERNELS_AT_LEVEL(differentiate_cloud<T>, pairs.pass, block, pairs.factor, of_x, of_y, to, memory);
-    });
-  });
-  return out;
-}
-
 }  // namespace
 }  // namespace geokernels
 
 STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
   m.impl("sinkhorn_clouds", TORCH_BOX(&geokernels::sinkhorn_clouds));
-  m.impl("multiply_clouds", TORCH_BOX(&geokernels::multiply_clouds));
-  m.impl("differentiate_clouds", TORCH_BOX(&geokernels::differentiate_clouds));
 }

@@ -46,7 +46,7 @@ class Sinkhorn {
       : p(problem), rows(padded(p.n)), cols(padded(p.m)), inverse_eps(T(1 / p.eps)) {
     lambda = Balanced ? T(1) : T(p.reach / (p.reach + p.eps));
     T** row_arrays[kRowArrays] = {&a, &phi, &u, &log_u, &next, &log_next, &left};
-    T** column_arrays[kColumnArrays] = {&b, &gamma, &v, &log_v, &right, &column, &line, &top};
+    T** column_arrays[kColumnArrays] = {&b, &gamma, &v, &log_v, &right, &column, &top};
     for (T** array : row_arrays) *array = memory, memory += rows;
     for (T** array : column_arrays) *array = memory, memory += cols;
     K = memory;
@@ -84,7 +84,7 @@ class Sinkhorn {
   }
 
  private:
-  static constexpr int kRowArrays = 7, kColumnArrays = 8;
+  static constexpr int kRowArrays = 7, kColumnArrays = 7;
   static constexpr T inf = std::numeric_limits<T>::infinity();
   // e^30 leaves float32 room above its least number; float64 can wait longer
   static constexpr T kReach = sizeof(T) == 4 ? T(1e13) : T(1e90);
@@ -121,12 +121,13 @@ class Sinkhorn {
     }
   }
 
-  // Row i of C / eps, padded; what the padding holds does not matter, as gamma is -inf there.
-  const T* scaled_cost(int64_t i) {
-    std::copy(p.cost + i * p.stride, p.cost + i * p.stride + p.m, line);
-    std::fill(line + p.m, line + cols, T(0));
-    for (int64_t j = 0; j < cols; j += width) store(line + j, load(line + j) * inverse_eps);
-    return line;
+  // Calls each(j, costs) for the vectors of row i; what lies beyond it is 0, where gamma is -inf.
+  template <class Each>
+  void each_cost(int64_t i, const Each& each) const {
+    const T* c = p.cost + i * p.stride;
+    int64_t j = 0;
+    for (; j + width <= p.m; j += width) each(j, load(c + j));
+    if (j < p.m) each(j, load_first(c + j, p.m - j));
   }
 
   // A point has mass and nowhere to send it.
@@ -143,20 +144,19 @@ class Sinkhorn {
     std::fill(u, u + rows, T(1));
     for (int64_t i = 0; i < rows; ++i) {
       T* row = K + i * cols;
-      std::fill(row, row + cols, -inf);
-      T most = 0;
-      if (a[i] > 0) {
-        const T* c = scaled_cost(i);
-        vec<T> best = broadcast<T>(-inf);
-        for (int64_t j = 0; j < cols; j += width) {
-          vec<T> x = load(gamma + j) - load(c + j);
-          best = max<T>(best, x);
-          store(row + j, x);
-        }
-        most = largest<T>(best);
-        phi[i] = -most;
-        if (most == -inf) strand(a, phi, i), most = 0;
+      if (!(a[i] > 0)) {
+        std::fill(row, row + cols, T(0));
+        continue;
       }
+      vec<T> best = broadcast<T>(-inf);
+      each_cost(i, [&](int64_t j, vec<T> c) {
+        vec<T> x = load(gamma + j) - c * inverse_eps;
+        best = max<T>(best, x);
+        store(row + j, x);
+      });
+      T most = largest<T>(best);
+      phi[i] = -most;
+      if (most == -inf) strand(a, phi, i), most = 0;
       for (int64_t j = 0; j < cols; j += width) store(row + j, exp<T>(load(row + j) - most));
     }
   }
@@ -168,8 +168,8 @@ class Sinkhorn {
     std::fill(column, column + cols, T(0));
     for (int64_t i = 0; i < p.n; ++i) {
       if (!(a[i] > 0)) continue;
-      const T* c = scaled_cost(i);
-      for (int64_t j = 0; j < cols; j += width) store(top + j, max<T>(load(top + j), phi[i] - load(c + j)));
+      each_cost(
+          i, [&](int64_t j, vec<T> c) { store(top + j, max<T>(load(top + j), phi[i] - c * inverse_eps)); });
     }
     for (int64_t j = 0; j < p.m; ++j) {
       if (!(b[j] > 0)) continue;
@@ -178,13 +178,12 @@ class Sinkhorn {
     }
     for (int64_t i = 0; i < p.n; ++i) {
       if (!(a[i] > 0)) continue;
-      const T* c = scaled_cost(i);
       T* row = K + i * cols;
-      for (int64_t j = 0; j < cols; j += width) {
-        vec<T> e = exp<T>((phi[i] - load(c + j)) + load(gamma + j));
+      each_cost(i, [&](int64_t j, vec<T> c) {
+        vec<T> e = exp<T>((phi[i] - c * inverse_eps) + load(gamma + j));
         store(row + j, e);
         store(column + j, load(column + j) + e * a[i]);
-      }
+      });
     }
     scale_columns();
   }
@@ -224,11 +223,15 @@ class Sinkhorn {
       most = step.sums > most ? step.sums : most;
       store(next + i, step.scale);
       store(log_next + i, step.log_scale);
-      store(left + i, step.scale * weight);
+      const vec<T> scaled = step.scale * weight;
+      store(left + i, scaled);
+      vec<T> each[width];
+#pragma GCC unroll 16
+      for (int64_t k = 0; k < width; ++k) each[k] = broadcast<T>(scaled[k]);
       for (int64_t j = 0; j < cols; j += width) {
         vec<T> c = load(column + j);
 #pragma GCC unroll 16
-        for (int64_t k = 0; k < width; ++k) c += load(block + k * cols + j) * left[i + k];
+        for (int64_t k = 0; k < width; ++k) c += load(block + k * cols + j) * each[k];
         store(column + j, c);
       }
     }
@@ -261,12 +264,14 @@ class Sinkhorn {
   double finish(double error) {
     absorb(u, log_u, phi, rows);
     absorb(v, log_v, gamma, cols);
-    double of_a = 0, of_b = 0, most = 0;
+    double most = 0;
     for (int64_t i = 0; i < p.n; ++i)
-      if (a[i] > 0) of_a += double(a[i]) * phi[i], most = std::max(most, std::fabs(double(phi[i])));
+      if (a[i] > 0) most = std::max(most, std::fabs(double(phi[i])));
     for (int64_t j = 0; j < p.m; ++j)
-      if (b[j] > 0) of_b += double(b[j]) * gamma[j], most = std::max(most, std::fabs(double(gamma[j])));
-    double shift = Balanced ? (of_b - of_a) / (mass_a + mass_b) : 0;
+      if (b[j] > 0) most = std::max(most, std::fabs(double(gamma[j])));
+    const double of_a = gain(p.a, a, phi, p.n, mass_a), of_b = gain(p.b, b, gamma, p.m, mass_b);
+    *p.value = T(p.eps * dual_value(of_a, of_b, mass_a, mass_b, p.reach / p.eps));
+    double shift = Balanced && stranded == 0 ? (of_b - of_a) / (mass_a + mass_b) : 0;
     for (int64_t i = 0; i < p.n; ++i) {
       double potential = a[i] > 0 ? double(phi[i]) : transform(b, gamma, p.m, p.cost + i * p.stride, 1);
       p.f[i] = T(p.eps * (potential + shift));
@@ -275,7 +280,6 @@ class Sinkhorn {
       double potential = b[j] > 0 ? double(gamma[j]) : transform(a, phi, p.n, p.cost + j, p.stride);
       p.g[j] = T(p.eps * (potential - shift));
     }
-    *p.value = T(Balanced ? hard_value(of_a + of_b) : penalised_value());
     // rounding f and g moves an entry of P by this much, relatively, at most
     double rounding = 4 * std::numeric_limits<T>::epsilon() * (most + std::fabs(shift));
     if (rounding * mass_a > p.tol / 8) error = measured_error() + stranded;
@@ -295,25 +299,14 @@ class Sinkhorn {
     return -double(lambda) * (most + std::log(total));
   }
 
-  // <a, f> + <b, g> + eps (|a| |b| - |P|), after a column step: |P| = |b|.
-  double hard_value(double inner) const {
-    return stranded > 0 ? double(inf) : p.eps * (inner + mass_a * mass_b - mass_b);
-  }
-
-  // rho <a, 1 - exp(-f / rho)> + the same of b and g + eps (|a| |b| - |P|), P's column sums b exp(-g / rho).
-  double penalised_value() const {
-    double gain = 0, plan = 0;  // a point stranded has exp(-f / rho) = 0
-    for (int64_t i = 0; i < p.n; ++i) {
-      double mass = p.a ? double(p.a[i]) : mass_a / p.n;
-      gain -= a[i] > 0 ? mass * std::expm1(-p.eps * phi[i] / p.reach) : -mass;
+  // What one side adds to the value; a point stranded has gone to the end of its gain.
+  double gain(const T* given, const T* weight, const T* potential, int64_t count, double mass) const {
+    double total = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      double w = given ? double(given[i]) : mass / count;
+      if (w > 0) total += w * dual_gain(weight[i] > 0 ? double(potential[i]) : double(inf), p.reach / p.eps);
     }
-    for (int64_t j = 0; j < p.m; ++j) {
-      double mass = p.b ? double(p.b[j]) : mass_b / p.m;
-      double lost = b[j] > 0 ? std::expm1(-p.eps * gamma[j] / p.reach) : -1;
-      gain -= mass * lost;
-      plan += mass * (1 + lost);
-    }
-    return p.reach * gain + p.eps * (mass_a * mass_b - plan);
+    return total;
   }
 
   // Both marginals of the plan of f and g as returned, against what they should be.
@@ -325,14 +318,12 @@ class Sinkhorn {
     double wrong = 0;
     for (int64_t i = 0; i < p.n; ++i) {
       if (!(a[i] > 0)) continue;
-      std::copy(p.cost + i * p.stride, p.cost + i * p.stride + p.m, line);
-      std::fill(line + p.m, line + cols, T(0));
       vec<T> total = {};
-      for (int64_t j = 0; j < cols; j += width) {
-        vec<T> e = exp<T>(((load(top + j) + p.f[i]) - load(line + j)) * inverse_eps);
+      each_cost(i, [&](int64_t j, vec<T> c) {
+        vec<T> e = exp<T>(((load(top + j) + p.f[i]) - c) * inverse_eps);
         total += e * load(b + j);
         store(column + j, load(column + j) + e * a[i]);
-      }
+      });
       wrong += a[i] * std::fabs(sum<T>(total) - (Balanced ? 1 : std::exp(-p.f[i] / p.reach)));
     }
     for (int64_t j = 0; j < p.m; ++j)
@@ -345,11 +336,11 @@ class Sinkhorn {
   const T inverse_eps;
   T lambda;
   double mass_a = 0, mass_b = 0;
-  double stranded = 0;                                     // mass that no admissible pair can take
-  double row_error = 0;                                    // of the plan that the last sweep met
-  T *a, *phi, *u, *log_u, *next, *log_next, *left;         // [rows]; left is u a
-  T *b, *gamma, *v, *log_v, *right, *column, *line, *top;  // [cols]; right is v b
-  T* K;                                                    // [rows, cols]
+  double stranded = 0;                              // mass that no admissible pair can take
+  double row_error = 0;                             // of the plan that the last sweep met
+  T *a, *phi, *u, *log_u, *next, *log_next, *left;  // [rows]; left is u a
+  T *b, *gamma, *v, *log_v, *right, *column, *top;  // [cols]; right is v b
+  T* K;                                             // [rows, cols]
 };
 
 template <class T>

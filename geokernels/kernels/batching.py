@@ -1,11 +1,11 @@
-"""vmap for compiled operators whose tensors all have one leading batch dimension."""
+"""vmap for compiled operators: the mapped dimension becomes one of the batch."""
 
 import torch
 from torch import Tensor
 
 
 def fold_mapped_dimension(operator: str) -> None:
-    """Let ``torch.vmap`` fold its dimension into the batch of ``geokernels::operator``.
+    """Let ``torch.vmap`` fold its dimension into the one batch dimension of ``geokernels::operator``.
 
     What is not mapped is repeated. An output that a call left out, empty and of one dimension, stays so.
     """
@@ -24,5 +24,20 @@ def fold_mapped_dimension(operator: str) -> None:
         parts = tuple(part if part.dim() == 1 else part.unflatten(0, (V, -1)) for part in parts)
         dims = tuple(None if part.dim() == 1 else 0 for part in parts)
         return (parts, dims) if isinstance(found, tuple) else (parts[0], dims[0])
+
+    torch.library.register_vmap(f"geokernels::{operator}", rule)
+
+
+def lead_with_mapped_dimension(operator: str) -> None:
+    """The same for a ``geokernels::operator`` whose tensors have any number of batch dimensions."""
+    run = getattr(torch.ops.geokernels, operator)
+
+    def rule(info, in_dims: tuple, *args):
+        moved = []
+        for x, dim in zip(args, in_dims, strict=True):
+            if isinstance(x, Tensor):
+                x = x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)
+            moved.append(x)
+        return run(*moved), 0
 
     torch.library.register_vmap(f"geokernels::{operator}", rule)

@@ -23,7 +23,7 @@ def refuse_native(x: Tensor, p: Tensor, q: Tensor) -> str | None:
 def cosine(x: Tensor, y: Tensor, p: Tensor, q: Tensor, eps: float) -> Tensor:
     """Cosines ``(..., N)`` of float32 or float64 input whose batch shapes agree."""
     dense = (flattened(part) for part in (x, y, p.mT, q.mT))
-    cosines = torch.ops.geokernels.geodesic_cosine(*dense, eps)[0]
+    cosines = native.run(torch.ops.geokernels.geodesic_cosine.default, *dense, eps)[0]
     return cosines if x.dim() == 3 else cosines.view(x.shape[:-1])
 
 

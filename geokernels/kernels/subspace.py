@@ -20,7 +20,9 @@ def refuse_native(x: Tensor) -> str | None:
 def basis(x: Tensor, rank: int, rtol: float) -> tuple[Tensor, Tensor]:
     """Directions as rows ``(..., rank, D)`` and values ``(..., rank)`` of float32 or float64 ``x``."""
     batch = x.shape[:-2]
-    _left, directions, values = torch.ops.geokernels.subspace_basis(flattened(x), rank, rtol)
+    _left, directions, values = native.run(
+        torch.ops.geokernels.subspace_basis.default, flattened(x), rank, rtol
+    )
     if rank < values.shape[-1]:
         directions, values = directions[:, :rank], values[:, :rank]
     if len(batch) != 1:

@@ -4,10 +4,13 @@ import torch
 from torch import Tensor
 
 from .. import _transport
-from .._typing import Cost, Weights
+from .._typing import Cost, Points, Potential, Weights
 from . import native
+from .batching import lead_with_mapped_dimension
 
 MOST_POINTS = 256
+DOT, ANGLE, SQUARE = range(3)  # core/transport_problem.h
+GRAM = {"dot": DOT, "cosine": ANGLE, "sqeuclidean": SQUARE}  # costs that the compiled kernel makes itself
 
 
 def refuse(cost: Cost) -> str | None:
@@ -37,12 +40,63 @@ def solve(
     tol: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Value, f, g, error, iterations; gradients reach ``cost``, ``a`` and ``b``."""
-    return torch.ops.geokernels.sinkhorn(cost, a, b, n, m, start, eps, reach, max_iter, tol)
+    operator = torch.ops.geokernels.sinkhorn.default
+    return native.run(operator, cost, a, b, n, m, start, eps, reach, max_iter, tol)
+
+
+def solve_points(
+    x: Points,
+    y: Points,
+    a: Weights | None,
+    b: Weights | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    start: Tensor | None,
+    *,
+    cost: str,
+    eps: float,
+    reach: float,
+    max_iter: int,
+    tol: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The costs, one of ``GRAM``, and what :func:`solve` returns; gradients reach points and weights."""
+    if cost == "cosine":
+        x, y = _transport.directions(x), _transport.directions(y)
+    operator = torch.ops.geokernels.sinkhorn_points.default
+    return native.run(operator, x, y, a, b, n, m, start, GRAM[cost], eps, reach, max_iter, tol)
 
 
 def assignment(cost: Cost) -> Tensor:
     """Columns of the cheapest one-to-one assignment, ``(..., N)``; -1 where there is none."""
     return torch.ops.geokernels.assignment(cost.double())
+
+
+def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
+    """:func:`geokernels._transport.density`, in one pass where the compiled library can."""
+    if native.refuse(cost):
+        return _transport.density(cost, f, g, eps)
+    return native.run(torch.ops.geokernels.transport_density.default, cost, f, g, eps)
+
+
+class Pairs(_transport.DensePairs):
+    """Pairs whose costs are at hand, and whose plan is compiled."""
+
+    def density(self, f: Potential, g: Potential) -> Tensor:
+        """See :class:`geokernels._transport.Pairs`."""
+        return density(self.cost, f, g, self.eps)
+
+
+def _save_density(ctx, inputs, output: Tensor) -> None:
+    *_, ctx.eps = inputs
+    ctx.save_for_backward(output)
+
+
+def _density_backward(ctx, grad: Tensor):
+    (E,) = ctx.saved_tensors
+    # what saturates, at 1 / e of the largest number, does not move
+    saturated = 0.36 * torch.finfo(E.dtype).max
+    moved = grad * torch.where(saturated > E, E, 0) / ctx.eps
+    return -moved, moved.sum(-1), moved.sum(-2), None
 
 
 def _save(ctx, inputs, output) -> None:
@@ -53,26 +107,46 @@ def _save(ctx, inputs, output) -> None:
     ctx.save_for_backward(cost, a, b, n, m, f, g)
 
 
-def _backward(ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
-    cost, a, b, n, m, f, g = ctx.saved_tensors
-    if grad_value is None and grad_f is None and grad_g is None:
-        return (None,) * 10
+def _to_problem(ctx, cost, a, b, n, m, f, g, *grads):
+    """Gradients to cost, ``a`` and ``b``, from those to value, f and g; None where nothing comes."""
+    if all(grad is None for grad in grads):
+        return None, None, None
     whole_a = _transport.uniform(cost, n, -2) if a is None else a
     whole_b = _transport.uniform(cost, m, -1) if b is None else b
-    to_cost, to_a, to_b = _transport.gradients(
-        cost, whole_a, whole_b, f, g, ctx.eps, ctx.reach, grad_value, grad_f, grad_g
-    )
-    return to_cost, None if a is None else to_a, None if b is None else to_b, *(None,) * 7
+    E = density(cost, f, g, ctx.eps)
+    to_cost, to_a, to_b = _transport.gradients(E, whole_a, whole_b, f, g, ctx.eps, ctx.reach, *grads)
+    return to_cost, None if a is None else to_a, None if b is None else to_b
 
 
-def _batched(info, in_dims, *args):
-    """Fold the mapped dimension into the batch; what is not mapped is repeated."""
-    moved = []
-    for x, dim in zip(args, in_dims):
-        if isinstance(x, Tensor):
-            x = x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)
-        moved.append(x)
-    return torch.ops.geokernels.sinkhorn(*moved), 0
+def _backward(ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
+    return *_to_problem(ctx, *ctx.saved_tensors, grad_value, grad_f, grad_g), *(None,) * 7
+
+
+def _save_points(ctx, inputs, output) -> None:
+    x, y, a, b, n, m, _, ctx.kind, ctx.eps, ctx.reach, _, _ = inputs
+    cost, _, f, g, error, iterations = output
+    ctx.mark_non_differentiable(error, iterations)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, y, cost, a, b, n, m, f, g)
+
+
+def _points_backward(ctx, grad_cost, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
+    x, y, *problem = ctx.saved_tensors
+    to_cost, to_a, to_b = _to_problem(ctx, *problem, grad_value, grad_f, grad_g)
+    to_cost = grad_cost if to_cost is None else to_cost if grad_cost is None else to_cost + grad_cost
+    to_x, to_y = (None, None) if to_cost is None else _to_points(x, y, to_cost, ctx.kind)
+    return to_x, to_y, to_a, to_b, *(None,) * 8
+
+
+def _to_points(x: Points, y: Points, to_cost: Tensor, kind: int) -> tuple[Points, Points]:
+    """Gradients to both clouds, from those to their costs."""
+    with torch.autocast(x.device.type, enabled=False):
+        if kind != SQUARE:
+            return -(to_cost @ y), -(to_cost.mT @ x)
+        # from the centre: what cancels is then no larger than the clouds
+        x, y = _transport.centred(x, y)
+        to_x = 2 * (to_cost.sum(-1)[..., None] * x - to_cost @ y)
+        return to_x, 2 * (to_cost.sum(-2)[..., None] * y - to_cost.mT @ x)
 
 
 if not native.missing:
@@ -83,13 +157,26 @@ if not native.missing:
         f, g = cost.new_empty(cost.shape[:-1]), cost.new_empty((*cost.shape[:-2], cost.shape[-1]))
         return one, f, g, torch.empty_like(one), one.new_empty(one.shape, dtype=torch.int64)
 
+    @torch.library.register_fake("geokernels::sinkhorn_points")
+    def _(x, y, a, b, n, m, start, cost, eps, reach, max_iter, tol):
+        costs = x.new_empty((*x.shape[:-1], y.shape[-2]))
+        one, f, g = x.new_empty(x.shape[:-2]), x.new_empty(x.shape[:-1]), x.new_empty(y.shape[:-1])
+        return costs, one, f, g, torch.empty_like(one), one.new_empty(one.shape, dtype=torch.int64)
+
+    @torch.library.register_fake("geokernels::transport_density")
+    def _(cost, f, g, eps):
+        return torch.empty_like(cost, memory_format=torch.contiguous_format)
+
     @torch.library.register_fake("geokernels::assignment")
     def _(cost):
         return cost.new_empty(cost.shape[:-1], dtype=torch.int64)
 
-    @torch.library.register_vmap("geokernels::assignment")
-    def _(info, in_dims, cost):
-        return torch.ops.geokernels.assignment(cost.movedim(in_dims[0], 0)), 0
-
     torch.library.register_autograd("geokernels::sinkhorn", _backward, setup_context=_save)
-    torch.library.register_vmap("geokernels::sinkhorn", _batched)
+    torch.library.register_autograd(
+        "geokernels::sinkhorn_points", _points_backward, setup_context=_save_points
+    )
+    torch.library.register_autograd(
+        "geokernels::transport_density", _density_backward, setup_context=_save_density
+    )
+    for _name in ("sinkhorn", "sinkhorn_points", "transport_density", "assignment"):
+        lead_with_mapped_dimension(_name)

@@ -20,15 +20,11 @@ from .. import _transport
 from .._precision import full_precision
 from .._typing import Cost, Points, Potential, Weights
 from . import native
+from .batching import lead_with_mapped_dimension
 from .transport import MOST_POINTS
 
 DOT, SQUARE, ROOT, POWER = range(4)  # core/transport_clouds.h
 MOST_STEPS = 1000  # of the conjugate gradients
-
-
-def refuse(x: Points) -> str | None:
-    """Say why the compiled passes cannot take ``x``."""
-    return native.refuse(x)
 
 
 def are_large(x: Points, y: Points) -> bool:
@@ -111,12 +107,17 @@ def solve(
     reach: float,
     max_iter: int,
     tol: float,
+    anneal: tuple[float, float] | None = None,
 ) -> tuple[Tensor, Potential, Potential, Tensor, Tensor]:
-    """Value, f, g, error, iterations; gradients reach the points, ``a`` and ``b``."""
+    """Value, f, g, error, iterations; gradients reach the points, ``a`` and ``b``.
+
+    ``anneal`` is how many times ``eps`` comes first, and the ratio by which it comes down.
+    """
     start = None if start is None else start / eps
-    value, f, g, error, iterations = torch.ops.geokernels.sinkhorn_clouds(
-        pairs.x, pairs.y, a, b, pairs.n, pairs.m, start, pairs.kind, pairs.p, reach / eps, max_iter, tol
-    )
+    hot, cooling = anneal or (1.0, 0.5)
+    operator = torch.ops.geokernels.sinkhorn_clouds.default
+    of_pairs = pairs.x, pairs.y, a, b, pairs.n, pairs.m, start, pairs.kind, pairs.p
+    value, f, g, error, iterations = operator(*of_pairs, reach / eps, hot, cooling, max_iter, tol)
     return value * eps, f * eps, g * eps, error, iterations
 
 
@@ -181,7 +182,7 @@ def _product_backward(ctx, grad: Tensor):
 
 
 def _save_solution(ctx, inputs, output) -> None:
-    x, y, a, b, n, m, _, ctx.kind, ctx.p, ctx.reach, _, _ = inputs
+    x, y, a, b, n, m, _, ctx.kind, ctx.p, ctx.reach, *_ = inputs
     _, f, g, error, iterations = output
     ctx.mark_non_differentiable(error, iterations)
     ctx.set_materialize_grads(False)
@@ -192,7 +193,7 @@ def _solution_backward(ctx, grad_value, grad_f, grad_g, _grad_error, _grad_itera
     """:func:`geokernels._transport.gradients`, as sums over pairs that are never all there."""
     x, y, a, b, n, m, f, g = ctx.saved_tensors
     if grad_value is None and grad_f is None and grad_g is None:
-        return (None,) * 12
+        return (None,) * 14
     whole_a = _transport.uniform(x, n, -2) if a is None else a
     whole_b = _transport.uniform(y, m, -2) if b is None else b
     pairs = x, y, _present(f, n), _present(g, m)
@@ -220,7 +221,7 @@ def _solution_backward(ctx, grad_value, grad_f, grad_g, _grad_error, _grad_itera
         to_x = _differentiate(*pairs, left, right, ctx.kind, ctx.p)
     if ctx.needs_input_grad[1]:
         to_y = _differentiate(y, x, *reversed(pairs[2:]), right, left, ctx.kind, ctx.p)
-    return to_x, to_y, None if a is None else to_a, None if b is None else to_b, *(None,) * 8
+    return to_x, to_y, None if a is None else to_a, None if b is None else to_b, *(None,) * 10
 
 
 def _refuse_second_derivative(ctx, grad: Tensor):
@@ -303,24 +304,10 @@ def _conjugate_gradients(system: Callable[[Tensor], Tensor], r: Tensor, null: Te
     return z
 
 
-def _batched(op: Callable) -> Callable:
-    """Fold the mapped dimension into the batch; what is not mapped is repeated."""
-
-    def rule(info, in_dims, *args):
-        moved = []
-        for x, dim in zip(args, in_dims):
-            if isinstance(x, Tensor):
-                x = x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)
-            moved.append(x)
-        return op(*moved), 0
-
-    return rule
-
-
 if not native.missing:
 
     @torch.library.register_fake("geokernels::sinkhorn_clouds")
-    def _(x, y, a, b, n, m, start, cost, p, reach, max_iter, tol):
+    def _(x, y, a, b, n, m, start, cost, p, reach, hot, cooling, max_iter, tol):
         one = x.new_empty(x.shape[:-2])
         f, g = x.new_empty(x.shape[:-1]), y.new_empty(y.shape[:-1])
         return one, f, g, torch.empty_like(one), one.new_empty(one.shape, dtype=torch.int64)
@@ -341,7 +328,7 @@ if not native.missing:
     )
     torch.library.register_autograd("geokernels::differentiate_clouds", _refuse_second_derivative)
     for _name in ("sinkhorn_clouds", "multiply_clouds", "differentiate_clouds"):
-        torch.library.register_vmap(f"geokernels::{_name}", _batched(getattr(torch.ops.geokernels, _name)))
+        lead_with_mapped_dimension(_name)
 
     # an operator of its own, as the number of steps depends on the data
     @torch.library.custom_op("geokernels::solve_adjoint_clouds", mutates_args=())
@@ -360,7 +347,7 @@ if not native.missing:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return _solve_adjoint(x, y, f, g, a, b, grad_f, grad_g, cost, p, reach)
 
-    _adjoint.register_vmap(_batched(torch.ops.geokernels.solve_adjoint_clouds))
+    lead_with_mapped_dimension("solve_adjoint_clouds")
 
     @_adjoint.register_fake
     def _(x, y, f, g, a, b, grad_f, grad_g, cost, p, reach):

@@ -2,14 +2,8 @@
 
 from .geodesic import GeodesicFlow, geodesic_cosine, geodesic_cosine_along, geodesic_flow
 from .subspace import SubspaceBasis, principal_angles, project, subspace_basis
-from .transport import (
-    Transport,
-    assignment,
-    displacement,
-    sinkhorn,
-    sinkhorn_divergence,
-    sinkhorn_from_cost,
-)
+from .transport import Transport, sinkhorn, sinkhorn_divergence, sinkhorn_from_cost
+from .transport_assignment import assignment, displacement
 
 __all__ = [
     "GeodesicFlow",

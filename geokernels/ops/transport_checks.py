@@ -55,7 +55,9 @@ def checked_weights(
     return a, b
 
 
-def checked_settings(eps: float, reach: float | None, max_iter: int, tol: float) -> dict:
+def checked_settings(
+    eps: float, reach: float | None, max_iter: int, tol: float, anneal: tuple[float, float] | None
+) -> dict:
     """The numbers that steer the iteration, checked."""
     require_positive("eps", eps)
     if reach is not None:
@@ -64,7 +66,15 @@ def checked_settings(eps: float, reach: float | None, max_iter: int, tol: float)
         raise ValueError(f"max_iter must be at least 1, got {max_iter}")
     if not 0 <= tol < math.inf:
         raise ValueError(f"tol must be a finite number, 0 or above, got {tol}")
-    return {"eps": eps, "reach": math.inf if reach is None else reach, "max_iter": max_iter, "tol": tol}
+    reach = math.inf if reach is None else reach
+    settings = {"eps": eps, "reach": reach, "max_iter": max_iter, "tol": tol, "anneal": None}
+    if anneal is not None:
+        hottest, cooling = anneal
+        require_positive("anneal[0]", hottest)
+        if not 0 < cooling < 1:
+            raise ValueError(f"anneal[1] must lie between 0 and 1, got {cooling}")
+        settings["anneal"] = max(hottest / eps, 1.0), cooling
+    return settings
 
 
 def require_lengths(lengths: Lengths, batch: tuple, N: int, M: int, like: Tensor) -> None:

@@ -72,7 +72,9 @@ class _Solution(torch.autograd.Function):
     def backward(ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
         if grad_value is None and grad_f is None and grad_g is None:
             return (None,) * 10
-        parts = _transport.gradients(*ctx.saved_tensors, ctx.eps, ctx.reach, grad_value, grad_f, grad_g)
+        cost, a, b, f, g = ctx.saved_tensors
+        E = _transport.density(cost, f, g, ctx.eps)
+        parts = _transport.gradients(E, a, b, f, g, ctx.eps, ctx.reach, grad_value, grad_f, grad_g)
         return *parts, *(None,) * 7
 
 

@@ -75,7 +75,7 @@ def test_products_are_well_registered(kind):
 def test_solvers_are_well_registered(reach):
     x, y, f, g, *_ = pairs()
     a, b = weights(2, 4, seed=5), weights(2, 5, seed=6)
-    settings = 1, 2.0, reach, 200, 1e-12
+    settings = 1, 2.0, reach, 1.0, 0.5, 200, 1e-12
     leaves = [part.clone().requires_grad_() for part in (x, y, a, b)]
     solver = torch.ops.geokernels.sinkhorn_clouds
     torch.library.opcheck(solver.default, (*leaves, None, None, None, *settings))
@@ -167,7 +167,7 @@ def test_memory_is_safe_with_wrong_lengths():
     # the public operator refuses these; the kernel only has to stay inside its arrays
     x, y, *_ = pairs()
     n, m = torch.tensor([0, 400]), torch.tensor([-5, 3])
-    settings = 1, 2.0, math.inf, 5, 0.0
+    settings = 1, 2.0, math.inf, 1.0, 0.5, 5, 0.0
     value, *_ = torch.ops.geokernels.sinkhorn_clouds(x, y, None, None, n, m, None, *settings)
     assert value.isfinite().all()
 

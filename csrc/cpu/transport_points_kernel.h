@@ -1,0 +1,141 @@
+// Costs between the points of two small clouds, for one problem, written where cpu/transport_kernel.h reads
+// them at once.
+//
+//   dot      C_ij = -<x_i, y_j>
+//   angle    C_ij = 1 - <x_i, y_j>                       of directions
+//   square   C_ij = |x_i|^2 + |y_j|^2 - 2 <x_i, y_j>     about the clouds' common centre
+//
+// Distances do not see the centre, but the Gram form loses its digits to a distant origin. y is copied about
+// it, kDepth features at a time, which with a few rows of x stay in the L2 cache; the products are those of
+// core/products.h, without packing: both factors are rows along which vectors are read.
+//
+// No include guard: included once for every SIMD level.
+
+#include "core/products.h"
+
+namespace geokernels::GEOKERNELS_LEVEL {
+
+template <class T>
+struct PointTiles {
+  static constexpr int64_t kRows = 4, kColumns = 3;  // twelve sums in registers hide the latency of an FMA
+  static constexpr int64_t kDepth = 1024;            // features
+};
+
+template <class T>
+class PointCosts {
+ public:
+  using Tiles = PointTiles<T>;
+  static constexpr int64_t kRows = Tiles::kRows;
+
+  static int64_t workspace(int64_t m, int64_t features) {
+    int64_t stride = spread<T>(std::min(features, Tiles::kDepth));
+    return (m + kRows + 1) * stride + (kRows + 1) * m;
+  }
+
+  PointCosts(const T* x, const T* y, int64_t n, int64_t m, int64_t features, PointCost kind, T* memory)
+      : x(x), y(y), n(n), m(m), features(features), kind(kind) {
+    stride = spread<T>(std::min(features, Tiles::kDepth));
+    centre = memory;
+    left = centre + stride;
+    right = left + kRows * stride;
+    norms = right + m * stride;
+    products = norms + m;
+  }
+
+  void write(T* cost, int64_t ldc) {
+    for (int64_t d = 0; d < features; d += Tiles::kDepth)
+      add(d, std::min(Tiles::kDepth, features - d), cost, ldc);
+  }
+
+ private:
+  // What the features from `first` on add to the costs.
+  void add(int64_t first, int64_t depth, T* cost, int64_t ldc) {
+    const T* about = nullptr;
+    if (kind == PointCost::square) about = find_centre(first, depth);
+    for (int64_t j = 0; j < m; ++j)
+      norms[j] = copy(y + j * features + first, about, depth, right + j * stride);
+    const T base = first == 0 && kind == PointCost::angle ? T(1) : T(0);
+    const T scale = about ? T(-2) : T(-1);
+    for (int64_t i = 0; i < n; i += kRows) {
+      const int64_t rows = std::min(kRows, n - i);
+      T own[kRows];
+      for (int64_t r = 0; r < rows; ++r)
+        own[r] = base + copy(x + (i + r) * features + first, about, depth, left + r * stride);
+      multiply(rows, padded<T>(depth));
+      for (int64_t r = 0; r < rows; ++r) {
+        T* row = cost + (i + r) * ldc;
+        for (int64_t j = 0; j < m; ++j) {
+          T here = (own[r] + norms[j]) + scale * products[r * m + j];
+          row[j] = first ? row[j] + here : here;
+        }
+      }
+    }
+  }
+
+  // Half the sum of both clouds' means.
+  const T* find_centre(int64_t first, int64_t depth) {
+    std::fill(centre, centre + depth, T(0));
+    add_rows(x + first, n, depth);
+    add_rows(y + first, m, depth);
+    return centre;
+  }
+
+  void add_rows(const T* rows, int64_t count, int64_t depth) {
+    const T share = T(0.5) / T(count);
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t d = 0; d < depth; ++d) centre[d] += share * rows[i * features + d];
+  }
+
+  // A row about the centre, zeros behind it; returns its square where the cost asks for it.
+  T copy(const T* row, const T* about, int64_t depth, T* to) const {
+    if (about)
+      for (int64_t d = 0; d < depth; ++d) to[d] = row[d] - about[d];
+    else
+      std::copy(row, row + depth, to);
+    std::fill(to + depth, to + padded<T>(depth), T(0));
+    return about ? square(to, padded<T>(depth)) : T(0);
+  }
+
+  // Four sums at a time: one alone would wait for each of its additions.
+  static T square(const T* row, int64_t size) {
+    constexpr int64_t width = Vector<T>::width;
+    vec<T> total[4] = {};
+    int64_t d = 0;
+    for (; d + 4 * width <= size; d += 4 * width)
+#pragma GCC unroll 4
+      for (int64_t k = 0; k < 4; ++k) total[k] += load(row + d + k * width) * load(row + d + k * width);
+    for (; d < size; d += width) total[0] += load(row + d) * load(row + d);
+    return sum<T>((total[0] + total[1]) + (total[2] + total[3]));
+  }
+
+  void multiply(int64_t rows, int64_t depth) {
+    if (rows == kRows)
+      dots_rows<T, kRows, Tiles::kColumns>(left, stride, right, stride, m, depth, products, m);
+    else
+      dots(left, stride, rows, right, stride, m, depth, products, m);
+  }
+
+  const T *x, *y;
+  const int64_t n, m, features;
+  const PointCost kind;
+  int64_t stride;
+  T* centre;    // [depth]
+  T* left;      // [kRows, stride]
+  T* right;     // [m, stride]
+  T* norms;     // [m]
+  T* products;  // [kRows, m]
+};
+
+template <class T>
+int64_t point_costs_workspace(int64_t m, int64_t features) {
+  return PointCosts<T>::workspace(m, features);
+}
+
+// cost [n, ldc], of which m columns are written.
+template <class T>
+void point_costs(const T* x, const T* y, int64_t n, int64_t m, int64_t features, PointCost kind, T* cost,
+                 int64_t ldc, T* memory) {
+  PointCosts<T>(x, y, n, m, features, kind, memory).write(cost, ldc);
+}
+
+}  // namespace geokernels::GEOKERNELS_LEVEL

@@ -1,0 +1,122 @@
+"""Exact assignment, and the paths between point clouds that transport gives."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from .._checks import require_choice, require_float, require_not_empty, require_rank, values_can_be_read
+from .._typing import Cost, Points
+from ..kernels import dispatch
+from ..kernels import transport as kernels
+from .transport import sinkhorn
+from .transport_checks import explain_cost, require_clouds
+
+
+def assignment(cost: Cost, *, backend: str | None = None) -> Tensor:
+    """The cheapest one-to-one assignment of rows to columns, exactly.
+
+    Args:
+        cost: ``(..., N, M)`` with N <= M. +inf forbids a pair. Sums are made in float64.
+        backend: ``"native"`` or ``"reference"`` to insist on one; None for the fastest that can run.
+
+    Returns:
+        The column of each row, ``(..., N)``, int64. Among equally cheap assignments which one comes back is
+        not specified, but does not change from call to call.
+
+    Gradients:
+        None: the result is made of integers.
+
+    Raises:
+        ValueError: If shapes or values do not fit, or every assignment uses a forbidden pair. Where values
+            cannot be read (a GPU, ``torch.compile``) such a problem comes back as -1.
+        TypeError: If the dtype is not a floating-point one.
+        BackendError: If ``backend`` cannot run this input; the message says why.
+
+    Example:
+        >>> import torch
+        >>> assignment(torch.tensor([[1.0, 2.0], [1.0, 4.0]]))
+        tensor([1, 0])
+    """
+    require_rank("cost", cost, 2, "(..., N, M)")
+    require_float("cost", cost)
+    require_not_empty("cost", cost, "(..., N, M)")
+    if cost.shape[-2] > cost.shape[-1]:
+        raise ValueError(f"cost must have no more rows than columns, got (N, M) = {tuple(cost.shape[-2:])}")
+    readable = values_can_be_read(cost)
+    # a sum that is finite or +inf has neither NaN nor -inf in it; only another one is looked into
+    if readable and not cost.detach().double().sum().item() > -math.inf and (reason := explain_cost(cost)):
+        raise ValueError(reason)
+    refusals = {"native": kernels.refuse_assignment(cost), "reference": None}
+    run = kernels if dispatch.choose("assignment", refusals, backend) == "native" else reference
+    chosen = run.assignment(cost.detach())
+    if readable and chosen.numel() and int(chosen.min()) < 0:
+        raise ValueError("cost forbids every one-to-one assignment: too many of its entries are +inf")
+    return chosen
+
+
+def displacement(
+    x: Points,
+    y: Points,
+    t: Tensor | Sequence[float] | float,
+    *,
+    plan: str = "exact",
+    eps: float | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Points on their way from one cloud to another, along straight lines chosen by optimal transport.
+
+    $$z_i(t) = (1 - t)\,x_i + t\,T(x_i)$$
+
+    With ``plan="exact"`` $T(x_i)$ is the point of ``y`` that the cheapest assignment for $|x - y|^2$ gives
+    $x_i$, and the path is McCann's, a geodesic of the Wasserstein distance; with ``"entropic"`` it is the
+    barycentric projection of the entropic plan.
+
+    Args:
+        x: Points ``(..., N, D)`` of equal mass.
+        y: Points ``(..., M, D)``; M >= N for the exact plan.
+        t: Times in [0, 1]; a number or ``(T,)``.
+        plan: ``"exact"`` or ``"entropic"``.
+        eps: Regularisation of the entropic plan, in the unit of $|x - y|^2$.
+        backend: For :func:`assignment` or :func:`sinkhorn`.
+
+    Returns:
+        ``(T, ..., N, D)``, in the dtype of ``x``.
+
+    Gradients:
+        To ``x`` and ``y``, with the assignment constant, or through the entropic plan.
+
+    Raises:
+        ValueError: If shapes or values do not fit.
+        TypeError: If dtypes or devices disagree.
+        BackendError: If ``backend`` cannot run this input; the message says why.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0], [2.0]])
+        >>> displacement(x, y, 0.5)
+        tensor([[[1.],
+                 [2.]]])
+    """
+    require_clouds(x, y)
+    require_choice("plan", plan, ("exact", "entropic"))
+    if plan == "entropic" and eps is None:
+        raise ValueError("eps must be given for the entropic plan, got None")
+    if plan == "exact" and x.shape[-2] > y.shape[-2]:
+        raise ValueError(
+            f"y must have at least as many points as x for the exact plan, {x.shape[-2]}, got {y.shape[-2]}"
+        )
+    times = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1, *(1,) * x.dim())
+    if values_can_be_read(times) and not bool(((times >= 0) & (times <= 1)).all()):
+        raise ValueError(f"t must lie in [0, 1], got {t}")
+    if plan == "entropic":
+        target = sinkhorn(x, y, eps=eps, backend=backend).barycentric(y)
+    else:
+        fixed = [points.detach().double() for points in (x, y)]
+        if values_can_be_read(*fixed) and not all(bool(points.isfinite().all()) for points in fixed):
+            raise ValueError("x and y must be finite, got NaN or infinite values")
+        chosen = assignment(reference.pairwise_cost(*fixed), backend=backend)
+        target = y.gather(-2, chosen[..., None].expand(*chosen.shape, y.shape[-1]))
+    return torch.lerp(x[None], target[None], times)

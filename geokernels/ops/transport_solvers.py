@@ -1,0 +1,164 @@
+"""Which solver a checked transport problem goes to, and what is said when there is no solution."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from .._checks import values_can_be_read
+from .._transport import DensePairs, Transport, uniform
+from .._typing import Cost, Points, Potential, Weights
+from ..kernels import dispatch, native
+from ..kernels import transport as kernels
+from ..kernels import transport_clouds as clouds
+from .transport_checks import (
+    Lengths,
+    checked_start,
+    explain_forbidden,
+    explain_points,
+    explain_weights,
+    inside,
+    require_lengths,
+    within,
+)
+
+Start = tuple[Potential, Potential]
+
+
+def solve(
+    cost: Cost,
+    a: Weights | None,
+    b: Weights | None,
+    lengths: Lengths | None,
+    init: Start | None,
+    settings: dict,
+    backend: str | None,
+    op: str,
+    explain: Callable[[Cost], str | None],
+) -> Transport:
+    """Send a problem whose costs are at hand to its solver, and look at what came back."""
+    N, M = cost.shape[-2:]
+    n = m = None
+    if lengths is not None:
+        n, m = lengths
+        require_lengths(lengths, cost.shape[:-2], N, M, cost)
+        a, b = _weights_within(lengths, a, b, cost, cost.mT)
+        counts = inside(n, N)[..., :, None] & inside(m, M)[..., None, :]
+        cost = torch.where(counts, cost, math.inf)
+    start = None if init is None else checked_start(init, cost, "cost", N, M)
+    refusals = {"native": kernels.refuse(cost), "reference": None}
+    if not cost.is_cpu and cost.device.type == "cuda":
+        # not yet measured on a GPU, the compiled kernel runs there when it is named
+        refusals = {"reference": None, **refusals}
+    native_runs = dispatch.choose(op, refusals, backend) == "native"
+    solver, pairs = (kernels, kernels.Pairs) if native_runs else (reference, DensePairs)
+
+    def run(start: Potential | None, **numbers) -> tuple[Tensor, ...]:
+        return solver.solve(cost, a, b, n, m, start, **numbers)
+
+    found = _annealed(run, start, **settings)
+    if _needs_a_reason(found[3], settings):
+        _refuse(explain(cost) or explain_weights(a, b, settings) or explain_forbidden(cost, a, b, settings))
+    return Transport(*found, pairs(cost, settings["eps"]), a, b, settings["tol"])
+
+
+def solve_points(
+    x: Points,
+    y: Points,
+    a: Weights | None,
+    b: Weights | None,
+    lengths: Lengths | None,
+    init: Start | None,
+    settings: dict,
+    backend: str | None,
+    cost: str,
+    p: float,
+) -> Transport:
+    """The same from points: streamed where there are many, their costs made by the kernel where it can."""
+
+    def explain(costs: Cost | None) -> str | None:
+        if reason := explain_points(x, y):
+            return reason
+        # costs beyond the lengths are infinite
+        if costs is None or (lengths is None and not costs.isfinite().all()):
+            return f"the {cost} cost between x and y overflows {x.dtype}; scale them down"
+        return None
+
+    large = clouds.are_large(x, y)
+    if large or (x.is_cpu and cost in kernels.GRAM):
+        refusals = {"native": native.refuse(x), "reference": None}
+        if dispatch.choose("sinkhorn", refusals, backend) == "native":
+            run = _stream if large else _solve_gram
+            return run(x, y, a, b, lengths, init, settings, cost, p, explain)
+    costs = reference.pairwise_cost(x, y, cost, p)
+    return solve(costs, a, b, lengths, init, settings, backend, "sinkhorn", explain)
+
+
+def _solve_gram(x, y, a, b, lengths, init, settings, cost, _p, explain) -> Transport:
+    """Small clouds under a cost that is a product of their points."""
+    n, m = (None, None) if lengths is None else lengths
+    a, b = _weights_within(lengths, a, b, x, y)
+    start = None if init is None else checked_start(init, x, "x", x.shape[-2], y.shape[-2])
+
+    def run(start: Potential | None, **numbers) -> tuple[Tensor, ...]:
+        return kernels.solve_points(x, y, a, b, n, m, start, cost=cost, **numbers)
+
+    costs, *found = _annealed(run, start, **settings)
+    if _needs_a_reason(found[3], settings):
+        _refuse(explain(costs) or explain_weights(a, b, settings))
+    return Transport(*found, kernels.Pairs(costs, settings["eps"]), a, b, settings["tol"])
+
+
+def _stream(x, y, a, b, lengths, init, settings, cost, p, explain) -> Transport:
+    """Large clouds, whose costs are never all at hand."""
+    n, m = (None, None) if lengths is None else lengths
+    a, b = _weights_within(lengths, a, b, x, y)
+    start = None if init is None else checked_start(init, x, "x", x.shape[-2], y.shape[-2])
+    pairs = clouds.Pairs.of(x, y, n, m, cost, p, settings["eps"], reference.pairwise_cost)
+    found = clouds.solve(pairs, a, b, start, **settings)
+    if _needs_a_reason(found[3], settings):
+        reason = explain_points(x, y) or explain_weights(a, b, settings)
+        _refuse(reason or (explain(None) if found[3].isnan().any() else None))
+    return Transport(*found, pairs, a, b, settings["tol"])
+
+
+def _annealed(
+    run: Callable, start: Potential | None, *, eps, anneal, max_iter, tol, reach
+) -> tuple[Tensor, ...]:
+    """Run a solver at ``eps``, from where pairs of half-steps at larger ones have led."""
+    if anneal is None:
+        return run(start, eps=eps, reach=reach, max_iter=max_iter, tol=tol)
+    hot, cooling = anneal
+    done = 0
+    with torch.no_grad():
+        while hot > 1 and done + 1 < max_iter:
+            *_, start, _, _ = run(start, eps=hot * eps, reach=reach, max_iter=1, tol=0.0)
+            hot, done = max(hot * cooling, 1.0), done + 1
+    *found, iterations = run(start, eps=eps, reach=reach, max_iter=max_iter - done, tol=tol)
+    return *found, iterations + done
+
+
+def _weights_within(lengths, a, b, x, y) -> tuple[Weights | None, Weights | None]:
+    """The weights of ragged problems, 0 beyond the lengths; ``x`` and ``y`` have a row for each point."""
+    if lengths is None:
+        return a, b
+    n, m = lengths
+    a = uniform(x, n, -2) if a is None else within(a, n)
+    return a, uniform(y, m, -2) if b is None else within(b, m)
+
+
+def _needs_a_reason(error: Tensor, settings: dict) -> bool:
+    """Whether some problem ended above the tolerance; False where values cannot be read."""
+    if not values_can_be_read(error) or not error.numel():
+        return False
+    # one number says that all went well; the inputs are looked at only to explain why not
+    worst = error if error.numel() == 1 else error.max()
+    return not worst.item() <= settings["tol"]
+
+
+def _refuse(reason: str | None) -> None:
+    """Raise with the reason if there is no solution; one that is merely not converged has none."""
+    if reason:
+        raise ValueError(reason)

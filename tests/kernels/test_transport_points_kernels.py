@@ -1,0 +1,148 @@
+"""The compiled operators on small clouds: costs made on the way, and the plan of potentials."""
+
+import math
+
+import pytest
+import torch
+
+import geokernels as gk
+from geokernels import _transport, reference
+from geokernels.kernels import native
+from geokernels.kernels import transport as kernels
+from geokernels.testing import assert_as_accurate, cloud, weights
+
+LEVELS = native.build_info().get("simd_levels", [])
+KINDS = pytest.mark.parametrize("kind", range(3), ids=["dot", "angle", "square"])
+SOLVE = torch.ops.geokernels.sinkhorn_points
+DENSITY = torch.ops.geokernels.transport_density
+
+
+def problem(B=2, N=9, M=13, D=5, dtype=torch.float64):
+    """Clouds far from the origin, and weights of which the first is zero."""
+    x, y = 3 + cloud(B, N, D, seed=0), 3.5 + cloud(B, M, D, seed=1)
+    return [part.to(dtype) for part in (x, y, weights(B, N, seed=2), weights(B, M, seed=3))]
+
+
+def arguments(*parts, kind, n=None, m=None, start=None, reach=math.inf):
+    return *parts, n, m, start, kind, 8.0, reach, 200, 1e-10
+
+
+def assert_close(name, ours, eager, truth):
+    """In float32 as accurate as eager; in float64, where eager is the truth, to what products round by."""
+    if ours.dtype == torch.float32:
+        assert_as_accurate(name, ours, eager, truth)
+    else:
+        assert (ours - truth).abs().max() < 1e-12 * truth.abs().max().clamp_min(1), name
+
+
+@KINDS
+@pytest.mark.parametrize("reach", [math.inf, 5.0], ids=["balanced", "unbalanced"])
+def test_solver_is_well_registered(kind, reach):
+    parts = [part.requires_grad_() for part in problem(N=4, M=5, D=3)]
+    torch.library.opcheck(SOLVE.default, arguments(*parts, kind=kind, reach=reach))
+    x, y = (part.detach() for part in parts[:2])
+    n, m, start = torch.tensor([4, 2]), torch.tensor([1, 5]), torch.zeros(2, 5).double()
+    torch.library.opcheck(SOLVE.default, arguments(x, y, None, None, kind=kind, n=n, m=m, start=start))
+
+
+def test_density_is_well_registered():
+    parts = [cloud(2, 3, 4, seed=0), cloud(2, 3, seed=1), cloud(2, 4, seed=2)]
+    torch.library.opcheck(DENSITY.default, (*(part.requires_grad_() for part in parts), 0.7))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("cost", kernels.GRAM)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+# fewer features than a vector has lanes, and more than are taken at a time
+@pytest.mark.parametrize("D", [5, 1100])
+def test_every_simd_level(level, cost, dtype, D, simd_level):
+    simd_level(level)
+    parts = problem(D=D, dtype=dtype)
+    exact = [part.double() for part in parts]
+    eps = 0.3 * reference.pairwise_cost(*exact[:2], cost).abs().mean().item()
+    options = {"eps": eps, "cost": cost, "tol": 0.0, "max_iter": 20}
+    ours = gk.sinkhorn(*parts, **options, backend="native")
+    eager = gk.sinkhorn(*parts, **options, backend="reference")
+    truth = gk.sinkhorn(*exact, **options, backend="reference")
+    assert_close("cost", *(t._pairs.cost for t in (ours, eager, truth)))
+    for name in ("value", "f", "g"):
+        assert_close(name, *(getattr(t, name) for t in (ours, eager, truth)))
+    assert_close("plan", *(t.plan() for t in (ours, eager, truth)))
+
+
+@pytest.mark.parametrize("cost", kernels.GRAM)
+def test_gradients_are_those_of_the_definition(cost):
+    found = []
+    for backend in ("native", "reference"):
+        leaves = [part.requires_grad_() for part in problem()]
+        t = gk.sinkhorn(*leaves, eps=4.0, cost=cost, tol=1e-13, backend=backend)
+        loss = t.value.sum() + t.f.sin().sum() + t.plan().square().sum()
+        # along changes that keep both masses equal
+        to_points = torch.autograd.grad(loss, leaves[:2], create_graph=True)
+        twice = torch.autograd.grad(sum(part.square().sum() for part in to_points), leaves[:2])
+        found.append((*to_points, *twice))
+    for ours, theirs in zip(*found):
+        assert torch.allclose(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+def test_threads_and_runs_do_not_change_a_bit():
+    parts = problem(B=16, N=77, M=60, D=300, dtype=torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        runs = []
+        for count in (1, 2, 2):
+            torch.set_num_threads(count)
+            t = gk.sinkhorn(*parts, eps=30.0, backend="native")
+            runs.append((t.value, t.f, t.g, t.error, t.iterations, t.plan()))
+    finally:
+        torch.set_num_threads(threads)
+    for other in runs[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(runs[0], other))
+
+
+def test_what_nobody_differentiates_is_the_same_to_the_bit():
+    x, y, a, b = problem()
+    plain = gk.sinkhorn(x, y, a, b, eps=4.0)
+    asked = gk.sinkhorn(x.requires_grad_(), y, a, b, eps=4.0)
+    assert asked.value.requires_grad
+    assert not plain.value.requires_grad
+    assert torch.equal(plain.f, asked.f)
+    assert torch.equal(plain.plan(), asked.plan())
+    with torch.no_grad():
+        assert not gk.sinkhorn(x, y, a, b, eps=4.0).value.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+def test_density_is_that_of_the_definition(dtype):
+    cost, f, g = cloud(3, 7, 21, seed=0), cloud(3, 7, seed=1), cloud(3, 21, seed=2)
+    cost[0, 0, 0], cost[0, 1, 2], f[1, 2], g[2, 20], g[1, 3] = math.inf, math.nan, math.inf, -math.inf, 1e4
+    exact = cost, f, g
+    rounded = [part.to(dtype) for part in exact]
+    ours = DENSITY(*rounded, 0.5)
+    eager, truth = (_transport.density(*parts, 0.5) for parts in (rounded, [r.double() for r in rounded]))
+    assert torch.equal(ours == 0, eager == 0)
+    assert ours.isfinite().all()
+    ordinary = eager < 1e30
+    assert_as_accurate("density", *(part[ordinary] for part in (ours, eager, truth)))
+    assert torch.allclose(ours[~ordinary], eager[~ordinary], rtol=1e-3)
+
+
+def test_memory_is_safe_with_wrong_lengths():
+    # the public operator refuses these; the kernel only has to stay inside its arrays
+    x, y, *_ = problem()
+    n, m = torch.tensor([0, 400]), torch.tensor([-5, 13])
+    _, value, *_ = SOLVE(*arguments(x, y, None, None, kind=2, n=n, m=m))
+    assert value.isfinite().all()
+
+
+def test_vmap_folds_into_the_batch():
+    x, y, a, b = problem(B=3)
+    batched = gk.sinkhorn(x, y, a, b, eps=4.0)
+
+    def results(x, y, a, b):
+        t = gk.sinkhorn(x, y, a, b, eps=4.0)
+        return t.value, t.plan()
+
+    value, plan = torch.vmap(results)(x, y, a, b)
+    assert torch.equal(value, batched.value)
+    assert torch.equal(plan, batched.plan())
