@@ -9,11 +9,12 @@ namespace geokernels {
 // The cost C of a pair, in units of eps; geokernels/kernels/transport_clouds.py brings every cost to one of
 // these.
 enum class PairCost : int64_t {
-  dot,     // -<x, y>
-  square,  // |x - y|^2 / 2, by the Gram form: the points' own parts go into the biases
-  root,    // |x - y|
-  power,   // sum_d |x_d - y_d|^p
-  sizes,   // the same for p = 1, which the kernels choose by themselves
+  dot,      // -<x, y>
+  square,   // |x - y|^2 / 2, by the Gram form: the points' own parts go into the biases
+  root,     // |x - y|
+  power,    // sum_d |x_d - y_d|^p
+  sizes,    // the same for p = 1, which the kernels choose by themselves
+  squares,  // and for p = 2
 };
 
 // Points are packed (cpu/transport_clouds_kernel.h says how). A pair's weight is

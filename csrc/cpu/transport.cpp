@@ -68,7 +68,8 @@ PointSolution sinkhorn_points(const Tensor& x_given, const Tensor& y_given, cons
     share_out<T>(batch.problems, memory, [&](int64_t k, T* own) {
       TransportProblem<T> p = batch.problem(k);
       T* made = to + k * batch.rows * batch.columns;
-      std::fill(made, made + batch.rows * batch.columns, std::numeric_limits<T>::infinity());
+      if (p.n < batch.rows || p.m < batch.columns)
+        std::fill(made, made + batch.rows * batch.columns, std::numeric_limits<T>::infinity());
       GEOKERNELS_AT_LEVEL(point_costs<T>, of_x + k * batch.rows * features,
                           of_y + k * batch.columns * features, p.n, p.m, features, PointCost(cost), made,
                           batch.columns, own);

@@ -1,6 +1,7 @@
 // Point clouds as the passes over their pairs read them, and the checks that every operator on them makes.
-// No include guard: cpu/each_level.h, with a kernel that has cpu/transport_clouds_tiles.h in it, comes
-// before.
+// cpu/each_level.h, with a kernel that has cpu/transport_clouds_tiles.h in it, comes before.
+
+#pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>

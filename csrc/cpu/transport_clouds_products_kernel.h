@@ -78,7 +78,7 @@ class CloudBlock {
             vec<T> apart = x[(first + i) * p.features + d] -
                            load(p.columns + (panel * p.features + d) * Tiles::kPanel + lane);
             vec<T> size = apart < T(0) ? -apart : apart;
-            vec<T> slope = p.p == T(1) ? broadcast<T>(1) : p.p * exp<T>((p.p - T(1)) * log<T>(size));
+            vec<T> slope = power_slope(size);
             slope = size < least ? vec<T>{} : apart < T(0) ? -slope : slope;
             total += load(tile + i * Tiles::kBreadth + c) * slope;
           }
@@ -99,6 +99,13 @@ class CloudBlock {
   }
 
   TilePlace place(int64_t j, int64_t columns) const { return {first, rows, j, columns}; }
+
+  // p size^(p - 1)
+  vec<T> power_slope(vec<T> size) const {
+    if (p.p == T(1)) return broadcast<T>(1);
+    if (p.p == T(2)) return T(2) * size;
+    return p.p * exp<T>((p.p - T(1)) * log<T>(size));
+  }
 
   // Scores become weights, times their factors, by way of as(weight, score).
   template <class As>

@@ -64,6 +64,7 @@ inline vec<T> pair_term(vec<T> sum, T x, vec<T> y, T p) {
   if constexpr (cost == PairCost::root) return sum + apart * apart;
   vec<T> size = apart < T(0) ? -apart : apart;
   if constexpr (cost == PairCost::sizes) return sum - size;
+  if constexpr (cost == PairCost::squares) return sum - size * size;
   return sum - exp<T>(p * log<T>(size));
 }
 
@@ -138,6 +139,8 @@ void score_tile(const CloudPass<T>& pass, TilePlace at, T* tile) {
     make(std::integral_constant<PairCost, PairCost::root>());
   else if (pass.cost == PairCost::power && pass.p == T(1))
     make(std::integral_constant<PairCost, PairCost::sizes>());
+  else if (pass.cost == PairCost::power && pass.p == T(2))
+    make(std::integral_constant<PairCost, PairCost::squares>());
   else if (pass.cost == PairCost::power)
     make(std::integral_constant<PairCost, PairCost::power>());
   else

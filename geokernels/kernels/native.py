@@ -30,9 +30,10 @@ def run(operator: Callable, *args):
 
     torch.library's derivatives are reached through Python: a fifth of the time of a problem of 77 points.
     """
-    asked = torch.is_grad_enabled() and torch._C._any_requires_grad(*args)
     # the tracer and torch.func follow the call through every layer
-    if asked or torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
+    if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
+        return operator(*args)
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
         return operator(*args)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*args)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import _transport
+from .._precision import full_precision
 from .._typing import Cost, Points, Potential, Weights
 from . import native
 from .batching import lead_with_mapped_dimension
@@ -138,15 +139,15 @@ def _points_backward(ctx, grad_cost, grad_value, grad_f, grad_g, _grad_error, _g
     return to_x, to_y, to_a, to_b, *(None,) * 8
 
 
+@full_precision
 def _to_points(x: Points, y: Points, to_cost: Tensor, kind: int) -> tuple[Points, Points]:
     """Gradients to both clouds, from those to their costs."""
-    with torch.autocast(x.device.type, enabled=False):
-        if kind != SQUARE:
-            return -(to_cost @ y), -(to_cost.mT @ x)
-        # from the centre: what cancels is then no larger than the clouds
-        x, y = _transport.centred(x, y)
-        to_x = 2 * (to_cost.sum(-1)[..., None] * x - to_cost @ y)
-        return to_x, 2 * (to_cost.sum(-2)[..., None] * y - to_cost.mT @ x)
+    if kind != SQUARE:
+        return -(to_cost @ y), -(to_cost.mT @ x)
+    # from the centre: what cancels is then no larger than the clouds
+    x, y = _transport.centred(x, y)
+    to_x = 2 * (to_cost.sum(-1)[..., None] * x - to_cost @ y)
+    return to_x, 2 * (to_cost.sum(-2)[..., None] * y - to_cost.mT @ x)
 
 
 if not native.missing:

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.skipif(native.missing is not None, reason=str(native.mi
 
 NO = (None,) * 3
 OF_CLOUDS = 1, 2.0  # squared distances
+NO_ANNEALING = 1.0, 0.5
 
 
 def registered() -> set[str]:
@@ -47,7 +48,9 @@ def geodesic_cosine_backward():
 
 def solve_adjoint_clouds():
     x, y, _, _, a, b = clouds()
-    _, f, g, *_ = torch.ops.geokernels.sinkhorn_clouds(x, y, a, b, *NO, *OF_CLOUDS, math.inf, 500, 1e-13)
+    _, f, g, *_ = torch.ops.geokernels.sinkhorn_clouds(
+        x, y, a, b, *NO, *OF_CLOUDS, math.inf, *NO_ANNEALING, 500, 1e-13
+    )
     grad_f, grad_g = cloud(2, 4, seed=6), cloud(2, 5, seed=7)
     grad_f, grad_g = (part - part.mean(-1, keepdim=True) for part in (grad_f, grad_g))
     return x, y, f, g, a, b, grad_f, grad_g, *OF_CLOUDS, math.inf
@@ -60,7 +63,18 @@ ARGUMENTS = {
     "geodesic_cosine": lambda: (*frame()[0], 1e-12),
     "geodesic_cosine_backward": geodesic_cosine_backward,
     "sinkhorn": lambda: (cloud(2, 4, 5, seed=0).abs(), *clouds()[4:], *NO, 0.3, math.inf, 200, 1e-10),
-    "sinkhorn_clouds": lambda: (*clouds()[:2], *clouds()[4:], *NO, *OF_CLOUDS, math.inf, 200, 1e-10),
+    "sinkhorn_points": lambda: (*clouds()[:2], *clouds()[4:], *NO, 2, 3.0, math.inf, 200, 1e-10),
+    "transport_density": lambda: (cloud(2, 4, 5, seed=0), *clouds()[2:4], 0.5),
+    "sinkhorn_clouds": lambda: (
+        *clouds()[:2],
+        *clouds()[4:],
+        *NO,
+        *OF_CLOUDS,
+        math.inf,
+        *NO_ANNEALING,
+        200,
+        1e-10,
+    ),
     "multiply_clouds": lambda: (*clouds()[:4], None, None, cloud(2, 5, 2, seed=6), *OF_CLOUDS),
     "differentiate_clouds": lambda: (*clouds()[:4], *(cloud(2, n, 2, seed=n) for n in (4, 5)), 2, 2.0),
     "solve_adjoint_clouds": solve_adjoint_clouds,
