@@ -14,6 +14,14 @@ and judged by ``geokernels.world.judge``, which uses no CLIP.
   psnr      in dB, against the source, over the pixels that were not to change: outside the object, or
             inside it when the background was asked; for a shape, outside both outlines
 
+Beside the judge's verdict stands the opinion of the embedded evaluation CLIP
+(``benchmarks/second_opinion.py``), which neither guides nor selects:
+
+  named     its zero-shot answer for the asked attribute is the asked value
+  direction cosine between the change of its picture features and that of its text features
+
+Both are also asked of a render of what was asked for: no edit can be expected to do better.
+
 Each finished edit is one line of ``edits.jsonl``; a run that was stopped continues where it was. Shares come
 with 95% intervals (Wilson's; for the mean of kept the normal one over edits), in ``summary.json`` and
 ``summary.md``. ``--workers`` processes of one thread each share the work, so that ``seconds`` are those of a
@@ -34,18 +42,20 @@ import torch
 
 from geokernels import world
 from geokernels.metrics import outside_psnr, score_edit, wilson_interval
-from geokernels.models.clip import load_clip
+from geokernels.models.clip import EMBEDDED, EVALUATION, load_clip
+from geokernels.models.embedded import embedded
 from geokernels.pipelines import ClipInversionConfig, clip_inversion
 from geokernels.pipelines.clip_inversion import STRENGTHS
 from geokernels.report.files import sha256, write_json, write_text
 from geokernels.report.record import versions
 
-from .harness import machine
+from .machine import machine
+from .second_opinion import Witness
 
 ATTRIBUTES = ("colour", "background")
 TARGETS = {"reached": 0.90, "kept": 0.92, "right": 0.75, "seconds": 10.0, "shape reached": 0.50}
 
-_encoder = None  # one a process
+_encoder, _witness = None, None  # one of each a process
 
 
 def attribute_of(index: int, edits: int) -> str:
@@ -87,23 +97,45 @@ def run_edit(task: tuple[int, str, int, ClipInversionConfig]) -> dict:
         **score_edit(wanted, seen, attribute)._asdict(),
         "psnr": round(min(outside_psnr(picture, source, mask), 99.0), 3),
         "seconds": round(seconds, 3),
+        "witness": _witness(source, picture, world.render(target)[0], texts, attribute)._asdict(),
     }
 
 
 def start_worker(weights: str | None, threads: int) -> None:
-    """Load the CLIP once a process."""
-    global _encoder
+    """Load the CLIP that guides, and the one that only evaluates, once a process."""
+    global _encoder, _witness
     torch.set_num_threads(threads)
-    _encoder = load_clip("world", weights)
+    _encoder, _witness = load_clip("world", weights), Witness()
+
+
+def mean_interval(values: list[float], name: str) -> dict[str, float]:
+    """A mean, called ``name``, with its 95% interval from the normal distribution over edits."""
+    mean = statistics.fmean(values)
+    spread = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return {name: mean, "low": mean - 1.96 * spread, "high": min(1.0, mean + 1.96 * spread)}
+
+
+def opinions(rows: list[dict]) -> dict:
+    """What the evaluation CLIP says of one group of edits."""
+    n, said = len(rows), [row["witness"] for row in rows]
+    asked = [row["wanted"][row["attribute"]] for row in rows]
+    judged = [row["seen"][row["attribute"]] for row in rows]
+
+    def share(key: str, answers: list[str | None]) -> dict:
+        return wilson_interval(sum(w[key] == a for w, a in zip(said, answers)), n)._asdict()
+
+    return {
+        "named": share("named", asked),
+        "named of truth": share("named_of_truth", asked),
+        "as the judge": share("named", judged),
+        "direction": mean_interval([w["direction"] for w in said], "mean"),
+        "direction of truth": mean_interval([w["direction_of_truth"] for w in said], "mean"),
+    }
 
 
 def summarise(rows: list[dict]) -> dict:
     """Shares with intervals over one group of edits."""
     n = len(rows)
-    kept = [row["kept"] for row in rows]
-    # whole edits are the independent trials: the four attributes of one picture fail together
-    spread = statistics.stdev(kept) / n**0.5 if n > 1 else 0.0
-    mean = statistics.fmean(kept)
     lost: dict[str, int] = {}
     for row in rows:
         for name, value in row["wanted"].items():
@@ -112,11 +144,13 @@ def summarise(rows: list[dict]) -> dict:
     return {
         "edits": n,
         "reached": wilson_interval(sum(row["reached"] for row in rows), n)._asdict(),
-        "kept": {"share": mean, "low": mean - 1.96 * spread, "high": min(1.0, mean + 1.96 * spread)},
+        # whole edits are the independent trials: the four attributes of one picture fail together
+        "kept": mean_interval([row["kept"] for row in rows], "share"),
         "right": wilson_interval(sum(row["right"] for row in rows), n)._asdict(),
         "lost": lost,
         "psnr": round(statistics.fmean(row["psnr"] for row in rows), 2),
         "seconds": round(statistics.median(row["seconds"] for row in rows), 2),
+        "witness": opinions(rows),
     }
 
 
@@ -128,8 +162,14 @@ def groups(rows: list[dict]) -> dict[str, dict]:
     return {name: summarise(group) for name, group in found.items() if group}
 
 
+def percent(interval: dict[str, float]) -> str:
+    """A share with its interval, in percent."""
+    share, low, high = (100 * interval[key] for key in ("share", "low", "high"))
+    return f"{share:.1f}% [{low:.1f}, {high:.1f}]"
+
+
 def as_markdown(summary: dict) -> str:
-    """The table, with what it was measured on."""
+    """The judge's table, with what it was measured on, and the second opinion."""
     lines = [
         f"{summary['loss']} loss, strength {summary['strength']}, seed {summary['seed']}, "
         f"{summary['steps']} steps, {summary['machine']['processor']}",
@@ -138,13 +178,22 @@ def as_markdown(summary: dict) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, group in summary["groups"].items():
-        shares = (
-            f"{100 * g['share']:.1f}% [{100 * g['low']:.1f}, {100 * g['high']:.1f}]"
-            for g in (group["reached"], group["kept"], group["right"])
-        )
+        shares = (percent(group[key]) for key in ("reached", "kept", "right"))
         lines.append(
             f"| {name} | {group['edits']} | {' | '.join(shares)} | {group['psnr']} dB | {group['seconds']} |"
         )
+    lines += [
+        "",
+        "Of the same pictures, what the evaluation CLIP says, which guided nothing and selected nothing:",
+        "",
+        "| edits of | asked named | of true edits | as the judge | direction | of true edits |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, group in summary["groups"].items():
+        said = group["witness"]
+        cosines = (f"{said[key]['mean']:.3f}" for key in ("direction", "direction of truth"))
+        shares = (percent(said[key]) for key in ("named", "named of truth", "as the judge"))
+        lines.append(f"| {name} | {' | '.join((*shares, *cosines))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -199,6 +248,7 @@ def main() -> None:
     config = settings(args)
     header = {"config": json.loads(json.dumps(asdict(config))), "seed": args.seed, "edits": args.edits}
     header["weights"] = sha256(args.weights) if args.weights else "packaged"
+    header["witness"] = sha256(embedded(EMBEDDED[EVALUATION]))
     path = args.out / "edits.jsonl"
     args.out.mkdir(parents=True, exist_ok=True)
     rows = finished(path, header)

@@ -112,7 +112,7 @@ def drawing_terms(
 def clean_step(training: Training, stage: str, generator: torch.Generator) -> dict[str, Tensor]:
     """The loss terms of the stages on clean pictures."""
     config, captions, aids = training.config, training.captions, training.aids
-    model, n, clean, terms = training.model.train(), config.pairs, stage == "clean", {}
+    model, n, clean, terms = training.model.train(), config.pairs, stage != "captions", {}
     first, second, which = sample_pairs(n, generator=generator)
     values = torch.cat([values_of(first), values_of(second)])
     pictures = torch.cat([render(first, config.picture), render(second, config.picture)])

@@ -68,8 +68,9 @@ MODELS = {
         reading=1.0,
         views=0.3,  # it sees whole pictures, not the views that guide
         masks=2,
-        steps={"clean": 1800, "captions": 200},
-        rates={"clean": 1.5e-3, "captions": 5e-4},
+        # "longer" is the clean stage once more: after the first, shapes had only begun to be told apart
+        steps={"clean": 1800, "longer": 3000, "captions": 200},
+        rates={"clean": 1.5e-3, "longer": 1.5e-3, "captions": 5e-4},
     ),
 }
 
@@ -92,7 +93,7 @@ QUICK = {
         text_width=16,
         text_layers=1,
         pairs=8,
-        steps={"clean": 3, "captions": 4},
+        steps={"clean": 3, "longer": 1, "captions": 4},
         save_every=3,
     ),
 }

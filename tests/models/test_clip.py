@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from geokernels.models import load_clip
+from geokernels.pipelines import ClipInversion, ClipInversionConfig
 
 open_clip = pytest.importorskip("open_clip")
 # torch's fused attention warns once about its own internals on some builds
@@ -28,6 +29,11 @@ def real(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def world():
     return load_clip("world")
+
+
+@pytest.fixture(scope="module")
+def witness():
+    return load_clip("world-evaluation")
 
 
 def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -127,6 +133,33 @@ def test_intermediate_features_reach_the_picture(world):
 def test_unknown_words_are_named(world):
     assert world.unknown_words("a large striped red circle on a blue background") == []
     assert world.unknown_words("A red cathedral, at dawn") == ["cathedral", "at", "dawn"]
+
+
+class TestEvaluation:
+    """The second embedded model judges what the first guided; it must not be able to guide itself."""
+
+    @pytest.mark.parametrize("method", ["encode_image", "image_features"])
+    def test_no_gradient_passes(self, witness, method):
+        x = pictures(2, 64, 64).requires_grad_()
+        with pytest.raises(ValueError, match=r"must not require a gradient of 'world-evaluation'"):
+            getattr(witness, method)(x)
+        with torch.no_grad():
+            seen = getattr(witness, method)(x)[-1]
+        assert torch.equal(getattr(witness, method)(x.detach())[-1], seen)
+
+    @pytest.mark.parametrize("parametrisation", ["layer", "fourier"])
+    def test_no_morph_is_guided(self, witness, world, parametrisation):
+        config = ClipInversionConfig(steps=1, views=1, parametrisation=parametrisation)
+        texts = "a red circle", "a blue circle"
+        chance = torch.Generator().manual_seed(0)
+        for encoders in ([witness], [world, witness]):
+            with pytest.raises(ValueError, match=r"must be models that guide, got 'world-evaluation'"):
+                ClipInversion(pictures(1, 64, 64)[0], encoders, *texts, config=config, generator=chance)
+
+    def test_it_is_another_model(self, witness, world):
+        assert type(witness.model.visual) is not type(world.model.visual)
+        widths = [e.model.token_embedding.weight.shape[1] for e in (witness, world)]
+        assert widths[0] != widths[1], "a text tower of its own"
 
 
 class TestErrors:

@@ -14,7 +14,7 @@ pytest.importorskip("open_clip")
 WEIGHTS = Path(str(resources.files("geokernels"))) / "world" / "weights"
 
 
-@pytest.mark.parametrize("name, limit", [("world-clip", 12_000_000)])
+@pytest.mark.parametrize("name, limit", [("world-clip", 12_000_000), ("world-evaluation-clip", 4_000_000)])
 def test_weights_are_the_recorded_ones(name, limit):
     record = json.loads((WEIGHTS / f"{name}.record.json").read_text())
     content = (WEIGHTS / record["file"]).read_bytes()
@@ -22,7 +22,7 @@ def test_weights_are_the_recorded_ones(name, limit):
     assert len(content) == record["bytes"] <= limit
 
 
-@pytest.mark.parametrize("name", ["world-clip"])
+@pytest.mark.parametrize("name", ["world-clip", "world-evaluation-clip"])
 def test_rows_of_unused_tokens_are_zero(name):
     from safetensors import safe_open
 
@@ -33,9 +33,10 @@ def test_rows_of_unused_tokens_are_zero(name):
     assert len(WORDS) <= rows.any(1).sum() <= len(WORDS) + 8
 
 
-@pytest.mark.parametrize("name", ["world"])
+# the one that evaluates is not trained to the end: its card says that it confuses most shapes
+@pytest.mark.parametrize("name, shapes", [("world", 0.93), ("world-evaluation", 0.36)])
 @pytest.mark.filterwarnings("default")
-def test_zero_shot_accuracy(name):
+def test_zero_shot_accuracy(name, shapes):
     from geokernels.models import load_clip
 
     encoder = load_clip(name)
@@ -47,7 +48,7 @@ def test_zero_shot_accuracy(name):
         text = encoder.encode_text(prompts, TEMPLATES).mean(1)
         right = ((features @ text.T).argmax(1) == getattr(scenes, attribute)).float().mean()
         # 95% is promised, and 400 scenes estimate it within two points
-        assert right >= 0.93, f"{attribute}: {right:.3f}"
+        assert right >= (shapes if attribute == "shape" else 0.93), f"{attribute}: {right:.3f}"
 
 
 @pytest.mark.parametrize("name, final", [("world", "robust"), ("evaluation", "captions")])
