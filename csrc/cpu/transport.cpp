@@ -96,7 +96,7 @@ Tensor transport_density(const Tensor& cost_given, const Tensor& f_given, const 
     const T* costs = static_cast<const T*>(cost.const_data_ptr());
     T* to = static_cast<T*>(out.mutable_data_ptr());
     const int64_t grain = 1 + kWorthAThread / columns;
-    torch::stable::parallel_for(0, count / columns, grain, [&](int64_t begin, int64_t end) {
+    parallel_for(0, count / columns, grain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
         GEOKERNELS_AT_LEVEL(density_row<T>, costs + i * columns, of_rows[i], of_columns + i / rows * columns,
                             columns, eps, to + i * columns);
