@@ -10,7 +10,7 @@
 STABLE_TORCH_LIBRARY(geokernels, m) {
   m.def("subspace_basis(Tensor x, int rank, float rtol) -> (Tensor left, Tensor directions, Tensor values)");
   m.def(
-      "subspace_basis_backward(Tensor grad_directions, Tensor grad_values, Tensor left, Tensor directions, "
+      "subspace_basis_backward(Tensor grad_directions, Tensor? grad_values, Tensor left, Tensor directions, "
       "Tensor values, int rank) -> Tensor grad_x");
   m.def(
       "geodesic_cosine(Tensor x, Tensor y, Tensor p, Tensor q, float eps) -> (Tensor cosine, Tensor left, "

@@ -2,13 +2,22 @@
 //
 //   J A = diag(s) W      J orthogonal, W with orthonormal rows, s descending
 //
-// Rows hold [A | J] side by side, J the identity on entry: a rotation turns both. A pair is done
-// when its cosine is below rounding; a pair with a row below the rounding of the largest is done
-// too, since it could not turn the other row visibly. Pairs come in the order of a tournament, so that
-// neighbouring rotations touch different rows and overlap in the processor.
+// lanes  [size + rows, seats]   column by column: first A, then J, the identity on entry; lane r of every
+//                               line belongs to row r; the other lanes are zero and stay zero.
+//                               seats is at least seats_for<T>(rows).
 //
-// Small values keep their absolute accuracy, eps times the largest; no Gram matrix squares them.
-// The order of rotations depends on the size alone: the same input gives the same bits.
+// One vector is a block of rows, and two blocks turn all their lanes at once, each against its opposite:
+// a rotation is four multiply-adds a line, with no sum across lanes. Between rounds the lower block
+// moves on by one lane, so that after as many rounds as lanes every row has met every row of the other
+// block. Rows of one block meet when the halves of two blocks have changed places, then the quarters, and
+// so on. A sweep lets each pair of rows meet once; rows need not be where they were afterwards.
+//
+// A pair is left alone when its cosine is below rounding, or when one of its rows is below the rounding of
+// the largest and could not turn the other visibly. Turns converge quadratically: a sweep in which every turn
+// was small, by the measure of `settled`, is the last.
+//
+// Small values keep their absolute accuracy, eps times the largest; no Gram matrix squares them. The order of
+// operations depends on sizes and the vector width alone: the same input gives the same bits.
 // NaN ends after kSweeps like everything else.
 //
 // No include guard: included once for every SIMD level, after core/products.h.
@@ -17,100 +26,168 @@ namespace geokernels::GEOKERNELS_LEVEL {
 
 constexpr int kSweeps = 40;  // five to ten suffice; the bound is for NaN
 
-// Turns rows a and b by the angle whose sine and whose half's tangent are given. As corrections to
-// the rows, small turns leave small rounding errors, and lengths do not drift.
+// Lanes for so many rows: whole pairs of blocks.
 template <class T>
-inline void turn_rows(T* a, T* b, int64_t stride, T sine, T half) {
-  for (int64_t k = 0; k < stride; k += Vector<T>::width) {
-    const vec<T> first = load<T>(a + k), second = load<T>(b + k);
-    store<T>(a + k, first - sine * (second + half * first));
-    store<T>(b + k, second + sine * (first - half * second));
-  }
+constexpr int64_t seats_for(int64_t rows) {
+  constexpr int64_t pair = 2 * Vector<T>::width;
+  return (rows + pair - 1) / pair * pair;
 }
 
-// Pairs of different rows, turned together: their square roots and quotients overlap.
+// What all meetings of one sweep share.
 template <class T>
-struct Pairs {
-  static constexpr int64_t most = 16;
-  int64_t count = 0, first[most], second[most];
-  T inner[most], square_i[most], square_j[most], tangent[most], sine[most], half[most];
+struct Sweep {
+  T* lanes;
+  int64_t size, lines, seats;
+  T* squares;  // [seats]   squared lengths of the rows
+  T floor;     // squares up to here are rounding
+  T small;     // turns up to the root of this, and cosines, leave nothing visible behind
+  typename Vector<T>::mask unsettled = {};
+};
 
-  void add(const T* a, int64_t i, int64_t j, int64_t size, int64_t stride, const T* squares) {
-    first[count] = i;
-    second[count] = j;
-    square_i[count] = squares[i];
-    square_j[count] = squares[j];
-    inner[count++] = dot(a + i * stride, a + j * stride, size);
-  }
+// The turn that makes opposite lanes orthogonal: its sine and the tangent of its half; 0 where none is due.
+template <class T>
+struct Turn {
+  vec<T> tangent, sine, half;
 
-  // The turn that makes each pair orthogonal; tangent 0 where it is done.
-  void solve(T tolerance, T floor) {
-    for (int64_t k = 0; k < count; ++k) {
-      const T zeta = (square_j[k] - square_i[k]) / (2 * inner[k]);
-      const T steep = std::copysign(T(1), zeta) / (std::abs(zeta) + std::sqrt(1 + zeta * zeta));
-      const bool small = (square_i[k] < square_j[k] ? square_i[k] : square_j[k]) <= floor;
-      const bool orthogonal = std::abs(inner[k]) <= tolerance * std::sqrt(square_i[k] * square_j[k]);
-      tangent[k] = small | orthogonal ? T(0) : steep;
-      const T cosine = 1 / std::sqrt(1 + tangent[k] * tangent[k]);
-      sine[k] = cosine * tangent[k];
-      half[k] = sine[k] / (1 + cosine);
-    }
-  }
-
-  // Whether any pair was turned.
-  bool turn(T* a, int64_t stride, T* squares) {
-    bool turned = false;
-    for (int64_t k = 0; k < count; ++k) {
-      if (tangent[k] == 0) continue;
-      turned = true;
-      turn_rows(a + first[k] * stride, a + second[k] * stride, stride, sine[k], half[k]);
-      squares[first[k]] -= tangent[k] * inner[k];
-      squares[second[k]] += tangent[k] * inner[k];
-    }
-    count = 0;
-    return turned;
+  Turn(Sweep<T>& sweep, vec<T> inner, vec<T> above, vec<T> below) {
+    const vec<T> scale = 1 / (above + below), zero = {};
+    const vec<T> apart = (below - above) * scale, twice = 2 * inner * scale;
+    const vec<T> product = 4 * (above * scale) * (below * scale), square = twice * twice;
+    const vec<T> size = apart < zero ? -apart : apart;
+    const vec<T> steep = (apart < zero ? -twice : twice) / (size + root<T>(apart * apart + square));
+    const T eps = std::numeric_limits<T>::epsilon();
+    const auto done = (above <= sweep.floor) | (below <= sweep.floor) | (square <= eps * eps * product);
+    tangent = done ? zero : steep;
+    sweep.unsettled |= ~done & ((steep * steep > sweep.small) | (square > sweep.small * product));
+    const vec<T> secant = root<T>(1 + tangent * tangent);
+    sine = tangent / secant;
+    half = tangent / (1 + secant);
   }
 };
 
-// One tournament over all pairs; whether any pair still had to be turned.
-template <class T>
-inline bool sweep_rows(T* a, int64_t rows, int64_t size, int64_t stride, T* squares) {
-  const T eps = std::numeric_limits<T>::epsilon();
-  T largest = 0;
-  for (int64_t i = 0; i < rows; ++i) {
-    squares[i] = dot(a + i * stride, a + i * stride, size);
-    largest = squares[i] > largest ? squares[i] : largest;
-  }
-  const T floor = eps * eps / 4 * largest;
-  bool turned = false;
-  Pairs<T> pairs;
-  const int64_t players = rows + rows % 2;
-  for (int64_t round = 0; round + 1 < players; ++round)
-    for (int64_t k = 0; k < players / 2; ++k) {
-      const int64_t i = (round + k) % (players - 1);
-      const int64_t j = k ? (round + players - 1 - k) % (players - 1) : players - 1;
-      if (i < rows && j < rows) pairs.add(a, i, j, size, stride, squares);
-      if (pairs.count < Pairs<T>::most && k + 1 < players / 2) continue;
-      pairs.solve(eps, floor);
-      turned |= pairs.turn(a, stride, squares);
+// All lanes of two blocks against their opposites, `Group` rounds; the lower block moves within groups.
+template <class T, int Group>
+inline void meet(Sweep<T>& sweep, int64_t upper, int64_t lower) {
+  T* const a = sweep.lanes + upper;
+  T* const b = sweep.lanes + lower;
+  const int64_t seats = sweep.seats;
+  vec<T> above = load<T>(sweep.squares + upper), below = load<T>(sweep.squares + lower), inner = {};
+  for (int64_t k = 0; k < sweep.size; ++k) inner += load<T>(a + k * seats) * load<T>(b + k * seats);
+  for (int round = 0; round < Group; ++round) {
+    const Turn<T> by(sweep, inner, above, below);
+    above -= by.tangent * inner;
+    below = next_lane<T, Group>(below + by.tangent * inner);
+    vec<T> even = {}, odd = {};
+    auto turn = [&](int64_t k) {
+      const vec<T> first = load<T>(a + k * seats), second = load<T>(b + k * seats);
+      // as corrections to the rows, small turns leave small rounding errors, and lengths do not drift
+      const vec<T> up = first - by.sine * (second + by.half * first);
+      const vec<T> down = next_lane<T, Group>(second + by.sine * (first - by.half * second));
+      store<T>(a + k * seats, up);
+      store<T>(b + k * seats, down);
+      return up * down;
+    };
+    int64_t k = 0;
+    for (; k + 2 <= sweep.size; k += 2) {
+      even += turn(k);
+      odd += turn(k + 1);
     }
-  return turned;
+    if (k < sweep.size) even += turn(k++);
+    for (; k < sweep.lines; ++k) turn(k);
+    inner = even + odd;
+  }
+  store<T>(sweep.squares + upper, above);
+  store<T>(sweep.squares + lower, below);
 }
 
-// a: [rows, stride], the first `size` (padded) columns A, the others J; values: [rows], written.
-template <class T>
-inline void orthogonalise_rows(T* a, int64_t rows, int64_t size, int64_t stride, T* values) {
-  for (int sweep = 0; sweep < kSweeps; ++sweep)
-    if (!sweep_rows(a, rows, size, stride, values)) break;
-  for (int64_t i = 0; i < rows; ++i) values[i] = std::sqrt(dot(a + i * stride, a + i * stride, size));
-  for (int64_t i = 0; i < rows; ++i) {
-    int64_t best = i;
-    for (int64_t j = i + 1; j < rows; ++j)
-      if (values[j] > values[best]) best = j;
-    if (best == i) continue;
-    std::swap(values[i], values[best]);
-    for (int64_t k = 0; k < stride; ++k) std::swap(a[i * stride + k], a[best * stride + k]);
+// Lanes of two blocks change places: the lower halves of their groups to `upper`, the others to `lower`.
+// Twice is nothing.
+template <class T, int Group>
+inline void exchange(const Sweep<T>& sweep, int64_t upper, int64_t lower) {
+  auto swap = [](T* first, T* second) {
+    const vec<T> a = load<T>(first), b = load<T>(second);
+    store<T>(first, halves<T, Group, 0>(a, b));
+    store<T>(second, halves<T, Group, 1>(a, b));
+  };
+  for (int64_t k = 0; k < sweep.lines; ++k)
+    swap(sweep.lanes + k * sweep.seats + upper, sweep.lanes + k * sweep.seats + lower);
+  swap(sweep.squares + upper, sweep.squares + lower);
+}
+
+// Rows of one block against each other, two blocks at a time; `rows` are in use, from `upper` on.
+template <class T, int Group = Vector<T>::width / 2>
+inline void mingle(Sweep<T>& sweep, int64_t upper, int64_t lower, int64_t rows) {
+  if constexpr (Group > 0) {
+    if (rows <= Group) return mingle<T, Group / 2>(sweep, upper, lower, rows);
+    exchange<T, 2 * Group>(sweep, upper, lower);
+    meet<T, Group>(sweep, upper, lower);
+    mingle<T, Group / 2>(sweep, upper, lower, rows);
+    // a block without another keeps its rows
+    if (rows <= Vector<T>::width) exchange<T, 2 * Group>(sweep, upper, lower);
   }
+}
+
+// squares[r] = |row r of A|^2; the largest of them.
+template <class T>
+inline T measure(const T* lanes, int64_t size, int64_t seats, T* squares) {
+  constexpr int64_t width = Vector<T>::width;
+  vec<T> most = {};
+  for (int64_t r = 0; r < seats; r += width) {
+    vec<T> total = {};
+    for (int64_t k = 0; k < size; ++k)
+      total += load<T>(lanes + k * seats + r) * load<T>(lanes + k * seats + r);
+    store<T>(squares + r, total);
+    most = max<T>(most, total);
+  }
+  return largest<T>(most);
+}
+
+// Lanes of the rows by falling length; values [rows] are the lengths, order [rows] the lanes.
+template <class T>
+inline void sort_lanes(const T* lanes, int64_t seats, int64_t rows, int64_t size, const T* squares, T* values,
+                       int64_t* order) {
+  int64_t count = 0;
+  for (int64_t r = 0; r < seats; ++r) {
+    // J has no row of length zero, an empty lane nothing else
+    bool empty = true;
+    for (int64_t k = size; k < size + rows && empty; ++k) empty = lanes[k * seats + r] == 0;
+    if (empty) continue;
+    const T value = std::sqrt(squares[r]);
+    int64_t at = count++;
+    for (; at > 0 && values[at - 1] < value; --at) {
+      values[at] = values[at - 1];
+      order[at] = order[at - 1];
+    }
+    values[at] = value;
+    order[at] = r;
+  }
+}
+
+// Turns the lanes until their rows are orthogonal; squares: [seats] spare.
+template <class T>
+inline void orthogonalise(T* lanes, int64_t seats, int64_t rows, int64_t size, T* squares, T* values,
+                          int64_t* order) {
+  constexpr int64_t width = Vector<T>::width;
+  const T eps = std::numeric_limits<T>::epsilon(), least = std::numeric_limits<T>::min();
+  const int64_t used = (rows + width - 1) / width * width;
+  for (int count = 0; count < kSweeps; ++count) {
+    const T floor = eps * eps / 4 * measure(lanes, size, seats, squares);
+    Sweep<T> sweep{lanes, size, size + rows, seats, squares, std::max(floor, least), eps / (4 * T(rows))};
+    for (int64_t i = 0; i < used; i += width)
+      for (int64_t j = i + width; j < used; j += width) meet<T, width>(sweep, i, j);
+    for (int64_t i = 0; i < used; i += 2 * width) mingle<T>(sweep, i, i + width, rows - i);
+    if (!any<T>(sweep.unsettled)) break;
+  }
+  measure(lanes, size, seats, squares);
+  sort_lanes(lanes, seats, rows, size, squares, values, order);
+}
+
+// out [rows, count]: `count` lines from `first` on, row by row in the given order.
+template <class T>
+inline void gather_rows(const T* lanes, int64_t seats, int64_t rows, const int64_t* order, int64_t first,
+                        int64_t count, T* out, int64_t ldo) {
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t k = 0; k < count; ++k) out[i * ldo + k] = lanes[(first + k) * seats + order[i]];
 }
 
 }  // namespace geokernels::GEOKERNELS_LEVEL

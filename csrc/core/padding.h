@@ -13,7 +13,14 @@ constexpr int64_t padded(int64_t size) {
   return (size + lanes - 1) / lanes * lanes;
 }
 
-// The same for rows that are walked in parallel: an odd number of cache lines, so that the same
+// Lanes of core/jacobi.h for so many rows, at the widest level.
+template <class T>
+constexpr int64_t most_seats(int64_t rows) {
+  constexpr int64_t pair = 2 * 64 / sizeof(T);
+  return (rows + pair - 1) / pair * pair;
+}
+
+// Padded rows that are walked in parallel: an odd number of cache lines, so that the same
 // column of many rows does not fall into the same few places of the cache.
 template <class T>
 constexpr int64_t spread(int64_t size) {

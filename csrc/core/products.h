@@ -3,37 +3,61 @@
 //   dots      out[i, j]  = sum_d a[i, d] b[j, d]
 //   combine   out[i, d]  = sum_j w[i, j] b[j, d]      or += with accumulate
 //
-// Everything is row-major; ld* is the distance between rows. Register tiles of four rows; for
-// every element the order of summation depends on the inner size and the vector width alone.
+// Everything is row-major; ld* is the distance between rows. Register tiles of four rows; the
+// order of summation depends on the sizes and the vector width alone.
 //
 // No include guard: included once for every SIMD level, after core/simd.h.
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
+constexpr int64_t kInner = 64;  // rows of b that combine keeps near at a time
+
 template <class T, int R, int C>
 inline void dots_tile(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t size, T* out, int64_t ldo) {
   constexpr int64_t width = Vector<T>::width;
-  vec<T> total[R][C] = {};
-  auto step = [&](auto read) {
+  // a small tile sums in several places at once: one sum would wait for its own last addition
+  constexpr int ways = R * C < 8 ? 8 / (R * C) : 1;
+  vec<T> partial[ways][R][C] = {};
+  auto step = [&](int way, auto read) __attribute__((always_inline)) {
     vec<T> right[C];
     for (int c = 0; c < C; ++c) right[c] = read(b + c * ldb);
     for (int r = 0; r < R; ++r) {
       const vec<T> left = read(a + r * lda);
-      for (int c = 0; c < C; ++c) total[r][c] += left * right[c];
+      for (int c = 0; c < C; ++c) partial[way][r][c] += left * right[c];
     }
   };
   int64_t d = 0;
-  for (; d + width <= size; d += width) step([&](const T* row) { return load<T>(row + d); });
-  if (d < size) step([&](const T* row) { return load_first<T>(row + d, size - d); });
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) out[r * ldo + c] = sum<T>(total[r][c]);
+  for (; d + ways * width <= size; d += ways * width)
+    for (int way = 0; way < ways; ++way)
+      step(way, [&](const T* row) { return load<T>(row + d + way * width); });
+  if constexpr (ways > 1)
+    for (; d + width <= size; d += width) step(0, [&](const T* row) { return load<T>(row + d); });
+  if (d < size) step(0, [&](const T* row) { return load_first<T>(row + d, size - d); });
+  auto& total = partial[0];
+  for (int way = 1; way < ways; ++way)
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) total[r][c] += partial[way][r][c];
+  if constexpr (R * C == 1) {
+    out[0] = sum<T>(total[0][0]);
+    return;
+  }
+  // a vector of sums at a time
+  for (int first = 0; first < R * C; first += width) {
+    vec<T> part[width] = {};
+    for (int i = first; i < R * C && i < first + width; ++i) part[i - first] = total[i / C][i % C];
+    const vec<T> sums = sum_each<T>(part);
+    for (int i = first; i < R * C && i < first + width; ++i) out[i / C * ldo + i % C] = sums[i - first];
+  }
 }
 
 template <class T, int R, int C>
 inline void dots_rows(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t m, int64_t size, T* out,
                       int64_t ldo) {
   int64_t j = 0;
-  for (; j + C <= m; j += C) dots_tile<T, R, C>(a, lda, b + j * ldb, ldb, size, out + j, ldo);
+  // never a single one over where two pairs will do
+  for (; j + C <= m && j + C + 1 != m; j += C)
+    dots_tile<T, R, C>(a, lda, b + j * ldb, ldb, size, out + j, ldo);
+  for (; j + 2 <= m; j += 2) dots_tile<T, R, 2>(a, lda, b + j * ldb, ldb, size, out + j, ldo);
   for (; j < m; ++j) dots_tile<T, R, 1>(a, lda, b + j * ldb, ldb, size, out + j, ldo);
 }
 
@@ -41,7 +65,7 @@ template <class T>
 inline void dots(const T* a, int64_t lda, int64_t n, const T* b, int64_t ldb, int64_t m, int64_t size, T* out,
                  int64_t ldo) {
   int64_t i = 0;
-  for (; i + 4 <= n; i += 4) dots_rows<T, 4, 2>(a + i * lda, lda, b, ldb, m, size, out + i * ldo, ldo);
+  for (; i + 4 <= n; i += 4) dots_rows<T, 4, 3>(a + i * lda, lda, b, ldb, m, size, out + i * ldo, ldo);
   for (; i < n; ++i) dots_rows<T, 1, 4>(a + i * lda, lda, b, ldb, m, size, out + i * ldo, ldo);
 }
 
@@ -77,10 +101,22 @@ inline void combine_tile(const T* w, int64_t ldw, const T* b, int64_t ldb, int64
     }
 }
 
-// All rows of a few columns, so that these columns of b stay at hand.
+// All rows of a few columns. They are copied side by side first: rows a power of two apart would fall
+// into the same few places of the cache, and push each other out.
 template <class T, int V, bool whole>
 inline void combine_columns(const T* w, int64_t ldw, int64_t n, const T* b, int64_t ldb, int64_t m, T* out,
                             int64_t ldo, bool accumulate, int64_t count = 0) {
+  constexpr int64_t width = Vector<T>::width;
+  T near[kInner * V * width];
+  if (n > 4) {
+    for (int64_t j = 0; j < m; ++j)
+      for (int64_t v = 0; v < V; ++v) {
+        const T* from = b + j * ldb + v * width;
+        store<T>(near + (j * V + v) * width, whole ? load<T>(from) : load_first<T>(from, count));
+      }
+    b = near;
+    ldb = V * width;
+  }
   int64_t i = 0;
   if constexpr (V <= 2)
     for (; i + 4 <= n; i += 4)
@@ -93,15 +129,21 @@ template <class T>
 inline void combine(const T* w, int64_t ldw, int64_t n, const T* b, int64_t ldb, int64_t m, int64_t size,
                     T* out, int64_t ldo, bool accumulate = false) {
   constexpr int64_t width = Vector<T>::width;
-  int64_t d = 0;
-  if (n < 4)
-    for (; d + 4 * width <= size; d += 4 * width)
-      combine_columns<T, 4, true>(w, ldw, n, b + d, ldb, m, out + d, ldo, accumulate);
-  for (; d + 2 * width <= size; d += 2 * width)
-    combine_columns<T, 2, true>(w, ldw, n, b + d, ldb, m, out + d, ldo, accumulate);
-  for (; d + width <= size; d += width)
-    combine_columns<T, 1, true>(w, ldw, n, b + d, ldb, m, out + d, ldo, accumulate);
-  if (d < size) combine_columns<T, 1, false>(w, ldw, n, b + d, ldb, m, out + d, ldo, accumulate, size - d);
+  for (int64_t j = 0; j == 0 || j < m; j += kInner) {
+    const int64_t inner = std::min(m - j, kInner);
+    const bool more = accumulate || j > 0;
+    const T* from = b + j * ldb;
+    int64_t d = 0;
+    if (n < 4)
+      for (; d + 4 * width <= size; d += 4 * width)
+        combine_columns<T, 4, true>(w + j, ldw, n, from + d, ldb, inner, out + d, ldo, more);
+    for (; d + 2 * width <= size; d += 2 * width)
+      combine_columns<T, 2, true>(w + j, ldw, n, from + d, ldb, inner, out + d, ldo, more);
+    for (; d + width <= size; d += width)
+      combine_columns<T, 1, true>(w + j, ldw, n, from + d, ldb, inner, out + d, ldo, more);
+    if (d < size)
+      combine_columns<T, 1, false>(w + j, ldw, n, from + d, ldb, inner, out + d, ldo, more, size - d);
+  }
 }
 
 template <class T>

@@ -71,24 +71,47 @@ inline vec<T> max(vec<T> a, vec<T> b) {
   return a > b ? a : b;
 }
 
-// c = [a low + a high | b low + b high] within every group of `Group` lanes.
-template <class T, int Group, size_t... Lane>
-inline vec<T> fold(vec<T> a, vec<T> b, std::index_sequence<Lane...>) {
+// Square roots of all lanes.
+template <class T>
+inline vec<T> root(vec<T> v) {
+  T lane[Vector<T>::width];
+  store(lane, v);
+  for (T& x : lane) x = std::sqrt(x);
+  return load<T>(lane);
+}
+
+// Lanes of a and b by number; those of b follow those of a.
+template <class T, int... From>
+inline vec<T> shuffle(vec<T> a, [[maybe_unused]] vec<T> b) {
 #if defined(__clang__) || __GNUC__ >= 12
-  constexpr int width = Vector<T>::width, half = Group / 2;
-  vec<T> low = __builtin_shufflevector(a, b, (Lane % Group < half ? int(Lane) : int(Lane) - half + width)...);
-  vec<T> high =
-      __builtin_shufflevector(a, b, (Lane % Group < half ? int(Lane) + half : int(Lane) + width)...);
-  return low + high;
+  return __builtin_shufflevector(a, b, From...);
 #else
-  vec<T> c = {};
-  for (int lane : {int(Lane)...}) {
-    int first = lane % Group < Group / 2 ? lane : lane - Group / 2;
-    const vec<T>& from = lane % Group < Group / 2 ? a : b;
-    c[lane] = from[first] + from[first + Group / 2];
-  }
-  return c;
+  constexpr int width = Vector<T>::width;
+  return vec<T>{(From < width ? a[From % width] : b[From % width])...};
 #endif
+}
+
+// Within every group of `Group` lanes, half `Half` of a and then the same half of b.
+template <class T, int Group, int Half, int... Lane>
+inline vec<T> halves(vec<T> a, vec<T> b, std::integer_sequence<int, Lane...>) {
+  constexpr int width = Vector<T>::width, half = Group / 2;
+  return shuffle<T, (Lane % Group < half ? Lane + Half * half : Lane + Half * half - half + width)...>(a, b);
+}
+
+template <class T, int Group, int Half>
+inline vec<T> halves(vec<T> a, vec<T> b) {
+  return halves<T, Group, Half>(a, b, std::make_integer_sequence<int, int(Vector<T>::width)>());
+}
+
+// Within every group of `Group` lanes, each lane from the next, the last from the first.
+template <class T, int Group, int... Lane>
+inline vec<T> next_lane(vec<T> v, std::integer_sequence<int, Lane...>) {
+  return shuffle<T, (Lane / Group * Group + (Lane + 1) % Group)...>(v, v);
+}
+
+template <class T, int Group>
+inline vec<T> next_lane(vec<T> v) {
+  return next_lane<T, Group>(v, std::make_integer_sequence<int, int(Vector<T>::width)>());
 }
 
 // Lane r of the result is the sum over the lanes of x[r], r below the vector's width.
@@ -99,7 +122,7 @@ inline vec<T> sum_each(vec<T>* x) {
   } else {
 #pragma GCC unroll 16
     for (int r = 0; r < Group / 2; ++r)
-      x[r] = fold<T, Group>(x[r], x[r + Group / 2], std::make_index_sequence<Vector<T>::width>());
+      x[r] = halves<T, Group, 0>(x[r], x[r + Group / 2]) + halves<T, Group, 1>(x[r], x[r + Group / 2]);
     return sum_each<T, Group / 2>(x);
   }
 }

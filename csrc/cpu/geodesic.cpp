@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <tuple>
-#include <vector>
 
 #include "core/padding.h"
 
@@ -21,12 +20,19 @@ namespace {
 using torch::stable::Tensor;
 
 struct Sizes {
-  int64_t B, N, D, K, L, M;
+  Batch batch;
+  int64_t N, D, K, L, M;
 
-  Sizes(const Tensor& x, const Tensor& p, const Tensor& q)
-      : B(x.size(0)), N(x.size(1)), D(x.size(2)), K(p.size(1)), L(q.size(1)), M(std::max(K, L)) {
-    check(p, {B, K, D}, x);
-    check(q, {B, L, D}, x);
+  Sizes(const Tensor& x, const Tensor& y, const Tensor& p, const Tensor& q) : batch(x, 2) {
+    for (const Tensor* part : {&x, &p, &q}) check_first_batch(*part, 2);
+    N = x.size(-2);
+    D = x.size(-1);
+    K = p.size(-2);
+    L = q.size(-2);
+    M = std::max(K, L);
+    check(y, batch.with({N, D}), x);
+    check(p, batch.with({K, D}), x);
+    check(q, batch.with({L, D}), x);
   }
 
   int64_t cost() const { return (4 * N + M) * M * D; }
@@ -38,7 +44,7 @@ struct Sizes {
 
   template <class T>
   int64_t forward_scratch() const {
-    return frame<T>() + 2 * N * padded<T>(M);
+    return frame<T>() + 2 * N * padded<T>(M) + (2 * M + 1) * most_seats<T>(M);
   }
 
   template <class T>
@@ -50,24 +56,24 @@ struct Sizes {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> geodesic_cosine(const Tensor& x, const Tensor& y,
                                                                    const Tensor& p, const Tensor& q,
                                                                    double eps) {
-  for (const Tensor* part : {&x, &p, &q}) check_first(*part, 3);
-  const Sizes s(x, p, q);
-  check(y, {s.B, s.N, s.D}, x);
-  Tensor cosine = torch::stable::new_empty(x, {s.B, s.N});
-  Tensor left = torch::stable::new_empty(x, {s.B, s.M, s.M});
-  Tensor right = torch::stable::new_empty(x, {s.B, s.M, s.M});
-  Tensor g = torch::stable::new_empty(x, {s.B, s.M});
-  Tensor coordinates = torch::stable::new_empty(x, {s.B, 4, s.N, s.M});
-  for_each_problem(x, s.B, s.cost(), [&](auto zero, int64_t begin, int64_t end) {
+  const Sizes s(x, y, p, q);
+  Tensor cosine = torch::stable::new_empty(x, s.batch.with({s.N}));
+  Tensor left = torch::stable::new_empty(x, s.batch.with({s.M, s.M}));
+  Tensor right = torch::stable::new_empty(x, s.batch.with({s.M, s.M}));
+  Tensor g = torch::stable::new_empty(x, s.batch.with({s.M}));
+  Tensor coordinates = torch::stable::new_empty(x, s.batch.with({4, s.N, s.M}));
+  for_each_problem(x, s.batch.count, s.cost(), [&](auto zero, int64_t begin, int64_t end) {
     using T = decltype(zero);
-    std::vector<T> scratch(s.forward_scratch<T>());
+    const int64_t size = s.forward_scratch<T>();
+    Scratch<T> scratch(size);
+    Scratch<int64_t> order(s.M);
     for (int64_t b = begin; b < end; ++b) {
-      std::fill(scratch.begin(), scratch.end(), zero);
+      std::fill_n(scratch.get(), size, zero);
       GEOKERNELS_AT_LEVEL(cosine_problem<T>, read<T>(x) + b * s.N * s.D, read<T>(y) + b * s.N * s.D,
                           read<T>(p) + b * s.K * s.D, read<T>(q) + b * s.L * s.D, s.N, s.D, s.K, s.L, eps,
                           write<T>(cosine) + b * s.N, write<T>(left) + b * s.M * s.M,
                           write<T>(right) + b * s.M * s.M, write<T>(g) + b * s.M,
-                          write<T>(coordinates) + b * 4 * s.N * s.M, scratch.data());
+                          write<T>(coordinates) + b * 4 * s.N * s.M, scratch.get(), order.get());
     }
   });
   return {cosine, left, right, g, coordinates};
@@ -77,26 +83,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> geodesic_cosine_backward(
     const Tensor& grad, const Tensor& x, const Tensor& y, const Tensor& p, const Tensor& q,
     const Tensor& left, const Tensor& right, const Tensor& g, const Tensor& coordinates, double eps,
     bool to_x, bool to_y, bool to_p, bool to_q) {
-  for (const Tensor* part : {&x, &p, &q}) check_first(*part, 3);
-  const Sizes s(x, p, q);
-  check(y, {s.B, s.N, s.D}, x);
-  check(grad, {s.B, s.N}, x);
-  for (const Tensor* part : {&left, &right}) check(*part, {s.B, s.M, s.M}, x);
-  check(g, {s.B, s.M}, x);
-  check(coordinates, {s.B, 4, s.N, s.M}, x);
+  const Sizes s(x, y, p, q);
+  check(grad, s.batch.with({s.N}), x);
+  for (const Tensor* part : {&left, &right}) check(*part, s.batch.with({s.M, s.M}), x);
+  check(g, s.batch.with({s.M}), x);
+  check(coordinates, s.batch.with({4, s.N, s.M}), x);
   auto room = [&](bool wanted, int64_t rows) {
-    return wanted ? torch::stable::new_empty(x, {s.B, rows, s.D}) : torch::stable::new_empty(x, {0});
+    return wanted ? torch::stable::new_empty(x, s.batch.with({rows, s.D})) : torch::stable::new_empty(x, {0});
   };
   Tensor grad_x = room(to_x, s.N), grad_y = room(to_y, s.N), grad_p = room(to_p, s.K),
          grad_q = room(to_q, s.L);
-  for_each_problem(x, s.B, s.cost(), [&](auto zero, int64_t begin, int64_t end) {
+  for_each_problem(x, s.batch.count, s.cost(), [&](auto zero, int64_t begin, int64_t end) {
     using T = decltype(zero);
-    std::vector<T> scratch(s.backward_scratch<T>());
+    const int64_t size = s.backward_scratch<T>();
+    Scratch<T> scratch(size);
     auto at = [&](bool wanted, Tensor& to, int64_t offset) {
       return wanted ? write<T>(to) + offset : nullptr;
     };
     for (int64_t b = begin; b < end; ++b) {
-      std::fill(scratch.begin(), scratch.end(), zero);
+      std::fill_n(scratch.get(), size, zero);
       const int64_t rows = b * s.N * s.D, square = b * s.M * s.M;
       T* const to[4] = {at(to_x, grad_x, rows), at(to_y, grad_y, rows), at(to_p, grad_p, b * s.K * s.D),
                         at(to_q, grad_q, b * s.L * s.D)};
@@ -104,7 +109,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> geodesic_cosine_backward(
                           read<T>(y) + rows, read<T>(p) + b * s.K * s.D, read<T>(q) + b * s.L * s.D,
                           read<T>(left) + square, read<T>(right) + square, read<T>(g) + b * s.M,
                           read<T>(coordinates) + b * 4 * s.N * s.M, s.N, s.D, s.K, s.L, eps, to,
-                          scratch.data());
+                          scratch.get());
     }
   });
   return {grad_x, grad_y, grad_p, grad_q};

@@ -55,16 +55,23 @@ inline void complete_rows(T* rows, int64_t M, int64_t stride, int64_t known, T* 
   }
 }
 
-// frame: [M, 2 S], rows [ (P^T Q)^T | identity ] on entry, [ u_j | v_j ] on return; spare: [M].
+// pair [M, 2 S]: rows [ u_j | v_j ], and their cosines g [M]. lanes: [2 M + 1, seats] spare, order: [M]
+// spare.
 template <class T>
-inline void decompose(T* frame, int64_t M, T* g, T* spare) {
-  const int64_t S = padded<T>(M);
-  orthogonalise_rows(frame, M, S, 2 * S, g);
+inline void decompose(const T* p, const T* q, int64_t D, int64_t K, int64_t L, T* pair, T* g, T* spare,
+                      T* lanes, int64_t* order) {
+  const int64_t M = std::max(K, L), S = padded<T>(M), seats = seats_for<T>(M);
+  std::fill(lanes, lanes + 2 * M * seats, T(0));
+  dots(p, D, K, q, D, L, D, lanes, seats);
+  for (int64_t j = 0; j < M; ++j) lanes[(M + j) * seats + j] = 1;
+  orthogonalise(lanes, seats, M, M, lanes + 2 * M * seats, g, order);
+  gather_rows(lanes, seats, M, order, 0, M, pair, 2 * S);
+  gather_rows(lanes, seats, M, order, M, M, pair + S, 2 * S);
   // below rounding, what is left of a row has no direction: any u_j orthogonal to the others will do
   int64_t known = 0;
   for (; known < M && g[known] > M * std::numeric_limits<T>::epsilon(); ++known)
-    for (int64_t k = 0; k < M; ++k) frame[known * 2 * S + k] /= g[known];
-  complete_rows(frame, M, 2 * S, known, spare);
+    for (int64_t k = 0; k < M; ++k) pair[known * 2 * S + k] /= g[known];
+  complete_rows(pair, M, 2 * S, known, spare);
 }
 
 // Numbers of scratch that both directions use, all with rows of S = padded(M) numbers.
@@ -132,17 +139,16 @@ struct Products {
   }
 };
 
-// scratch: Frame::size + 2 N S zeros.
+// scratch: Frame::size + 2 N S zeros, and what decompose needs; order: [M] spare.
 template <class T>
 void cosine_problem(const T* x, const T* y, const T* p, const T* q, int64_t N, int64_t D, int64_t K,
-                    int64_t L, double eps, T* cosine, T* left, T* right, T* g, T* coordinates, T* scratch) {
+                    int64_t L, double eps, T* cosine, T* left, T* right, T* g, T* coordinates, T* scratch,
+                    int64_t* order) {
   const int64_t M = std::max(K, L), S = padded<T>(M);
   const Frame<T> frame(scratch, M, N, S);
   T* projections = scratch + Frame<T>::size(M, N, S);
 
-  dots(q, D, L, p, D, K, D, frame.pair, 2 * S);
-  for (int64_t j = 0; j < M; ++j) frame.pair[j * 2 * S + S + j] = 1;
-  decompose(frame.pair, M, frame.path.g, frame.spare);
+  decompose(p, q, D, K, L, frame.pair, frame.path.g, frame.spare, projections + 2 * N * S, order);
   transpose(frame.pair, 2 * S, M, M, frame.columns_p, S);
   transpose(frame.pair + S, 2 * S, M, M, frame.columns_q, S);
   weigh(frame.path, S);

@@ -6,8 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <tuple>
-#include <vector>
 
 #include "core/padding.h"
 
@@ -23,7 +23,8 @@ using torch::stable::Tensor;
 template <class T>
 int64_t basis_scratch(int64_t N, int64_t D) {
   const int64_t R = std::min(N, D);
-  return (R + 1) * spread<T>(D) + R * (padded<T>(N) + padded<T>(R)) + 2 * R;
+  return (R + baseline::kTogether) * spread<T>(D) + (N + R + 1) * most_seats<T>(R) +
+         (1 + R + baseline::kTogether) * R;
 }
 
 int64_t basis_backward_scratch(int64_t N, int64_t D) {
@@ -32,42 +33,45 @@ int64_t basis_backward_scratch(int64_t N, int64_t D) {
 }
 
 std::tuple<Tensor, Tensor, Tensor> subspace_basis(const Tensor& x, int64_t, double rtol) {
-  check_first(x, 3);
-  const int64_t B = x.size(0), N = x.size(1), D = x.size(2), R = std::min(N, D);
-  Tensor left = torch::stable::new_empty(x, {B, R, N});
-  Tensor directions = torch::stable::new_empty(x, {B, R, D});
-  Tensor values = torch::stable::new_empty(x, {B, R});
-  for_each_problem(x, B, N * D * R, [&](auto zero, int64_t begin, int64_t end) {
+  check_first_batch(x, 2);
+  const Batch batch(x, 2);
+  const int64_t N = x.size(-2), D = x.size(-1), R = std::min(N, D);
+  Tensor left = torch::stable::new_empty(x, batch.with({R, N}));
+  Tensor directions = torch::stable::new_empty(x, batch.with({R, D}));
+  Tensor values = torch::stable::new_empty(x, batch.with({R}));
+  for_each_problem(x, batch.count, N * D * R, [&](auto zero, int64_t begin, int64_t end) {
     using T = decltype(zero);
-    std::vector<T> scratch(basis_scratch<T>(N, D));
-    for (int64_t b = begin; b < end; ++b) {
-      std::fill(scratch.begin(), scratch.end(), zero);
+    Scratch<T> scratch(basis_scratch<T>(N, D));
+    Scratch<int64_t> order(R);
+    for (int64_t b = begin; b < end; ++b)
       GEOKERNELS_AT_LEVEL(basis_problem<T>, read<T>(x) + b * N * D, N, D, rtol, write<T>(left) + b * R * N,
-                          write<T>(directions) + b * R * D, write<T>(values) + b * R, scratch.data());
-    }
+                          write<T>(directions) + b * R * D, write<T>(values) + b * R, scratch.get(),
+                          order.get());
   });
   return {left, directions, values};
 }
 
-Tensor subspace_basis_backward(const Tensor& grad_directions, const Tensor& grad_values, const Tensor& left,
-                               const Tensor& directions, const Tensor& values, int64_t rank) {
-  check_first(left, 3);
-  check_first(directions, 3);
-  const int64_t B = left.size(0), R = left.size(1), N = left.size(2), D = directions.size(2);
+Tensor subspace_basis_backward(const Tensor& grad_directions, const std::optional<Tensor>& grad_values,
+                               const Tensor& left, const Tensor& directions, const Tensor& values,
+                               int64_t rank) {
+  check_first_batch(left, 2);
+  check_first_batch(directions, 2);
+  const Batch batch(left, 2);
+  const int64_t R = left.size(-2), N = left.size(-1), D = directions.size(-1);
   STD_TORCH_CHECK(R == std::min(N, D), "geokernels got ", R, " directions of ", N, " rows and ", D,
                   " features");
-  check(directions, {B, R, D}, left);
-  check(grad_directions, {B, R, D}, left);
-  for (const Tensor* part : {&grad_values, &values}) check(*part, {B, R}, left);
-  Tensor grad_x = torch::stable::new_empty(left, {B, N, D});
-  for_each_problem(left, B, N * D * R, [&](auto zero, int64_t begin, int64_t end) {
+  for (const Tensor* part : {&directions, &grad_directions}) check(*part, batch.with({R, D}), left);
+  check(values, batch.with({R}), left);
+  if (grad_values) check(*grad_values, batch.with({R}), left);
+  Tensor grad_x = torch::stable::new_empty(left, batch.with({N, D}));
+  for_each_problem(left, batch.count, N * D * R, [&](auto zero, int64_t begin, int64_t end) {
     using T = decltype(zero);
-    std::vector<T> scratch(basis_backward_scratch(N, D), zero);
+    Scratch<T> scratch(basis_backward_scratch(N, D));
     for (int64_t b = begin; b < end; ++b)
       GEOKERNELS_AT_LEVEL(basis_backward_problem<T>, read<T>(grad_directions) + b * R * D,
-                          read<T>(grad_values) + b * R, read<T>(left) + b * R * N,
+                          grad_values ? read<T>(*grad_values) + b * R : nullptr, read<T>(left) + b * R * N,
                           read<T>(directions) + b * R * D, read<T>(values) + b * R, N, D, rank,
-                          write<T>(grad_x) + b * N * D, scratch.data());
+                          write<T>(grad_x) + b * N * D, scratch.get());
   });
   return grad_x;
 }

@@ -7,7 +7,7 @@
 // directions  [R, D]   b_i as rows, largest component positive; zero where s_i <= rtol * s_0
 // values      [R]      s_i
 //
-// Rows are orthonormalised one after the other (Gram-Schmidt, repeated until nothing cancels), which
+// Rows are orthonormalised a few at a time (Gram-Schmidt, repeated until nothing cancels), which
 // leaves the triangular coefficients of x in an orthonormal Q: x^T = Q^T R. Plane rotations then turn
 // the rows of R into s_i u_i^T, and the same rotations turn Q into the directions. Rows that
 // depend on earlier ones add no row to Q. One thread a problem; problems share nothing.
@@ -24,6 +24,8 @@
 #include "core/jacobi.h"
 
 namespace geokernels::GEOKERNELS_LEVEL {
+
+constexpr int64_t kTogether = 4;  // rows orthonormalised together
 
 // The largest of x and the largest of -x, both at least 0.
 template <class T>
@@ -49,65 +51,94 @@ inline void scale_row(const T* x, int64_t size, T factor, T* out) {
   for (int64_t d = 0; d < size; ++d) out[d] = x[d] * factor;
 }
 
-// Takes from `row` what lies along the first `count` rows of q, and adds the coefficients to
-// column i of r; returns the length that is left, or 0 where only rounding is.
+// Takes from n rows what lies along the first `count` rows of q, and adds the coefficients to n lines of r.
 template <class T>
-inline T remove_known(T* row, const T* q, int64_t count, int64_t stride, T* r, int64_t ldr, int64_t i,
-                      T* known) {
-  const T whole = std::sqrt(dot(row, row, stride));
-  T before = whole, after = whole;
-  // a length that halves has cancelled: what is left is orthogonal only after another round
-  for (int pass = 0; pass < 4 && count > 0; ++pass) {
-    dots(row, stride, 1, q, stride, count, stride, known, count);
+inline void remove_known(T* rows, int64_t n, const T* q, int64_t count, int64_t stride, T* r, int64_t ldr,
+                         T* known) {
+  if (count == 0) return;
+  dots(rows, stride, n, q, stride, count, stride, known, count);
+  for (int64_t i = 0; i < n; ++i)
     for (int64_t k = 0; k < count; ++k) {
-      r[k * ldr + i] += known[k];
-      known[k] = -known[k];
+      r[i * ldr + k] += known[i * count + k];
+      known[i * count + k] = -known[i * count + k];
     }
-    combine(known, count, 1, q, stride, count, stride, row, stride, true);
-    after = std::sqrt(dot(row, row, stride));
-    if (after > before / 2) break;
-    before = after;
-  }
-  const bool noise = std::isfinite(whole) && after <= std::numeric_limits<T>::epsilon() * whole;
-  return noise ? T(0) : after;
+  combine(known, count, n, q, stride, count, stride, rows, stride, true);
 }
 
-// x to orthonormal rows q [count, spread D] and coefficients r [count, ldr]; returns count.
+template <class T>
+inline T length_of(const T* row, int64_t size) {
+  return std::sqrt(dot(row, row, size));
+}
+
+// Makes a row of length `whole`, from which the first `before` rows of q are gone already, orthogonal to
+// all `count` of them; returns the length that is left, or 0 where only rounding is.
+template <class T>
+inline T make_orthogonal(T* row, T whole, const T* q, int64_t before, int64_t count, int64_t stride, T* r,
+                         int64_t ldr, T* known) {
+  remove_known(row, 1, q + before * stride, count - before, stride, r + before, ldr, known);
+  T last = whole, left = count ? length_of(row, stride) : whole;
+  // a length that halves has cancelled: what is left is orthogonal only after another round
+  for (int pass = 0; pass < 3 && count > 0 && !(left > last / 2); ++pass) {
+    remove_known(row, 1, q, count, stride, r, ldr, known);
+    last = left;
+    left = length_of(row, stride);
+  }
+  const bool noise = std::isfinite(whole) && left <= std::numeric_limits<T>::epsilon() * whole;
+  return noise ? T(0) : left;
+}
+
+// x to orthonormal rows q [count, spread D] and coefficients r [N, ldr], a line for every row of x, zero on
+// entry; returns count. Rows come kTogether at a time: products of several rows are the faster ones.
 template <class T>
 inline int64_t orthonormalise(const T* x, int64_t N, int64_t D, T factor, T* q, T* r, int64_t ldr, T* known) {
   const int64_t stride = spread<T>(D), R = std::min(N, D);
   int64_t count = 0;
-  for (int64_t i = 0; i < N; ++i) {
-    T* row = q + count * stride;
-    scale_row(x + i * D, D, factor, row);
-    const T length = remove_known(row, q, count, stride, r, ldr, i, known);
-    if (length == 0 || count == R) continue;
-    r[count * ldr + i] = length;
-    scale_row(row, D, 1 / length, row);
-    ++count;
+  for (int64_t first = 0; first < N; first += kTogether) {
+    const int64_t before = count, n = std::min(kTogether, N - first);
+    T* const block = q + before * stride;
+    T whole[kTogether];
+    for (int64_t i = 0; i < n; ++i) {
+      scale_row(x + (first + i) * D, D, factor, block + i * stride);
+      for (int64_t d = D; d < stride; ++d) block[i * stride + d] = 0;
+      whole[i] = length_of(block + i * stride, stride);
+    }
+    remove_known(block, n, q, before, stride, r + first * ldr, ldr, known);
+    for (int64_t i = 0; i < n; ++i) {
+      T* const row = block + i * stride;
+      T* const line = r + (first + i) * ldr;
+      const T length = make_orthogonal(row, whole[i], q, before, count, stride, line, ldr, known);
+      if (length == 0 || count == R) continue;
+      line[count] = length;
+      scale_row(row, stride, 1 / length, q + count * stride);
+      ++count;
+    }
   }
   return count;
 }
 
-// scratch: basis_scratch<T>(N, D) zeros.
+// scratch: basis_scratch<T>(N, D) numbers; order: [min(N, D)] spare.
 template <class T>
 void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* directions, T* values,
-                   T* scratch) {
-  const int64_t R = std::min(N, D), stride = spread<T>(D), size = padded<T>(N), ldr = size + padded<T>(R);
-  T* q = scratch;
-  T* r = q + (R + 1) * stride;
-  T* lengths = r + R * ldr;
-  T* known = lengths + R;
+                   T* scratch, int64_t* order) {
+  const int64_t R = std::min(N, D), stride = spread<T>(D), ldr = seats_for<T>(R);
+  T* q = scratch;                           // [R + kTogether, stride]
+  T* lanes = q + (R + kTogether) * stride;  // [N + R, ldr]
+  T* squares = lanes + (N + R) * ldr;       // [ldr]
+  T* lengths = squares + ldr;               // [R]
+  T* rotation = lengths + R;                // [R, R]
+  T* known = rotation + R * R;              // [kTogether, R]
 
   const Extremes<T> extremes(x, N * D);
   int exponent = 0;
   std::frexp(std::max(extremes.high, extremes.low), &exponent);
   exponent = std::max(exponent, std::numeric_limits<T>::min_exponent);
-  const int64_t count = orthonormalise(x, N, D, std::ldexp(T(1), -exponent), q, r, ldr, known);
-  for (int64_t i = 0; i < count; ++i) r[i * ldr + size + i] = 1;
-  orthogonalise_rows(r, count, size, ldr, lengths);
+  std::fill(lanes, squares, T(0));
+  const int64_t count = orthonormalise(x, N, D, std::ldexp(T(1), -exponent), q, lanes, ldr, known);
+  for (int64_t i = 0; i < count; ++i) lanes[(N + i) * ldr + i] = 1;
+  orthogonalise(lanes, ldr, count, N, squares, lengths, order);
 
-  combine(r + size, ldr, count, q, stride, count, D, directions, D);
+  gather_rows(lanes, ldr, count, order, N, count, rotation, R);
+  combine(rotation, R, count, q, stride, count, D, directions, D);
   for (int64_t i = 0; i < R; ++i) {
     T* direction = directions + i * D;
     const T length = i < count ? lengths[i] : T(0);
@@ -118,12 +149,13 @@ void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* di
     const T sign = of.low > of.high ? -1 : 1;
     if (sign < 0) scale_row(direction, D, sign, direction);
     const T unit = length > 0 ? sign / length : T(0);
-    for (int64_t n = 0; n < N; ++n) left[i * N + n] = i < count ? r[i * ldr + n] * unit : T(0);
+    for (int64_t n = 0; n < N; ++n) left[i * N + n] = i < count ? lanes[n * ldr + order[i]] * unit : T(0);
   }
 }
 
 // grad_x [N, D] = sum_i u_i (grad_i / s_i + sum_j along[i, j] b_j)^T, as derived in
 // geokernels/reference/subspace.py; the first `rank` directions are kept.
+// grad_values may be null, for zero.
 // scratch: basis_backward_scratch(N, D) numbers.
 template <class T>
 void basis_backward_problem(const T* grad_directions, const T* grad_values, const T* left,
@@ -149,7 +181,8 @@ void basis_backward_problem(const T* grad_directions, const T* grad_values, cons
       const T gap = (values[kept] - values[dropped]) * (values[kept] + values[dropped]);
       if (inverse[kept] > 0 && dropped >= rank && gap > closed * values[kept] * values[kept])
         turn = values[i] * seen[dropped * R + kept] / gap;
-      along[i * R + j] = turn - seen[j * R + i] * inverse[i] + (i == j ? grad_values[i] : T(0));
+      along[i * R + j] =
+          turn - seen[j * R + i] * inverse[i] + (i == j && grad_values ? grad_values[i] : T(0));
     }
   for (int64_t n = 0; n < N; ++n)
     for (int64_t i = 0; i < R; ++i) by_gradient[n * R + i] = left[i * N + n];

@@ -7,26 +7,38 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <new>
+#include <vector>
 
 #include "cpu/parallel.h"
 
 namespace geokernels {
 
 // Python has explained every wrong argument; this stops a wrong call from touching foreign memory.
-inline void check(const torch::stable::Tensor& x, std::initializer_list<int64_t> shape,
-                  const torch::stable::Tensor& like) {
+template <class Shape = std::initializer_list<int64_t>>
+void check(const torch::stable::Tensor& x, const Shape& shape, const torch::stable::Tensor& like) {
   bool fits = x.dim() == int64_t(shape.size()) && x.is_contiguous() && x.scalar_type() == like.scalar_type();
   int64_t dim = 0;
   for (const int64_t size : shape) fits = fits && x.size(dim++) == size;
   STD_TORCH_CHECK(fits, "geokernels got a tensor of another shape, layout or dtype than this operator takes");
 }
 
-// The tensor that all others are checked against.
-inline void check_first(const torch::stable::Tensor& x, int64_t dims) {
+inline bool is_dense_real(const torch::stable::Tensor& x) {
   using torch::headeronly::ScalarType;
   const bool real = x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double;
-  STD_TORCH_CHECK(x.dim() == dims && x.is_contiguous() && real,
-                  "geokernels expects dense float32 or float64 of ", dims, " dimensions");
+  return real && x.is_contiguous();
+}
+
+// The tensor that all others are checked against.
+inline void check_first(const torch::stable::Tensor& x, int64_t dims) {
+  STD_TORCH_CHECK(x.dim() == dims && is_dense_real(x), "geokernels expects dense float32 or float64 of ",
+                  dims, " dimensions");
+}
+
+// The same for problems in a batch of any shape, each of `inner` dimensions.
+inline void check_first_batch(const torch::stable::Tensor& x, int64_t inner) {
+  STD_TORCH_CHECK(x.dim() >= inner && is_dense_real(x),
+                  "geokernels expects dense float32 or float64 of at least ", inner, " dimensions");
 }
 
 template <class T>
@@ -38,6 +50,40 @@ template <class T>
 T* write(torch::stable::Tensor& x) {
   return static_cast<T*>(x.mutable_data_ptr());
 }
+
+// The dimensions of a tensor before its last `inner`: problems that stand side by side.
+struct Batch {
+  std::vector<int64_t> sizes;
+  int64_t count = 1;
+
+  Batch(const torch::stable::Tensor& x, int64_t inner) {
+    for (int64_t dim = 0; dim + inner < x.dim(); ++dim) {
+      sizes.push_back(x.size(dim));
+      count *= sizes.back();
+    }
+  }
+
+  std::vector<int64_t> with(std::initializer_list<int64_t> inner) const {
+    std::vector<int64_t> shape(sizes);
+    shape.insert(shape.end(), inner);
+    return shape;
+  }
+};
+
+// Uninitialised memory of one thread, on whole cache lines, as tensors are.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t count) : data_(static_cast<T*>(::operator new[](count * sizeof(T), kLine))) {}
+  ~Scratch() { ::operator delete[](data_, kLine); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  T* get() { return data_; }
+
+ private:
+  static constexpr std::align_val_t kLine{64};
+  T* data_;
+};
 
 // Calls body(T, begin, end) for ranges of `count` problems of about `cost` multiplications each.
 template <class Body>
