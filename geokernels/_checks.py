@@ -78,7 +78,7 @@ def is_finite(x: Tensor) -> bool:
     if not values_can_be_read(x):
         return True
     # a finite sum has finite terms, and is several times cheaper than looking at each
-    return math.isfinite(x.detach().sum().item()) or bool(torch.isfinite(x).all())
+    return math.isfinite((x.detach() if x.requires_grad else x).sum().item()) or bool(torch.isfinite(x).all())
 
 
 def require_finite(name: str, x: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 
 def fold_mapped_dimension(operator: str) -> None:
@@ -37,7 +38,9 @@ def lead_with_mapped_dimension(operator: str) -> None:
         for x, dim in zip(args, in_dims, strict=True):
             if isinstance(x, Tensor):
                 x = x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)
+                x = x.contiguous()
             moved.append(x)
-        return run(*moved), 0
+        found = run(*moved)
+        return found, tree_map(lambda part: None if part.dim() == 1 and part.numel() == 0 else 0, found)
 
     torch.library.register_vmap(f"geokernels::{operator}", rule)

@@ -124,12 +124,12 @@ def subspace_basis(
         found = reference.subspace_basis(wide, rank, center=center, rtol=rtol)
     else:
         rtol = reference.default_rtol(wide) if rtol is None else rtol
-        directions, values = kernels.basis(reference.centred(wide, center), rank or most, rtol)
+        basis, values = kernels.basis(reference.centred(wide, center), rank or most, rtol)
         # the kernel hands NaN and infinities on: looking at a few values spares looking at all features
         if not is_finite(values):
             require_finite("x", x)
-        found = SubspaceBasis(directions.mT, values)
-    return SubspaceBasis(*(narrowed(part, x.dtype) for part in found))
+        found = SubspaceBasis(basis, values)
+    return found if wide is x else SubspaceBasis(*(part.to(x.dtype) for part in found))
 
 
 def project(x: Rows, basis: Basis, *, backend: str | None = None) -> Tensor:

@@ -30,9 +30,12 @@ def centred(x: Rows, center: str) -> Rows:
     return x - x.mean({"rows": -1, "batch": -2}[center], keepdim=True)
 
 
+ROUNDING = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
+
+
 def default_rtol(x: Rows) -> float:
     """Relative size below which a singular value of ``x`` is rounding noise."""
-    return max(x.shape[-2:]) * torch.finfo(x.dtype).eps
+    return max(x.shape[-2:]) * ROUNDING[x.dtype]
 
 
 def basis_gradient(
