@@ -58,8 +58,8 @@ class TestRegistration:
     def test_foreign_memory_is_safe(self):
         x, y, *_ = (part.detach() for part in features())
         p, q = (orthonormal(2, 37, 4, seed=seed).mT.contiguous() for seed in (1, 2))
-        for bad in (x[0], x.mT, x.half()):
-            with pytest.raises(RuntimeError, match="expects dense float32 or float64 of 3 dimensions"):
+        for bad in (x[0, 0], x.mT, x.half()):
+            with pytest.raises(RuntimeError, match="float32 or float64 of at least 2 dimensions"):
                 torch.ops.geokernels.subspace_basis(bad, 3, 1e-9)
         for wrong in ((x, y[:1], p, q), (x, y, p[..., :36].contiguous(), q), (x, y, p, q.float())):
             with pytest.raises(RuntimeError, match="another shape, layout or dtype"):
@@ -82,6 +82,24 @@ class TestEveryWay:
                 a.double(), b, rtol=1e-3 if dtype == torch.float32 else 1e-9, atol=1e-4
             )
 
+    @pytest.mark.parametrize("level", LEVELS)
+    @pytest.mark.parametrize("N", [1, 2, 3, 4, 5, 8, 9, 16, 24, 33, 65], ids=lambda N: f"N{N}")
+    def test_every_number_of_rows_at_every_simd_level(self, simd_level, level, N, dtype):
+        # around and between multiples of every vector width: rows turn in pairs of vectors
+        simd_level(level)
+        x = cloud(2, N, 70, seed=N).to(dtype)
+        basis, values = gk.subspace_basis(x, backend="native")
+        rank, tolerance = min(N, 70), 1e-4 if dtype == torch.float32 else 1e-12
+        wide = basis.double()
+        torch.testing.assert_close(
+            wide.mT @ wide, torch.eye(rank).double().expand(2, -1, -1), rtol=0, atol=tolerance
+        )
+        spread = (x.double() @ wide).square().sum(-2).sqrt()
+        torch.testing.assert_close(spread, values.double(), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            values.double(), torch.linalg.svdvals(x.double()), rtol=tolerance, atol=tolerance
+        )
+
     def test_threads_change_no_bit(self, dtype):
         leaves = [part.to(dtype).detach().requires_grad_() for part in features(B=24, N=16, D=130)]
         before, found = torch.get_num_threads(), []
@@ -100,7 +118,64 @@ class TestEveryWay:
             assert torch.equal(one[0], every[1])
 
 
+class TestDirectCalls:
+    """Plain tensors take a shorter way than the registered derivative; it must lead to the same place."""
+
+    def registered(self, x, y, a, b):
+        bases = []
+        for features in (a, b):
+            _left, directions, _values = torch.ops.geokernels.subspace_basis(features, 5, 1e-9)
+            bases.append(directions)
+        return torch.ops.geokernels.geodesic_cosine(x, y, *bases, 1e-12)[0]
+
+    def direct(self, x, y, a, b):
+        p, q = (gk.subspace_basis(features, rtol=1e-9, backend="native").basis for features in (a, b))
+        return gk.geodesic_cosine(x, y, p, q, backend="native")
+
+    def test_same_bits_as_the_registered_operators(self):
+        leaves = features()
+        expected, found = with_gradients(self.registered, leaves), with_gradients(self.direct, leaves)
+        for a, b in zip(expected, found, strict=True):
+            assert torch.equal(a, b)
+
+    def test_batches_of_any_shape_are_problems_side_by_side(self):
+        leaves = [part.detach() for part in features(B=6)]
+        expected = self.direct(*leaves)
+        assert torch.equal(self.direct(*(part[4] for part in leaves)), expected[4])
+        nested = self.direct(*(part.view(3, 1, 2, *part.shape[1:]) for part in leaves))
+        assert torch.equal(nested.view(expected.shape), expected)
+
+    def test_values_alone_of_leading_directions(self):
+        x = features()[0]
+        weights = torch.tensor([3.0, 2.0], dtype=x.dtype)
+        grads = []
+        for backend in ("native", "reference"):
+            values = gk.subspace_basis(x, 2, backend=backend).values
+            grads += torch.autograd.grad((values * weights).sum(), x)
+        torch.testing.assert_close(*grads)
+
+    def test_nothing_is_recorded_without_need(self):
+        x, *_ = features()
+        assert gk.subspace_basis(x).basis.requires_grad
+        assert not gk.subspace_basis(x.detach()).basis.requires_grad
+        with torch.no_grad():
+            assert not gk.subspace_basis(x).basis.requires_grad
+
+
 class TestCompilation:
+    def test_every_operator_without_graph_breaks(self):
+        x, y, a, b = (part.detach() for part in features())
+
+        def everything(x, y, a, b):
+            p, q = gk.subspace_basis(a, 3).basis, gk.subspace_basis(b, 2).basis
+            flow = gk.geodesic_flow(p, q)
+            along = gk.geodesic_cosine_along(x, y, flow)
+            return gk.project(x, p), gk.principal_angles(p, q), flow.at(0.3), flow.kernel(), along
+
+        compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
+        for found, expected in zip(compiled(x, y, a, b), everything(x, y, a, b), strict=True):
+            torch.testing.assert_close(found, expected)
+
     def test_without_graph_breaks(self):
         leaves = features()
         compiled = torch.compile(cosine, fullgraph=True, backend="aot_eager")

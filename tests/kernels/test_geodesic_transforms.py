@@ -43,6 +43,12 @@ def test_vmap_of_a_compiled_operator_folds_and_does_not_loop(operator, clouds, r
     assert not [str(w.message) for w in recwarn if "batching rule" in str(w.message)]
 
 
+def test_vmap_in_vmap(clouds):
+    nested = [part[:4].unflatten(0, (2, 2)) for part in clouds]
+    mapped = torch.vmap(torch.vmap(gk.geodesic_cosine))(*nested)
+    torch.testing.assert_close(mapped.flatten(0, 1), gk.geodesic_cosine(*(part[:4] for part in clouds)))
+
+
 def test_vmap_repeats_what_is_not_mapped(clouds):
     x, y, p, q = clouds
     mapped = torch.vmap(gk.geodesic_cosine, in_dims=(0, None, None, 0))(x, y[0], p[0], q)
@@ -74,6 +80,17 @@ def test_function_transforms_of_the_reference(clouds):
     leaf = clouds[0].clone().requires_grad_()
     loss(leaf, *clouds[1:]).backward()
     torch.testing.assert_close(torch.vmap(torch.func.grad(loss))(*clouds), leaf.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["f16", "bf16"])
+@pytest.mark.parametrize("name", [name for name in OPERATORS if name not in ("project", "kernel")])
+def test_half_precision_is_computed_in_single(name, dtype, clouds):
+    run, half = OPERATORS[name], [part.to(dtype) for part in clouds]
+    if name == "geodesic_flow":
+        run = lambda x, y, p, q: (flow := gk.geodesic_flow(p, q)).start.mT @ flow.turn  # noqa: E731
+    for ours, single in zip(tensors(run(*half)), tensors(run(*(part.float() for part in half))), strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.float(), single, atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -304,6 +304,13 @@ class TestGradients:
             grad.sum().backward()
 
 
+def test_any_rank_has_a_cosine():
+    # beyond 64 directions by a library solver, and nobody has to ask for it
+    x, y, p, q = problem(3, 80, 70, 4)
+    found = gk.geodesic_cosine(x, y, p, q)
+    torch.testing.assert_close(found, gk.geodesic_cosine_along(x, y, gk.geodesic_flow(p, q)))
+
+
 class TestAlong:
     def test_any_order(self):
         flow = gk.geodesic_flow(*angled(0.3, 0.9, 0.0))

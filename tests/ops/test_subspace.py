@@ -182,6 +182,17 @@ class TestGradients:
             grad.sum().backward()
 
 
+@pytest.mark.parametrize(("N", "D"), [(129, 30), (30, 129), (140, 150)], ids=str)
+def test_any_size_has_a_basis(N, D):
+    # beyond 128 rows by a library solver, and nobody has to ask for it
+    x = cloud(N, D, seed=1).requires_grad_()
+    basis, values = gk.subspace_basis(x, 3)
+    torch.testing.assert_close(values, torch.linalg.svdvals(x)[:3])
+    torch.testing.assert_close(basis.mT @ basis, torch.eye(3).double())
+    (grad,) = torch.autograd.grad(values.sum(), x)
+    torch.testing.assert_close(grad, torch.autograd.grad(torch.linalg.svdvals(x)[:3].sum(), x)[0])
+
+
 class TestProject:
     def test_is_a_product(self):
         x, basis = rows(5, 8), orthonormal(8, 3, seed=1)
