@@ -39,18 +39,22 @@ def dense_weights(x, y, f, g, left, right, kind, p):
     return (f[..., :, None] + g[..., None, :] - cost).exp() * (left @ right.mT), cost
 
 
-@KINDS
-def test_product_is_that_of_the_matrix(kind):
+@pytest.mark.parametrize(
+    ("kind", "p"),
+    [(0, 2.0), (1, 2.0), (2, 2.0), (3, 1.0), (3, 1.5), (3, 2.0)],
+    ids=["dot", "square", "root", "sizes", "power", "squares"],
+)
+def test_product_is_that_of_the_matrix(kind, p):
     x, y, f, g, left, right = pairs(N=130, M=211, D=7)
     f = f - 20
-    weight, _ = dense_weights(x, y, f, g, left, right, kind, 1.5)
+    weight, _ = dense_weights(x, y, f, g, left, right, kind, p)
     v = cloud(2, 211, 9, seed=7)
-    found = torch.ops.geokernels.multiply_clouds(x, y, f, g, left, right, v, kind, 1.5)
+    found = torch.ops.geokernels.multiply_clouds(x, y, f, g, left, right, v, kind, p)
     assert torch.allclose(found, weight @ v, rtol=1e-11, atol=1e-11 * (weight @ v).abs().max())
 
 
 @pytest.mark.parametrize("kind", [2, 3], ids=["root", "power"])
-@pytest.mark.parametrize("p", [1.0, 1.5, 3.0])
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0])
 def test_derivative_is_that_of_the_matrix(kind, p):
     x, y, f, g, left, right = pairs(N=130, M=211, D=7)
     x.requires_grad_()
