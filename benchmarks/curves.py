@@ -81,7 +81,7 @@ def against_sizes() -> list[Case]:
     ]
     found += [
         cloud_cases.cloud_case(
-            f"clouds 2000 x {d}",
+            f"2000 points in {d} dimensions",
             "from where exponentials dominate to where products do",
             features=d,
             points=2000,

@@ -85,7 +85,7 @@ def test_an_interruption_leaves_what_was_measured(two_cases, console, tmp_path, 
 
 
 def test_ours_being_wrong_is_an_error(doubling, console, monkeypatch):
-    broken = doubling(ours={"native": lambda x: x})
+    broken = doubling(name="broken", ours={"native": lambda x: x})
     monkeypatch.setattr(run, "jobs", lambda *_, **__: {"broken": lambda: measure(broken, canary=Canary())})
     assert go(console) == 1
     assert "Ours is wrong" in console.file.getvalue()
