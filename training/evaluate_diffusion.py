@@ -113,12 +113,6 @@ def grid(pictures: Tensor, columns: int, path: Path) -> None:
     Image.fromarray((whole * 255).round().byte().numpy()).save(path, optimize=True)
 
 
-def rows(columns: dict[str, dict[str, str]]) -> str:
-    """A Markdown table whose last row is all five attributes at once."""
-    last = "| all five | " + " | ".join(c["all five"] for c in columns.values()) + " |"
-    return table(columns) + "\n" + last
-
-
 def made(record: dict) -> str:
     """How the weights were made, from the record beside them."""
     lines = [
@@ -151,6 +145,11 @@ def main() -> None:
     pipeline, tiny = load_diffusion(arguments.pipeline), None
     tiny = load_tiny_autoencoder(arguments.pipeline)
 
+    # what can fail at once comes first
+    blocks = {
+        "training": made(json.loads(arguments.record.read_text())),
+        "loading": loading(LIBRARIES, f"load_diffusion({arguments.pipeline!r})"),
+    }
     scenes = sample_unseen(
         arguments.prompts, generator=torch.Generator().manual_seed(UNSEEN + arguments.seed)
     )
@@ -181,6 +180,10 @@ def main() -> None:
         )
     back = decode(pipeline.vae, back / pipeline.vae.config.scaling_factor)
     shares, matrices = judged(samples, scenes)
+    asked = {f"{arguments.prompts} prompts": shares}
+    for i, size in enumerate(ATTRIBUTES["size"]):
+        which = torch.nonzero(scenes.size == i)[:, 0]
+        asked[f"{len(which)} of {size} objects"] = judged(samples[which], scenes[which])[0]
     through = {"AutoencoderKL": judged(large, drawn)[0], "AutoencoderTiny": judged(small, drawn)[0]}
     restored = [
         ("AutoencoderKL", spread(decibels(large, pictures))),
@@ -189,12 +192,10 @@ def main() -> None:
         ("the same, against what the AutoencoderKL makes of the render", spread(decibels(back, large[:n]))),
     ]
     lines = ["| | mean dB | lowest 5% below |", "|---|---|---|", *(f"| {k} | {v} |" for k, v in restored)]
-    blocks = {
-        "training": made(json.loads(arguments.record.read_text())),
-        "judged": rows({f"{arguments.prompts} prompts": shares}),
+    blocks |= {
+        "judged": table(asked),
         "restored": "\n".join(lines),
-        "through": rows(through),
-        "loading": loading(LIBRARIES, f"load_diffusion({arguments.pipeline!r})"),
+        "through": table(through),
         "confusion": "\n\n".join(confusion_table(a, m) for a, m in matrices.items()),
     }
     write(arguments.card, blocks)
