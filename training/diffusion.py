@@ -248,6 +248,7 @@ class Training:
         # each by itself: the pipeline's own conversion warns about layers that none of these has
         for part in (self.vae, self.unet, self.text):
             part.half()
+        self.vae.register_to_config(_name_or_path="")  # not the folder it was read from
         assemble(self.vae, self.unet, self.text, self.tokenizer).save_pretrained(folder)
         # for readers older than tokenizer.json
         self.tokenizer.backend_tokenizer.model.save(str(folder / "tokenizer"))

@@ -76,3 +76,9 @@ def test_the_wheel_holds_every_weight(monkeypatch):
     held = {Path(path) for path in build.find_data_files("geokernels", "geokernels")}
     wanted = {path.relative_to(root) for path in WEIGHTS.rglob("*") if path.is_file()}
     assert {Path("geokernels/report/templates/page.html"), *wanted} <= held
+
+
+def test_no_configuration_names_a_folder_of_the_machine_that_made_it():
+    for path in WEIGHTS.rglob("*.json"):
+        if path.parent.name != "tokenizer":  # its vocabulary holds every letter
+            assert '"/' not in path.read_text(encoding="utf-8"), path
