@@ -237,8 +237,15 @@ def test_a_real_architecture_from_a_file(picture, tmp_path):
     save_file(model.state_dict(), tmp_path / "vit.safetensors")
     del model
     clip = ("--clip", "open_clip:ViT-B-32", "--clip-weights", tmp_path / "vit.safetensors")
+    # pixels start from the picture: the search for a first guess is thousands of encodes
     done = morph(
-        picture, tmp_path / "out", *clip, steps=2, texts=("a photo of a zebra", "a photo of a horse")
+        picture,
+        tmp_path / "out",
+        *clip,
+        "--parametrisation",
+        "pixels",
+        steps=2,
+        texts=("a photo of a zebra", "a photo of a horse"),
     )
     assert done.exit_code == 0, done.output
     assert not done.stderr

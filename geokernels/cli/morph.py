@@ -52,14 +52,16 @@ def morph(
         where = device_of(device)
         encoder = _encoder(clip, clip_weights, where)
         _warn_of_unknown_words(encoder, source, target)
-        inversion = ClipInversion(
-            original.rgb.to(where),
-            [encoder],
-            source,
-            target,
-            config=config,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        with bar() as progress:
+            progress.add_task("first guess", total=None, loss="", speed="")
+            inversion = ClipInversion(
+                original.rgb.to(where),
+                [encoder],
+                source,
+                target,
+                config=config,
+                generator=torch.Generator().manual_seed(seed),
+            )
         folder.claim(resume=resume, overwrite=overwrite)
         facts = {
             "picture": picture.name,
