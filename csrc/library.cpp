@@ -40,6 +40,7 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
   m.def(
       "differentiate_clouds(Tensor x, Tensor y, Tensor f, Tensor g, Tensor left, Tensor right, int cost, "
       "float p) -> Tensor");
+  m.def("point_gradient(Tensor weight, Tensor x, Tensor y, int cost) -> Tensor");
   m.def("transport_density(Tensor cost, Tensor f, Tensor g, float eps) -> Tensor");
   m.def("assignment(Tensor cost) -> Tensor");
 }

@@ -79,6 +79,37 @@ PointSolution sinkhorn_points(const Tensor& x_given, const Tensor& y_given, cons
   return std::tuple_cat(std::make_tuple(costs), found);
 }
 
+// The gradient of sum_ij weight_ij C_ij to x: [..., N, M], [..., N, D] and [..., M, D] to [..., N, D].
+Tensor point_gradient(const Tensor& weight_given, const Tensor& x_given, const Tensor& y_given,
+                      int64_t cost) {
+  Tensor weight = dense(weight_given), x = dense(x_given), y = dense(y_given);
+  STD_TORCH_CHECK(x.dim() >= 2 && y.dim() == x.dim() && x.size(-1) == y.size(-1),
+                  "geokernels: clouds must have two dimensions, and features in common");
+  STD_TORCH_CHECK(0 <= cost && cost <= int64_t(PointCost::square), "geokernels: no such cost, ", cost);
+  const ScalarType dtype = x.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
+                  "geokernels: clouds must be float32 or float64");
+  const int64_t rows = x.size(-2), columns = y.size(-2), features = x.size(-1);
+  Tensor out = fresh(x, {x.sizes().begin(), x.sizes().end()}, dtype);
+  if (x.numel() == 0) return out;
+  const int64_t problems = x.numel() / (rows * features);
+  auto fill = [&](auto zero) {
+    using T = decltype(zero);
+    const T* of_pairs = input<T>(weight, "weight", x, problems * rows * columns, dtype);
+    const T* of_x = static_cast<const T*>(x.const_data_ptr());
+    const T* of_y = input<T>(y, "y", x, problems * columns * features, dtype);
+    T* to = static_cast<T*>(out.mutable_data_ptr());
+    share_out<T>(problems, GEOKERNELS_AT_LEVEL(point_gradient_workspace<T>, rows, columns),
+                 [&](int64_t k, T* own) {
+                   GEOKERNELS_AT_LEVEL(point_gradient<T>, of_pairs + k * rows * columns,
+                                       of_x + k * rows * features, of_y + k * columns * features, rows,
+                                       columns, features, PointCost(cost), to + k * rows * features, own);
+                 });
+  };
+  dtype == ScalarType::Float ? fill(float()) : fill(double());
+  return out;
+}
+
 // [..., N, M] costs and their potentials to the plan relative to its weights.
 Tensor transport_density(const Tensor& cost_given, const Tensor& f_given, const Tensor& g_given, double eps) {
   Tensor cost = dense(cost_given), f = dense(f_given), g = dense(g_given);
@@ -128,6 +159,7 @@ Tensor assignment(const Tensor& cost_given) {
 STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
   m.impl("sinkhorn", TORCH_BOX(&geokernels::sinkhorn));
   m.impl("sinkhorn_points", TORCH_BOX(&geokernels::sinkhorn_points));
+  m.impl("point_gradient", TORCH_BOX(&geokernels::point_gradient));
   m.impl("transport_density", TORCH_BOX(&geokernels::transport_density));
   m.impl("assignment", TORCH_BOX(&geokernels::assignment));
 }

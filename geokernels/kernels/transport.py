@@ -135,19 +135,37 @@ def _points_backward(ctx, grad_cost, grad_value, grad_f, grad_g, _grad_error, _g
     x, y, *problem = ctx.saved_tensors
     to_cost, to_a, to_b = _to_problem(ctx, *problem, grad_value, grad_f, grad_g)
     to_cost = grad_cost if to_cost is None else to_cost if grad_cost is None else to_cost + grad_cost
-    to_x, to_y = (None, None) if to_cost is None else _to_points(x, y, to_cost, ctx.kind)
+    to_x = to_y = None
+    if to_cost is not None:
+        wanted = ctx.needs_input_grad
+        to_x = _point_gradient(to_cost, x, y, ctx.kind) if wanted[0] else None
+        to_y = _point_gradient(to_cost.mT, y, x, ctx.kind) if wanted[1] else None
     return to_x, to_y, to_a, to_b, *(None,) * 8
 
 
+def _point_gradient(weight: Tensor, x: Points, y: Points, kind: int) -> Points:
+    """The gradient of ``sum_ij weight_ij C_ij`` to ``x``."""
+    return native.run(torch.ops.geokernels.point_gradient.default, weight, x, y, kind)
+
+
+def _save_point_gradient(ctx, inputs, output: Tensor) -> None:
+    weight, x, y, ctx.kind = inputs
+    ctx.save_for_backward(weight, x, y)
+
+
+def _point_gradient_backward(ctx, grad: Tensor):
+    return *_from_point_gradient(grad, *ctx.saved_tensors, ctx.kind), None
+
+
 @full_precision
-def _to_points(x: Points, y: Points, to_cost: Tensor, kind: int) -> tuple[Points, Points]:
-    """Gradients to both clouds, from those to their costs."""
+def _from_point_gradient(grad: Points, weight: Tensor, x: Points, y: Points, kind: int):
+    """Gradients to weight, x and y."""
     if kind != SQUARE:
-        return -(to_cost @ y), -(to_cost.mT @ x)
+        return -(grad @ y.mT), None, -(weight.mT @ grad)
     # from the centre: what cancels is then no larger than the clouds
     x, y = _transport.centred(x, y)
-    to_x = 2 * (to_cost.sum(-1)[..., None] * x - to_cost @ y)
-    return to_x, 2 * (to_cost.sum(-2)[..., None] * y - to_cost.mT @ x)
+    to_weight = 2 * ((grad * x).sum(-1)[..., None] - grad @ y.mT)
+    return to_weight, 2 * weight.sum(-1)[..., None] * grad, -2 * weight.mT @ grad
 
 
 if not native.missing:
@@ -164,6 +182,10 @@ if not native.missing:
         one, f, g = x.new_empty(x.shape[:-2]), x.new_empty(x.shape[:-1]), x.new_empty(y.shape[:-1])
         return costs, one, f, g, torch.empty_like(one), one.new_empty(one.shape, dtype=torch.int64)
 
+    @torch.library.register_fake("geokernels::point_gradient")
+    def _(weight, x, y, cost):
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+
     @torch.library.register_fake("geokernels::transport_density")
     def _(cost, f, g, eps):
         return torch.empty_like(cost, memory_format=torch.contiguous_format)
@@ -177,7 +199,10 @@ if not native.missing:
         "geokernels::sinkhorn_points", _points_backward, setup_context=_save_points
     )
     torch.library.register_autograd(
+        "geokernels::point_gradient", _point_gradient_backward, setup_context=_save_point_gradient
+    )
+    torch.library.register_autograd(
         "geokernels::transport_density", _density_backward, setup_context=_save_density
     )
-    for _name in ("sinkhorn", "sinkhorn_points", "transport_density", "assignment"):
+    for _name in ("sinkhorn", "sinkhorn_points", "point_gradient", "transport_density", "assignment"):
         lead_with_mapped_dimension(_name)

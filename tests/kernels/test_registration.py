@@ -64,6 +64,7 @@ ARGUMENTS = {
     "geodesic_cosine_backward": geodesic_cosine_backward,
     "sinkhorn": lambda: (cloud(2, 4, 5, seed=0).abs(), *clouds()[4:], *NO, 0.3, math.inf, 200, 1e-10),
     "sinkhorn_points": lambda: (*clouds()[:2], *clouds()[4:], *NO, 2, 3.0, math.inf, 200, 1e-10),
+    "point_gradient": lambda: (cloud(2, 4, 5, seed=0), *clouds()[:2], 2),
     "transport_density": lambda: (cloud(2, 4, 5, seed=0), *clouds()[2:4], 0.5),
     "sinkhorn_clouds": lambda: (
         *clouds()[:2],

@@ -15,6 +15,7 @@ LEVELS = native.build_info().get("simd_levels", [])
 KINDS = pytest.mark.parametrize("kind", range(3), ids=["dot", "angle", "square"])
 SOLVE = torch.ops.geokernels.sinkhorn_points
 DENSITY = torch.ops.geokernels.transport_density
+GRADIENT = torch.ops.geokernels.point_gradient
 
 
 def problem(B=2, N=9, M=13, D=5, dtype=torch.float64):
@@ -83,6 +84,50 @@ def test_gradients_are_those_of_the_definition(cost):
         found.append((*to_points, *twice))
     for ours, theirs in zip(*found):
         assert torch.allclose(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+def pairs(N=5, M=7, D=3):
+    return cloud(2, N, M, seed=0), 20 + cloud(2, N, D, seed=1), 20 + cloud(2, M, D, seed=2)
+
+
+@KINDS
+def test_gradient_to_points_is_well_registered(kind):
+    parts = [part.requires_grad_() for part in pairs()]
+    torch.library.opcheck(GRADIENT.default, (*parts, kind))
+    assert torch.autograd.gradcheck(lambda *given: GRADIENT(*given, kind), parts)
+    assert torch.autograd.gradgradcheck(lambda *given: GRADIENT(*given, kind), parts)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("cost", kernels.GRAM)
+# below four rows, and above; features of more than one turn
+@pytest.mark.parametrize("sizes", [(3, 5, 7), (13, 9, 600)])
+def test_gradient_to_points_is_that_of_the_costs(level, cost, sizes, simd_level):
+    simd_level(level)
+    exact = pairs(*sizes)
+    if cost == "cosine":
+        exact = exact[0], *map(_transport.directions, exact[1:])
+
+    def eager(weight, x, y):
+        leaf = x.clone().requires_grad_()
+        made = 1 - leaf @ y.mT if cost == "cosine" else reference.pairwise_cost(leaf, y, cost)
+        return torch.autograd.grad((weight * made).sum(), leaf)[0]
+
+    truth = eager(*exact)
+    for dtype in (torch.float32, torch.float64):
+        parts = [part.to(dtype) for part in exact]
+        at_rounded = eager(*(part.double() for part in parts)) if dtype == torch.float32 else truth
+        assert_close("gradient", GRADIENT(*parts, kernels.GRAM[cost]), eager(*parts), at_rounded)
+
+
+def test_only_the_gradient_that_is_asked_for_is_made():
+    x, y, *_ = problem()
+    t = gk.sinkhorn(x.requires_grad_(), y, eps=4.0)
+    t.value.sum().backward()
+    both = [part.detach().requires_grad_() for part in (x, y)]
+    gk.sinkhorn(*both, eps=4.0).value.sum().backward()
+    assert y.grad is None
+    assert torch.equal(x.grad, both[0].grad)
 
 
 def test_threads_and_runs_do_not_change_a_bit():
