@@ -41,12 +41,12 @@ from pathlib import Path
 import torch
 
 from geokernels import world
+from geokernels._files import sha256, write_json, write_text
 from geokernels.metrics import outside_psnr, score_edit, wilson_interval
 from geokernels.models.clip import EMBEDDED, EVALUATION, load_clip
 from geokernels.models.embedded import embedded
 from geokernels.pipelines import ClipInversionConfig, clip_inversion
 from geokernels.pipelines.clip_inversion import STRENGTHS
-from geokernels.report.files import sha256, write_json, write_text
 from geokernels.report.record import versions
 
 from .machine import machine

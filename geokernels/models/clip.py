@@ -12,7 +12,7 @@ from .._checks import require_float
 from .embedded import embedded, verify
 
 # Embedded models and their files' names without ending. The second only evaluates: no gradient passes it.
-EMBEDDED = {"world": "world-clip", "world-evaluation": "world-evaluation-clip"}
+EMBEDDED = {"world": "world-clip.safetensors", "world-evaluation": "world-evaluation-clip.safetensors"}
 EVALUATION = "world-evaluation"
 FORMATS = (".safetensors", ".pt", ".pth", ".bin")
 

@@ -1,13 +1,13 @@
 """Stable Diffusion pipelines of diffusers, frozen: the embedded one, a folder's, or one of the hub."""
 
-import hashlib
 import json
 import re
-from importlib import resources
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from .embedded import embedded, verify
 
 WORLD = "world-diffusion"  # folder of the embedded pipeline
 TINY = "vae_tiny"  # subfolder of its small autoencoder, which the pipeline's own format does not know
@@ -111,8 +111,8 @@ def _import_diffusers():
 def _source(name: str | Path) -> Path | str:
     """The folder that ``name`` means, or the hub's name it is."""
     if name == "world":
-        folder = Path(str(resources.files("geokernels"))) / "world" / "weights" / WORLD
-        _verify(folder)
+        folder = embedded(WORLD)
+        verify(folder)
         return folder
     if Path(name).is_dir():
         return Path(name).resolve()
@@ -121,21 +121,6 @@ def _source(name: str | Path) -> Path | str:
     raise FileNotFoundError(
         f"name must be 'world', an existing folder or 'organisation/model' of the hub, found no folder {name}"
     )
-
-
-def _verify(folder: Path) -> None:
-    """Compare every file of the embedded pipeline with the record beside it."""
-    record = folder.with_suffix(".record.json")
-    if not record.is_file():
-        raise FileNotFoundError(f"the embedded pipeline must be installed, found no {record.name}")
-    for name, digest in json.loads(record.read_text())["sha256"].items():
-        path = folder / name
-        if not path.is_file():
-            raise ValueError(f"the embedded pipeline lacks {name}; install the package again")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise ValueError(
-                f"the embedded pipeline's {name} is not the recorded file; install the package again"
-            )
 
 
 def _require_pipeline(folder: Path) -> None:

@@ -7,19 +7,30 @@ from pathlib import Path
 
 
 def embedded(name: str) -> Path:
-    """The path of the embedded ``name``.safetensors, which need not exist."""
-    return Path(str(resources.files("geokernels"))) / "world" / "weights" / f"{name}.safetensors"
+    """The path of the embedded file or folder ``name``, which need not exist."""
+    return Path(str(resources.files("geokernels"))) / "world" / "weights" / name
 
 
 def verify(path: Path) -> None:
-    """Refuse an embedded file that is not the one that was measured.
+    """Refuse an embedded file, or a folder of them, that is not the one that was measured.
 
     Raises:
-        ValueError: Unless its sha256 is that of the ``.record.json`` beside it.
+        FileNotFoundError: If a file, or the ``.record.json`` beside ``path``, is missing.
+        ValueError: Unless every sha256 is that of the record.
     """
-    record = json.loads(path.with_suffix(".record.json").read_text())
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != record["sha256"]:
-        raise ValueError(
-            f"{path.name} must have sha256 {record['sha256']}, got {found}; install geokernels again"
+    recorded = json.loads(_read(path.with_suffix(".record.json")))["sha256"]
+    files = {path: recorded} if isinstance(recorded, str) else {path / n: r for n, r in recorded.items()}
+    for file, expected in files.items():
+        found = hashlib.sha256(_read(file)).hexdigest()
+        if found != expected:
+            raise ValueError(
+                f"{file.name} must have sha256 {expected}, got {found}; install geokernels again"
+            )
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"geokernels must have its own weights, found no {path.name}; install it again"
         )
+    return path.read_bytes()

@@ -11,7 +11,7 @@ from torch import Tensor
 from .embedded import embedded, verify
 from .stylegan2 import Generator, GeneratorConfig
 
-WORLD = "world-generator"  # file name, without ending, of the embedded model
+WORLD = "world-generator.safetensors"  # the embedded model
 FORMATS = (".safetensors", ".pt", ".pth", ".ckpt")
 
 

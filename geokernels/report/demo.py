@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .._files import write_json, write_text
 from ..models import load_diffusion, load_generator
 from ..models.clip import ClipEncoder
 from ..pipelines import ClipInversionConfig
@@ -23,7 +24,6 @@ from .demo_models import (
     walk_section,
 )
 from .demo_morphs import LOSSES, Edit, card, facts_of, morph_scenes, summary
-from .files import write_json, write_text
 from .page import details, page, section
 from .pictures import fit, gif, grid, strip, write_bytes, write_picture
 from .record import checksums, machine, peak_memory_mib, versions

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .files import replacing, write_json, write_text
+from .._files import replacing, write_json, write_text
 from .folder import RECORD, RunFolder
 from .page import chart, details, figure, film, page, picture, row, section, table, text
 from .pictures import fit, gif, strip, write_bytes, write_picture

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .files import replacing
+from .._files import replacing
 
 
 @dataclass(frozen=True)

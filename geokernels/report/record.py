@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .files import sha256
+from .._files import sha256
 
 PACKAGES = (
     "torch",

@@ -8,11 +8,11 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from .._files import sha256, write_json, write_text
 from ..metrics import wilson_interval
 from ..world import ATTRIBUTES
 from ..world.edits import MAPPING, RECIPE
 from .driver import interrupts_between_steps
-from .files import sha256, write_json, write_text
 from .folder import RECORD, RunFolder
 from .page import badge, details, page, picture, row, section, table, text
 from .pictures import grid, read_picture, write_bytes, write_picture

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from geokernels.models import diffusion, load_diffusion, load_tiny_autoencoder
+from geokernels.models import load_diffusion, load_tiny_autoencoder
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
@@ -184,31 +184,3 @@ class TestErrors:
         monkeypatch.setattr(builtins, "__import__", without)
         with pytest.raises(ImportError, match=r'pip install "geokernels\[diffusion\]"'):
             load_diffusion()
-
-
-class TestRecord:
-    @pytest.fixture
-    def recorded(self, tmp_path):
-        (tmp_path / "model" / "unet").mkdir(parents=True)
-        (tmp_path / "model" / "unet" / "weights").write_bytes(b"weights")
-        digest = diffusion.hashlib.sha256(b"weights").hexdigest()
-        (tmp_path / "model.record.json").write_text(json.dumps({"sha256": {"unet/weights": digest}}))
-        return tmp_path / "model"
-
-    def test_recorded_files_pass(self, recorded):
-        diffusion._verify(recorded)
-
-    def test_changed_file(self, recorded):
-        (recorded / "unet" / "weights").write_bytes(b"weightz")
-        with pytest.raises(ValueError, match="unet/weights is not the recorded file"):
-            diffusion._verify(recorded)
-
-    def test_missing_file(self, recorded):
-        (recorded / "unet" / "weights").unlink()
-        with pytest.raises(ValueError, match="lacks unet/weights"):
-            diffusion._verify(recorded)
-
-    def test_missing_record(self, recorded):
-        recorded.with_suffix(".record.json").unlink()
-        with pytest.raises(FileNotFoundError, match=r"found no model.record.json"):
-            diffusion._verify(recorded)

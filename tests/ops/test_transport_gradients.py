@@ -172,9 +172,17 @@ def test_ragged_gradients_are_those_of_separate_problems(backend):
         assert (to_y[k, m[k] :] == 0).all()
 
 
-def test_euclidean_refuses_a_second_derivative():
+def test_euclidean_has_a_second_derivative_where_torch_has_one():
+    """Torch 2.11 cannot differentiate cdist twice, and says so; 2.15 can."""
     x, y = cloud(3, 2, seed=0).requires_grad_(), cloud(4, 2, seed=1)
-    value = gk.sinkhorn(x, y, eps=EPS, cost="euclidean").value
-    (gradient,) = torch.autograd.grad(value, x, create_graph=True)
-    with pytest.raises(RuntimeError, match="_cdist_backward"):
+
+    def value(x):
+        return gk.sinkhorn(x, y, eps=EPS, cost="euclidean", tol=1e-12, max_iter=100_000).value
+
+    (gradient,) = torch.autograd.grad(value(x), x, create_graph=True)
+    try:
         torch.autograd.grad(gradient.sum(), x)
+    except RuntimeError as error:
+        assert "_cdist_backward" in str(error)  # noqa: PT017  not every torch raises it
+    else:
+        assert torch.autograd.gradgradcheck(value, (x,))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geokernels import world
-from geokernels.report.files import sha256
+from geokernels._files import sha256
 from geokernels.report.pictures import grid, read_picture
 from geokernels.report.sample_sources import Renders
 from geokernels.report.samples import Sample, SampleFolder, judged, run_samples

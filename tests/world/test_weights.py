@@ -10,8 +10,8 @@ import setuptools
 from safetensors import safe_open
 
 import geokernels
+from geokernels._files import sha256
 from geokernels.models import load_clip, load_diffusion, load_generator
-from geokernels.report.files import sha256
 
 PACKAGE = Path(geokernels.__file__).parent
 WEIGHTS = PACKAGE / "world" / "weights"
