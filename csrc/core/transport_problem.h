@@ -4,11 +4,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define GEOKERNELS_ANYWHERE __host__ __device__
-#else
-#define GEOKERNELS_ANYWHERE
-#endif
+#include "core/anywhere.h"
 
 namespace geokernels {
 

@@ -1,0 +1,176 @@
+"""The CUDA Sinkhorn kernel, run on the host thread by thread, agrees with the definition."""
+
+import ctypes
+import math
+
+import pytest
+import torch
+
+from geokernels import reference
+from geokernels.testing import assert_as_accurate, cloud, weights
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+ASCENDING, DESCENDING, BY_CHANCE = 0, 1, 7
+
+
+class Options(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("problems", "rows", "columns")]
+    _fields_ += [(name, ctypes.c_double) for name in ("eps", "reach", "tol")]
+    _fields_ += [(name, ctypes.c_int64) for name in ("max_iter", "blocks", "near_groups", "order")]
+
+
+@pytest.fixture(scope="module")
+def solve(emulated):
+    library = emulated("cuda_transport")
+
+    def run(cost, a=None, b=None, n=None, m=None, start=None, *, eps, reach=math.inf, tol, max_iter=1000,
+            blocks=None, near_groups=99, order=ASCENDING):  # fmt: skip
+        B, N, M = cost.shape
+        options = Options(B, N, M, eps, reach, tol, max_iter, blocks or B, near_groups, order)
+        # torch.empty is NaN in tests; one more number than there is room for must stay so
+        outs = [cost.new_empty(size + 1) for size in (B, B * N, B * M, B)]
+        iterations = torch.full((B,), -1)
+        held = [None if x is None else x.contiguous() for x in (cost, a, b, start, n, m)]
+        pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in (*held, *outs, iterations)]
+        name = "sinkhorn_float" if cost.dtype == torch.float32 else "sinkhorn_double"
+        getattr(library, name)(ctypes.byref(options), *pointers)
+        assert all(out[-1].isnan() for out in outs)
+        value, f, g, error = (out[:-1].view(*shape) for out, shape in zip(outs, ((B,), (B, N), (B, M), (B,))))
+        return value, f, g, error, iterations
+
+    return run
+
+
+def problem(N, M, B=2, seed=0):
+    x, y = cloud(B, N, 3, seed=seed), cloud(B, M, 3, seed=seed + 1)
+    cost = torch.cdist(x, y).square()
+    return cost / cost.mean(), weights(B, N, seed=seed + 2), weights(B, M, seed=seed + 3)
+
+
+def bits(found):
+    return [part.view(torch.int32 if part.dtype == torch.float32 else torch.int64) for part in found]
+
+
+# every layout: one point, less than a warp, CLIP's token count, the last that fits registers, and the largest
+SHAPES = [(1, 1), (17, 33), (64, 40), (77, 77), (100, 128), (256, 130)]
+
+
+@pytest.mark.parametrize("reach", [math.inf, 0.7], ids=["balanced", "unbalanced"])
+@pytest.mark.parametrize(("N", "M"), SHAPES, ids=str)
+@DTYPES
+def test_matches_reference(solve, N, M, dtype, reach):
+    exact = problem(N, M)
+    settings = {"eps": 0.2, "reach": reach, "max_iter": 15, "tol": 0.0}
+    inputs = [part.to(dtype) for part in exact]
+    ours = solve(*inputs, **settings)
+    eager = reference.transport.solve(*inputs, None, None, None, **settings)
+    truth = reference.transport.solve(*exact, None, None, None, **settings)
+    for name, i in (("value", 0), ("f", 1), ("g", 2)):
+        assert_as_accurate(name, ours[i], eager[i], truth[i])
+    assert ours[4].tolist() == truth[4].tolist()
+
+
+def test_absorbs_and_renews(solve):
+    # eps far below the costs: K is made anew many times, by rows and by columns
+    cost, a, b = problem(24, 33, B=1)
+    settings = {"eps": 0.002, "tol": 1e-6, "max_iter": 150}
+    value, f, g, error, iterations = solve(cost.float(), a.float(), b.float(), **settings)
+    exact = reference.transport.solve(cost, a, b, None, None, None, reach=math.inf, **settings)
+    assert (iterations == exact[4]).all()
+    torch.testing.assert_close(value.double(), exact[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(f.double(), exact[1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(g.double(), exact[2], rtol=0, atol=1e-5)
+    torch.testing.assert_close(error.double(), exact[3], rtol=0.1, atol=1e-6)
+
+
+class TestOrder:
+    """What a race would change: the bits, with the order in which threads run."""
+
+    @pytest.mark.parametrize("near_groups", [99, 3, 0], ids=["near", "both", "far"])
+    def test_of_threads_changes_no_bit(self, solve, near_groups):
+        cost, a, b = (part.float() for part in problem(140, 70, B=1))
+        settings = {"eps": 0.01, "tol": 1e-3, "max_iter": 12, "near_groups": near_groups}
+        first = solve(cost, a, b, **settings)
+        for order in (DESCENDING, BY_CHANCE):
+            again = solve(cost, a, b, order=order, **settings)
+            assert all(map(torch.equal, bits(first), bits(again)))
+
+    def test_of_threads_changes_no_bit_in_registers(self, solve):
+        cost, a, b = (part.float() for part in problem(33, 77, B=1))
+        first = solve(cost, a, b, eps=0.01, reach=0.5, tol=1e-4, max_iter=60)
+        for order in (DESCENDING, BY_CHANCE):
+            again = solve(cost, a, b, eps=0.01, reach=0.5, tol=1e-4, max_iter=60, order=order)
+            assert all(map(torch.equal, bits(first), bits(again)))
+
+    @pytest.mark.parametrize("M", [20, 140])
+    def test_of_blocks_changes_no_bit(self, solve, M):
+        cost, a, b = (part.float() for part in problem(20, M, B=3))
+        each = solve(cost, a, b, eps=0.1, tol=1e-4, near_groups=0)
+        shared = solve(cost, a, b, eps=0.1, tol=1e-4, near_groups=0, blocks=2)
+        assert all(map(torch.equal, bits(each), bits(shared)))
+
+
+class TestDegenerate:
+    def compare(self, solve, cost, a, b, n=None, m=None, **settings):
+        settings = {"eps": 0.2, "reach": math.inf, "max_iter": 30, "tol": 1e-9} | settings
+        ours = solve(cost, a, b, n, m, **settings)
+        exact = reference.transport.solve(cost, a, b, n, m, None, **settings)
+        for part, wanted in zip(ours[:4], exact[:4], strict=True):
+            torch.testing.assert_close(part, wanted, rtol=1e-9, atol=1e-9, equal_nan=True)
+        return ours
+
+    @pytest.mark.parametrize("M", [33, 140])
+    @pytest.mark.parametrize("reach", [math.inf, 0.7], ids=["balanced", "unbalanced"])
+    def test_ragged_and_without_weight(self, solve, reach, M):
+        cost, a, b = problem(21, M, B=3)
+        n, m = torch.tensor([21, 1, 9]), torch.tensor([5, M, 30])
+        for k in range(3):
+            cost[k, n[k] :], cost[k, :, m[k] :], a[k, n[k] :], b[k, m[k] :] = math.inf, math.inf, 0, 0
+        a[2, 3] = b[0, 1] = b[1, 7] = 0
+        self.compare(solve, cost, a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True), n, m, reach=reach)
+
+    def test_uniform_without_weights(self, solve):
+        cost, *_ = problem(9, 12)
+        given = solve(cost, eps=0.2, tol=1e-9)
+        exact = reference.transport.solve(
+            cost, None, None, None, None, None, eps=0.2, reach=math.inf, tol=1e-9, max_iter=1000
+        )
+        torch.testing.assert_close(given[1], exact[1], rtol=0, atol=1e-9)
+
+    def test_start(self, solve):
+        cost, a, b = problem(9, 12)
+        g = solve(cost, a, b, eps=0.2, tol=1e-9)[2]
+        assert (solve(cost, a, b, start=g, eps=0.2, tol=1e-8)[4] == 1).all()
+
+    def test_forbidden_pairs(self, solve):
+        cost, a, b = problem(9, 12)
+        cost[0, 2, :7] = math.inf
+        cost[1, :5, 4] = math.inf
+        self.compare(solve, cost, a, b)
+
+    def test_point_that_reaches_nobody(self, solve):
+        cost, a, b = problem(9, 12)
+        cost[0, 2], cost[1, :, 3] = math.inf, math.inf
+        value, f, g, error, _ = solve(cost, a, b, eps=0.2, tol=1e-6, max_iter=200)
+        assert (value == math.inf).all()
+        assert f[0, 2] == math.inf
+        assert g[1, 3] == math.inf
+        # what cannot go anywhere is missing at least on its own side
+        assert (error >= torch.stack([a[0, 2], b[1, 3]])).all()
+        assert (error <= 2).all()
+
+    @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+    def test_refuses_weights(self, solve, bad):
+        cost, a, b = problem(9, 12)
+        b[1, 4] = bad
+        value, f, g, error, iterations = solve(cost, a, b, eps=0.2, tol=1e-6)
+        assert value[0].isfinite()
+        assert iterations[1] == 0
+        assert all(part[1].isnan().all() for part in (value, f, g, error))
+
+    def test_nan_cost_stops(self, solve):
+        cost, a, b = problem(9, 12)
+        cost[1, 3, 3] = math.nan
+        *_, error, iterations = solve(cost, a, b, eps=0.2, tol=1e-6)
+        assert error[1].isnan()
+        assert iterations[1] == 1
