@@ -1,9 +1,14 @@
 """What holds for every test: uninitialised memory is NaN, chance is seeded; a pipeline to draw with."""
 
+import os
 import string
 
 import pytest
 import torch
+
+# Triton runs on the GPU where there is one, else in its interpreter, which is chosen before it is imported
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -1,26 +1,51 @@
 """Which implementation runs, and why the others did not."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
 
 
 class BackendError(RuntimeError):
     """No requested implementation can run this call; the message says why."""
 
 
-def choose(op: str, refusals: Mapping[str, str | None], wanted: str | None) -> str:
+class Preference(NamedTuple):
+    """What ``backend=None`` means on a device: the first of ``order`` that can run, and on what evidence."""
+
+    device: str
+    order: tuple[str, ...]
+    evidence: str
+
+
+# Shapes and dtypes that an implementation cannot take are its refusals. What is in no order runs when named.
+PREFERENCES = (
+    Preference("cpu", ("native", "reference"), "measured: benchmarks/results/cpu.json"),
+    Preference("other", ("reference", "native", "triton"), "not measured: the definition; kernels by name"),
+)
+
+
+def preference(x: Tensor | None) -> Preference:
+    """The row of the table for the device of ``x``; that of the CPU for None."""
+    return PREFERENCES[0 if x is None or x.is_cpu else 1]
+
+
+def choose(op: str, refusals: Mapping[str, str | None], wanted: str | None, x: Tensor | None = None) -> str:
     """Name the implementation of ``op`` that will run.
 
     Args:
         op: Operator name, for messages.
-        refusals: Implementations, fastest first, each with the reason it cannot run or None.
-        wanted: A name to insist on, or None for the first that can run.
+        refusals: Implementations, each with the reason it cannot run or None.
+        wanted: A name to insist on, or None for the device's first that can run.
+        x: The tensor that decides the device.
 
     Raises:
         BackendError: If ``wanted`` cannot run, or none can; the message lists every reason.
     """
     if wanted is not None and wanted not in refusals:
         raise BackendError(f"{op} has no backend {wanted!r}; it has {', '.join(refusals)}")
-    candidates = refusals if wanted is None else {wanted: refusals[wanted]}
+    order = preference(x).order if wanted is None else (wanted,)
+    candidates = {name: refusals[name] for name in order if name in refusals}
     for name, reason in candidates.items():
         if reason is None:
             return name

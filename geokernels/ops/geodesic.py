@@ -76,7 +76,7 @@ def geodesic_cosine(
     require_basis("p", p, "x", x, x.shape[-1])
     require_basis("q", q, "x", x, x.shape[-1])
     refusals = {"native": kernels.refuse_native(x, p, q), "reference": None}
-    chosen = dispatch.choose("geodesic_cosine", refusals, backend)
+    chosen = dispatch.choose("geodesic_cosine", refusals, backend, x)
 
     args = [widened(part) for part in in_common_batch(x=x, y=y, p=p, q=q)]
     if chosen == "reference":

@@ -119,7 +119,7 @@ def subspace_basis(
 
     wide = widened(x)
     refusals = {"native": kernels.refuse_native(x), "reference": None}
-    if dispatch.choose("subspace_basis", refusals, backend) == "reference":
+    if dispatch.choose("subspace_basis", refusals, backend, x) == "reference":
         require_finite("x", x)
         found = reference.subspace_basis(wide, rank, center=center, rtol=rtol)
     else:

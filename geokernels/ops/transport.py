@@ -8,6 +8,7 @@ from torch import Tensor
 from .._checks import require_choice, require_float, require_not_empty, require_rank
 from .._transport import Transport
 from .._typing import Cost, Points, Potential, Weights
+from ..kernels.triton import PRECISIONS
 from .transport_checks import (
     Lengths,
     checked_settings,
@@ -114,6 +115,7 @@ def sinkhorn(
     init: tuple[Potential, Potential] | None = None,
     anneal: tuple[float, float] | None = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> Transport:
     r"""Entropic optimal transport between two weighted point clouds.
 
@@ -137,7 +139,10 @@ def sinkhorn(
         tol: L1 marginal error at which a problem stops.
         init: Potentials ``(f, g)`` to start from. No gradient.
         anneal: ``(start, ratio)`` by which the regularisation comes down to ``eps``, or None.
-        backend: ``"native"`` or ``"reference"`` to insist on one; None for the fastest that can run.
+        backend: ``"native"``, ``"triton"`` (float32, on a GPU) or ``"reference"`` to insist on one; None for
+            the choice that ``geokernels doctor`` explains.
+        precision: How ``"triton"`` rounds points and plan before it multiplies: ``"fp32"`` (the default),
+            ``"bf16x3"``, ``"tf32"`` or ``"bf16"``. Sums are float32 in any case. Other backends refuse it.
 
     Returns:
         A :class:`Transport`. Potentials and value are float32 for half-precision input.
@@ -162,6 +167,8 @@ def sinkhorn(
     require_choice("cost", cost, COSTS)
     if cost == "lp" and not 1 <= p < math.inf:
         raise ValueError(f"p must be a finite number, 1 or above, got {p}")
+    if precision is not None:
+        require_choice("precision", precision, PRECISIONS)
     a, b = checked_weights(a, b, x, "x", y)
     settings = checked_settings(eps, reach, max_iter, tol, anneal)
     if x.dtype in (torch.float16, torch.bfloat16):
@@ -172,7 +179,7 @@ def sinkhorn(
         # what lies beyond the lengths may be NaN, and must not reach a gradient as 0 * NaN
         x = torch.where(inside(lengths[0], x.shape[-2])[..., None], x, 0)
         y = torch.where(inside(lengths[1], y.shape[-2])[..., None], y, 0)
-    return solve_points(x, y, a, b, lengths, init, settings, backend, cost, p)
+    return solve_points(x, y, a, b, lengths, init, settings, backend, cost, p, precision)
 
 
 def sinkhorn_divergence(
@@ -190,6 +197,7 @@ def sinkhorn_divergence(
     tol: float = 1e-5,
     anneal: tuple[float, float] | None = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     r"""Sinkhorn divergence: entropic transport without its bias, zero between equal clouds.
 
@@ -234,6 +242,7 @@ def sinkhorn_divergence(
             tol=tol,
             anneal=anneal,
             backend=backend,
+            precision=precision,
         ).value
 
     divergence = value(x, y, a, b, n, m) - (value(x, x, a, a, n, n) + value(y, y, b, b, m, m)) / 2

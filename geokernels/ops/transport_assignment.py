@@ -50,7 +50,7 @@ def assignment(cost: Cost, *, backend: str | None = None) -> Tensor:
     if readable and not cost.detach().double().sum().item() > -math.inf and (reason := explain_cost(cost)):
         raise ValueError(reason)
     refusals = {"native": kernels.refuse_assignment(cost), "reference": None}
-    run = kernels if dispatch.choose("assignment", refusals, backend) == "native" else reference
+    run = kernels if dispatch.choose("assignment", refusals, backend, cost) == "native" else reference
     chosen = run.assignment(cost.detach())
     if readable and chosen.numel() and int(chosen.min()) < 0:
         raise ValueError("cost forbids every one-to-one assignment: too many of its entries are +inf")

@@ -10,7 +10,7 @@ from .. import reference
 from .._checks import values_can_be_read
 from .._transport import DensePairs, Transport, uniform
 from .._typing import Cost, Points, Potential, Weights
-from ..kernels import dispatch, native
+from ..kernels import dispatch, native, triton
 from ..kernels import transport as kernels
 from ..kernels import transport_clouds as clouds
 from .transport_checks import (
@@ -49,10 +49,7 @@ def solve(
         cost = torch.where(counts, cost, math.inf)
     start = None if init is None else checked_start(init, cost, "cost", N, M)
     refusals = {"native": kernels.refuse(cost), "reference": None}
-    if not cost.is_cpu and cost.device.type == "cuda":
-        # not yet measured on a GPU, the compiled kernel runs there when it is named
-        refusals = {"reference": None, **refusals}
-    native_runs = dispatch.choose(op, refusals, backend) == "native"
+    native_runs = dispatch.choose(op, refusals, backend, cost) == "native"
     solver, pairs = (kernels, kernels.Pairs) if native_runs else (reference, DensePairs)
 
     def run(start: Potential | None, **numbers) -> tuple[Tensor, ...]:
@@ -75,6 +72,7 @@ def solve_points(
     backend: str | None,
     cost: str,
     p: float,
+    precision: str | None,
 ) -> Transport:
     """The same from points: streamed where there are many, their costs made by the kernel where it can."""
 
@@ -87,16 +85,27 @@ def solve_points(
         return None
 
     large = clouds.are_large(x, y)
-    if large or (x.is_cpu and cost in kernels.GRAM):
-        refusals = {"native": native.refuse(x), "reference": None}
-        if dispatch.choose("sinkhorn", refusals, backend) == "native":
-            run = _stream if large else _solve_gram
-            return run(x, y, a, b, lengths, init, settings, cost, p, explain)
+    if large or backend == "triton" or precision or (x.is_cpu and cost in kernels.GRAM):
+        exact = f"it has no products in {precision}" if precision else None
+        refusals = {"native": exact or native.refuse(x), "triton": triton.refuse(x), "reference": exact}
+        chosen = dispatch.choose("sinkhorn", refusals, backend, x)
+        if chosen != "reference":
+            run = _solve_gram if chosen == "native" and not large else _stream
+            passes = _triton_passes(precision) if chosen == "triton" else (clouds.NATIVE, ())
+            return run(x, y, a, b, lengths, init, settings, cost, p, explain, passes)
     costs = reference.pairwise_cost(x, y, cost, p)
     return solve(costs, a, b, lengths, init, settings, backend, "sinkhorn", explain)
 
 
-def _solve_gram(x, y, a, b, lengths, init, settings, cost, _p, explain) -> Transport:
+def _triton_passes(precision: str | None) -> tuple[str, tuple[int]]:
+    """Triton's passes over large clouds, and the argument that they have beyond those of others."""
+    # triton loads on use
+    from ..kernels.triton.transport_clouds import TRITON
+
+    return TRITON, (triton.PRECISIONS.index(precision or "fp32"),)
+
+
+def _solve_gram(x, y, a, b, lengths, init, settings, cost, _p, explain, _passes) -> Transport:
     """Small clouds under a cost that is a product of their points."""
     n, m = (None, None) if lengths is None else lengths
     a, b = _weights_within(lengths, a, b, x, y)
@@ -111,12 +120,12 @@ def _solve_gram(x, y, a, b, lengths, init, settings, cost, _p, explain) -> Trans
     return Transport(*found, kernels.Pairs(costs, settings["eps"]), a, b, settings["tol"])
 
 
-def _stream(x, y, a, b, lengths, init, settings, cost, p, explain) -> Transport:
+def _stream(x, y, a, b, lengths, init, settings, cost, p, explain, passes) -> Transport:
     """Large clouds, whose costs are never all at hand."""
     n, m = (None, None) if lengths is None else lengths
     a, b = _weights_within(lengths, a, b, x, y)
     start = None if init is None else checked_start(init, x, "x", x.shape[-2], y.shape[-2])
-    pairs = clouds.Pairs.of(x, y, n, m, cost, p, settings["eps"], reference.pairwise_cost)
+    pairs = clouds.Pairs.of(x, y, n, m, cost, p, settings["eps"], reference.pairwise_cost, *passes)
     found = clouds.solve(pairs, a, b, start, **settings)
     if _needs_a_reason(found[3], settings):
         reason = explain_points(x, y) or explain_weights(a, b, settings)

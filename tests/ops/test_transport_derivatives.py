@@ -7,7 +7,7 @@ import torch
 
 import geokernels as gk
 from geokernels import reference
-from geokernels.kernels import transport_clouds
+from geokernels.kernels import transport_clouds, transport_clouds_derivatives
 from geokernels.testing import cloud, unrolled_sinkhorn, weights
 
 TIGHT = {"tol": 1e-13, "max_iter": 5000}
@@ -221,7 +221,7 @@ def test_autocast_does_not_reach_derivatives(where, way):
 
 def test_unfinished_conjugate_gradients_report_their_residual(monkeypatch):
     monkeypatch.setattr(transport_clouds, "are_large", lambda x, y: True)
-    monkeypatch.setattr(transport_clouds, "MOST_STEPS", 1)
+    monkeypatch.setattr(transport_clouds_derivatives, "MOST_STEPS", 1)
     x, y, *_ = leaves()
     t = ours(x, y, None, None)
     with pytest.warns(RuntimeWarning, match=r"after 1 steps .* relative residual is \d\.\de-\d"):
@@ -229,11 +229,13 @@ def test_unfinished_conjugate_gradients_report_their_residual(monkeypatch):
 
 
 def test_reported_residual_is_the_residual(monkeypatch):
-    monkeypatch.setattr(transport_clouds, "MOST_STEPS", 2)
+    monkeypatch.setattr(transport_clouds_derivatives, "MOST_STEPS", 2)
     root = cloud(6, 6, seed=0)
     matrix, right = root @ root.T + torch.eye(6), cloud(6, seed=1)
     with pytest.warns(RuntimeWarning, match="relative residual is") as caught:
-        z = transport_clouds._conjugate_gradients(lambda v: matrix @ v, right, torch.zeros_like(right))
+        z = transport_clouds_derivatives._conjugate_gradients(
+            lambda v, _unsolved: matrix @ v, right, torch.zeros_like(right)
+        )
     reported = float(str(caught[0].message).split("residual is ")[1].split(";")[0])
     assert reported == pytest.approx(((right - matrix @ z).norm() / right.norm()).item(), rel=0.05)
 

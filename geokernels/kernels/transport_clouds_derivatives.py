@@ -1,0 +1,263 @@
+r"""Derivatives of transport between large clouds, for every implementation of its passes over the pairs.
+
+An implementation, ``passes``, is the prefix of three operators, ``sinkhorn_clouds``, ``multiply_clouds`` and
+``differentiate_clouds``; the derivative of each is made of calls of the others. What says which cost,
+``of_cost``, are the arguments ``cost, p`` and any of the implementation's own.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .. import _transport
+from .._checks import values_can_be_read
+from .._precision import full_precision
+from .batching import lead_with_mapped_dimension
+
+DOT, SQUARE, ROOT, POWER = range(4)  # core/transport_clouds.h
+MOST_STEPS = 1000  # of the conjugate gradients
+
+
+def operator(passes: str, name: str) -> Callable:
+    """An operator of the implementation ``passes``, or the adjoint that is made of them."""
+    return getattr(torch.ops.geokernels, passes + name)
+
+
+def multiply(passes: str, x, y, f, g, left, right, v, *of_cost) -> Tensor:
+    """``sum_j E_ij <left_i, right_j> v_j``, ``(..., N, E)``; without left and right, ``sum_j E_ij v_j``."""
+    if left is not None and left.shape[-1] == 1:
+        return left * multiply(passes, x, y, f, g, None, None, right * v, *of_cost)
+    # one vector may go with all problems
+    v = v.expand(*x.shape[:-2], *v.shape[-2:])
+    return operator(passes, "multiply_clouds")(x, y, f, g, left, right, v, *of_cost)
+
+
+def differentiate(passes: str, x, y, f, g, left, right, *of_cost) -> Tensor:
+    """``sum_j E_ij <left_i, right_j> dC_ij / dx_i``, ``(..., N, D)``."""
+    kind = of_cost[0]
+    if kind == DOT:
+        return -multiply(passes, x, y, f, g, left, right, y, *of_cost)
+    if kind == SQUARE:
+        with_ones = torch.cat([y, torch.ones_like(y[..., :1])], -1)
+        sums = multiply(passes, x, y, f, g, left, right, with_ones, *of_cost)
+        return x * sums[..., -1:] - sums[..., :-1]
+    return operator(passes, "differentiate_clouds")(x, y, f, g, left, right, *of_cost)
+
+
+def present(potential: Tensor, count: Tensor | None) -> Tensor:
+    """The potential, -inf beyond ``count``: such a point meets nobody."""
+    if count is None:
+        return potential
+    beyond = torch.arange(potential.shape[-1], device=potential.device) >= count[..., None]
+    return potential.masked_fill(beyond, -math.inf)
+
+
+def _pairwise(left: Tensor, right: Tensor) -> Tensor:
+    """Factors of the product of two inner products, ``(..., N, R E)``."""
+    return (left[..., :, None] * right[..., None, :]).flatten(-2)
+
+
+def _save_product(ctx, inputs, output) -> None:
+    tensors, ctx.of_cost = inputs[:7], inputs[7:]
+    ctx.save_for_backward(*tensors, output)
+
+
+def _product_backward(passes: str, ctx, grad: Tensor):
+    x, y, f, g, left, right, v, out = ctx.saved_tensors
+    of_cost = ctx.of_cost
+    to_x, to_y, to_f, to_g, to_left, to_right, to_v, *_ = (None,) * 9
+    wanted = ctx.needs_input_grad
+    if wanted[3] or wanted[6]:
+        to_v = multiply(passes, y, x, g, f, right, left, grad, *of_cost)
+        to_g = (to_v * v).sum(-1)
+    if wanted[2]:
+        to_f = (out * grad).sum(-1)
+    if wanted[4]:
+        to_left = multiply(passes, x, y, f, g, grad, v, right, *of_cost)
+    if wanted[5]:
+        to_right = multiply(passes, y, x, g, f, v, grad, left, *of_cost)
+    if left is not None:
+        grad, v = _pairwise(left, grad), _pairwise(right, v)
+    if wanted[0]:
+        to_x = -differentiate(passes, x, y, f, g, grad, v, *of_cost)
+    if wanted[1]:
+        to_y = -differentiate(passes, y, x, g, f, v, grad, *of_cost)
+    return to_x, to_y, to_f, to_g, to_left, to_right, to_v, *(None for _ in of_cost)
+
+
+def _save_solution(ctx, inputs, output) -> None:
+    x, y, a, b, n, m, _, kind, p, ctx.reach, _, _, _, _, *own = inputs
+    ctx.of_cost = kind, p, *own
+    _, f, g, error, iterations = output
+    ctx.mark_non_differentiable(error, iterations)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, y, a, b, n, m, f, g)
+
+
+def _solution_backward(passes: str, ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
+    """:func:`geokernels._transport.gradients`, as sums over pairs that are never all there."""
+    x, y, a, b, n, m, f, g = ctx.saved_tensors
+    if grad_value is None and grad_f is None and grad_g is None:
+        return (None,) * (12 + len(ctx.of_cost))
+    whole_a = _transport.uniform(x, n, -2) if a is None else a
+    whole_b = _transport.uniform(y, m, -2) if b is None else b
+    pairs = x, y, present(f, n), present(g, m)
+    left, right, to_a, to_b = [], [], torch.zeros_like(f), torch.zeros_like(g)
+    if grad_value is not None:
+        scale = grad_value[..., None]
+        left, right = [scale * whole_a], [whole_b]
+        to_a = scale * _transport.value_to_weight(f, whole_b, 1.0, ctx.reach)
+        to_b = scale * _transport.value_to_weight(g, whole_a, 1.0, ctx.reach)
+    if grad_f is not None or grad_g is not None:
+        # what lies beyond the lengths is constant
+        grad_f = torch.zeros_like(f) if grad_f is None else grad_f.masked_fill(pairs[2] == -math.inf, 0)
+        grad_g = torch.zeros_like(g) if grad_g is None else grad_g.masked_fill(pairs[3] == -math.inf, 0)
+        gauge = torch.zeros_like(f[..., :1])
+        if ctx.reach == math.inf:
+            gauge = _transport.gauge_of(grad_f, grad_g, whole_a, whole_b)
+            grad_f, grad_g = grad_f - whole_a * gauge, grad_g + whole_b * gauge
+        kind, p, *own = ctx.of_cost
+        of_rows, of_columns, by_a, by_b = operator(passes, "solve_adjoint_clouds")(
+            *pairs, whole_a, whole_b, grad_f, grad_g, kind, p, ctx.reach, *own
+        )
+        left, right = [*left, of_rows, whole_a], [*right, whole_b, of_columns]
+        to_a, to_b = to_a - by_a - gauge * f, to_b - by_b + gauge * g
+    left, right, to_x, to_y = torch.stack(left, -1), torch.stack(right, -1), None, None
+    if ctx.needs_input_grad[0]:
+        to_x = differentiate(passes, *pairs, left, right, *ctx.of_cost)
+    if ctx.needs_input_grad[1]:
+        to_y = differentiate(passes, y, x, *reversed(pairs[2:]), right, left, *ctx.of_cost)
+    to_weights = None if a is None else to_a, None if b is None else to_b
+    return to_x, to_y, *to_weights, *(None,) * (8 + len(ctx.of_cost))
+
+
+def _refuse_second_derivative(ctx, grad: Tensor):
+    raise RuntimeError("sinkhorn has no second derivative for the costs 'euclidean' and 'lp' of large clouds")
+
+
+def _inverse(x: Tensor) -> Tensor:
+    return torch.where(x > 0, 1 / x.masked_fill(x <= 0, 1), 0)
+
+
+@full_precision
+def solve_adjoint(x, y, f, g, a, b, grad_f, grad_g, reach, passes: str, *of_cost):
+    r"""The linear system of :func:`geokernels._transport.gradients`, by conjugate gradients.
+
+    With $\rho = E b$, $\kappa = E^\top a$, $A = \mathrm{diag}(1/\rho) E\, \mathrm{diag}(b)$ and
+    $B = \mathrm{diag}(a) E\, \mathrm{diag}(1/\kappa)$ it reads $d\,p + B q = \bar f$,
+    $A^\top p + d\,q = \bar g$, where $d = 1 + 1/\mathrm{reach}$. Eliminating $p$ leaves
+    $(d - A^\top B / d)\, q = \bar g - A^\top \bar f / d$, which is symmetric in $q / \sqrt{b \kappa}$.
+    Columns without mass are solved beforehand, as nothing comes back from them. Balanced, the null vector
+    $\sqrt{b \kappa}$ is projected out.
+
+    Returns:
+        $p / \rho$, $q / \kappa$, $E\,(q / \kappa)$ and $E^\top (p / \rho)$.
+    """
+
+    def times(v: Tensor, f: Tensor = f) -> Tensor:
+        return multiply(passes, x, y, f, g, None, None, v[..., None], *of_cost)[..., 0]
+
+    def times_t(u: Tensor, g: Tensor = g) -> Tensor:
+        return multiply(passes, y, x, g, f, None, None, u[..., None], *of_cost)[..., 0]
+
+    d = 1 + 1 / reach
+    by_rho, kappa = _inverse(times(b)), times_t(a)
+    by_kappa = _inverse(kappa)
+    scale = (b * kappa).sqrt()
+    by_scale = _inverse(scale)
+
+    def system(q: Tensor, f: Tensor = f, g: Tensor = g) -> Tensor:
+        return d * q - b * times_t(a * by_rho * times(by_kappa * q, f), g) / d
+
+    def of_unsolved(z: Tensor, unsolved: Tensor) -> Tensor:
+        # the passes skip points that meet nobody
+        rows, columns = (part.masked_fill(~unsolved, -math.inf) for part in (f, g))
+        return by_scale * system(scale * z, rows, columns)
+
+    rhs = grad_g - b * times_t(by_rho * grad_f) / d
+    q = torch.where(b > 0, 0, rhs / d)
+    r = by_scale * (rhs - system(q))
+    null = torch.nn.functional.normalize(scale, dim=-1) if reach == math.inf else torch.zeros_like(scale)
+    z = _conjugate_gradients(of_unsolved, r, null)
+    q = q + scale * z
+    of_columns = by_kappa * q
+    by_a = times(of_columns)
+    of_rows = by_rho * (grad_f - a * by_a) / d
+    return of_rows, of_columns, by_a, times_t(of_rows)
+
+
+def _conjugate_gradients(system: Callable[[Tensor, Tensor], Tensor], r: Tensor, null: Tensor) -> Tensor:
+    """Solve ``system(z) = r`` for each problem of a batch, at right angles to ``null``.
+
+    ``system`` is told which problems, ``(..., 1)``, are not solved yet, and may return anything finite for
+    the others. On a GPU all steps are launched rather than waiting to hear that there are none.
+    """
+
+    def dot(u: Tensor, v: Tensor) -> Tensor:
+        return torch.linalg.vecdot(u, v)[..., None]
+
+    def project(u: Tensor) -> Tensor:
+        return u - null * dot(null, u)
+
+    r = project(r)
+    z, step, size = torch.zeros_like(r), r, dot(r, r)
+    enough = size * torch.finfo(r.dtype).eps ** 1.5
+    for _ in range(MOST_STEPS):
+        unsolved = size > enough
+        if values_can_be_read(size) and not bool(unsolved.any()):
+            return z
+        moved = project(system(step, unsolved))
+        length = torch.where(unsolved, size / dot(step, moved).clamp_min(torch.finfo(r.dtype).tiny), 0)
+        z, r = z + length * step, r - length * moved
+        before, size = size, dot(r, r)
+        step = r + step * size / before.clamp_min(torch.finfo(r.dtype).tiny)
+    if not values_can_be_read(size):
+        return z
+    left = (size / enough).max().sqrt().item() * torch.finfo(r.dtype).eps ** 0.75
+    warnings.warn(
+        f"the gradient through the potentials is inexact: after {MOST_STEPS} steps of conjugate gradients "
+        f"the relative residual is {left:.1e}; a larger eps makes the system easier",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return z
+
+
+def register(passes: str) -> None:
+    """Give the operators of an implementation, and the adjoint made of them, shapes, derivatives and vmap."""
+    of_solution, of_product, of_slope, of_adjoint = (
+        f"geokernels::{passes}{name}"
+        for name in ("sinkhorn_clouds", "multiply_clouds", "differentiate_clouds", "solve_adjoint_clouds")
+    )
+
+    @torch.library.register_fake(of_solution)
+    def _(x, y, a, b, n, m, start, *settings):
+        one = x.new_empty(x.shape[:-2])
+        f, g = x.new_empty(x.shape[:-1]), y.new_empty(y.shape[:-1])
+        return one, f, g, torch.empty_like(one), one.new_empty(one.shape, dtype=torch.int64)
+
+    @torch.library.register_fake(of_product)
+    def _(x, y, f, g, left, right, v, *of_cost):
+        return x.new_empty((*x.shape[:-1], v.shape[-1]))
+
+    @torch.library.register_fake(of_slope)
+    def _(x, y, f, g, left, right, *of_cost):
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+    @torch.library.register_fake(of_adjoint)
+    def _(x, y, f, g, a, b, grad_f, grad_g, *of_cost):
+        return torch.empty_like(f), torch.empty_like(g), torch.empty_like(f), torch.empty_like(g)
+
+    torch.library.register_autograd(
+        of_solution, partial(_solution_backward, passes), setup_context=_save_solution
+    )
+    torch.library.register_autograd(
+        of_product, partial(_product_backward, passes), setup_context=_save_product
+    )
+    torch.library.register_autograd(of_slope, _refuse_second_derivative)
+    for name in (of_solution, of_product, of_slope, of_adjoint):
+        lead_with_mapped_dimension(name.removeprefix("geokernels::"))

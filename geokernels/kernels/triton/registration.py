@@ -1,0 +1,31 @@
+"""How Triton kernels become operators of torch.
+
+In Triton's interpreter kernels are Python functions that read memory: torch.compile must not look into them.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from . import interpreted
+
+
+def operator(name: str) -> Callable:
+    """Register a function, of torch's calls and of wrapped kernels alone, as ``geokernels::name``.
+
+    torch.compile looks into it, and its kernels into the graph.
+    """
+    return (opaque if interpreted else torch.library.triton_op)(f"geokernels::{name}", mutates_args=())
+
+
+def opaque(name: str, **options) -> Callable:
+    """Register a function that torch.compile calls as it is: one with long loops of launches."""
+    return torch.library.custom_op(name, **options)
+
+
+def _as_it_is(kernel: Callable) -> Callable:
+    return kernel
+
+
+# torch looks for this name in the source of an operator
+wrap_triton = _as_it_is if interpreted else torch.library.wrap_triton

@@ -1,0 +1,321 @@
+"""Sinkhorn's iteration between large clouds: the loop of launches, stopping on the device.
+
+Each problem of a batch stops by itself, and its programs return at once from then on. Where values can be
+read for nothing, on the CPU, the loop ends with the last of them; on a GPU it makes all its launches rather
+than wait. The meaning of error and value is that of the compiled kernel for the CPU,
+csrc/cpu/transport_clouds.cpp.
+"""
+
+import math
+
+import torch
+import triton
+from torch import Tensor
+
+from ..._checks import values_can_be_read
+from ..._transport import uniform
+from ..transport_clouds_derivatives import register, solve_adjoint
+from . import PRECISIONS
+from .registration import opaque, operator, wrap_triton
+from .transport_clouds_products import differentiate_kernel, multiply_kernel
+from .transport_clouds_sweep import settle_kernel, stop_kernel, sweep_kernel
+from .transport_clouds_tiles import LOG2_E, Blocks, Cloud, cost_of, pack
+
+KINDS = ("dot", "square", "root", "power")  # ..transport_clouds
+SETTLED = 256  # points of a program of settle_kernel
+ENOUGH_PROGRAMS = 512  # columns are split below this number
+
+
+def blocks_of(kind: str, precision: str, D: int) -> Blocks:
+    """The tile of a program: all features of its rows where they fit."""
+    if kind in ("root", "power"):
+        return Blocks(64, 64, 1, 4)
+    features = max(triton.next_power_of_2(D), 16)
+    most = {"bf16": 128, "tf32": 64, "fp32": 64, "bf16x3": 64}[precision]
+    return Blocks(64, 64, features if features <= most else 32, 4)
+
+
+class _Side:
+    """One cloud in the course of the iteration; all that has a row for every problem of the batch."""
+
+    def __init__(self, cloud: Cloud, weight: Tensor, count: Tensor | None):
+        self.cloud, self.weight = cloud, weight
+        B, self.size = weight.shape
+        self.count = weight.new_full((B,), self.size, dtype=torch.int32) if count is None else count.int()
+        self.log_weight = weight.log2()
+        self.potential, self.raw = torch.zeros_like(weight), torch.zeros_like(weight)
+        self.mass = weight.double().sum(-1)
+        self.valid = ((weight >= 0) & weight.isfinite()).all(-1) & (self.mass > 0)
+        self.valid &= cloud.points.isfinite().flatten(1).all(-1) & cloud.own.isfinite().all(-1)
+
+    def gain(self, potential: Tensor, reach: float) -> Tensor:
+        """What this side adds to the dual value, in float64."""
+        gained = potential if reach == math.inf else -reach * torch.expm1(-potential / reach)
+        return torch.where(self.weight > 0, self.weight * gained, 0).sum(-1)
+
+
+class _Iteration:
+    """All problems of a batch, half-step by half-step; potentials are in units of eps / log2(e)."""
+
+    def __init__(
+        self, rows: _Side, columns: _Side, D: int, kind: str, p: float, reach: float, precision: str
+    ):
+        self.rows, self.columns = rows, columns
+        self.kind, self.p, self.reach, self.precision = kind, p, reach, precision
+        weight = rows.weight
+        self.blocks = blocks_of(kind, precision, D)
+        self.D = D if self.blocks.features == 1 else rows.cloud.points.shape[-1]
+        B = weight.shape[0]
+        self.active = (rows.valid & columns.valid).int()
+        self.error = weight.new_full((B,), math.nan)
+        self.iterations = torch.zeros(B, dtype=torch.int64, device=weight.device)
+        self.wrong = weight.new_zeros(B, triton.cdiv(rows.size, SETTLED))
+        self.sums = {}
+
+    def damping(self, heat: float) -> float:
+        """What a potential is of the soft minimum."""
+        return 1.0 if self.reach == math.inf else self.reach / (self.reach + heat)
+
+    def sweep(self, rows: _Side, columns: _Side, damping: float, heat: float, active: Tensor) -> tuple:
+        """The sums of all rows over all columns, whose potentials count ``damping`` times."""
+        blocks, B = self.blocks, rows.weight.shape[0]
+        programs = B * triton.cdiv(rows.size, blocks.rows)
+        tiles = triton.cdiv(columns.size, blocks.columns)
+        width = triton.cdiv(tiles, min(triton.cdiv(ENOUGH_PROGRAMS, programs), triton.cdiv(tiles, 4)))
+        splits = triton.cdiv(tiles, width)
+        if id(rows) not in self.sums:
+            self.sums[id(rows)] = [rows.weight.new_empty(splits, *rows.weight.shape) for _ in range(2)]
+        top, total = self.sums[id(rows)]
+        potential = columns.raw if columns is self.rows else columns.potential
+        sweep_kernel[programs, splits](
+            rows.cloud.points, rows.cloud.low, columns.cloud.points, columns.cloud.low,
+            columns.cloud.own, potential, columns.log_weight,
+            active, rows.count, columns.count, top, total,
+            damping, 1 / heat, self.p, rows.size, columns.size, self.D, width * blocks.columns,
+            cost_of(self.kind, self.p), self.precision, blocks.features >= self.D,
+            blocks.rows, blocks.columns, blocks.features, num_warps=blocks.warps,
+        )  # fmt: skip
+        return top, total, splits
+
+    def settle(self, side: _Side, sums: tuple, damping: float, heat: float) -> None:
+        """Move a side to where its sums say."""
+        top, total, splits = sums
+        B = side.weight.shape[0]
+        settle_kernel[(B * triton.cdiv(side.size, SETTLED),)](
+            top, total, side.cloud.own, side.weight, side.potential, side.raw, self.wrong,
+            self.active, side.count, damping, heat, self.reach,
+            # storing both potentials, twice with the constant that balanced ones are moved by
+            2 * torch.finfo(side.weight.dtype).eps / LOG2_E, B, side.size, splits,
+            side is self.rows, self.reach == math.inf, SETTLED,
+        )  # fmt: skip
+
+    def half_step(self, side: _Side, damping: float, heat: float) -> None:
+        """A sweep over the other side's points and what follows of it."""
+        other = self.columns if side is self.rows else self.rows
+        # rows have learned where they move to, and are met there
+        sums = self.sweep(side, other, damping if side is self.columns else 1.0, heat, self.active)
+        self.settle(side, sums, damping, heat)
+
+    def run(self, hot: float, cooling: float, max_iter: int, tol: float) -> None:
+        """Pairs of half-steps, first at larger regularisations, then until each problem's error is small."""
+        done = 0
+        while hot > 1 and done + 1 < max_iter:
+            for side in (self.rows, self.columns):
+                self.half_step(side, self.damping(hot), hot)
+            hot, done = max(hot * cooling, 1.0), done + 1
+        damping = self.damping(1.0)
+        self.half_step(self.rows, damping, 1.0)
+        for _ in range(max_iter - done):
+            self.half_step(self.columns, damping, 1.0)
+            self.half_step(self.rows, damping, 1.0)
+            blocks = self.wrong.shape[-1]
+            stop_kernel[(self.wrong.shape[0],)](
+                self.wrong, self.error, self.iterations, self.active, tol, blocks, 64
+            )
+            if values_can_be_read(self.active) and not self.active.any():
+                break
+        self.iterations += done
+
+    def measured(self, side: _Side, other: _Side, doubtful: Tensor) -> Tensor:
+        """L1 distance of a side's marginal from what it should be, for the potentials as they are."""
+        top, total, splits = self.sweep(side, other, 1.0, 1.0, doubtful.int())
+        met = doubtful[:, None] & (side.weight > 0)
+        top, total = (torch.where(met, part, 1)[:splits] for part in (top, total))
+        most = top.amax(0)
+        share = (total * torch.exp2(top - most)).sum(0) * torch.exp2(side.potential - side.cloud.own + most)
+        wanted = 1 if self.reach == math.inf else torch.exp2(-side.potential / self.reach)
+        return torch.where(met, side.weight * (share - wanted).abs(), 0).sum(-1)
+
+    def finish(self, tol: float) -> Tensor:
+        """The value; potentials of points without mass; the constant that balanced potentials are free in."""
+        rows, columns = self.rows, self.columns
+        rows.potential = torch.where(rows.weight > 0, rows.potential, self.damping(1.0) * rows.raw)
+        reach = self.reach * LOG2_E
+        of_rows, of_columns = (side.gain(side.potential.double(), reach) for side in (rows, columns))
+        product = rows.mass * columns.mass
+        # the columns' sums are what they should be after their step
+        value = of_rows + of_columns + LOG2_E * (product - columns.mass) + of_columns / self.reach
+        if self.reach < math.inf:
+            rows.raw = rows.potential
+            return value
+        shift = ((of_columns - of_rows) / (rows.mass + columns.mass))[:, None]
+        exact = rows.potential.double() + shift, columns.potential.double() - shift
+        lost = 0
+        for side, potential in zip((rows, columns), exact):
+            side.potential = potential.to(side.weight.dtype)
+            off = (side.potential - potential).abs()
+            lost = lost + torch.where(side.weight > 0, side.weight * off, 0).sum(-1) / LOG2_E
+        rows.raw = rows.potential
+        doubtful = (2 * lost > tol / 8) & self.error.isfinite()
+        errors = self.measured(rows, columns, doubtful) + self.measured(columns, rows, doubtful)
+        self.error = torch.where(doubtful, errors, self.error)
+        return value
+
+
+def _solve(x, y, a, b, n, m, start, kind, p, reach, hot, cooling, max_iter, tol, precision):
+    """:func:`sinkhorn_clouds` on clouds ``(B, N, D)``."""
+    a = uniform(x, n, -2) if a is None else a
+    b = uniform(y, m, -2) if b is None else b
+    features = blocks_of(kind, precision, x.shape[-1]).features
+    packed = pack(x, y, kind, p, precision, features)
+    rows, columns = (_Side(*of) for of in zip(packed, (a, b), (n, m)))
+    if start is not None:
+        columns.potential = torch.where(start.isfinite(), start * LOG2_E, 0).contiguous()
+    run = _Iteration(rows, columns, x.shape[-1], kind, p, reach, precision)
+    run.run(hot, cooling, max_iter, tol)
+    value = run.finish(tol) / LOG2_E
+    valid = rows.valid & columns.valid
+    potentials = []
+    for side in (rows, columns):
+        potential = torch.where(valid[:, None], side.potential / LOG2_E, math.nan)
+        beyond = torch.arange(side.size, device=x.device) >= side.count[:, None]
+        potentials.append(potential.masked_fill(beyond, 0))
+    return torch.where(valid, value, math.nan).to(x.dtype), *potentials, run.error, run.iterations
+
+
+@opaque("geokernels::triton_sinkhorn_clouds", mutates_args=())
+def sinkhorn_clouds(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    start: Tensor | None,
+    cost: int,
+    p: float,
+    reach: float,
+    hot: float,
+    cooling: float,
+    max_iter: int,
+    tol: float,
+    precision: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``geokernels::sinkhorn_clouds``, with the precision of products as a number of ``PRECISIONS``."""
+    batch = x.shape[:-2]
+    parts = x.flatten(0, -3) if batch else x[None], y.flatten(0, -3) if batch else y[None]
+    vectors = [None if part is None else part.reshape(-1, part.shape[-1]) for part in (a, b)]
+    counts = [None if part is None else part.reshape(-1) for part in (n, m)]
+    begin = None if start is None else start.reshape(-1, start.shape[-1])
+    settings = KINDS[cost], p, reach, hot, cooling, max_iter, tol, PRECISIONS[precision]
+    with torch.cuda.device_of(x):
+        found = _solve(*parts, *vectors, *counts, begin, *settings)
+    return tuple(part.reshape((*batch, *part.shape[1:])) for part in found)
+
+
+def _biases(f: Tensor, g: Tensor, x: Cloud, y: Cloud) -> tuple[Tensor, Tensor]:
+    return tuple((LOG2_E * part - cloud.own).contiguous() for part, cloud in ((f, x), (g, y)))
+
+
+def _flat(*parts: Tensor | None) -> list[Tensor | None]:
+    """With one batch dimension, each its last ``rank`` dimensions kept."""
+    return [part if part is None else part.reshape(-1, *part.shape[-2:]).contiguous() for part in parts]
+
+
+@operator("triton_multiply_clouds")
+def multiply_clouds(
+    x: Tensor,
+    y: Tensor,
+    f: Tensor,
+    g: Tensor,
+    left: Tensor | None,
+    right: Tensor | None,
+    v: Tensor,
+    cost: int,
+    p: float,
+    precision: int,
+) -> Tensor:
+    """``geokernels::multiply_clouds``, with the precision of products as a number of ``PRECISIONS``."""
+    kind, of_products = KINDS[cost], PRECISIONS[precision]
+    out = v.new_empty((*x.shape[:-1], v.shape[-1]))
+    E = v.shape[-1]
+    x, y, left, right, v = _flat(x, y, left, right, v)
+    f, g = (part.reshape(-1, part.shape[-1]) for part in (f, g))
+    blocks = blocks_of(kind, of_products, x.shape[-1])
+    rows, columns = pack(x, y, kind, p, of_products, blocks.features)
+    D = x.shape[-1] if blocks.features == 1 else rows.points.shape[-1]
+    biases = _biases(f, g, rows, columns)
+    B, N = f.shape
+    block = 1 if E == 1 else min(max(triton.next_power_of_2(E), 16), 64)
+    with torch.cuda.device_of(x):
+        wrap_triton(multiply_kernel)[(B * triton.cdiv(N, blocks.rows), triton.cdiv(E, block))](
+            rows.points, rows.low, columns.points, columns.low, *biases,
+            v if left is None else left, v if left is None else right, v, out,
+            p, N, g.shape[-1], D, 1 if left is None else left.shape[-1], E,
+            cost_of(kind, p), of_products, blocks.features >= D, left is not None,
+            blocks.rows, blocks.columns, blocks.features, 16, block, num_warps=blocks.warps,
+        )  # fmt: skip
+    return out
+
+
+@operator("triton_differentiate_clouds")
+def differentiate_clouds(
+    x: Tensor,
+    y: Tensor,
+    f: Tensor,
+    g: Tensor,
+    left: Tensor,
+    right: Tensor,
+    cost: int,
+    p: float,
+    precision: int,
+) -> Tensor:
+    """``geokernels::differentiate_clouds``; its costs are no products, and ``precision`` says nothing."""
+    kind = KINDS[cost]
+    out = x.new_empty(x.shape)
+    x, y, left, right = _flat(x, y, left, right)
+    f, g = (part.reshape(-1, part.shape[-1]) for part in (f, g))
+    rows, columns = pack(x, y, kind, p, "fp32", 1)
+    B, N, D = x.shape
+    block = min(max(triton.next_power_of_2(D), 2), 16)
+    with torch.cuda.device_of(x):
+        wrap_triton(differentiate_kernel)[(B * triton.cdiv(N, 32), triton.cdiv(D, block))](
+            rows.points, columns.points, *_biases(f, g, rows, columns), left, right, out,
+            p, N, g.shape[-1], D, left.shape[-1], cost_of(kind, p), 32, 64, block, 16, num_warps=4,
+        )  # fmt: skip
+    # a root's slope does not see the unit of the points
+    return out if kind == "root" else out * LOG2_E ** ((1 - p) / p)
+
+
+TRITON = "triton_"  # what the names of its operators begin with
+
+
+@opaque("geokernels::triton_solve_adjoint_clouds", mutates_args=())
+def _adjoint(
+    x: Tensor,
+    y: Tensor,
+    f: Tensor,
+    g: Tensor,
+    a: Tensor,
+    b: Tensor,
+    grad_f: Tensor,
+    grad_g: Tensor,
+    cost: int,
+    p: float,
+    reach: float,
+    precision: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return solve_adjoint(x, y, f, g, a, b, grad_f, grad_g, reach, TRITON, cost, p, precision)
+
+
+register(TRITON)
