@@ -46,7 +46,7 @@ from geokernels.metrics import outside_psnr, score_edit, wilson_interval
 from geokernels.models.clip import EMBEDDED, EVALUATION, load_clip
 from geokernels.models.embedded import embedded
 from geokernels.pipelines import ClipInversionConfig, clip_inversion
-from geokernels.pipelines.clip_inversion import STRENGTHS
+from geokernels.pipelines.terms import MAIN
 from geokernels.report.record import versions
 
 from .machine import machine
@@ -272,7 +272,7 @@ def main() -> None:
     print()
     summary = {
         "loss": config.loss,
-        "strength": STRENGTHS[config.loss] if config.strength is None else config.strength,
+        "strength": config.weight(MAIN[config.loss]),
         "steps": config.steps,
         **header,
         "targets": TARGETS,

@@ -1,11 +1,11 @@
-"""The command line: ``geokernels demo | morph | world | bench | doctor``, one module a command.
+"""The command line: ``geokernels demo | morph | adapt | world | bench | doctor``, one module a command.
 
 Models, picture files and reports load when a command runs, so that ``doctor`` needs torch alone.
 """
 
 import typer
 
-from . import bench, demo, doctor, morph, world
+from . import adapt, bench, demo, doctor, morph, world
 
 app = typer.Typer(
     help="Move pictures by text, with losses that follow the geometry inside CLIP.",
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(morph.morph)
+app.command()(adapt.adapt)
 app.add_typer(world.app, name="world")
 app.command()(bench.bench)
 app.command()(doctor.doctor)

@@ -20,7 +20,7 @@ def sentences() -> Iterator[None]:
 
     try:
         yield
-    except (ValueError, TypeError, OSError, FloatingPointError, BackendError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, MemoryError, BackendError) as error:
         fail(str(error))
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from .console import bar, device_of, extras, say, sentences, stop, warn_of_words
-
-if TYPE_CHECKING:
-    from ..models.clip import ClipEncoder
+from .console import bar, device_of, extras, say, sentences, stop
+from .encoders import encoder_of, pace, warn_of_unknown_words
 
 
 def morph(
@@ -50,8 +48,8 @@ def morph(
         )
         original = read_picture(picture)
         where = device_of(device)
-        encoder = _encoder(clip, clip_weights, where)
-        _warn_of_unknown_words(encoder, source, target)
+        encoder = encoder_of(clip, clip_weights, where)
+        warn_of_unknown_words([encoder], source, target)
         with bar() as progress:
             progress.add_task("first guess", total=None, loss="", speed="")
             inversion = ClipInversion(
@@ -74,7 +72,7 @@ def morph(
             task = progress.add_task("morphing", total=config.steps, loss="", speed="")
 
             def show(run: ClipInversion, seconds: float) -> None:
-                progress.update(task, completed=run.index, **_pace(run, seconds))
+                progress.update(task, completed=run.index, **pace(run, seconds))
 
             try:
                 record = run_morph(inversion, original, folder, facts=facts, resume=resume, on_step=show)
@@ -82,26 +80,3 @@ def morph(
                 progress.stop()
                 stop(f"step {inversion.index} of {config.steps}", out)
     say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
-
-
-def _pace(run, seconds: float) -> dict[str, str]:
-    return {
-        "loss": f"loss {run.loss:.3f}",
-        "speed": f"{run.index / max(seconds, 1e-9):.1f} steps/s",
-    }
-
-
-def _encoder(clip: str, weights: Path | None, device: str) -> ClipEncoder:
-    from ..models.clip import load_clip
-
-    kind, _, name = clip.partition(":")
-    if clip != "world" and (kind != "open_clip" or not name):
-        raise ValueError(f"--clip must be world or open_clip:NAME, got {clip!r}")
-    if name and weights is None:
-        raise ValueError(f"--clip-weights must name a weights file for {clip}, got none")
-    return load_clip(name or clip, weights, device=device)
-
-
-def _warn_of_unknown_words(encoder: ClipEncoder, *prompts: str) -> None:
-    unknown = {word for prompt in prompts for word in encoder.unknown_words(prompt)}
-    warn_of_words("the world CLIP", unknown)

@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from .._checks import require_rank, require_shape
+
+COARSEST = 8  # a pyramid of pictures ends below this many pixels a side
 
 
 def feature_distance(features: Sequence[Tensor], others: Sequence[Tensor], *, eps: float = 1e-10) -> Tensor:
@@ -43,6 +48,43 @@ def feature_distance(features: Sequence[Tensor], others: Sequence[Tensor], *, ep
         f, g = (x * (x.square().sum(1, keepdim=True) + eps).rsqrt() for x in (f, g))
         layers.append((f - g).square().sum(1).mean((1, 2)))
     return torch.stack(layers).mean(0)
+
+
+def pyramid_distance(pictures: Tensor, others: Tensor) -> Tensor:
+    """Distance of pictures by their details at every scale, without a model.
+
+    Each picture is halved again and again; what each halving loses, the edges of that scale, is compared in
+    absolute value, and so is what is left. An edge that has moved is thereby judged at the scale at which it
+    still overlaps. Call it a pyramid distance, not LPIPS.
+
+    Args:
+        pictures: ``(B, C, H, W)``.
+        others: Like ``pictures``.
+
+    Returns:
+        Distances, ``(B,)``, at least 0: the mean over the scales.
+
+    Gradients:
+        To both, first order; the sign at a difference of zero is 0.
+
+    Raises:
+        ValueError: If the shapes disagree.
+
+    Example:
+        >>> import torch
+        >>> black, white = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
+        >>> pyramid_distance(black, black), pyramid_distance(black, white)
+        (tensor([0.]), tensor([0.5000]))
+    """
+    require_rank("pictures", pictures, 4, "(B, C, H, W)")
+    require_shape("others", others, tuple(pictures.shape), "(B, C, H, W)")
+    rest, scales = pictures - others, []
+    while min(rest.shape[-2:]) > COARSEST // 2 and min(rest.shape[-2:]) > 1:
+        half = F.avg_pool2d(rest, 2, ceil_mode=True)
+        detail = rest - F.interpolate(half, rest.shape[-2:], mode="nearest")
+        scales.append(detail.abs().mean((1, 2, 3)))
+        rest = half
+    return torch.stack([*scales, rest.abs().mean((1, 2, 3))]).mean(0)
 
 
 def total_variation(picture: Tensor) -> Tensor:

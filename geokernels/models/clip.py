@@ -222,6 +222,18 @@ def load_clip(
     return ClipEncoder(name, model, tokenizer, guides=name != EVALUATION).to(device)
 
 
+def imagenet_templates() -> tuple[str, ...]:
+    """The sentences by which CLIP's authors named the classes of ImageNet, as open_clip carries them.
+
+    Raises:
+        ImportError: If open_clip is not installed.
+    """
+    _import_open_clip()
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+
+
 def _import_open_clip():
     try:
         import open_clip

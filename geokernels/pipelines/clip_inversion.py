@@ -4,48 +4,38 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._checks import require_choice, require_finite, require_float, require_positive
+from .._checks import require_choice, require_finite, require_float
 from ..losses.perceptual import total_variation
 from ..models.clip import ClipEncoder
-from ..world import TEMPLATES
 from .first_guess import Guess, colour_centres
 from .guidance import Guidance
 from .parametrisation import PARAMETRISATIONS, parametrise
 from .recolouring import recolour
 from .reshaping import reshape
+from .running import naming_knobs, plain, require_finite_step, require_same_run
+from .terms import GuidanceConfig, require_guides
 
-LOSSES = ("geodesic", "directional")
-WEIGHTS = ("regularisation", "reach", "share", "perceptual", "total_variation", "opacity", "indecision")
 
-
-@dataclass(frozen=True)
-class ClipInversionConfig:
+@dataclass(frozen=True, kw_only=True)
+class ClipInversionConfig(GuidanceConfig):
     """How a morph is guided, shown and stepped. The defaults were chosen on the rendered world.
 
+    Here the pictures of :class:`GuidanceConfig` are views of one picture, and without ``reach`` the edit
+    layer's opacity shrinks its change to nothing.
+
     Attributes:
-        loss: ``"geodesic"`` (consistency and regularisation on the flow) or ``"directional"``.
-        strength: Weight of the term that follows the text, the chord of consistency or directional; None for
-            the loss's own, 1.7 or 1: they pull alike near the goal.
-        regularisation: Weight of the step from the previous iterate on the flow (geodesic loss only).
-        reach: Weight of what is still missing along the text's change. The other terms see the direction of
-            the picture's change and not its length: without this one the opacity shrinks it to nothing.
-        share: How far the change must go, 1 being the mirror image of the source; see ``reach_loss``.
         perceptual: Weight of the distance to the source: that of the ``perceptual`` callable (LPIPS, say) or,
             where there is none, of the encoders' own feature maps.
         total_variation: Weight of roughness.
         opacity: Weight of the edit layer's mean opacity.
         indecision: Weight of opacities between 0 and 1.
-        rank: Leading directions of the views' change that span its subspace; None for all. More than one lets
-            what differs between views answer for what the text asks: fewer edits succeed.
-        text_rank: The same of the text's change under the templates.
-        through_bases: Whether gradients also flow through the views' bases, as the loss is defined.
         parametrisation: ``"layer"``, ``"fourier"`` or ``"pixels"``.
         guess: Least cosine between what a recolouring found by search changes and what the text asks, for an
             edit layer to start from it; above 1, every edit starts from nothing.
@@ -60,23 +50,12 @@ class ClipInversionConfig:
         blurred: Share of views that are blurred.
         working_size: Longest side at which the edit is optimised; None for twice what the encoder sees, at
             most 512. The edit of a larger picture is enlarged to its full size.
-        templates: Sentences around both prompts, each with one ``{}``.
-        encoder_weights: One weight an encoder; None for equal ones.
-        mixed_precision: Whether encoders run in bfloat16 on CUDA; losses and steps never do.
     """
 
-    loss: str = "geodesic"
-    strength: float | None = None
-    regularisation: float = 1.0
-    reach: float = 2.0
-    share: float = 0.8
     perceptual: float = 0.0
     total_variation: float = 0.0
     opacity: float = 0.1
     indecision: float = 0.05
-    rank: int | None = 1
-    text_rank: int | None = 1
-    through_bases: bool = True
     parametrisation: str = "layer"
     guess: float = 0.5
     steps: int = 40
@@ -89,27 +68,22 @@ class ClipInversionConfig:
     noise: float = 0.05
     blurred: float = 0.3
     working_size: int | None = None
-    templates: tuple[str, ...] = TEMPLATES
-    encoder_weights: tuple[float, ...] | None = None
-    mixed_precision: bool = True
+
+    counts: ClassVar[tuple[str, ...]] = (
+        *GuidanceConfig.counts, "steps", "views", "hold", "learning_rate", "working_size"
+    )  # fmt: skip
+    amounts: ClassVar[tuple[str, ...]] = (
+        *GuidanceConfig.amounts,
+        *("perceptual", "total_variation", "opacity", "indecision", "shift", "jitter", "noise", "blurred"),
+    )
 
     def __post_init__(self):
-        require_choice("loss", self.loss, LOSSES)
+        super().__post_init__()
         require_choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
-        for name in ("steps", "views", "hold", "learning_rate", "working_size", "rank", "text_rank"):
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
-        for name in (*WEIGHTS, "strength", "shift", "jitter", "noise", "blurred"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number, 0 or above, got {value}")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be two numbers above 0, the smaller first, got {self.scale}")
-        if not self.templates or any(template.count("{}") != 1 for template in self.templates):
-            raise ValueError(f"templates must each contain {{}} once, got {self.templates!r}")
 
 
-STRENGTHS = {"geodesic": 1.7, "directional": 1.0}
 LEARNING_RATES = {"layer": 0.01, "fourier": 0.02, "pixels": 0.01}
 
 
@@ -156,7 +130,7 @@ class ClipInversion:
     ):
         self.config = config = config or ClipInversionConfig()
         _require_picture(picture)
-        _require_guides(encoders, source, target, config)
+        require_guides(encoders, source, target, config)
         self.perceptual = perceptual
         chance = int(torch.randint(2**62, (), generator=generator))
         began = time.perf_counter()
@@ -178,7 +152,7 @@ class ClipInversion:
         self.terms: tuple[str, ...] = ()
         self._history: list[Tensor] = []
         self._run = {
-            "config": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()},
+            "config": plain(config),
             "source": source,
             "target": target,
             "encoders": [encoder.name for encoder in encoders],
@@ -228,9 +202,14 @@ class ClipInversion:
         Raises:
             RuntimeError: If every step has been taken.
             FloatingPointError: On the CPU, if the loss is no longer finite.
+            MemoryError: If memory runs out; names the settings to lower.
         """
         if self.done:
             raise RuntimeError(f"all {self.config.steps} steps have been taken")
+        with naming_knobs("views or working_size (--size)"):
+            self._step()
+
+    def _step(self) -> None:
         self.guidance.begin_step(self.index, self.source)
         picture, penalties = self.edit(self.source)
         unmoved = self.index == 0 and self.edit.starts_at_source
@@ -240,11 +219,9 @@ class ClipInversion:
             terms["total_variation"] = total_variation(picture)
         if self.config.perceptual:
             terms["perceptual"] = self._distance(picture)
-        loss = sum(self._weight(name) * term for name, term in terms.items())
-        if loss.device.type == "cpu" and not math.isfinite(loss.item()):
-            raise FloatingPointError(
-                f"the loss at step {self.index} is {loss.item()}; lower the learning rate"
-            )
+        loss = sum(self.config.weight(name) * term for name, term in terms.items())
+        if loss.device.type == "cpu":
+            require_finite_step(self.index, loss)
 
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate * 0.5 * (1 + math.cos(math.pi * self.index / self.config.steps))
@@ -274,7 +251,7 @@ class ClipInversion:
         Raises:
             ValueError: If the state belongs to a run with another picture, prompt, encoder, seed or setting.
         """
-        _require_same_run(state["run"], self._run)
+        require_same_run(state["run"], self._run)
         device = self.source.device
         self.edit.load_state_dict(state["edit"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -287,11 +264,6 @@ class ClipInversion:
         if self.perceptual is not None:
             return self.perceptual(picture, self.source).mean()
         return self.guidance.feature_distance(picture, self.source)
-
-    def _weight(self, term: str) -> float:
-        if term in ("consistency", "directional"):
-            return STRENGTHS[self.config.loss] if self.config.strength is None else self.config.strength
-        return getattr(self.config, term)
 
 
 def clip_inversion(
@@ -330,36 +302,6 @@ def _require_picture(picture: Tensor) -> None:
     if picture.dim() != 3 or picture.shape[0] != 3 or 0 in picture.shape:
         raise ValueError(f"picture must have shape (3, H, W), got {tuple(picture.shape)}")
     require_finite("picture", picture)
-
-
-def _require_guides(encoders, source, target, config) -> None:
-    if not encoders:
-        raise ValueError("encoders must hold at least one CLIP encoder, got none")
-    for name, prompt in [("source", source), ("target", target)]:
-        if not prompt.strip():
-            raise ValueError(f"{name} must be a text, got {prompt!r}")
-    if source.strip() == target.strip():
-        raise ValueError(f"target must differ from source, got {target!r} for both")
-    weights = config.encoder_weights
-    if weights and (len(weights) != len(encoders) or min(weights) < 0 or not sum(weights)):
-        raise ValueError(
-            f"encoder_weights must be {len(encoders)} numbers, none negative, not all 0, got {weights}"
-        )
-
-
-def _require_same_run(theirs: dict, ours: dict) -> None:
-    for key, value in theirs["config"].items():
-        if ours["config"].get(key) != value:
-            raise ValueError(
-                f"the checkpoint was made with {key} = {value!r}, this run has {ours['config'].get(key)!r}"
-            )
-    for key in ("source", "target", "encoders", "picture", "seed"):
-        if theirs[key] != ours[key]:
-            if key in ("picture", "seed"):
-                raise ValueError(f"the checkpoint was made with another {key}")
-            raise ValueError(
-                f"the checkpoint was made with {key} = {theirs[key]!r}, this run has {ours[key]!r}"
-            )
 
 
 def _working_size(encoders: Sequence[ClipEncoder]) -> int:

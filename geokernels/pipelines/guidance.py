@@ -1,4 +1,4 @@
-"""What CLIP encoders see of a picture under shared views, and the losses that follow from it."""
+"""What CLIP encoders see of one picture under shared views, and the terms that follow from it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,20 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..losses.directional import directional_loss, reach_loss, unit_rows
-from ..losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
+from ..losses.directional import unit_rows
 from ..losses.perceptual import feature_distance
 from ..models.clip import ClipEncoder
-from ..ops import subspace_basis
+from .terms import add_terms, guiding_terms, read_texts, require_guides
 from .views import Views, draw_views, look
-
-
-class Texts(NamedTuple):
-    """What one encoder makes of both prompts; constant over a run."""
-
-    before: Tensor  # (T, D)
-    after: Tensor  # (T, D)
-    basis: Tensor  # (D, L), of their change
 
 
 class Likeness(NamedTuple):
@@ -38,14 +29,9 @@ class Guidance:
     """
 
     def __init__(self, encoders: Sequence[ClipEncoder], source: str, target: str, config, *, key: int):
-        # at once: a search without gradients would be guided by it all the same
-        for encoder in encoders:
-            if not encoder.guides:
-                raise ValueError(f"encoders must be models that guide, got {encoder.name!r}, which evaluates")
+        self.weights = require_guides(encoders, source, target, config)
         self.encoders, self.config, self.key = tuple(encoders), config, key
-        weights = torch.tensor(config.encoder_weights or [1.0] * len(self.encoders))
-        self.weights = (weights / weights.sum()).tolist()
-        self.texts = [self._read(encoder, source, target) for encoder in self.encoders]
+        self.texts = [read_texts(encoder, source, target, config) for encoder in self.encoders]
         self.views: list[Views] = []
         self.source_maps: list[list[Tensor]] | None = None
         self.kept: dict = {"picture": None, "features": None, "source_features": None}
@@ -71,11 +57,9 @@ class Guidance:
         terms: dict[str, Tensor] = {}
         for i, weight in enumerate(self.weights):
             previous = self.kept["features"][i] if self.kept["features"] else None
-            found = self._terms(
-                features[i], self.kept["source_features"][i], previous, self.texts[i], unmoved=unmoved
-            )
-            for name, term in found.items():
-                terms[name] = terms.get(name, 0) + weight * term
+            sources = self.kept["source_features"][i]
+            found = guiding_terms(features[i], sources, previous, self.texts[i], self.config, unmoved=unmoved)
+            add_terms(terms, found, weight)
         self.kept.update(picture=picture.detach(), features=[f.detach() for f in features])
         return terms
 
@@ -115,11 +99,6 @@ class Guidance:
         if index % self.config.hold:
             self.views = self._draw(index, device)
 
-    def _read(self, encoder: ClipEncoder, source: str, target: str) -> Texts:
-        before, after = encoder.encode_text([source, target], self.config.templates).detach().float()
-        basis = subspace_basis(unit_rows(after - before), self._rank(self.config.text_rank, before)).basis
-        return Texts(before, after, basis)
-
     def _draw(self, index: int, device: torch.device) -> list[Views]:
         config = self.config
         drawn = [
@@ -142,48 +121,3 @@ class Guidance:
         half = self.config.mixed_precision and picture.device.type == "cuda"
         with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
             return [e.encode_image(look(picture, v)).float() for e, v in zip(self.encoders, self.views)]
-
-    def _rank(self, wanted: int | None, rows: Tensor) -> int | None:
-        return None if wanted is None else min(wanted, *rows.shape[-2:])
-
-    def _terms(self, current, source, previous, texts: Texts, *, unmoved: bool) -> dict[str, Tensor]:
-        config, (before, after, basis) = self.config, texts
-        name = "directional" if config.loss == "directional" else "consistency"
-        rank = self._rank(config.rank, current)
-        if unmoved:
-            # the limit of the cosine's gradient for a first small move, up to its length
-            main = 1 - ((current - source) @ unit_rows((after - before).mean(0))).mean()
-        elif config.loss == "directional":
-            main = directional_loss(current, source, before, after)
-        else:
-            main = _chord(
-                geodesic_consistency_loss(
-                    current,
-                    source,
-                    before,
-                    after,
-                    text_basis=basis,
-                    rank=rank,
-                    through_bases=config.through_bases,
-                )
-            )
-        terms = {name: main}
-        if config.loss == "geodesic":
-            terms["regularisation"] = current.new_zeros(())
-            if previous is not None:
-                terms["regularisation"] = geodesic_regularisation_loss(
-                    current, previous, through_bases=config.through_bases
-                )
-        return {**terms, "reach": reach_loss(current, source, before, after, share=config.share)}
-
-
-def _chord(loss: Tensor) -> Tensor:
-    r"""The distance between unit vectors whose cosine is ``1 - loss``.
-
-    At an angle $\theta$ between picture and text the consistency loss is about $\theta^4 / 24$: at 45 degrees
-    it is down to 0.018, and whatever else is weighed outweighs it. Its chord is about
-    $\theta^2 / \sqrt{12}$, which pulls like the directional loss all the way.
-    """
-    moved = loss > 1e-10
-    # select before the root, whose slope at 0 is infinite
-    return torch.where(moved, (2 * torch.where(moved, loss, 1)).sqrt(), 0)

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
+
+from .._files import replacing
+
 RECORD = "run.json"
 
 
@@ -39,6 +43,25 @@ class RunFolder:
         """Remove what tells of an earlier run."""
         for name in (RECORD, self.checkpoint):
             (self.path / name).unlink(missing_ok=True)
+
+    def save(self, state: dict) -> None:
+        """Write the checkpoint, whole or not at all."""
+        with replacing(self.path / self.checkpoint) as partial:
+            torch.save(state, partial)
+
+    def load(self, device: str) -> dict:
+        """Read the checkpoint; no code in it is run.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        try:
+            return torch.load(self.path / self.checkpoint, map_location=device, weights_only=True)
+        except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError and more
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"{self.path / self.checkpoint} is damaged ({reason}); start again with --overwrite"
+            ) from None
 
     def finished(self) -> dict:
         """The record of a finished run."""

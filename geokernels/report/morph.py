@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._files import replacing, write_json, write_text
+from .._files import write_json, write_text
 from .folder import RECORD, RunFolder
 from .page import chart, details, figure, film, page, picture, row, section, table, text
 from .pictures import fit, gif, strip, write_bytes, write_picture
@@ -17,25 +17,6 @@ FRAME_SIDE = 384  # longest side of a kept frame
 
 class MorphFolder(RunFolder):
     """Where one morph is written; ``path`` need not exist yet."""
-
-    def save(self, state: dict) -> None:
-        """Write the checkpoint, whole or not at all."""
-        with replacing(self.path / self.checkpoint) as partial:
-            torch.save(state, partial)
-
-    def load(self, device: str) -> dict:
-        """Read the checkpoint; no code in it is run.
-
-        Raises:
-            ValueError: If it is damaged.
-        """
-        try:
-            return torch.load(self.path / self.checkpoint, map_location=device, weights_only=True)
-        except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError and more
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
-                f"{self.path / self.checkpoint} is damaged ({reason}); start again with --overwrite"
-            ) from None
 
     def finish(
         self, record: dict, source: Tensor, result: Tensor, alpha: Tensor | None, frames: list[Tensor], labels

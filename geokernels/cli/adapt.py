@@ -1,0 +1,129 @@
+"""``geokernels adapt``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import bar, device_of, extras, say, sentences, stop
+from .encoders import encoders_of, pace, warn_of_unknown_words
+
+
+def adapt(
+    source: Annotated[str, typer.Option("--from", help="What the generator draws.")],
+    target: Annotated[str, typer.Option("--to", help="What it shall draw.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    generator: Annotated[str, typer.Option(help="world, or a StyleGAN2 checkpoint.")] = "world",
+    loss: Annotated[str, typer.Option(help="geodesic, directional or global.")] = "geodesic",
+    clip: Annotated[
+        list[str] | None, typer.Option(help="world, or open_clip:NAME; repeat for several.")
+    ] = None,
+    clip_weights: Annotated[
+        list[Path] | None, typer.Option(help="Weights file of each open_clip model, in their order.")
+    ] = None,
+    clip_share: Annotated[
+        list[float] | None, typer.Option(help="Weight of each CLIP in the loss, in their order.")
+    ] = None,
+    train: Annotated[
+        str, typer.Option(help="Of a chosen layer: its modulation, or whole layers.")
+    ] = "modulation",
+    start: Annotated[bool, typer.Option(help="Look for a start among the generator's own samples.")] = True,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimisation steps.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Weight of the text's direction.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of the first step.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Latents a step.")] = None,
+    pool: Annotated[int | None, typer.Option(min=1, help="Latents visited in turn.")] = None,
+    chunk: Annotated[
+        int | None, typer.Option(min=1, help="Pictures at a time where they are independent.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="How many learn at a time.")] = None,
+    truncation: Annotated[float | None, typer.Option(help="Of the latents' codes.")] = None,
+    real: Annotated[Path | None, typer.Option(help="A picture to invert and to draw again.")] = None,
+    real_steps: Annotated[int | None, typer.Option(min=1, help="Steps of its inversion.")] = None,
+    lpips: Annotated[
+        str | None, typer.Option(help="Invert by LPIPS: alex, vgg or squeeze, or NAME=WEIGHTS-FILE.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses latents and samples.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+) -> None:
+    """Teach a generator to draw what a text says, from the text alone."""
+    with sentences(), extras():
+        import torch
+
+        from ..models import load_generator
+        from ..models.clip import imagenet_templates
+        from ..pipelines import Adaptation, AdaptationConfig
+        from ..report.adapt import AdaptFolder
+        from ..report.adapt_driver import AdaptationRun, run_adaptation
+
+        where = device_of(device)
+        given = {"steps": steps, "strength": strength, "learning_rate": learning_rate, "batch": batch}
+        given |= {"pool": pool, "chunk": chunk, "layers": layers, "truncation": truncation}
+        given |= {"encoder_weights": tuple(clip_share or ()) or None, "guess": None if start else 2.0}
+        clips = clip or ["world"]
+        if clips != ["world"] * len(clips):
+            given["templates"] = imagenet_templates()
+        config = AdaptationConfig(loss=loss, train=train, **{k: v for k, v in given.items() if v is not None})
+        model = load_generator(generator, device=where)
+        encoders = encoders_of(clips, clip_weights or [], where)
+        adaptation = Adaptation(
+            model, encoders, source, target, config=config, generator=torch.Generator().manual_seed(seed)
+        )
+        inversion = _inversion(model, real, real_steps, lpips, chunk, seed)
+        warn_of_unknown_words(encoders, source, target)
+        ending = ".safetensors" if generator == "world" else Path(generator).suffix
+        folder = AdaptFolder(out, ending)
+        folder.claim(resume=resume, overwrite=overwrite)
+        facts = {
+            "generator": generator if generator == "world" else Path(generator).name,
+            "from": source,
+            "to": target,
+            "seed": seed,
+            "encoders": [encoder.name for encoder in encoders],
+            **({"picture": real.name} if real else {}),
+        }
+        run = AdaptationRun(model, adaptation, inversion, seed=seed)
+        with bar() as progress:
+            tasks = {
+                stage: progress.add_task(name, total=stage.config.steps, loss="", speed="")
+                for stage, name in ((inversion, "inverting"), (adaptation, "adapting"))
+                if stage is not None
+            }
+
+            def show(stage, seconds: float) -> None:
+                progress.update(tasks[stage], completed=stage.index, **pace(stage, seconds))
+
+            try:
+                record = run_adaptation(run, folder, facts=facts, resume=resume, on_step=show)
+            except KeyboardInterrupt:
+                progress.stop()
+                stop(f"step {adaptation.index} of {config.steps}", out)
+    say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
+
+
+def _inversion(model, real: Path | None, steps: int | None, lpips: str | None, chunk: int | None, seed: int):
+    """The inversion of ``--real``, or None."""
+    if real is None:
+        for option, value in (("--real-steps", steps), ("--lpips", lpips)):
+            if value is not None:
+                raise ValueError(f"{option} goes with --real, got {value} without it")
+        return None
+    import torch
+
+    from ..models.perceptual import load_lpips
+    from ..pipelines import WInversion, WInversionConfig
+    from ..report.pictures import read_picture
+
+    given = {"steps": steps, "chunk": chunk}
+    config = WInversionConfig(**{k: v for k, v in given.items() if v is not None})
+    where = model.latent_avg.device
+    how = {}
+    if lpips is not None:
+        name, _, file = lpips.partition("=")
+        how["perceptual"] = load_lpips(name, file or None, device=where)
+    picture = read_picture(real).rgb.to(where)
+    return WInversion(model, picture, config=config, generator=torch.Generator().manual_seed(seed), **how)
