@@ -1,9 +1,11 @@
 """Subspace bases and the geodesic cosine, beside the shortest correct composition of torch.linalg."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 import geokernels as gk
 from geokernels.testing import cloud
@@ -19,7 +21,10 @@ def basis_by_svd(a: Tensor) -> Tensor:
 
 def cosine_by_svd(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """As one writes it from the formulas: thin SVDs, principal vectors, the three integrals."""
-    p, q = basis_by_svd(a), basis_by_svd(b)
+    return cosine_between(x, y, basis_by_svd(a), basis_by_svd(b))
+
+
+def cosine_between(x: Tensor, y: Tensor, p: Tensor, q: Tensor) -> Tensor:
     u, g, vh = torch.linalg.svd(p.mT @ q)
     start = p @ u
     rise = q @ vh.mT - start * g[..., None, :]
@@ -120,6 +125,56 @@ def cosine_case(
     )
 
 
+def consistency_by_svd(z: Tensor, z0: Tensor, before: Tensor, after: Tensor, text_basis: Tensor) -> Tensor:
+    """The loss as a pipeline calls it, step by step: the texts' basis is known, the views' is not."""
+    change, asked = (functional.normalize(part, dim=-1) for part in (z - z0, after - before))
+    towards = functional.normalize(asked.mean(-2, keepdim=True), dim=-1).expand_as(change)
+    return 1 - cosine_between(change, towards, basis_by_svd(change), text_basis).mean(-1)
+
+
+def regularisation_by_svd(z: Tensor, previous: Tensor) -> Tensor:
+    return 1 - cosine_by_svd(previous, z, previous, z).mean(-1)
+
+
+def loss_case(name: str, reason: str, rows: tuple[int, ...], loss, by_svd, with_basis: bool, **more) -> Case:
+    """Loss and gradient to the first input; ``rows`` of each input. ``loss`` is ours."""
+
+    def make() -> tuple:
+        current, *inputs = (cloud(n, D, seed=seed).float() for seed, n in enumerate(rows))
+        if with_basis:
+            inputs.append(basis_by_svd(functional.normalize(inputs[2] - inputs[1], dim=-1)))
+        return current.requires_grad_(), *inputs
+
+    def with_its_gradient(loss):
+        def run(current: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
+            found = loss(current, *constants)
+            return found.detach(), *torch.autograd.grad(found, current)
+
+        return run
+
+    def error(found: tuple[Tensor, ...], inputs: tuple) -> float:
+        exact = with_its_gradient(partial(loss, backend="reference"))(*(part.double() for part in inputs))
+        return max((a.double() - b).abs().max().item() for a, b in zip(found, exact, strict=True))
+
+    return Case(
+        name=name,
+        reason=reason,
+        make=make,
+        ours={"native": with_its_gradient(partial(loss, backend="native"))},
+        rivals={"torch.linalg": with_its_gradient(by_svd)},
+        error=error,
+        allowed=1e-4,
+        targets={"ratio": 8},
+        **more,
+    )
+
+
+def consistency(
+    z: Tensor, z0: Tensor, before: Tensor, after: Tensor, text_basis: Tensor, backend: str
+) -> Tensor:
+    return gk.geodesic_consistency_loss(z, z0, before, after, text_basis=text_basis, backend=backend)
+
+
 def basis_case(name: str, reason: str, batch: tuple[int, ...], **more) -> Case:
     def error(basis: Tensor, inputs: tuple) -> float:
         (x,) = inputs
@@ -162,6 +217,16 @@ def cases() -> list[Case]:
             "a batch large enough to hide every call",
             (1024,), (0,), 10,
             targets={"ratio": 10},
+        ),
+        loss_case(
+            "geodesic_consistency_loss, 16 x 512, loss and gradient",
+            "one step on one picture, as the morphing pipeline calls it: 16 views, 16 templates",
+            (N, N, N, N), consistency, consistency_by_svd, with_basis=True,
+        ),
+        loss_case(
+            "geodesic_regularisation_loss, 16 x 512, loss and gradient",
+            "the same against the previous iterate",
+            (N, N), gk.geodesic_regularisation_loss, regularisation_by_svd, with_basis=False,
         ),
         basis_case(
             "batched bases, 1024 x (16 x 512)", "bases alone, where batched SVDs are slowest", (1024,),

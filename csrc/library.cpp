@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>
 
+#include "cpu/finite.h"
 #include "cpu/level.h"
 
 STABLE_TORCH_LIBRARY(geokernels, m) {
@@ -19,6 +20,11 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
       "geodesic_cosine_backward(Tensor grad, Tensor x, Tensor y, Tensor p, Tensor q, Tensor left, "
       "Tensor right, Tensor g, Tensor coordinates, float eps, bool to_x, bool to_y, bool to_p, bool to_q) "
       "-> (Tensor grad_x, Tensor grad_y, Tensor grad_p, Tensor grad_q)");
+  m.def(
+      "geodesic_loss(Tensor current, Tensor? source, Tensor other, Tensor? other_source, Tensor? q, int "
+      "rank, "
+      "int other_rank, float shortest, float eps, bool follow, bool with_gradient) "
+      "-> (Tensor loss, Tensor gradient)");
   m.def(
       "sinkhorn(Tensor cost, Tensor? a, Tensor? b, Tensor? n, Tensor? m, Tensor? start, float eps, "
       "float reach, int max_iter, float tol) "
@@ -71,5 +77,6 @@ pybind11::dict build_info() {
 PYBIND11_MODULE(_C, module) {
   module.doc() = "CPU kernels of geokernels, registered as torch.ops.geokernels.*";
   module.def("build_info", &build_info, "How this library was built, and the SIMD level in force.");
+  module.def("all_finite", &geokernels::all_finite, "Whether numbers at an address are finite.");
   module.def("set_simd_level", &geokernels::set_level, "Insist on one of build_info()['simd_levels'].");
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/transport_problem.h"
+#include "fresh.h"
 
 namespace geokernels {
 
@@ -19,25 +20,11 @@ using torch::stable::Tensor;
 
 using Solution = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;  // value, f, g, error, iterations
 
-// torch::stable's own calls look operators up by name, which counts where a problem takes microseconds.
+// Without a call where nothing is to be done: those of torch::stable look operators up by name.
 inline Tensor dense(const Tensor& x) { return x.is_contiguous() ? x : torch::stable::contiguous(x); }
 
 inline std::optional<Tensor> whole(const std::optional<Tensor>& x) {
   return x ? std::optional<Tensor>(dense(*x)) : x;
-}
-
-// Dense memory beside `like`, not filled.
-inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype) {
-  std::vector<int64_t> strides(shape.size(), 1);
-  for (size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(shape[i], 1);
-  int32_t device_type, device_index;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
-  AtenTensorHandle made;
-  auto type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), type,
-                                                  device_type, device_index, &made));
-  return Tensor(made);
 }
 
 // The address of an optional input, which must lie beside cost.

@@ -77,6 +77,8 @@ def is_finite(x: Tensor) -> bool:
     """Whether ``x`` is free of NaN and infinities, as far as values can be read."""
     if not values_can_be_read(x):
         return True
+    if x.numel() == 1:
+        return math.isfinite(x.item())
     # a finite sum has finite terms, and is several times cheaper than looking at each
     return math.isfinite((x.detach() if x.requires_grad else x).sum().item()) or bool(torch.isfinite(x).all())
 

@@ -29,8 +29,7 @@ constexpr int kSweeps = 40;  // five to ten suffice; the bound is for NaN
 // Lanes for so many rows: whole pairs of blocks.
 template <class T>
 constexpr int64_t seats_for(int64_t rows) {
-  constexpr int64_t pair = 2 * Vector<T>::width;
-  return (rows + pair - 1) / pair * pair;
+  return seats_of<T>(rows, GEOKERNELS_VECTOR_BYTES);
 }
 
 // What all meetings of one sweep share.

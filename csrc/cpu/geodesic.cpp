@@ -13,6 +13,7 @@
 #define GEOKERNELS_KERNEL "cpu/geodesic_levels.h"
 #include "cpu/each_level.h"
 #include "cpu/tensors.h"
+#include "fresh.h"
 
 namespace geokernels {
 namespace {
@@ -36,40 +37,25 @@ struct Sizes {
   }
 
   int64_t cost() const { return (4 * N + M) * M * D; }
-
-  template <class T>
-  int64_t frame() const {
-    return baseline::Frame<T>::size(M, N, padded<T>(M));
-  }
-
-  template <class T>
-  int64_t forward_scratch() const {
-    return frame<T>() + 2 * N * padded<T>(M) + (2 * M + 1) * most_seats<T>(M);
-  }
-
-  template <class T>
-  int64_t backward_scratch() const {
-    return frame<T>() + (10 * N + 6 * M) * padded<T>(M) + M * std::max(M, N);
-  }
 };
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> geodesic_cosine(const Tensor& x, const Tensor& y,
                                                                    const Tensor& p, const Tensor& q,
                                                                    double eps) {
   const Sizes s(x, y, p, q);
-  Tensor cosine = torch::stable::new_empty(x, s.batch.with({s.N}));
-  Tensor left = torch::stable::new_empty(x, s.batch.with({s.M, s.M}));
-  Tensor right = torch::stable::new_empty(x, s.batch.with({s.M, s.M}));
-  Tensor g = torch::stable::new_empty(x, s.batch.with({s.M}));
-  Tensor coordinates = torch::stable::new_empty(x, s.batch.with({4, s.N, s.M}));
+  Tensor cosine = fresh(x, s.batch.with({s.N}));
+  Tensor left = fresh(x, s.batch.with({s.M, s.M}));
+  Tensor right = fresh(x, s.batch.with({s.M, s.M}));
+  Tensor g = fresh(x, s.batch.with({s.M}));
+  Tensor coordinates = fresh(x, s.batch.with({4, s.N, s.M}));
   for_each_problem(x, s.batch.count, s.cost(), [&](auto zero, int64_t begin, int64_t end) {
     using T = decltype(zero);
-    const int64_t size = s.forward_scratch<T>();
+    const int64_t size = baseline::cosine_scratch<T>(s.N, s.M);
     Scratch<T> scratch(size);
     Scratch<int64_t> order(s.M);
     for (int64_t b = begin; b < end; ++b) {
       std::fill_n(scratch.get(), size, zero);
-      GEOKERNELS_AT_LEVEL(cosine_problem<T>, read<T>(x) + b * s.N * s.D, read<T>(y) + b * s.N * s.D,
+      GEOKERNELS_AT_LEVEL(cosine_problem<T>, read<T>(x) + b * s.N * s.D, read<T>(y) + b * s.N * s.D, s.N,
                           read<T>(p) + b * s.K * s.D, read<T>(q) + b * s.L * s.D, s.N, s.D, s.K, s.L, eps,
                           write<T>(cosine) + b * s.N, write<T>(left) + b * s.M * s.M,
                           write<T>(right) + b * s.M * s.M, write<T>(g) + b * s.M,
@@ -89,13 +75,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> geodesic_cosine_backward(
   check(g, s.batch.with({s.M}), x);
   check(coordinates, s.batch.with({4, s.N, s.M}), x);
   auto room = [&](bool wanted, int64_t rows) {
-    return wanted ? torch::stable::new_empty(x, s.batch.with({rows, s.D})) : torch::stable::new_empty(x, {0});
+    return wanted ? fresh(x, s.batch.with({rows, s.D})) : fresh(x, {0});
   };
   Tensor grad_x = room(to_x, s.N), grad_y = room(to_y, s.N), grad_p = room(to_p, s.K),
          grad_q = room(to_q, s.L);
   for_each_problem(x, s.batch.count, s.cost(), [&](auto zero, int64_t begin, int64_t end) {
     using T = decltype(zero);
-    const int64_t size = s.backward_scratch<T>();
+    const int64_t size = baseline::cosine_backward_scratch<T>(s.N, s.M);
     Scratch<T> scratch(size);
     auto at = [&](bool wanted, Tensor& to, int64_t offset) {
       return wanted ? write<T>(to) + offset : nullptr;
@@ -106,7 +92,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> geodesic_cosine_backward(
       T* const to[4] = {at(to_x, grad_x, rows), at(to_y, grad_y, rows), at(to_p, grad_p, b * s.K * s.D),
                         at(to_q, grad_q, b * s.L * s.D)};
       GEOKERNELS_AT_LEVEL(cosine_backward_problem<T>, read<T>(grad) + b * s.N, read<T>(x) + rows,
-                          read<T>(y) + rows, read<T>(p) + b * s.K * s.D, read<T>(q) + b * s.L * s.D,
+                          read<T>(y) + rows, s.N, read<T>(p) + b * s.K * s.D, read<T>(q) + b * s.L * s.D,
                           read<T>(left) + square, read<T>(right) + square, read<T>(g) + b * s.M,
                           read<T>(coordinates) + b * 4 * s.N * s.M, s.N, s.D, s.K, s.L, eps, to,
                           scratch.get());

@@ -85,13 +85,18 @@ inline void overlap_gradient(const Frame<T>& frame, const T* turned, int64_t N, 
 
 // grad_p [K, D] from the gradients to P^T x, P^T y [N, S] and P^T Q (coefficients [K, L], rows ldc apart).
 template <class T>
-inline void basis_gradient(const T* x, const T* y, const T* basis, const T* other, const T* on_x,
-                           const T* on_y, const T* coefficients, int64_t ldc, int64_t N, int64_t D, int64_t K,
-                           int64_t L, int64_t S, T* columns, T* grad) {
+inline void basis_gradient(const T* x, const T* y, int64_t rows_y, const T* basis, const T* other,
+                           const T* on_x, const T* on_y, const T* coefficients, int64_t ldc, int64_t N,
+                           int64_t D, int64_t K, int64_t L, int64_t S, T* columns, T* grad) {
   transpose(on_x, S, N, K, columns, N);
   combine(columns, N, K, x, D, N, D, grad, D);
   transpose(on_y, S, N, K, columns, N);
-  combine(columns, N, K, y, D, N, D, grad, D, true);
+  for (int64_t k = 0; rows_y < N && k < K; ++k) {
+    T total = 0;
+    for (int64_t n = 0; n < N; ++n) total += columns[k * N + n];
+    columns[k] = total;
+  }
+  combine(columns, rows_y, K, y, D, rows_y, D, grad, D, true);
   combine(coefficients, ldc, K, other, D, L, D, grad, D, true);
   for (int64_t k = 0; k < K; ++k) {
     bool zero = true;
@@ -100,12 +105,18 @@ inline void basis_gradient(const T* x, const T* y, const T* basis, const T* othe
   }
 }
 
-// out: gradients to x, y, p, q, null where not wanted.
-// scratch: Frame::size + (10 N + 6 M) S + M max(M, N) zeros.
 template <class T>
-void cosine_backward_problem(const T* grad, const T* x, const T* y, const T* p, const T* q, const T* left,
-                             const T* right, const T* g, const T* coordinates, int64_t N, int64_t D,
-                             int64_t K, int64_t L, double eps, T* const* out, T* scratch) {
+inline int64_t cosine_backward_scratch(int64_t N, int64_t M) {
+  const int64_t S = padded<T>(M);
+  return Frame<T>::size(M, N, S) + (10 * N + 6 * M) * S + M * std::max(M, N);
+}
+
+// out: gradients to x, y, p, q, null where not wanted; that to a y of one row is not made.
+// scratch: cosine_backward_scratch<T>(N, M) zeros.
+template <class T>
+void cosine_backward_problem(const T* grad, const T* x, const T* y, int64_t rows_y, const T* p, const T* q,
+                             const T* left, const T* right, const T* g, const T* coordinates, int64_t N,
+                             int64_t D, int64_t K, int64_t L, double eps, T* const* out, T* scratch) {
   const int64_t M = std::max(K, L), S = padded<T>(M), side = N * S;
   const Frame<T> frame(scratch, M, N, S);
   T* turned = scratch + Frame<T>::size(M, N, S);  // [4, N, S]
@@ -142,10 +153,12 @@ void cosine_backward_problem(const T* grad, const T* x, const T* y, const T* p, 
   if (!out[2] && !out[3]) return;
   transpose(frame.pair, 2 * S, M, M, frame.columns_p, S);
   overlap_gradient(frame, turned, N, M, S, work, columns, overlap);
-  if (out[2]) basis_gradient(x, y, p, q, on, on + 2 * side, overlap, S, N, D, K, L, S, columns, out[2]);
+  if (out[2])
+    basis_gradient(x, y, rows_y, p, q, on, on + 2 * side, overlap, S, N, D, K, L, S, columns, out[2]);
   if (out[3]) {
     transpose(overlap, S, M, M, transposed, S);
-    basis_gradient(x, y, q, p, on + side, on + 3 * side, transposed, S, N, D, L, K, S, columns, out[3]);
+    basis_gradient(x, y, rows_y, q, p, on + side, on + 3 * side, transposed, S, N, D, L, K, S, columns,
+                   out[3]);
   }
 }
 

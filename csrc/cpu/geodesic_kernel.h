@@ -20,11 +20,8 @@
 // angle 0. Zero rows of a basis receive 0. The order of every sum depends on sizes and vector width alone.
 //
 // Limits: K, L <= 64 (the caller's choice: beyond, blocked library solvers win).
-
-#include "core/products.h"
-// after the products they are made of
-#include "core/jacobi.h"
-#include "core/path.h"
+//
+// After core/products.h, core/jacobi.h and core/path.h.
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
@@ -95,20 +92,25 @@ struct Frame {
   static int64_t size(int64_t M, int64_t N, int64_t S) { return (4 * M + 4 * N + 8) * S; }
 };
 
-// x+ and x- of one side: [N, S] each, through projections [2, N, S] of scratch.
+// x+ and x- of one side: [N, S] each, through projections [2, N, S] of scratch. `rows` is N, or 1 for a row
+// that is the same in every pair.
 template <class T>
-inline void coordinates_of(const T* x, const T* p, const T* q, int64_t N, int64_t D, int64_t K, int64_t L,
-                           int64_t S, const Frame<T>& frame, T* plus, T* minus, T* projections) {
+inline void coordinates_of(const T* x, int64_t rows, const T* p, const T* q, int64_t N, int64_t D, int64_t K,
+                           int64_t L, int64_t S, const Frame<T>& frame, T* plus, T* minus, T* projections) {
   T* on_p = projections;
   T* on_q = projections + N * S;
-  dots(x, D, N, p, D, K, D, on_p, S);
-  dots(x, D, N, q, D, L, D, on_q, S);
-  combine(on_p, S, N, frame.columns_p, S, K, S, plus, S);
-  combine(on_q, S, N, frame.columns_q, S, L, S, minus, S);
-  for (int64_t i = 0; i < N * S; ++i) {
+  dots(x, D, rows, p, D, K, D, on_p, S);
+  dots(x, D, rows, q, D, L, D, on_q, S);
+  combine(on_p, S, rows, frame.columns_p, S, K, S, plus, S);
+  combine(on_q, S, rows, frame.columns_q, S, L, S, minus, S);
+  for (int64_t i = 0; i < rows * S; ++i) {
     const T a = plus[i], b = minus[i];
     plus[i] = a + b;
     minus[i] = a - b;
+  }
+  for (int64_t n = rows; n < N; ++n) {
+    std::copy_n(plus, S, plus + n * S);
+    std::copy_n(minus, S, minus + n * S);
   }
 }
 
@@ -139,11 +141,18 @@ struct Products {
   }
 };
 
-// scratch: Frame::size + 2 N S zeros, and what decompose needs; order: [M] spare.
 template <class T>
-void cosine_problem(const T* x, const T* y, const T* p, const T* q, int64_t N, int64_t D, int64_t K,
-                    int64_t L, double eps, T* cosine, T* left, T* right, T* g, T* coordinates, T* scratch,
-                    int64_t* order) {
+inline int64_t cosine_scratch(int64_t N, int64_t M) {
+  const int64_t S = padded<T>(M);
+  return Frame<T>::size(M, N, S) + 2 * N * S + (2 * M + 1) * most_seats<T>(M);
+}
+
+// y: [rows_y, D], with rows_y N, or 1 for a row that is paired with each of x.
+// scratch: cosine_scratch<T>(N, M) zeros; order: [M] spare.
+template <class T>
+void cosine_problem(const T* x, const T* y, int64_t rows_y, const T* p, const T* q, int64_t N, int64_t D,
+                    int64_t K, int64_t L, double eps, T* cosine, T* left, T* right, T* g, T* coordinates,
+                    T* scratch, int64_t* order) {
   const int64_t M = std::max(K, L), S = padded<T>(M);
   const Frame<T> frame(scratch, M, N, S);
   T* projections = scratch + Frame<T>::size(M, N, S);
@@ -154,8 +163,8 @@ void cosine_problem(const T* x, const T* y, const T* p, const T* q, int64_t N, i
   weigh(frame.path, S);
 
   T* at = frame.coordinates;
-  coordinates_of(x, p, q, N, D, K, L, S, frame, at, at + N * S, projections);
-  coordinates_of(y, p, q, N, D, K, L, S, frame, at + 2 * N * S, at + 3 * N * S, projections);
+  coordinates_of(x, N, p, q, N, D, K, L, S, frame, at, at + N * S, projections);
+  coordinates_of(y, rows_y, p, q, N, D, K, L, S, frame, at + 2 * N * S, at + 3 * N * S, projections);
   for (int64_t n = 0; n < N; ++n) {
     const Products<T> of(frame, N, S, n, T(eps));
     // without direction 0, but NaN where anything is NaN or infinite

@@ -11,37 +11,26 @@
 
 #include "core/padding.h"
 
-#define GEOKERNELS_KERNEL "cpu/subspace_kernel.h"
+#define GEOKERNELS_KERNEL "cpu/subspace_levels.h"
 #include "cpu/each_level.h"
 #include "cpu/tensors.h"
+#include "fresh.h"
 
 namespace geokernels {
 namespace {
 
 using torch::stable::Tensor;
 
-template <class T>
-int64_t basis_scratch(int64_t N, int64_t D) {
-  const int64_t R = std::min(N, D);
-  return (R + baseline::kTogether) * spread<T>(D) + (N + R + 1) * most_seats<T>(R) +
-         (1 + R + baseline::kTogether) * R;
-}
-
-int64_t basis_backward_scratch(int64_t N, int64_t D) {
-  const int64_t R = std::min(N, D);
-  return 2 * R * R + 2 * N * R + R;
-}
-
 std::tuple<Tensor, Tensor, Tensor> subspace_basis(const Tensor& x, int64_t, double rtol) {
   check_first_batch(x, 2);
   const Batch batch(x, 2);
   const int64_t N = x.size(-2), D = x.size(-1), R = std::min(N, D);
-  Tensor left = torch::stable::new_empty(x, batch.with({R, N}));
-  Tensor directions = torch::stable::new_empty(x, batch.with({R, D}));
-  Tensor values = torch::stable::new_empty(x, batch.with({R}));
+  Tensor left = fresh(x, batch.with({R, N}));
+  Tensor directions = fresh(x, batch.with({R, D}));
+  Tensor values = fresh(x, batch.with({R}));
   for_each_problem(x, batch.count, N * D * R, [&](auto zero, int64_t begin, int64_t end) {
     using T = decltype(zero);
-    Scratch<T> scratch(basis_scratch<T>(N, D));
+    Scratch<T> scratch(baseline::basis_scratch<T>(N, D));
     Scratch<int64_t> order(R);
     for (int64_t b = begin; b < end; ++b)
       GEOKERNELS_AT_LEVEL(basis_problem<T>, read<T>(x) + b * N * D, N, D, rtol, write<T>(left) + b * R * N,
@@ -63,10 +52,10 @@ Tensor subspace_basis_backward(const Tensor& grad_directions, const std::optiona
   for (const Tensor* part : {&directions, &grad_directions}) check(*part, batch.with({R, D}), left);
   check(values, batch.with({R}), left);
   if (grad_values) check(*grad_values, batch.with({R}), left);
-  Tensor grad_x = torch::stable::new_empty(left, batch.with({N, D}));
+  Tensor grad_x = fresh(left, batch.with({N, D}));
   for_each_problem(left, batch.count, N * D * R, [&](auto zero, int64_t begin, int64_t end) {
     using T = decltype(zero);
-    Scratch<T> scratch(basis_backward_scratch(N, D));
+    Scratch<T> scratch(baseline::basis_backward_scratch(N, D));
     for (int64_t b = begin; b < end; ++b)
       GEOKERNELS_AT_LEVEL(basis_backward_problem<T>, read<T>(grad_directions) + b * R * D,
                           grad_values ? read<T>(*grad_values) + b * R : nullptr, read<T>(left) + b * R * N,

@@ -18,10 +18,8 @@
 // the vector width.
 //
 // Limits: N <= 128 (the caller's choice: beyond, blocked library solvers win).
-
-#include "core/products.h"
-// after the products it is made of
-#include "core/jacobi.h"
+//
+// After core/products.h and core/jacobi.h.
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
@@ -116,6 +114,12 @@ inline int64_t orthonormalise(const T* x, int64_t N, int64_t D, T factor, T* q, 
   return count;
 }
 
+template <class T>
+inline int64_t basis_scratch(int64_t N, int64_t D) {
+  const int64_t R = std::min(N, D);
+  return (R + kTogether) * spread<T>(D) + (N + R + 1) * most_seats<T>(R) + (1 + R + kTogether) * R;
+}
+
 // scratch: basis_scratch<T>(N, D) numbers; order: [min(N, D)] spare.
 template <class T>
 void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* directions, T* values,
@@ -153,14 +157,19 @@ void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* di
   }
 }
 
+inline int64_t basis_backward_scratch(int64_t N, int64_t D) {
+  const int64_t R = std::min(N, D);
+  return 2 * R * R + 2 * N * R + R;
+}
+
 // grad_x [N, D] = sum_i u_i (grad_i / s_i + sum_j along[i, j] b_j)^T, as derived in
 // geokernels/reference/subspace.py; the first `rank` directions are kept.
-// grad_values may be null, for zero.
+// grad_values may be null, for zero. With accumulate, what is in grad_x counts too.
 // scratch: basis_backward_scratch(N, D) numbers.
 template <class T>
 void basis_backward_problem(const T* grad_directions, const T* grad_values, const T* left,
                             const T* directions, const T* values, int64_t N, int64_t D, int64_t rank,
-                            T* grad_x, T* scratch) {
+                            T* grad_x, T* scratch, bool accumulate = false) {
   const int64_t R = std::min(N, D);
   T* seen = scratch;                      // [R, R]  direction j in the gradient to direction i
   T* along = seen + R * R;                // [R, R]
@@ -189,7 +198,7 @@ void basis_backward_problem(const T* grad_directions, const T* grad_values, cons
   combine(by_gradient, R, N, along, R, R, R, by_direction, R);
   for (int64_t n = 0; n < N; ++n)
     for (int64_t i = 0; i < R; ++i) by_gradient[n * R + i] *= inverse[i];
-  combine(by_direction, R, N, directions, D, R, D, grad_x, D);
+  combine(by_direction, R, N, directions, D, R, D, grad_x, D, accumulate);
   combine(by_gradient, R, N, grad_directions, D, R, D, grad_x, D, true);
 }
 

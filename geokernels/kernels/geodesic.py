@@ -3,11 +3,8 @@
 import torch
 from torch import Tensor
 
-from .._checks import values_can_be_read
 from . import native
 from .batching import lead_with_mapped_dimension
-from .direct import below_autograd, first_order, wants_gradient
-from .subspace import first_order_only
 
 MOST_DIRECTIONS = 64  # beyond, blocked library solvers win
 
@@ -24,44 +21,8 @@ def refuse_native(x: Tensor, p: Tensor, q: Tensor) -> str | None:
 
 def cosine(x: Tensor, y: Tensor, p: Tensor, q: Tensor, eps: float) -> Tensor:
     """Cosines ``(..., N)`` of float32 or float64 input whose batch shapes agree."""
-    if values_can_be_read(x, y, p, q):
-        if wants_gradient(x, y, p, q):
-            return _Cosine.apply(x, y, p, q, eps)
-        with below_autograd():
-            return _run(*_dense(x, y, p, q), eps)[0]
-    return torch.ops.geokernels.geodesic_cosine(*_dense(x, y, p, q), eps)[0]
-
-
-def _dense(x: Tensor, y: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-    return x.contiguous(), y.contiguous(), p.mT.contiguous(), q.mT.contiguous()
-
-
-class _Cosine(torch.autograd.Function):
-    """The cosine and its derivative, called directly."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor, p: Tensor, q: Tensor, eps: float) -> Tensor:
-        dense = _dense(x, y, p, q)
-        with below_autograd():
-            cosines, *ctx.frame = _run(*dense, eps)
-        ctx.eps = eps
-        ctx.save_for_backward(x, y, p, q)
-        return cosines
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        x, y, p, q = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:4]
-        with below_autograd():
-            grads = _run_backward(grad.contiguous(), *_dense(x, y, p, q), *ctx.frame, ctx.eps, *wanted)
-        to_x, to_y, to_p, to_q = (part if want else None for part, want in zip(grads, wanted, strict=True))
-        found = to_x, to_y, None if to_p is None else to_p.mT, None if to_q is None else to_q.mT
-        if torch.is_grad_enabled():
-            found = (
-                None if part is None else first_order("geodesic_cosine", part, x, y, p, q, grad)
-                for part in found
-            )
-        return *found, None
+    dense = x.contiguous(), y.contiguous(), p.mT.contiguous(), q.mT.contiguous()
+    return native.run(torch.ops.geokernels.geodesic_cosine.default, *dense, eps)[0]
 
 
 def _save(ctx, inputs, output) -> None:
@@ -76,15 +37,12 @@ def _backward(ctx, grad: Tensor | None, *_frame: None):
     if grad is None:
         return (None,) * 5
     wanted = ctx.needs_input_grad[:4]
-    grads = torch.ops.geokernels.geodesic_cosine_backward(
-        grad.contiguous(), *ctx.saved_tensors, ctx.eps, *wanted
-    )
+    operator = torch.ops.geokernels.geodesic_cosine_backward.default
+    grads = native.run(operator, grad.contiguous(), *ctx.saved_tensors, ctx.eps, *wanted)
     return *(part if want else None for part, want in zip(grads, wanted, strict=True)), None
 
 
 if not native.missing:
-    _run = torch.ops.geokernels.geodesic_cosine.default
-    _run_backward = torch.ops.geokernels.geodesic_cosine_backward.default
 
     @torch.library.register_fake("geokernels::geodesic_cosine")
     def _(x, y, p, q, eps):
@@ -103,7 +61,7 @@ if not native.missing:
         parts = ((x, to_x), (y, to_y), (p, to_p), (q, to_q))
         return tuple(torch.empty_like(part) if wanted else part.new_empty(0) for part, wanted in parts)
 
-    torch.library.register_autograd("geokernels::geodesic_cosine", _backward, setup_context=_save)
-    first_order_only("geodesic_cosine")
+    native.differentiable("geodesic_cosine", _backward, _save)
+    native.first_order_only("geodesic_cosine")
     lead_with_mapped_dimension("geodesic_cosine")
     lead_with_mapped_dimension("geodesic_cosine_backward")

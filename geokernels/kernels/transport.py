@@ -194,15 +194,9 @@ if not native.missing:
     def _(cost):
         return cost.new_empty(cost.shape[:-1], dtype=torch.int64)
 
-    torch.library.register_autograd("geokernels::sinkhorn", _backward, setup_context=_save)
-    torch.library.register_autograd(
-        "geokernels::sinkhorn_points", _points_backward, setup_context=_save_points
-    )
-    torch.library.register_autograd(
-        "geokernels::point_gradient", _point_gradient_backward, setup_context=_save_point_gradient
-    )
-    torch.library.register_autograd(
-        "geokernels::transport_density", _density_backward, setup_context=_save_density
-    )
+    native.differentiable("sinkhorn", _backward, _save)
+    native.differentiable("sinkhorn_points", _points_backward, _save_points)
+    native.differentiable("point_gradient", _point_gradient_backward, _save_point_gradient)
+    native.differentiable("transport_density", _density_backward, _save_density)
     for _name in ("sinkhorn", "sinkhorn_points", "point_gradient", "transport_density", "assignment"):
         lead_with_mapped_dimension(_name)

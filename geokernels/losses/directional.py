@@ -14,9 +14,10 @@ def unit_rows(x: Rows, *, eps: float = 1e-6) -> Rows:
         Through the division; exactly zero for rows without direction.
     """
     square = x.square().sum(-1, keepdim=True)
-    directed = square > eps**2
+    # NaN is not short: it is handed on
+    short = square <= eps**2
     # select before dividing, so that undirected rows back-propagate 0 and not NaN
-    return torch.where(directed, x, 0.0) / torch.where(directed, square, 1.0).sqrt()
+    return torch.where(short, 0.0, x) / torch.where(short, 1.0, square).sqrt()
 
 
 def require_embeddings(current: Rows, source: Rows, text_source: Rows, text_target: Rows) -> None:

@@ -4,8 +4,23 @@ from torch import Tensor
 
 from .._checks import require_like, require_rank, require_shape
 from .._typing import Basis, Rows
+from ..kernels import geodesic_loss as kernels
+from ..kernels import native
 from ..ops import geodesic_cosine, subspace_basis
 from .directional import require_embeddings, unit_rows
+
+
+def _directions(rank: int | None, rows: Rows) -> int:
+    return min(rows.shape[-2:]) if rank is None else rank
+
+
+def _at_once(current, source, other, other_source, basis, ranks, backend: str | None, **how) -> Tensor | None:
+    """The loss by one compiled call; None where it takes steps, or these are to say what is wrong."""
+    sides = current, source, other, other_source, basis, ranks
+    if backend not in (None, "native") or not kernels.can_run(*sides):
+        return None
+    loss = kernels.loss(*sides, **how)
+    return loss if native.direct_is_finite(loss) else None
 
 
 def geodesic_consistency_loss(
@@ -53,6 +68,12 @@ def geodesic_consistency_loss(
         BackendError: If ``backend`` cannot run this input.
     """
     require_embeddings(current, source, text_source, text_target)
+    ranks = _directions(rank, current), _directions(text_rank, text_source)
+    if text_basis is not None:
+        ranks = ranks[0], text_basis.shape[-1]
+    sides = current, source, text_target, text_source, text_basis, ranks
+    if (loss := _at_once(*sides, backend, shortest=eps, follow=through_bases)) is not None:
+        return loss
     change = unit_rows(current - source, eps=eps)
     asked = unit_rows(text_target - text_source, eps=eps)
     towards = unit_rows(asked.mean(-2, keepdim=True), eps=eps)
@@ -100,6 +121,11 @@ def geodesic_regularisation_loss(
     require_shape("previous", previous, tuple(current.shape), "(..., B, D)")
     require_like("previous", previous, "current", current)
     previous = previous.detach()
+    ranks = (_directions(rank, current),) * 2
+    if (
+        loss := _at_once(current, None, previous, None, None, ranks, backend, follow=through_bases)
+    ) is not None:
+        return loss
     start = subspace_basis(previous, rank, backend=backend).basis
     spanned = current if through_bases else current.detach()
     end = subspace_basis(spanned, rank, backend=backend).basis

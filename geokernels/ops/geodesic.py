@@ -1,9 +1,9 @@
 """Geodesics between subspaces, and the cosine measured along them."""
 
 from .. import reference
-from .._checks import is_finite, require_float, require_like, require_rank, require_shape
+from .._checks import require_float, require_like, require_rank, require_shape
 from .._typing import Basis, Rows, Scores
-from ..kernels import dispatch
+from ..kernels import dispatch, native
 from ..kernels import geodesic as kernels
 from ..reference import GeodesicFlow
 from .subspace import in_common_batch, narrowed, require_all_finite, require_basis, require_rows, widened
@@ -84,7 +84,7 @@ def geodesic_cosine(
         return narrowed(reference.geodesic_cosine(*args, eps=eps), x.dtype)
     cosines = kernels.cosine(*args, eps)
     # the kernel hands NaN and infinities on: looking at the scores spares looking at all features
-    if not is_finite(cosines):
+    if not native.is_finite(cosines):
         require_all_finite(x=x, y=y, p=p, q=q)
     return narrowed(cosines, x.dtype)
 

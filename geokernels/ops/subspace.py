@@ -5,7 +5,6 @@ from torch import Tensor
 
 from .. import reference
 from .._checks import (
-    is_finite,
     require_choice,
     require_finite,
     require_float,
@@ -14,7 +13,7 @@ from .._checks import (
     require_rank,
 )
 from .._typing import Basis, Rows
-from ..kernels import dispatch
+from ..kernels import dispatch, native
 from ..kernels import subspace as kernels
 from ..reference import SubspaceBasis
 
@@ -126,7 +125,7 @@ def subspace_basis(
         rtol = reference.default_rtol(wide) if rtol is None else rtol
         basis, values = kernels.basis(reference.centred(wide, center), rank or most, rtol)
         # the kernel hands NaN and infinities on: looking at a few values spares looking at all features
-        if not is_finite(values):
+        if not native.is_finite(values):
             require_finite("x", x)
         found = SubspaceBasis(basis, values)
     return found if wide is x else SubspaceBasis(*(part.to(x.dtype) for part in found))

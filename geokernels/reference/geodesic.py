@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._first_order import FirstOrder
 from .._precision import full_precision
 from .._typing import Basis, Rows, Scores
 from . import path
-from .first_order import FirstOrder
 from .subspace import living
 
 SERIES_BELOW = 0.5  # radians

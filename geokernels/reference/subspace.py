@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._first_order import FirstOrder
 from .._precision import full_precision
 from .._typing import Basis, Rows
-from .first_order import FirstOrder
 
 
 class SubspaceBasis(NamedTuple):

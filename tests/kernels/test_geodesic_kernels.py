@@ -1,5 +1,7 @@
 """The compiled subspace and geodesic kernels: registration, every SIMD level, threads, compilation."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -22,8 +24,8 @@ def cosine(x, y, a, b, **kw):
     return gk.geodesic_cosine(x, y, p, q, **kw)
 
 
-def with_gradients(f, leaves, **kw):
-    out = f(*leaves, **kw)
+def with_gradients(f, leaves, constants=(), **kw):
+    out = f(*leaves, *constants, **kw)
     return out.detach(), *torch.autograd.grad(out.square().sum(), leaves)
 
 
@@ -55,6 +57,17 @@ class TestRegistration:
             (torch.ones_like(out), x, y, p, q, *frame, 1e-12, *wanted),
         )
 
+    @pytest.mark.parametrize("sources", [True, False], ids=["changes", "iterates"])
+    def test_geodesic_loss(self, sources):
+        current, *others = (part.detach() for part in features())
+        q = orthonormal(2, 37, 3, seed=1).mT.contiguous()
+        source, other, other_source = others if sources else (None, others[0], None)
+        numbers = 4, 3, 1e-6, 1e-12, True, True
+        torch.library.opcheck(
+            torch.ops.geokernels.geodesic_loss.default,
+            (current.requires_grad_(), source, other, other_source, q, *numbers),
+        )
+
     def test_foreign_memory_is_safe(self):
         x, y, *_ = (part.detach() for part in features())
         p, q = (orthonormal(2, 37, 4, seed=seed).mT.contiguous() for seed in (1, 2))
@@ -64,6 +77,14 @@ class TestRegistration:
         for wrong in ((x, y[:1], p, q), (x, y, p[..., :36].contiguous(), q), (x, y, p, q.float())):
             with pytest.raises(RuntimeError, match="another shape, layout or dtype"):
                 torch.ops.geokernels.geodesic_cosine(*wrong, 1e-12)
+        loss, numbers = torch.ops.geokernels.geodesic_loss, (1e-6, 1e-12, True, True)
+        for wrong in ((x, y[:1], x, y, None, 3, 3), (x, y, x, y, p.float(), 3, 3)):
+            with pytest.raises(RuntimeError, match="another shape, layout or dtype"):
+                loss(*wrong, *numbers)
+        for wrong in ((x, y, x, None, p, 3, 3), (x, None, x[:, :2].contiguous(), None, p, 3, 3),
+                      (x, None, y, None, None, 6, 3), (x, None, y, None, None, 3, 0)):  # fmt: skip
+            with pytest.raises(RuntimeError, match="directions of"):
+                loss(*wrong, *numbers)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
@@ -110,6 +131,30 @@ class TestEveryWay:
         for once, again, more in zip(*found, strict=True):
             assert torch.equal(once, again)
             assert torch.equal(again, more)
+
+    @pytest.mark.parametrize("level", LEVELS)
+    def test_losses_at_every_simd_level_and_number_of_threads(self, simd_level, level, dtype):
+        simd_level(level)
+        z, *others = (part.detach().to(dtype) for part in features(B=24, N=7, D=130))
+
+        def loss(z, *others, **how):
+            moved = gk.geodesic_consistency_loss(z, *others, **how)
+            return moved + gk.geodesic_regularisation_loss(z, others[0], rank=3, **how)
+
+        before, found = torch.get_num_threads(), []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(with_gradients(partial(loss, backend="native"), [z.requires_grad_()], others))
+        torch.set_num_threads(before)
+        exact = with_gradients(
+            partial(loss, backend="reference"),
+            [z.detach().double().requires_grad_()],
+            [x.double() for x in others],
+        )
+        for once, again, wide in zip(*found, exact, strict=True):
+            assert torch.equal(once, again)
+            tolerance = 1e-4 if dtype == torch.float32 else 1e-10
+            torch.testing.assert_close(once.double(), wide, rtol=tolerance, atol=tolerance)
 
     def test_place_in_the_batch_changes_no_bit(self, dtype):
         leaves = [part.to(dtype).detach().requires_grad_() for part in features(B=3)]

@@ -1,12 +1,14 @@
 """The geodesic losses agree with the kernel integrated by quadrature, and have the laws they claim."""
 
+import math
+
 import numpy
 import pytest
 import torch
 
 import geokernels as gk
 from geokernels.losses import geodesic_consistency_loss, geodesic_regularisation_loss, unit_rows
-from geokernels.testing import directions
+from geokernels.testing import cloud, directions
 
 
 def embeddings(B=4, T=3, D=12):
@@ -124,11 +126,73 @@ def test_batches_are_independent():
     assert torch.allclose(together[1], geodesic_consistency_loss(*(x[1] for x in batch)), atol=1e-12)
 
 
+def losses(z, z0, before, after, backend=None, rank=None, basis=None, follow=True):
+    how = {"rank": rank, "through_bases": follow, "backend": backend}
+    moved = geodesic_consistency_loss(z, z0, before, after, text_basis=basis, text_rank=rank, **how)
+    return torch.stack([moved, geodesic_regularisation_loss(z, z0, **how)])
+
+
+# one call makes loss and gradient where it can, other inputs take steps: both must lead to the same place
+@pytest.mark.parametrize("follow", [True, False], ids=["follow", "hold"])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("B", "T", "D", "rank"), [(1, 1, 3, None), (4, 9, 12, None), (9, 3, 5, None), (16, 16, 70, 3)], ids=str
+)
+def test_at_once_and_in_steps(B, T, D, rank, batch, follow):
+    inputs = [cloud(*batch, rows, D, seed=i) for i, rows in enumerate((B, B, T, T))]
+    inputs[0][..., 0, :] = inputs[1][..., 0, :]  # a view that did not move
+    basis = gk.subspace_basis(unit_rows(inputs[3] - inputs[2]), rank).basis
+    for given in (None, basis):
+        results = []
+        for backend in ("native", "reference"):
+            z = inputs[0].clone().requires_grad_()
+            loss = losses(z, *inputs[1:], backend, rank, given, follow)
+            results.append((loss.detach(), *torch.autograd.grad(loss.square().sum(), z)))
+        for ours, expected in zip(*results, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_gradients_to_everything_else_go_in_steps():
+    results = []
+    for backend in (None, "reference"):
+        leaves = [x.requires_grad_() for x in embeddings()]
+        loss = geodesic_consistency_loss(*leaves, backend=backend)
+        results.append(torch.autograd.grad(loss, leaves))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
+        assert expected.abs().max() > 0
+
+
+def test_loss_has_first_derivatives_only():
+    z, *others = embeddings()
+    z.requires_grad_()
+    for loss in (geodesic_consistency_loss(z, *others), geodesic_regularisation_loss(z, others[0])):
+        (grad,) = torch.autograd.grad(loss, z, create_graph=True)
+        with pytest.raises(NotImplementedError, match="first derivatives only"):
+            grad.sum().backward()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("at", range(4))
+def test_what_is_not_finite_is_refused(at, bad):
+    inputs = embeddings()
+    inputs[at][0, 0] = bad
+    with pytest.raises(ValueError, match="must be finite"):
+        geodesic_consistency_loss(*inputs)
+    if at < 2:
+        with pytest.raises(ValueError, match="must be finite"):
+            geodesic_regularisation_loss(*inputs[:2])
+
+
 def test_refusals_are_sentences():
     z, z0, before, after = embeddings()
     with pytest.raises(
         ValueError, match=r"previous must have shape \(\.\.\., B, D\) = \(4, 12\), got \(3, 12\)"
     ):
         geodesic_regularisation_loss(z, z0[:3])
+    with pytest.raises(ValueError, match=r"rank must be from 1 to min\(N, D\) = 4, got 5"):
+        geodesic_regularisation_loss(z, z0, rank=5)
+    with pytest.raises(TypeError, match="q must have the dtype of x"):
+        geodesic_consistency_loss(z, z0, before, after, text_basis=torch.eye(12)[:, :3])
     with pytest.raises(gk.BackendError, match="has no backend 'abacus'"):
         geodesic_consistency_loss(z, z0, before, after, backend="abacus")

@@ -1,9 +1,15 @@
 """Gradients that cannot be differentiated again, and say so."""
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from torch import Tensor
+
+
+def refuse(operator: str) -> NoReturn:
+    """Say that the gradient of ``operator`` has no derivative."""
+    raise NotImplementedError(f"{operator} has first derivatives only")
 
 
 class FirstOrder(torch.autograd.Function):
@@ -28,4 +34,4 @@ class FirstOrder(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         """Refuse."""
-        raise NotImplementedError(f"{ctx.operator} has first derivatives only")
+        refuse(ctx.operator)

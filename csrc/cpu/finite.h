@@ -1,0 +1,13 @@
+// A look at a result without a call of PyTorch, which would take longer than a small problem's kernel.
+
+#pragma once
+
+#include <cstdint>
+
+namespace geokernels {
+
+// Whether `count` numbers from an address on, float64 if wide and else float32, are free of NaN and
+// infinities.
+bool all_finite(uintptr_t address, int64_t count, bool wide);
+
+}  // namespace geokernels
