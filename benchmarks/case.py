@@ -70,6 +70,7 @@ class Case:
         at: Where on the curve: a tolerance, a size, a number of threads.
         seconds: How long to go on timing.
         patience: Most seconds of one call; a contender that needs more is not timed.
+        device: Where it runs; on ``"cuda"`` the clock is the GPU's own.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Case:
     at: float | None = None
     seconds: float = 6.0
     patience: float = 20.0
+    device: str = "cpu"
 
     def contenders(self, *, rivals: bool) -> dict[tuple[str, str], Rival]:
         """Everybody by side ("ours" or "rival") and name."""

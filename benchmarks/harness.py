@@ -38,16 +38,18 @@ def limit(seconds: float) -> Iterator[None]:
 
 
 class Canary:
-    """A fixed product: its time tells whether others are at work on the machine."""
+    """A fixed product: its time tells whether others are at work on the machine, or on its GPU."""
 
-    def __init__(self):
-        self._a, self._threads = torch.ones(384, 384), torch.get_num_threads()
+    def __init__(self, device: str = "cpu"):
+        size = 384 if device == "cpu" else 4096
+        self._a, self._threads = torch.ones(size, size, device=device), torch.get_num_threads()
+        self._device = device
         self._sung: list[float] = []
 
     def sing(self) -> None:
         """Time the product, on the same threads whatever the case runs on."""
         with threads(self._threads):
-            self._sung.append(min(sample(lambda: self._a @ self._a, 1) for _ in range(3)))
+            self._sung.append(min(sample(lambda: self._a @ self._a, 1, self._device) for _ in range(3)))
 
     def heard(self) -> dict:
         """The best time and the upper quarter since the last call; :func:`results.judged` compares them."""
@@ -56,8 +58,16 @@ class Canary:
         return {"canary_best_s": sung[0], "canary_upper_s": sung[3 * len(sung) // 4]}
 
 
-def sample(run: Callable[[], object], repeats: int) -> float:
-    """Seconds a call, over so many calls."""
+def sample(run: Callable[[], object], repeats: int, device: str = "cpu") -> float:
+    """Seconds a call, over so many calls; on the GPU from the start of the first to the end of the last."""
+    if device != "cpu":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(repeats):
+            run()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3 / repeats
     start = time.perf_counter()
     for _ in range(repeats):
         run()
@@ -83,7 +93,7 @@ def admit(case: Case, rival: Rival, inputs: tuple) -> tuple[Callable[[], object]
             facts = {"setting": setting, "error": case.error(result, inputs)}
             if facts["error"] <= case.allowed:
                 with limit(patience):
-                    return run, facts, sample(run, 1)
+                    return run, facts, sample(run, 1, case.device)
         except OverTimeError:
             return None, facts | {"why": f"over {patience:g} s a call"}, 0.0
         except Exception as error:
@@ -112,13 +122,15 @@ def take_rounds(
     times = {key: [call] if call > case.seconds / FEWEST else [] for key, call in calls.items()}
     repeats = {key: max(1, int(SECONDS_PER_SAMPLE / call)) for key, call in calls.items()}
     repeats |= {
-        key: max(1, int(SECONDS_PER_SAMPLE / sample(runs[key], n))) for key, n in repeats.items() if n > 1
+        key: max(1, int(SECONDS_PER_SAMPLE / sample(runs[key], n, case.device)))
+        for key, n in repeats.items()
+        if n > 1
     }
     share, turning = case.seconds / max(1, len(runs)), [key for key in runs if not times[key]]
     for turn in range(ROUNDS):
         for key in turning:
             if turn < FEWEST or sum(times[key]) * repeats[key] < share:
-                times[key].append(sample(runs[key], repeats[key]))
+                times[key].append(sample(runs[key], repeats[key], case.device))
         canary.sing()
     return times
 

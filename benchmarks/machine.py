@@ -15,7 +15,8 @@ from geokernels.kernels import native
 from .case import Work
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIES = (2**19, 2**24, 2**28)  # bytes a copy touches: within L2, within L3, memory
+# bytes a copy touches: within L2, within L3, memory; on a GPU within L2, and memory
+COPIES = {"cpu": (2**19, 2**24, 2**28), "cuda": (2**24, 2**31)}
 
 
 @contextmanager
@@ -29,13 +30,16 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _best(run: Callable[[], object], seconds: float) -> float:
+def _best(run: Callable[[], object], seconds: float, device: str) -> float:
     """The shortest of many calls: what the machine can do when nothing is in the way."""
+    wait = (lambda: None) if device == "cpu" else torch.cuda.synchronize
     run()
+    wait()
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
         run()
+        wait()
         best = min(best, time.perf_counter() - start)
     return best
 
@@ -46,7 +50,7 @@ class Peaks:
 
     Attributes:
         threads: Threads of torch.
-        flops: Of a 1024 x 1024 x 1024 float32 product, a second.
+        flops: Of a product, a second: 1024 x 1024 x 1024 in float32; on a GPU 8192 x 8192 x 8192 in bfloat16.
         exps: Of the faster of ``torch.exp`` and ``torch.exp2``, float32, in the cache, a second.
         copies: Bytes read and written a second, by how many bytes the copy touches.
     """
@@ -57,20 +61,21 @@ class Peaks:
     copies: dict[int, float]
 
     @classmethod
-    def measure(cls, count: int, *, seconds: float = 0.4) -> "Peaks":
+    def measure(cls, count: int, device: str = "cpu", *, seconds: float = 0.4) -> "Peaks":
         """Measure for ``seconds`` each."""
-        with threads(count):
-            a, product = torch.ones(1024, 1024), torch.empty(1024, 1024)
-            flops = 2 * 1024**3 / _best(lambda: torch.mm(a, a, out=product), seconds)
-            x = torch.linspace(-20, 0, 2**16 * count)
+        size, dtype = (1024, torch.float32) if device == "cpu" else (8192, torch.bfloat16)
+        with threads(count), torch.device(device):
+            a, product = torch.randn(2, size, size).to(dtype)
+            flops = 2 * size**3 / _best(lambda: torch.mm(a, a, out=product), seconds, device)
+            x = torch.linspace(-20, 0, 2**16 * count if device == "cpu" else 2**22)
             result = torch.empty_like(x)
             # with a factor of log2(e) folded into its argument, exp2 does as well
             calls = [lambda f=f: f(x, out=result) for f in (torch.exp, torch.exp2)]
-            exps = len(x) / min(_best(call, seconds / 2) for call in calls)
+            exps = len(x) / min(_best(call, seconds / 2, device) for call in calls)
             copies = {}
-            for size in COPIES:
+            for size in COPIES[device]:
                 source, target = torch.zeros(2, size // 2, dtype=torch.uint8)
-                copies[size] = size / _best(lambda s=source, t=target: t.copy_(s), seconds)
+                copies[size] = size / _best(lambda s=source, t=target: t.copy_(s), seconds, device)
         return cls(count, flops, exps, copies)
 
     def floor(self, work: Work) -> float:
@@ -112,5 +117,6 @@ def machine() -> dict:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "simd": native.build_info().get("simd"),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "commit": _commit(),
     }

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from geokernels.cli.bench import bench
 
-from . import cloud_cases, curves, geodesic_cases, memory, results, transport_cases
+from . import cloud_cases, curves, geodesic_cases, gpu_cases, memory, results, transport_cases
 from .case import Case
 from .harness import Canary, measure
 from .machine import Peaks, machine
@@ -23,23 +23,25 @@ INTERRUPTED = 130
 Jobs = dict[str, Callable[[], list[dict]]]
 
 
-def all_cases() -> list[Case]:
-    """Every case that is timed, the table's first."""
+def all_cases(device: str = "cpu") -> list[Case]:
+    """Every case that is timed on a device, the table's first."""
+    if device == "cuda":
+        return gpu_cases.cases()
     families = transport_cases, cloud_cases, geodesic_cases, curves
     return [case for family in families for case in family.cases()]
 
 
-def jobs(peaks: Callable[[int], Peaks], *, only: str, rivals: bool) -> Jobs:
+def jobs(peaks: Callable[[int, str], Peaks], *, only: str, rivals: bool, device: str = "cpu") -> Jobs:
     """What to measure, by name of the case.
 
     Raises:
         ValueError: If ``only`` occurs in no name.
     """
-    canary, found = Canary(), {}
-    for case in all_cases():
+    canary, found = Canary(device), {}
+    for case in all_cases(device):
         count = case.threads or torch.get_num_threads()
         found[case.name] = partial(_timed, case, canary, peaks, count, rivals)
-    for features in cloud_cases.FEATURES:
+    for features in cloud_cases.FEATURES if device == "cpu" else ():
         found[memory.case_name(features)] = partial(memory.measure, features, rivals=rivals)
     kept = {name: job for name, job in found.items() if only in name}
     if not kept:
@@ -47,8 +49,8 @@ def jobs(peaks: Callable[[int], Peaks], *, only: str, rivals: bool) -> Jobs:
     return kept
 
 
-def _timed(case: Case, canary: Canary, peaks: Callable[[int], Peaks], count: int, rivals: bool) -> list[dict]:
-    rows = measure(case, canary=canary, peaks=peaks(count), rivals=rivals)
+def _timed(case: Case, canary: Canary, peaks: Callable, count: int, rivals: bool) -> list[dict]:
+    rows = measure(case, canary=canary, peaks=peaks(count, case.device), rivals=rivals)
     return [row | {"on_threads": count} for row in rows]
 
 
@@ -87,7 +89,13 @@ def show(console: Console, rows: list[dict]) -> None:
 
 
 def measure_all(
-    *, console: Console, only: str = "", rivals: bool = False, json: Path | None = None, resume: bool = False
+    *,
+    console: Console,
+    only: str = "",
+    rivals: bool = False,
+    json: Path | None = None,
+    resume: bool = False,
+    device: str = "cpu",
 ) -> list[dict]:
     """Measure every case, show it, and write all rows after each.
 
@@ -97,6 +105,7 @@ def measure_all(
         rivals: Whether to time the others too.
         json: Results file, or None.
         resume: Keep what that file has of this machine and commit, and was not disturbed.
+        device: ``"cpu"`` or ``"cuda"``, which have cases of their own.
 
     Returns:
         The rows, in the order of the cases.
@@ -113,7 +122,7 @@ def measure_all(
         for name, rows in results.by_case(earlier).items()
         if results.finished(rows, here, rivals=rivals)
     }
-    todo = jobs(peaks, only=only, rivals=rivals)
+    todo = jobs(peaks, only=only, rivals=rivals, device=device)
     measured, rows = {**done}, [row for kept in done.values() for row in kept]
     with warnings.catch_warnings(), _progress(console) as progress:
         warnings.simplefilter("ignore")  # rivals warn of what they do not reach
@@ -126,7 +135,7 @@ def measure_all(
                 show(console, results.by_case(rows)[name])
             progress.advance(task)
             if json:
-                facts = [peaks(count).facts() for count in sorted({1, torch.get_num_threads()})]
+                facts = [peaks(count, device).facts() for count in sorted({1, torch.get_num_threads()})]
                 results.write(json, {"machine": here, "peaks": facts, "rows": rows})
     return rows
 
@@ -152,12 +161,19 @@ def wrong(rows: list[dict]) -> list[str]:
 
 
 def command(
-    *, only: str, rivals: bool, json: Path | None, resume: bool, threads: int | None, console: Console
+    *,
+    only: str,
+    rivals: bool,
+    json: Path | None,
+    resume: bool,
+    threads: int | None,
+    console: Console,
+    device: str = "cpu",
 ) -> int:
     """What ``geokernels bench`` does; returns its exit code: 1 when ours is wrong, 130 when interrupted."""
     torch.set_num_threads(threads or torch.get_num_threads())
     try:
-        rows = measure_all(console=console, only=only, rivals=rivals, json=json, resume=resume)
+        rows = measure_all(console=console, only=only, rivals=rivals, json=json, resume=resume, device=device)
     except KeyboardInterrupt:
         kept = f"; --resume goes on with {json}" if json else ""
         console.print(f"Stopped{kept}.")

@@ -1,4 +1,8 @@
-"""What holds for every test: uninitialised memory is NaN, chance is seeded; a pipeline to draw with."""
+"""What holds for every test: uninitialised memory is NaN, chance is seeded; a pipeline to draw with.
+
+``pytest --device cuda tests/ops`` holds the operators to the same tests on a GPU: tensors are made there
+unless a test says otherwise. What a backend cannot do there is skipped with its reason.
+"""
 
 import os
 import string
@@ -9,6 +13,38 @@ import torch
 # Triton runs on the GPU where there is one, else in its interpreter, which is chosen before it is imported
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", choices=["cpu", "cuda"], default="cpu", help="Where operators are tested.")
+
+
+def pytest_configure(config):
+    if config.getoption("--device") == "cpu":
+        return
+    if not torch.cuda.is_available():
+        raise pytest.UsageError("--device cuda needs a GPU, torch sees none")
+    torch.set_default_device("cuda")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--device") == "cpu":
+        return
+    for item in items:
+        if item.get_closest_marker("cpu"):
+            item.add_marker(pytest.mark.skip(reason="holds on the CPU alone"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    from geokernels.kernels.dispatch import BackendError
+
+    try:
+        return (yield)
+    except BackendError as error:
+        if pyfuncitem.config.getoption("--device") == "cpu":
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)

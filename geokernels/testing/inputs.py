@@ -1,16 +1,17 @@
-"""Inputs for tests and benchmarks: seeded, float64, made on the CPU."""
+"""Inputs for tests and benchmarks: seeded, float64; the same numbers on whichever device is the default."""
 
 import torch
 from torch import Tensor
 
 
 def _chance(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator("cpu").manual_seed(seed)
 
 
 def cloud(*shape: int, seed: int) -> Tensor:
     """Independent normal numbers of the given shape."""
-    return torch.randn(shape, generator=_chance(seed), dtype=torch.float64)
+    made = torch.randn(shape, generator=_chance(seed), dtype=torch.float64, device="cpu")
+    return made.to(torch.get_default_device())
 
 
 def directions(*shape: int, seed: int) -> Tensor:
@@ -25,6 +26,6 @@ def orthonormal(*shape: int, seed: int) -> Tensor:
 
 def weights(*shape: int, seed: int, zeros: int = 1) -> Tensor:
     """Positive masses summing to one along the last dimension, the first ``zeros`` of them zero."""
-    mass = torch.rand(*shape, generator=_chance(seed), dtype=torch.float64) + 0.1
+    mass = torch.rand(*shape, generator=_chance(seed), dtype=torch.float64, device="cpu") + 0.1
     mass[..., : min(zeros, shape[-1] - 1)] = 0
-    return mass / mass.sum(-1, keepdim=True)
+    return (mass / mass.sum(-1, keepdim=True)).to(torch.get_default_device())

@@ -28,7 +28,9 @@ def two_cases(doubling, monkeypatch):
         return go
 
     monkeypatch.setattr(run, "jobs", lambda *_, **__: {name: job(name) for name in ("first", "second")})
-    monkeypatch.setattr(run.Peaks, "measure", classmethod(lambda cls, count: cls(count, 1.0, 1.0, {1: 1.0})))
+    monkeypatch.setattr(
+        run.Peaks, "measure", classmethod(lambda cls, count, device: cls(count, 1.0, 1.0, {1: 1.0}))
+    )
     monkeypatch.setattr(Canary, "heard", lambda self: {"canary_best_s": 1.0, "canary_upper_s": 1.0})
     return measured
 

@@ -6,6 +6,8 @@ import torch
 import geokernels as gk
 from geokernels.testing import cloud, weights
 
+pytestmark = pytest.mark.cpu  # it counts threads
+
 X, Y, A, B = (
     cloud(3, 60, 33, seed=0),
     cloud(3, 77, 33, seed=1),

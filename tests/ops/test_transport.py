@@ -80,7 +80,9 @@ def test_value_is_the_minimum_for_small_eps():
     cost, a, b = problem(B=1, N=5, M=6)
     rows, columns = torch.eye(5).repeat_interleave(6, 1), torch.eye(6).repeat(1, 5)
     constraints, marginals = torch.cat([rows, columns]), torch.cat([a[0], b[0]])
-    best = linprog(cost[0].flatten().numpy(), A_eq=constraints.numpy(), b_eq=marginals.numpy()).fun
+    best = linprog(
+        cost[0].flatten().cpu().numpy(), A_eq=constraints.cpu().numpy(), b_eq=marginals.cpu().numpy()
+    ).fun
     solved = gk.sinkhorn_from_cost(cost, a, b, eps=1e-3, tol=1e-7, max_iter=100_000)
     assert abs(solved.value.item() - best) < 30 * 1e-3
     assert abs((solved.plan() * cost).sum().item() - best) < 1e-3

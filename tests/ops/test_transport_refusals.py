@@ -9,6 +9,8 @@ import torch
 import geokernels as gk
 from geokernels.testing import cloud
 
+pytestmark = pytest.mark.cpu  # elsewhere values are not read for these messages
+
 COST = cloud(3, 4, seed=0).abs()
 X, Y = cloud(3, 2, seed=0), cloud(4, 2, seed=1)
 THIRD = torch.full((3,), 1 / 3, dtype=torch.float64)

@@ -1,0 +1,1 @@
+"""What is done on a machine with a GPU; start with checklist.sh."""
