@@ -154,7 +154,7 @@ def sentence(result):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--loss", "euclidean"), "Error: loss must be one of geodesic, directional, got 'euclidean'"),
+        (("--loss", "euclidean"), "Error: loss must be one of geodesic, directional, global, spherical, got"),
         (("--parametrisation", "clay"), "parametrisation must be one of layer, fourier, pixels, got 'clay'"),
         (("--clip", "blip"), "--clip must be world or open_clip:NAME, got 'blip'"),
         (("--clip", "open_clip:ViT-B-32"), "--clip-weights must name a weights file for open_clip:ViT-B-32"),

@@ -16,7 +16,7 @@ def adapt(
     target: Annotated[str, typer.Option("--to", help="What it shall draw.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     generator: Annotated[str, typer.Option(help="world, or a StyleGAN2 checkpoint.")] = "world",
-    loss: Annotated[str, typer.Option(help="geodesic, directional or global.")] = "geodesic",
+    loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
     clip: Annotated[
         list[str] | None, typer.Option(help="world, or open_clip:NAME; repeat for several.")
     ] = None,

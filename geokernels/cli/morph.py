@@ -16,7 +16,7 @@ def morph(
     source: Annotated[str, typer.Option("--from", help="What the picture shows.")],
     target: Annotated[str, typer.Option("--to", help="What it shall show.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    loss: Annotated[str, typer.Option(help="geodesic or directional.")] = "geodesic",
+    loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
     clip: Annotated[str, typer.Option(help="world, or open_clip:NAME.")] = "world",
     clip_weights: Annotated[
         Path | None, typer.Option(help="Weights file for the CLIP: safetensors, or a plain torch state dict.")

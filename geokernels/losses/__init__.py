@@ -1,16 +1,29 @@
-"""Losses on embeddings: pure functions, no models and no state."""
+"""Losses: pure functions of embeddings, and modules that read pictures and texts by an encoder."""
 
-from .directional import directional_loss, reach_loss, unit_rows
+from .directional import directional_loss, reach_loss, spherical_loss, unit_rows
 from .geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
+from .modules import (
+    DirectionalLoss,
+    Encoder,
+    GeodesicConsistencyLoss,
+    GeodesicRegularisationLoss,
+    PatchLoss,
+)
 from .perceptual import feature_distance, pyramid_distance, total_variation
 
 __all__ = [
+    "DirectionalLoss",
+    "Encoder",
+    "GeodesicConsistencyLoss",
+    "GeodesicRegularisationLoss",
+    "PatchLoss",
     "directional_loss",
     "feature_distance",
     "geodesic_consistency_loss",
     "geodesic_regularisation_loss",
     "pyramid_distance",
     "reach_loss",
+    "spherical_loss",
     "total_variation",
     "unit_rows",
 ]

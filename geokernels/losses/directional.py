@@ -115,3 +115,39 @@ def reach_loss(
     asked = unit_rows((text_target - text_source).mean(-2, keepdim=True), eps=eps)
     short = -share * (source * asked).sum(-1) - (current * asked).sum(-1)
     return short.clamp(min=0).mean(-1)
+
+
+def spherical_loss(current: Rows, text_target: Rows) -> Tensor:
+    r"""Squared great-circle distance between pictures and a text, which knows of no source.
+
+    With $y$ the unit mean of the target text, $L = \frac1B \sum_i 2 \arcsin^2 \big(|z_i - y| / 2\big)$.
+
+    Args:
+        current: Features of the pictures, ``(..., B, D)``, unit rows.
+        text_target: Features of the target prompt under T templates, ``(..., T, D)``.
+
+    Returns:
+        The loss, ``(...)``, between 0 and $\pi^2 / 2$.
+
+    Gradients:
+        To both; 0 where picture and text agree.
+
+    Raises:
+        ValueError: If shapes disagree.
+        TypeError: If dtypes or devices disagree.
+
+    Example:
+        >>> import torch
+        >>> red, blue = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> spherical_loss(red, red), spherical_loss(red, blue)
+        (tensor(0.), tensor(1.2337))
+    """
+    require_rank("current", current, 2, "(..., B, D)")
+    require_rank("text_target", text_target, 2, "(..., T, D)")
+    require_like("text_target", text_target, "current", current)
+    goal = unit_rows(text_target.mean(-2, keepdim=True))
+    square = (unit_rows(current) - goal).square().sum(-1) / 4
+    # the arcsine's slope is infinite at 1, the root's at 0; opposite rows keep a finite gradient
+    apart = square > 1e-12
+    half = torch.where(apart, square, 0.25).clamp(max=1 - 1e-6).sqrt()
+    return torch.where(apart, 2 * half.arcsin().square(), 0).mean(-1)

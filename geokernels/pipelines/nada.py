@@ -61,7 +61,7 @@ class AdaptationConfig(GuidanceConfig):
     guess: float = 0.2
     searched: int = 512
     carried: float = 0.08
-    steps: int = 60
+    steps: int = 30
     learning_rate: float | None = None
     batch: int = 4
     pool: int = 64
@@ -71,7 +71,6 @@ class AdaptationConfig(GuidanceConfig):
     chunk: int = 4
     truncation: float = 1.0
 
-    losses: ClassVar[tuple[str, ...]] = ("geodesic", "directional", "global")
     counts: ClassVar[tuple[str, ...]] = (
         *GuidanceConfig.counts,
         *("carried", "steps", "learning_rate", "batch", "pool", "layers"),
@@ -217,6 +216,25 @@ class Adaptation:
         if self.start.cosine >= config.guess:
             absorb(self.model, self.start.map)
             self.started = True
+
+    def prepare_like(self, other: "Adaptation") -> None:
+        """Take what ``other`` has prepared, which must have the same generator, encoders, prompts and seed.
+
+        What guides, how strongly and how long may differ; no step may have been taken.
+        """
+        same = ("templates", "encoder_weights", "guess", "searched", "carried", "pool", "truncation")
+        mine, theirs = (
+            {**run._run, "config": [run._run["config"][k] for k in same]} for run in (self, other)
+        )
+        if self.index or other.index or mine != theirs:
+            raise ValueError("other must be a fresh run of the same generator, encoders, prompts and start")
+        other.prepare()
+        kept = other.pool
+        self.pool = LatentPool(kept.w, kept.source)
+        self._draw_maps()
+        self.start, self.started = other.start, other.started
+        if self.started:
+            absorb(self.model, self.start.map)
 
     def _draw_maps(self) -> None:
         """The frozen pictures' feature maps, where they are needed; while the generator is still as given."""

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from .._checks import require_choice, require_positive
-from ..losses.directional import directional_loss, reach_loss, unit_rows
+from ..losses.directional import directional_loss, reach_loss, spherical_loss, unit_rows
 from ..losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
 from ..models.clip import ClipEncoder
 from ..ops import subspace_basis
 from ..world import TEMPLATES
 
-MAIN = {"geodesic": "consistency", "directional": "directional", "global": "global"}  # term of each loss
+# the term that follows the text, by the name of the loss
+MAIN = {"geodesic": "consistency", "directional": "directional", "global": "global", "spherical": "spherical"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +24,10 @@ class GuidanceConfig:
     """How CLIP encoders guide; the base of every pipeline's settings, which may have other defaults.
 
     Attributes:
-        loss: ``"geodesic"`` (consistency and regularisation on the flow) or ``"directional"``; where a
-            pipeline has it, ``"global"``, one minus the cosine of the picture with the target text.
-        strength: Weight of the term that follows the text, the chord of consistency, directional or global;
-            None for the loss's own: they pull alike near the goal.
+        loss: ``"geodesic"`` (consistency and regularisation on the flow), ``"directional"``, or, of the
+            picture and the target text alone, ``"global"`` (one minus their cosine) or ``"spherical"``.
+        strength: Weight of the term that follows the text (of consistency, its chord); None for the loss's
+            own: they pull alike near the goal.
         regularisation: Weight of the step from the previous iterate on the flow (geodesic loss only).
         reach: Weight of what is still missing along the text's change. The other terms see the direction of
             the picture's change and not its length.
@@ -52,13 +53,12 @@ class GuidanceConfig:
     encoder_weights: tuple[float, ...] | None = None
     mixed_precision: bool = True
 
-    losses: ClassVar[tuple[str, ...]] = ("geodesic", "directional")
-    strengths: ClassVar[dict[str, float]] = {"geodesic": 1.7, "directional": 1.0, "global": 1.0}
+    strengths: ClassVar[dict[str, float]] = {**dict.fromkeys(MAIN, 1.0), "geodesic": 1.7}
     counts: ClassVar[tuple[str, ...]] = ("rank", "text_rank")  # above 0, or None
     amounts: ClassVar[tuple[str, ...]] = ("strength", "regularisation", "reach", "share")  # 0 or above
 
     def __post_init__(self):
-        require_choice("loss", self.loss, self.losses)
+        require_choice("loss", self.loss, tuple(MAIN))
         for name in self.counts:
             if getattr(self, name) is not None:
                 require_positive(name, getattr(self, name))
@@ -145,6 +145,8 @@ def guiding_terms(
     before, after = texts.before, texts.after
     if config.loss == "global":
         main = 1 - (current @ unit_rows(after.mean(0))).mean()
+    elif config.loss == "spherical":
+        main = spherical_loss(current, after)
     elif unmoved:
         # the limit of the cosine's gradient for a first small move, up to its length
         main = 1 - ((current - source) @ unit_rows((after - before).mean(0))).mean()
