@@ -88,6 +88,7 @@ class Generator(nn.Module):
     Attributes:
         config: Its sizes.
         name: What was loaded.
+        bare: Whether its file held the state dict alone, not as ``"g_ema"`` among others.
         latent_avg: Mean of w, ``(style_dim,)``; zero until it is loaded or set from :meth:`mean_latent`.
     """
 
@@ -95,7 +96,7 @@ class Generator(nn.Module):
         super().__init__()
         if len(config.channels) < 2:
             raise ValueError(f"channels must be of at least two resolutions, got {config.channels}")
-        self.config, self.name = config, name
+        self.config, self.name, self.bare = config, name, False
         dim, first = config.style_dim, config.channels[0]
         layers = [MappingLayer(dim, dim, rate=LEARNING_RATE) for _ in range(config.mapping_layers)]
         self.style = nn.Sequential(PixelNorm(), *layers)

@@ -57,6 +57,7 @@ def load_generator(source: str | Path = "world", *, device: str | torch.device =
                 f"got {mean.numel()} in {path.name}"
             )
         generator.latent_avg.copy_(mean.flatten())
+    generator.bare = "g_ema" not in content
     return generator.eval().to(device)
 
 
@@ -66,7 +67,8 @@ def save_generator(generator: Generator, path: str | Path) -> None:
     Args:
         generator: What to write.
         path: Ends in ``.safetensors`` for the bare state dict with ``latent_avg`` in it, else in ``.pt``,
-            ``.pth`` or ``.ckpt`` for ``{"g_ema": ..., "latent_avg": ...}``.
+            ``.pth`` or ``.ckpt`` for ``{"g_ema": ..., "latent_avg": ...}``, or for the bare state dict where
+            that is what was read.
 
     Raises:
         ValueError: If the ending is another.
@@ -80,7 +82,8 @@ def save_generator(generator: Generator, path: str | Path) -> None:
     if path.suffix == ".safetensors":
         _safetensors().save_file(state | {"latent_avg": mean}, partial)
     else:
-        torch.save({"g_ema": state, "latent_avg": mean}, partial)
+        known = {"latent_avg": mean} if mean.any() else {}
+        torch.save(state | known if generator.bare else {"g_ema": state, "latent_avg": mean}, partial)
     os.replace(partial, path)
 
 

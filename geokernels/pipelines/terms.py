@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import require_choice, require_positive
+from .._checks import is_finite, require_choice, require_positive
 from ..losses.directional import directional_loss, reach_loss, spherical_loss, unit_rows
 from ..losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
 from ..models.clip import ClipEncoder
@@ -141,7 +141,12 @@ def guiding_terms(
 
     Gradients:
         To ``current``.
+
+    Raises:
+        FloatingPointError: If ``current`` is not finite, as far as values can be read.
     """
+    if not is_finite(current):
+        raise FloatingPointError("the features of the pictures are not finite; lower the learning rate")
     before, after = texts.before, texts.after
     if config.loss == "global":
         main = 1 - (current @ unit_rows(after.mean(0))).mean()

@@ -191,7 +191,7 @@ class TestRefusals:
             self.begin(encoder, texts=(" ", "a star"))
 
     def test_settings(self):
-        with pytest.raises(ValueError, match="loss must be one of geodesic, .*, spherical, got 'euclidean'"):
+        with pytest.raises(ValueError, match=r"loss must be one of geodesic, .*, spherical, got 'euclidean'"):
             ClipInversionConfig(loss="euclidean")
         with pytest.raises(ValueError, match="steps must be a finite number above 0, got 0"):
             ClipInversionConfig(steps=0)

@@ -1,0 +1,56 @@
+"""The examples run as they stand, and their losses go down."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from geokernels import world
+from geokernels.models import load_clip
+from geokernels.report.pictures import read_picture, write_picture
+
+FOLDER = Path(__file__).parents[2] / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def picture():
+    return world.render(world.sample_scenes(1, generator=torch.Generator().manual_seed(1)))
+
+
+def test_a_nada_loop_with_the_losses_dropped_in():
+    _, losses = load("nada_loop").adapt("an object", "a large object", steps=5, batch=2)
+    assert losses[-1] < losses[0]
+
+
+def test_a_patch_loss_as_clipstyler_writes_it(picture):
+    painted, losses = load("patch_style").style(
+        picture, load_clip(), "a red object", "a blue object", steps=8
+    )
+    assert painted.shape == picture.shape
+    assert min(losses[-3:]) < losses[0]
+
+
+def test_from_the_command_line(picture, tmp_path, monkeypatch, capsys):
+    write_picture(tmp_path / "in.png", picture[0])
+    options = [
+        str(tmp_path / "in.png"),
+        "--to",
+        "a blue object",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path / "out.png"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["patch_style.py", *options])
+    load("patch_style").main()
+    assert "loss" in capsys.readouterr().out
+    assert read_picture(tmp_path / "out.png").rgb.shape == (3, 64, 64)

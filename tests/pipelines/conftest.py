@@ -1,0 +1,49 @@
+"""Tiny models that guide and draw in milliseconds."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from geokernels.models import Generator, GeneratorConfig
+
+
+class TinyEncoder(nn.Module):
+    """What the pipelines use of a CLIP, of random weights; counts the pictures that it is shown."""
+
+    def __init__(self, name="tiny", *, image_size=8, dim=12, seed=0):
+        super().__init__()
+        chance = torch.Generator().manual_seed(seed)
+        self.name, self.guides, self.image_size, self.dim, self.shown = name, True, image_size, dim, 0
+        self.first = torch.randn(6, 3, 3, 3, generator=chance)
+        self.last = torch.randn(6 * 16, dim, generator=chance)
+
+    def image_features(self, pictures):
+        size = (self.image_size, self.image_size)
+        seen = F.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
+        return [F.conv2d(seen - 0.5, self.first, padding=1).tanh()]
+
+    def encode_image(self, pictures):
+        self.shown += len(pictures)
+        pooled = F.adaptive_avg_pool2d(self.image_features(pictures)[0], 4)
+        return F.normalize(pooled.flatten(1) @ self.last, dim=-1)
+
+    def encode_text(self, prompts, templates=("{}",)):
+        rows = []
+        for text in (template.format(prompt) for prompt in prompts for template in templates):
+            chance = torch.Generator().manual_seed(sum(map(ord, text)))
+            rows.append(torch.randn(self.dim, generator=chance))
+        return F.normalize(torch.stack(rows), dim=-1).view(len(prompts), len(templates), self.dim)
+
+
+@pytest.fixture
+def tiny_encoder():
+    return TinyEncoder
+
+
+@pytest.fixture
+def tiny_generator():
+    torch.manual_seed(3)
+    generator = Generator(GeneratorConfig(channels=(8, 6, 4), style_dim=7, mapping_layers=2)).eval()
+    generator.latent_avg.copy_(generator.mean_latent(64, generator=torch.Generator().manual_seed(0)))
+    return generator
