@@ -168,13 +168,21 @@ def _from_point_gradient(grad: Points, weight: Tensor, x: Points, y: Points, kin
     return to_weight, 2 * weight.sum(-1)[..., None] * grad, -2 * weight.mT @ grad
 
 
-if not native.missing:
+def register_solver(name: str) -> None:
+    """Give an operator that takes and returns what ``sinkhorn`` does its shapes, derivative and vmap."""
 
-    @torch.library.register_fake("geokernels::sinkhorn")
+    @torch.library.register_fake(f"geokernels::{name}")
     def _(cost, a, b, n, m, start, eps, reach, max_iter, tol):
         one = cost.new_empty(cost.shape[:-2])
         f, g = cost.new_empty(cost.shape[:-1]), cost.new_empty((*cost.shape[:-2], cost.shape[-1]))
         return one, f, g, torch.empty_like(one), one.new_empty(one.shape, dtype=torch.int64)
+
+    native.differentiable(name, _backward, _save)
+    lead_with_mapped_dimension(name)
+
+
+if not native.missing:
+    register_solver("sinkhorn")
 
     @torch.library.register_fake("geokernels::sinkhorn_points")
     def _(x, y, a, b, n, m, start, cost, eps, reach, max_iter, tol):
@@ -194,9 +202,8 @@ if not native.missing:
     def _(cost):
         return cost.new_empty(cost.shape[:-1], dtype=torch.int64)
 
-    native.differentiable("sinkhorn", _backward, _save)
     native.differentiable("sinkhorn_points", _points_backward, _save_points)
     native.differentiable("point_gradient", _point_gradient_backward, _save_point_gradient)
     native.differentiable("transport_density", _density_backward, _save_density)
-    for _name in ("sinkhorn", "sinkhorn_points", "point_gradient", "transport_density", "assignment"):
+    for _name in ("sinkhorn_points", "point_gradient", "transport_density", "assignment"):
         lead_with_mapped_dimension(_name)

@@ -48,9 +48,10 @@ def solve(
         counts = inside(n, N)[..., :, None] & inside(m, M)[..., None, :]
         cost = torch.where(counts, cost, math.inf)
     start = None if init is None else checked_start(init, cost, "cost", N, M)
-    refusals = {"native": kernels.refuse(cost), "reference": None}
-    native_runs = dispatch.choose(op, refusals, backend, cost) == "native"
-    solver, pairs = (kernels, kernels.Pairs) if native_runs else (reference, DensePairs)
+    refusals = {"native": kernels.refuse(cost), "triton": triton.refuse_costs(cost), "reference": None}
+    chosen = dispatch.choose(op, refusals, backend, cost)
+    pairs = kernels.Pairs if chosen == "native" else DensePairs
+    solver = {"native": kernels, "reference": reference}.get(chosen) or _triton_solver()
 
     def run(start: Potential | None, **numbers) -> tuple[Tensor, ...]:
         return solver.solve(cost, a, b, n, m, start, **numbers)
@@ -85,7 +86,7 @@ def solve_points(
         return None
 
     large = clouds.are_large(x, y)
-    if large or backend == "triton" or precision or (x.is_cpu and cost in kernels.GRAM):
+    if large or precision or (x.is_cpu and cost in kernels.GRAM):
         exact = f"it has no products in {precision}" if precision else None
         refusals = {"native": exact or native.refuse(x), "triton": triton.refuse(x), "reference": exact}
         chosen = dispatch.choose("sinkhorn", refusals, backend, x)
@@ -95,6 +96,13 @@ def solve_points(
             return run(x, y, a, b, lengths, init, settings, cost, p, explain, passes)
     costs = reference.pairwise_cost(x, y, cost, p)
     return solve(costs, a, b, lengths, init, settings, backend, "sinkhorn", explain)
+
+
+def _triton_solver():
+    # triton loads on use
+    from ..kernels.triton import transport
+
+    return transport
 
 
 def _triton_passes(precision: str | None) -> tuple[str, tuple[int]]:

@@ -17,6 +17,8 @@ interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "o
 
 PRECISIONS = ("fp32", "tf32", "bf16", "bf16x3")  # of products of points, by their number in the operators
 
+MOST_POINTS = 256  # a side, of problems that one program solves
+
 
 def refuse(x: Tensor) -> str | None:
     """Say why no Triton kernel can take ``x``, or None."""
@@ -30,3 +32,11 @@ def refuse(x: Tensor) -> str | None:
     if x.dtype == torch.float64 and not interpreted:
         return "the Triton kernels compute in float32, not float64"
     return None
+
+
+def refuse_costs(cost: Tensor) -> str | None:
+    """The same for given costs ``(..., N, M)``, of which a program has one problem's."""
+    N, M = cost.shape[-2:]
+    if max(N, M) > MOST_POINTS:
+        return f"the Triton kernel takes costs of at most {MOST_POINTS} points a side, got {N} and {M}"
+    return refuse(cost)

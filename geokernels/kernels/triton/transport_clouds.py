@@ -22,17 +22,18 @@ from .transport_clouds_sweep import settle_kernel, stop_kernel, sweep_kernel
 from .transport_clouds_tiles import LOG2_E, Blocks, Cloud, cost_of, pack
 
 KINDS = ("dot", "square", "root", "power")  # ..transport_clouds
+MOST_COLUMNS = {"fp32": 32, "tf32": 64, "bf16": 64, "bf16x3": 64}  # of the result of a program of products
 SETTLED = 256  # points of a program of settle_kernel
 ENOUGH_PROGRAMS = 512  # columns are split below this number
 
 
 def blocks_of(kind: str, precision: str, D: int) -> Blocks:
-    """The tile of a program: all features of its rows where they fit."""
+    """The tile of a program: all features of its rows where they fit; smaller without tensor cores."""
     if kind in ("root", "power"):
-        return Blocks(64, 64, 1, 4)
+        return Blocks(64, 64, 1, 8)
     features = max(triton.next_power_of_2(D), 16)
-    most = {"bf16": 128, "tf32": 64, "fp32": 64, "bf16x3": 64}[precision]
-    return Blocks(64, 64, features if features <= most else 32, 4)
+    most = 128 if precision == "bf16" else 64
+    return Blocks(64, 32 if precision == "fp32" else 64, features if features <= most else 32, 4)
 
 
 class _Side:
@@ -256,7 +257,7 @@ def multiply_clouds(
     D = x.shape[-1] if blocks.features == 1 else rows.points.shape[-1]
     biases = _biases(f, g, rows, columns)
     B, N = f.shape
-    block = 1 if E == 1 else min(max(triton.next_power_of_2(E), 16), 64)
+    block = 1 if E == 1 else min(max(triton.next_power_of_2(E), 16), MOST_COLUMNS[of_products])
     with torch.cuda.device_of(x):
         wrap_triton(multiply_kernel)[(B * triton.cdiv(N, blocks.rows), triton.cdiv(E, block))](
             rows.points, rows.low, columns.points, columns.low, *biases,
@@ -291,7 +292,7 @@ def differentiate_clouds(
     with torch.cuda.device_of(x):
         wrap_triton(differentiate_kernel)[(B * triton.cdiv(N, 32), triton.cdiv(D, block))](
             rows.points, columns.points, *_biases(f, g, rows, columns), left, right, out,
-            p, N, g.shape[-1], D, left.shape[-1], cost_of(kind, p), 32, 64, block, 16, num_warps=4,
+            p, N, g.shape[-1], D, left.shape[-1], cost_of(kind, p), 32, 64, block, 16, num_warps=8,
         )  # fmt: skip
     # a root's slope does not see the unit of the points
     return out if kind == "root" else out * LOG2_E ** ((1 - p) / p)

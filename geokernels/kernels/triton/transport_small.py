@@ -1,0 +1,124 @@
+r"""Sinkhorn's iteration between small weighted sets: a program solves a problem, in one launch for all.
+
+In powers of two, with costs and potentials in units of eps / log2(e):
+
+    raw_i = -log2 sum_j b_j 2^(g_j - C_ij),   f_i = damping raw_i,   and the same for the columns
+
+cost         [B, N, M]   may be +inf: such a pair does not meet
+weight_x     [B, N]      zero weights take no part
+weight_y     [B, M]
+f, raw, g    [B, N], [B, N], [B, M]   written; g holds where to start from
+
+A program walks blocks of rows against all columns. Each row's largest power becomes 1 and its sum says
+where the row moves; the same exponentials, scaled by where the rows have moved to, are then summed for the
+columns. So a pair of half-steps takes one exponential a pair, and no memory of that size. A column's sum is
+exact while one of the rows' moderate powers reaches it; where it is not to be trusted all columns are
+summed for themselves, against their own largest powers.
+
+The error is that of the rows before they move, and counts what rounding of the potentials may add. A problem
+stops by itself. Sums depend on the sizes alone.
+"""
+
+import triton
+import triton.language as tl
+
+from .transport_clouds_tiles import MOST_POWER
+
+LEAST_SUM = tl.constexpr(1e-25)  # terms lost to underflow are below rounding beside it
+MOST_SUM = tl.constexpr(1e25)
+
+
+@triton.jit
+def column_levels(cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, BLOCK_N: tl.constexpr):
+    """log2 sum_i a_i 2^(f_i - C_ij) of all columns, against each one's largest power."""
+    dtype = raw.dtype.element_ty
+    most = tl.full([o_m.shape[0]], float("-inf"), dtype)
+    sums = tl.full([o_m.shape[0]], 0.0, dtype)
+    for i in range(0, n, BLOCK_N):
+        o_n = i + tl.arange(0, BLOCK_N)
+        m_n = o_n < n
+        at = (at_row + o_n)[:, None] * M + o_m[None, :]
+        b_cost = tl.load(cost + at, mask=m_n[:, None] & m_m[None, :], other=float("inf"))
+        b_weight = tl.load(weight_x + at_row + o_n, mask=m_n, other=0.0)
+        b_raw = tl.load(raw + at_row + o_n, mask=m_n, other=0.0)
+        some = (b_weight > 0) & (b_raw < float("inf"))
+        bias = tl.where(some, damping * b_raw + tl.log2(tl.where(some, b_weight, 1.0)), float("-inf"))
+        power = bias[:, None] - scale * b_cost
+        higher = tl.maximum(most, tl.max(power, 0))
+        base = tl.where(higher == float("-inf"), 0.0, higher)
+        sums = sums * tl.exp2(most - base) + tl.sum(tl.exp2(power - base[None, :]), 0)
+        most = higher
+    return most + tl.log2(tl.where(sums > 0, sums, 1.0))
+
+
+@triton.jit
+def sinkhorn_kernel(
+    cost, weight_x, weight_y,
+    f, raw, g, error, iterations,
+    count, valid,  # [B]: rows that count; whether there is a problem
+    scale, damping, reach, rounding, tol, max_iter, N, M,
+    BALANCED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """One problem, to its end."""
+    i_problem = tl.program_id(0).to(tl.int64)
+    if tl.load(valid + i_problem) == 0:
+        return
+    n = tl.load(count + i_problem)
+    at_row = i_problem * N
+    o_m = tl.arange(0, BLOCK_M)
+    m_m = o_m < M
+    b_columns = tl.load(weight_y + i_problem * M + o_m, mask=m_m, other=0.0)
+    potential = tl.load(g + i_problem * M + o_m, mask=m_m, other=0.0)
+    dtype = raw.dtype.element_ty
+    done = 0
+    going = 1
+    found = tl.sum(b_columns, 0)
+    while going > 0:
+        reached = potential < float("inf")
+        bias = tl.where(reached, potential, float("-inf"))
+        column = tl.full([BLOCK_M], 0.0, dtype)
+        wrong = tl.full([BLOCK_N], 0.0, dtype)
+        for i in range(0, n, BLOCK_N):
+            o_n = i + tl.arange(0, BLOCK_N)
+            m_n = o_n < n
+            at = (at_row + o_n)[:, None] * M + o_m[None, :]
+            b_cost = tl.load(cost + at, mask=m_n[:, None] & m_m[None, :], other=float("inf"))
+            power = bias[None, :] - scale * b_cost
+            # a column without mass is no reason to let the others vanish
+            top = tl.max(tl.where(b_columns[None, :] > 0, power, float("-inf")), 1)
+            base = tl.where(top == float("-inf"), 0.0, top)
+            share = tl.exp2(tl.minimum(power - base[:, None], MOST_POWER))
+            sums = tl.sum(share * b_columns[None, :], 1)
+            met = sums > 0
+            level = base + tl.log2(tl.where(met, sums, 1.0))
+            b_weight = tl.load(weight_x + at_row + o_n, mask=m_n, other=0.0)
+            answered = damping * tl.load(raw + at_row + o_n, mask=m_n, other=0.0)
+            # a row that meets nobody has none of its mass where it should be
+            row_share = tl.where(met, tl.exp2(tl.minimum(answered + level, MOST_POWER)), 0.0)
+            wanted = 1.0
+            if not BALANCED:
+                wanted = tl.exp2(tl.minimum(-answered / reach, MOST_POWER))
+            off = tl.abs(row_share - wanted) + tl.where(met, rounding * tl.abs(answered), 0.0)
+            wrong += tl.where(b_weight > 0, b_weight * off, 0.0)
+            tl.store(f + at_row + o_n, answered, mask=m_n)
+            tl.store(raw + at_row + o_n, tl.where(met, -level, float("inf")), mask=m_n)
+            moved = tl.where(met, tl.exp2(tl.minimum(base - damping * level, MOST_POWER)), 0.0)
+            column += tl.sum(share * (b_weight * moved)[:, None], 0)
+        # other threads have written what is read from here on
+        tl.debug_barrier()
+        trusted = (column >= LEAST_SUM) & (column <= MOST_SUM)
+        moved_columns = bias - tl.log2(tl.where(trusted, column, 1.0))
+        if tl.min(tl.where(trusted | (o_m >= M), 1, 0), 0) == 0:
+            moved_columns = -column_levels(
+                cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, BLOCK_N
+            )
+        tl.debug_barrier()
+        found = tl.sum(wrong, 0)
+        if BALANCED:
+            found += tl.sum(tl.where(reached, 0.0, b_columns), 0)
+        going = ((done == 0) | ((found > tol) & (done < max_iter))).to(tl.int32)
+        potential = tl.where(going > 0, damping * moved_columns, potential)
+        done += going
+    tl.store(g + i_problem * M + o_m, potential, mask=m_m)
+    tl.store(error + i_problem, found)
+    tl.store(iterations + i_problem, done)

@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Compile every Triton kernel ahead of time, for GPUs that need not be there, and read what came out.
+
+    scripts/compile_triton.py [--arch 80 90 100] [--only WORD]
+
+Fails on a register that spills, on more shared memory than a GPU of the architecture has, and where a tensor
+core's instruction is promised and missing. Prints a line for every binary. Triton brings all that it takes.
+"""
+
+import argparse
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, CompiledKernel
+
+from geokernels.kernels.triton import (
+    interpreted,
+    transport,
+    transport_clouds,
+    transport_clouds_products,
+    transport_clouds_sweep,
+    transport_small,
+)
+from geokernels.kernels.triton.transport_clouds_tiles import cost_of
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+ARCHS = (80, 90, 100)
+# of a block of threads, in bytes: the A100, the H100 and the B200 have more than their lesser relatives
+MOST_SHARED = {80: 101_376, 90: 232_448, 100: 232_448}
+TENSOR_CORE = {80: r"HMMA", 90: r"H?GMMA", 100: r"UTC\w*MMA"}
+# what an argument is where its name does not say "a pointer to float32"
+SCALARS = {"scale", "damping", "cooled", "heat", "reach", "rounding", "tol", "p"}
+POINTERS = {"active": "*i32", "count": "*i32", "count_x": "*i32", "count_y": "*i32", "valid": "*i32"}
+
+
+class Variant(NamedTuple):
+    """A kernel as some operator launches it."""
+
+    name: str
+    kernel: triton.JITFunction
+    constants: dict
+    warps: int = 4
+    points: str = "*fp32"
+    tensor_core: bool = False
+    archs: tuple[int, ...] = ARCHS
+
+
+def of_clouds() -> Iterator[Variant]:
+    """Transport between large clouds: every cost and precision, resident points and others."""
+    sweep, products = transport_clouds_sweep, transport_clouds_products
+    forms = [("square", precision, 64) for precision in ("fp32", "tf32", "bf16", "bf16x3")]
+    forms += [("square", "bf16", 1024), ("square", "bf16x3", 1024), ("square", "tf32", 1024)]
+    forms += [("root", "fp32", 3), ("power", "fp32", 3)]
+    for kind, precision, features in forms:
+        block = transport_clouds.blocks_of(kind, precision, features)
+        constants = {
+            "COST": cost_of(kind, 1.5),
+            "PRECISION": precision,
+            "RESIDENT": features <= block.features,
+            "BLOCK_N": block.rows,
+            "BLOCK_M": block.columns,
+            "BLOCK_D": block.features,
+        }
+        label = f"{kind} {precision} {features}"
+        points = "*bf16" if precision.startswith("bf16") else "*fp32"
+        form = (block.warps, points, precision != "fp32")
+        # what differs between architectures is how tensor cores are fed
+        archs = ARCHS if features == 64 else (90,)
+        yield Variant(f"sweep {label}", sweep.sweep_kernel, constants, *form, archs)
+        of_product = {**constants, "FACTOR": precision == "fp32", "BLOCK_R": 16}
+        of_product["BLOCK_E"] = transport_clouds.MOST_COLUMNS[precision]
+        yield Variant(f"multiply {label}", products.multiply_kernel, of_product, *form, archs)
+        if precision == "fp32":
+            of_slope = {**constants, "BLOCK_N": 32, "BLOCK_D": 16, "BLOCK_R": 16}
+            of_slope = {name: of_slope[name] for name in ("COST", "BLOCK_N", "BLOCK_M", "BLOCK_D", "BLOCK_R")}
+            if kind != "square":
+                yield Variant(f"differentiate {label}", products.differentiate_kernel, of_slope, block.warps)
+            else:
+                of_vector = {**of_product, "FACTOR": False, "BLOCK_E": 1}
+                yield Variant(
+                    f"multiply vector {label}", products.multiply_kernel, of_vector, block.warps, archs=(90,)
+                )
+    for rows in (True, False):
+        of_step = {"ROWS": rows, "BALANCED": not rows, "BLOCK": transport_clouds.SETTLED}
+        yield Variant(f"settle {'rows' if rows else 'columns'}", sweep.settle_kernel, of_step)
+    yield Variant("stop", sweep.stop_kernel, {"BLOCK": 64})
+
+
+def of_small_problems() -> Iterator[Variant]:
+    """Transport between small sets, of the padded sizes that occur."""
+    for width in (64, 256):
+        rows = transport.ENTRIES // width
+        constants = {"BALANCED": width == 64, "BLOCK_N": rows, "BLOCK_M": width}
+        yield Variant(f"sinkhorn {width}", transport_small.sinkhorn_kernel, constants)
+
+
+def variants() -> list[Variant]:
+    """All of them; an error if a kernel of the package is in none."""
+    found = [*of_clouds(), *of_small_problems()]
+    held = {variant.kernel.fn.__name__ for variant in found}
+    for module in (transport_clouds_sweep, transport_clouds_products, transport_small):
+        for name, _ in inspect.getmembers(module, lambda x: isinstance(x, triton.JITFunction)):
+            if name.endswith("_kernel") and name not in held:
+                raise SystemExit(f"{name} of {module.__name__} is not compiled here")
+    return found
+
+
+def type_of(name: str, points: str, names: list[str]) -> str:
+    """The type of an argument, by its name."""
+    if name in ("x", "x_low", "y", "y_low"):
+        return points
+    if name in SCALARS:
+        return "fp32"
+    if name == "iterations":
+        return "*i32" if "max_iter" in names else "*i64"
+    return POINTERS.get(
+        name, "i32" if name.isupper() or name in ("width", "splits", "blocks", "max_iter") else "*fp32"
+    )
+
+
+def compiled(variant: Variant, arch: int) -> CompiledKernel:
+    """One binary; addresses are multiples of 16 bytes, as torch's are."""
+    names = variant.kernel.arg_names
+    types = {n: "constexpr" if n in variant.constants else type_of(n, variant.points, names) for n in names}
+    aligned = {
+        (i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if types[n].startswith("*") or n == "D"
+    }
+    source = ASTSource(variant.kernel, types, variant.constants, aligned)
+    options = {"num_warps": variant.warps}
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+
+
+def faults(variant: Variant, arch: int, binary: CompiledKernel) -> tuple[str, list[str]]:
+    """What a binary takes, and what is wrong with it."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        usage, code = (
+            subprocess.run(
+                [TOOLS / "cuobjdump", option, file.name], capture_output=True, text=True, check=True
+            )
+            for option in ("-res-usage", "-sass")
+        )
+    registers, stack, local = (
+        int(re.search(rf"{word}:(\d+)", usage.stdout + usage.stderr)[1]) for word in ("REG", "STACK", "LOCAL")
+    )
+    shared = binary.metadata.shared
+    tensor = len(re.findall(rf"\b{TENSOR_CORE[arch]}", code.stdout))
+    wrong = []
+    if local or re.search(r"\b(STL|LDL)\b", code.stdout):
+        wrong.append(f"spills registers to {max(local, stack)} bytes of local memory")
+    if shared > MOST_SHARED[arch]:
+        wrong.append(f"takes {shared} bytes of shared memory, more than {MOST_SHARED[arch]}")
+    if variant.tensor_core and not tensor:
+        wrong.append("has no instruction for tensor cores")
+    return f"{registers:4d} registers {shared:7d} B shared {tensor:4d} tensor-core instructions", wrong
+
+
+def spent() -> float:
+    """Seconds of a processor, those of the assembler included."""
+    return sum(os.times()[:4])
+
+
+def main() -> int:
+    """Compile what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--arch", type=int, nargs="+", default=ARCHS, choices=ARCHS)
+    parser.add_argument("--only", default="", help="names that contain this word")
+    options = parser.parse_args()
+    if interpreted:
+        print("TRITON_INTERPRET is set: nothing would be compiled", file=sys.stderr)
+        return 2
+    count, bad, start = 0, 0, spent()
+    for variant in variants():
+        for arch in variant.archs:
+            if arch not in options.arch or options.only not in variant.name:
+                continue
+            usage, wrong = faults(variant, arch, compiled(variant, arch))
+            count, bad = count + 1, bad + bool(wrong)
+            print(f"sm_{arch:<4d}{variant.name:32s}{usage}  {'; '.join(wrong) or 'ok'}", flush=True)
+    print(f"{count} binaries, {bad} at fault, {spent() - start:.0f} s of one core")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
