@@ -77,17 +77,17 @@ def of_clouds() -> Iterator[Variant]:
         archs = ARCHS if features == 64 else (90,)
         yield Variant(f"sweep {label}", sweep.sweep_kernel, constants, *form, archs)
         of_product = {**constants, "FACTOR": precision == "fp32", "BLOCK_R": 16}
-        of_product["BLOCK_E"] = transport_clouds.MOST_COLUMNS[precision]
-        yield Variant(f"multiply {label}", products.multiply_kernel, of_product, *form, archs)
+        of_product["BLOCK_E"], warps = transport_clouds.OF_PRODUCTS[precision]
+        yield Variant(f"multiply {label}", products.multiply_kernel, of_product, warps, *form[1:], archs)
         if precision == "fp32":
             of_slope = {**constants, "BLOCK_N": 32, "BLOCK_D": 16, "BLOCK_R": 16}
             of_slope = {name: of_slope[name] for name in ("COST", "BLOCK_N", "BLOCK_M", "BLOCK_D", "BLOCK_R")}
             if kind != "square":
-                yield Variant(f"differentiate {label}", products.differentiate_kernel, of_slope, block.warps)
+                yield Variant(f"differentiate {label}", products.differentiate_kernel, of_slope, 8)
             else:
                 of_vector = {**of_product, "FACTOR": False, "BLOCK_E": 1}
                 yield Variant(
-                    f"multiply vector {label}", products.multiply_kernel, of_vector, block.warps, archs=(90,)
+                    f"multiply vector {label}", products.multiply_kernel, of_vector, warps, archs=(90,)
                 )
     for rows in (True, False):
         of_step = {"ROWS": rows, "BALANCED": not rows, "BLOCK": transport_clouds.SETTLED}
@@ -100,7 +100,7 @@ def of_small_problems() -> Iterator[Variant]:
     for width in (64, 256):
         rows = transport.ENTRIES // width
         constants = {"BALANCED": width == 64, "BLOCK_N": rows, "BLOCK_M": width}
-        yield Variant(f"sinkhorn {width}", transport_small.sinkhorn_kernel, constants)
+        yield Variant(f"sinkhorn {width}", transport_small.sinkhorn_kernel, constants, 8)
 
 
 def variants() -> list[Variant]:

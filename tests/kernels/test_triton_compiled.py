@@ -1,4 +1,4 @@
-"""Every Triton kernel compiles for GPUs that are not here: nothing spills, tensor cores are where promised."""
+"""Every Triton kernel compiles for GPUs that are not here: nothing spills, tensor cores are in use."""
 
 import os
 import subprocess

@@ -89,7 +89,7 @@ def sinkhorn(
         wrap_triton(sinkhorn_kernel)[(a.shape[0],)](
             cost, a, b, f, raw, g, error, iterations, count, valid.to(torch.int32),
             LOG2_E / eps, damping, reach / eps, 2 * torch.finfo(a.dtype).eps / LOG2_E, tol, max_iter, N, M,
-            reach == math.inf, min(ENTRIES // width, max(triton.next_power_of_2(N), 16)), width, num_warps=4,
+            reach == math.inf, min(ENTRIES // width, max(triton.next_power_of_2(N), 16)), width, num_warps=8,
         )  # fmt: skip
     value, f, g = _finish(a, b, f, raw, g, LOG2_E * reach / eps, damping)
     unit, found = eps / LOG2_E, []

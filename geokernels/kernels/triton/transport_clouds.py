@@ -22,7 +22,8 @@ from .transport_clouds_sweep import settle_kernel, stop_kernel, sweep_kernel
 from .transport_clouds_tiles import LOG2_E, Blocks, Cloud, cost_of, pack
 
 KINDS = ("dot", "square", "root", "power")  # ..transport_clouds
-MOST_COLUMNS = {"fp32": 32, "tf32": 64, "bf16": 64, "bf16x3": 64}  # of the result of a program of products
+# of a program of multiply_kernel: most columns of its result, and its warps
+OF_PRODUCTS = {"fp32": (32, 8), "tf32": (64, 4), "bf16": (64, 4), "bf16x3": (64, 4)}
 SETTLED = 256  # points of a program of settle_kernel
 ENOUGH_PROGRAMS = 512  # columns are split below this number
 
@@ -257,14 +258,15 @@ def multiply_clouds(
     D = x.shape[-1] if blocks.features == 1 else rows.points.shape[-1]
     biases = _biases(f, g, rows, columns)
     B, N = f.shape
-    block = 1 if E == 1 else min(max(triton.next_power_of_2(E), 16), MOST_COLUMNS[of_products])
+    most, warps = OF_PRODUCTS[of_products]
+    block = 1 if E == 1 else min(max(triton.next_power_of_2(E), 16), most)
     with torch.cuda.device_of(x):
         wrap_triton(multiply_kernel)[(B * triton.cdiv(N, blocks.rows), triton.cdiv(E, block))](
             rows.points, rows.low, columns.points, columns.low, *biases,
             v if left is None else left, v if left is None else right, v, out,
             p, N, g.shape[-1], D, 1 if left is None else left.shape[-1], E,
             cost_of(kind, p), of_products, blocks.features >= D, left is not None,
-            blocks.rows, blocks.columns, blocks.features, 16, block, num_warps=blocks.warps,
+            blocks.rows, blocks.columns, blocks.features, 16, block, num_warps=warps,
         )  # fmt: skip
     return out
 
