@@ -29,7 +29,8 @@ constexpr int kSweeps = 40;  // five to ten suffice; the bound is for NaN
 // Lanes for so many rows: whole pairs of blocks.
 template <class T>
 constexpr int64_t seats_for(int64_t rows) {
-  return seats_of<T>(rows, GEOKERNELS_VECTOR_BYTES);
+  constexpr int64_t pair = 2 * Vector<T>::width;
+  return (rows + pair - 1) / pair * pair;
 }
 
 // What all meetings of one sweep share.

@@ -13,26 +13,19 @@ constexpr int64_t padded(int64_t size) {
   return (size + lanes - 1) / lanes * lanes;
 }
 
+// Lanes of core/jacobi.h for so many rows, at the widest level.
+template <class T>
+constexpr int64_t most_seats(int64_t rows) {
+  constexpr int64_t pair = 2 * 64 / sizeof(T);
+  return (rows + pair - 1) / pair * pair;
+}
+
 // Padded rows that are walked in parallel: an odd number of cache lines, so that the same
 // column of many rows does not fall into the same few places of the cache.
 template <class T>
 constexpr int64_t spread(int64_t size) {
   constexpr int64_t lanes = 64 / sizeof(T);
   return (padded<T>(size) / lanes | 1) * lanes;
-}
-
-// Lanes of core/jacobi.h for so many rows: whole pairs of vectors of so many bytes. The lines of many rows
-// are walked down as well.
-template <class T>
-constexpr int64_t seats_of(int64_t rows, int64_t bytes) {
-  const int64_t pair = 2 * bytes / sizeof(T), seats = (rows + pair - 1) / pair * pair;
-  return rows > 32 ? spread<T>(seats) : seats;
-}
-
-// The same at the widest level.
-template <class T>
-constexpr int64_t most_seats(int64_t rows) {
-  return seats_of<T>(rows, 64);
 }
 
 }  // namespace geokernels

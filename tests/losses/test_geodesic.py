@@ -163,6 +163,17 @@ def test_gradients_to_everything_else_go_in_steps():
         assert expected.abs().max() > 0
 
 
+def test_compiled_and_mapped_they_go_in_steps():
+    z, *others = embeddings()
+    z.requires_grad_()
+    expected = losses(z, *others)
+    found = torch.compile(losses, fullgraph=True, backend="aot_eager")(z, *others)
+    for ours, theirs in zip(*((x, *torch.autograd.grad(x.sum(), z)) for x in (found, expected)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+    mapped = torch.vmap(losses)(*(x.detach().expand(3, *x.shape) for x in (z, *others)))
+    torch.testing.assert_close(mapped, expected.detach().expand(3, 2))
+
+
 def test_loss_has_first_derivatives_only():
     z, *others = embeddings()
     z.requires_grad_()
