@@ -49,6 +49,29 @@ def test_forbidden_pairs_are_avoided(backend):
 
 
 @BACKENDS
+@pytest.mark.parametrize("shape", [(40, 40), (30, 45)], ids=str)
+def test_rows_that_have_hardly_a_choice(shape, backend):
+    # one column each that all assignments need, and few others; the second offer is often infinite
+    N, M = shape
+    cost = cloud(6, N, M, seed=0)
+    allowed = cloud(6, N, M, seed=1) > 1.5
+    allowed[:, torch.arange(N), cloud(M, seed=2).argsort()[:N]] = True
+    cost[~allowed] = math.inf
+    chosen = gk.assignment(cost, backend=backend)
+    for k in range(6):
+        rows, columns = linear_sum_assignment(cost[k].numpy())
+        assert torch.allclose(total(cost[k], chosen[k]), cost[k][rows, columns].sum())
+
+
+def test_bids_that_rounding_swallows_end():
+    # prices of this size do not feel a difference between offers
+    cost = 1e17 + cloud(60, 60, seed=0).mul(40).round()
+    chosen = gk.assignment(cost, backend="native")
+    assert chosen.unique().numel() == 60
+    assert total(cost, chosen) <= cost.diagonal().sum()
+
+
+@BACKENDS
 def test_batch_shapes(backend):
     cost = cloud(2, 3, 4, 5, seed=0)
     chosen = gk.assignment(cost, backend=backend)
