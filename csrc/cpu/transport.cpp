@@ -65,13 +65,17 @@ PointSolution sinkhorn_points(const Tensor& x_given, const Tensor& y_given, cons
     T* to = static_cast<T*>(costs.mutable_data_ptr());
     int64_t memory = std::max(GEOKERNELS_AT_LEVEL(sinkhorn_workspace<T>, batch.rows, batch.columns),
                               GEOKERNELS_AT_LEVEL(point_costs_workspace<T>, batch.columns, features));
+    const int64_t threads = torch::stable::get_num_threads();
     share_out<T>(batch.problems, memory, [&](int64_t k, T* own) {
       TransportProblem<T> p = batch.problem(k);
       T* made = to + k * batch.rows * batch.columns;
       if (p.n < batch.rows || p.m < batch.columns)
         std::fill(made, made + batch.rows * batch.columns, std::numeric_limits<T>::infinity());
+      // threads go on side by side: this one is likely to come to that problem next
+      const int64_t on = k + threads < batch.problems ? threads * features : 0;
       GEOKERNELS_AT_LEVEL(point_costs<T>, of_x + k * batch.rows * features,
-                          of_y + k * batch.columns * features, p.n, p.m, features, PointCost(cost), made,
+                          of_y + k * batch.columns * features, p.n, p.m, features,
+                          std::make_pair(on * batch.rows, on * batch.columns), PointCost(cost), made,
                           batch.columns, own);
       solve(batch, k, own);
     });

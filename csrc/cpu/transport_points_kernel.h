@@ -7,7 +7,8 @@
 //
 // Distances do not see the centre, but the Gram form loses its digits to a distant origin. y is copied about
 // it, kDepth features at a time, which with a few rows of x stay in the L2 cache; the products are those of
-// core/products.h, without packing: both factors are rows along which vectors are read.
+// core/products.h, without packing: both factors are rows along which vectors are read. Meanwhile the points
+// of a later problem are fetched.
 //
 // No include guard: included once for every SIMD level.
 
@@ -32,8 +33,11 @@ class PointCosts {
     return (m + kRows + 1) * stride + (kRows + 1) * m;
   }
 
-  PointCosts(const T* x, const T* y, int64_t n, int64_t m, int64_t features, PointCost kind, T* memory)
+  // later: how far on the points to be fetched are, those of x and those of y; 0 for none.
+  PointCosts(const T* x, const T* y, int64_t n, int64_t m, int64_t features,
+             std::pair<int64_t, int64_t> later, PointCost kind, T* memory)
       : x(x), y(y), n(n), m(m), features(features), kind(kind) {
+    if (later.first > 0) later_x = x + later.first, later_y = y + later.second;
     stride = spread<T>(std::min(features, Tiles::kDepth));
     centre = memory;
     left = centre + stride;
@@ -109,15 +113,35 @@ class PointCosts {
   }
 
   void multiply(int64_t rows, int64_t depth) {
-    if (rows == kRows)
-      dots_rows<T, kRows, Tiles::kColumns>(left, stride, right, stride, m, depth, products, m);
-    else
+    if (rows < kRows) {
       dots(left, stride, rows, right, stride, m, depth, products, m);
+      return;
+    }
+    constexpr int64_t kColumns = Tiles::kColumns;
+    int64_t j = 0;
+    for (; j + kColumns <= m; j += kColumns) {
+      dots_tile<T, kRows, kColumns>(left, stride, right + j * stride, stride, depth, products + j, m);
+      fetch();
+    }
+    dots_rows<T, kRows, kColumns>(left, stride, right + j * stride, stride, m - j, depth, products + j, m);
+  }
+
+  // A few more lines of the later points: many at once would keep the tiles waiting.
+  void fetch() {
+    if (!later_x) return;
+    constexpr int64_t kLines = 8, kLine = 64 / sizeof(T);
+    const int64_t most_x = n * features, most_y = m * features;
+    for (const int64_t end = fetched + kLines * kLine; fetched < end; fetched += kLine) {
+      if (fetched < most_x) __builtin_prefetch(later_x + fetched, 0, 2);
+      if (fetched < most_y) __builtin_prefetch(later_y + fetched, 0, 2);
+    }
   }
 
   const T *x, *y;
   const int64_t n, m, features;
   const PointCost kind;
+  const T *later_x = nullptr, *later_y = nullptr;
+  int64_t fetched = 0;
   int64_t stride;
   T* centre;    // [depth]
   T* left;      // [kRows, stride]
@@ -133,9 +157,9 @@ int64_t point_costs_workspace(int64_t m, int64_t features) {
 
 // cost [n, ldc], of which m columns are written.
 template <class T>
-void point_costs(const T* x, const T* y, int64_t n, int64_t m, int64_t features, PointCost kind, T* cost,
-                 int64_t ldc, T* memory) {
-  PointCosts<T>(x, y, n, m, features, kind, memory).write(cost, ldc);
+void point_costs(const T* x, const T* y, int64_t n, int64_t m, int64_t features,
+                 std::pair<int64_t, int64_t> later, PointCost kind, T* cost, int64_t ldc, T* memory) {
+  PointCosts<T>(x, y, n, m, features, later, kind, memory).write(cost, ldc);
 }
 
 }  // namespace geokernels::GEOKERNELS_LEVEL
