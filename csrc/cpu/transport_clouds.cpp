@@ -5,8 +5,10 @@
 //
 // and the same for the other side. Costs, potentials and the penalty rho are in units of eps. A sweep starts
 // from the last raw potentials of the rows: their sums are then near 1, and say how far the row sums of the
-// plan are from what they should be. It ends with the next potentials of both sides. Stopping and the meaning
-// of the error are those of cpu/transport_kernel.h.
+// plan are from what they should be. It ends with the next potentials of both sides. Where the rows have
+// moved and the columns have not, both marginals are then known, and with them the error: no sweep is made to
+// see it. With a tolerance, slow problems are over-relaxed (cpu/relaxation.h); without, a number of plain
+// half-steps was asked for. The meaning of the error is that of cpu/transport_kernel.h.
 //
 // Strips of rows are shared out to the threads in groups, whose number depends on the sizes alone: a group's
 // column sums are made by one thread and the groups' are added up in their order, so results do not depend on
@@ -19,6 +21,7 @@
 #include <optional>
 
 #include "core/transport_value.h"
+#include "cpu/relaxation.h"
 #include "cpu/workers.h"
 
 #define GEOKERNELS_KERNEL "cpu/transport_clouds_sweep_kernel.h"
@@ -52,9 +55,21 @@ struct Side {
     for (int64_t i = 0; i < cloud.count; ++i) cloud.bias[i] = temper * cloud.own[i] + to[i];
   }
 
-  void adopt(double lambda) {
+  // Where a half-step of so many times its length leads.
+  T moved(int64_t i, double lambda, double omega) const {
+    const double to = lambda * next[i];
+    return T(omega == 1 ? to : potential[i] + omega * (to - potential[i]));
+  }
+
+  void adopt(double lambda, double omega = 1) {
+    for (int64_t i = 0; i < cloud.count; ++i) potential[i] = moved(i, lambda, omega);
     raw = next;
-    for (int64_t i = 0; i < cloud.count; ++i) potential[i] = T(lambda * next[i]);
+  }
+
+  // A point without mass has the potential that the other side gives it.
+  void settle_idle(double lambda) {
+    for (int64_t i = 0; i < cloud.count; ++i)
+      if (!(weight[i] > 0)) potential[i] = T(lambda * next[i]);
   }
 
   // The potentials' unit becomes smaller.
@@ -71,6 +86,14 @@ struct Side {
       if (weight[i] > 0)
         total += weight[i] * std::fabs(std::exp(double(potential[i]) - double(next[i])) - wanted);
     }
+    return total;
+  }
+
+  // Mass of the plan, by the sums that led to what is next.
+  double plan_mass() const {
+    double total = 0;
+    for (int64_t i = 0; i < cloud.count; ++i)
+      if (weight[i] > 0) total += weight[i] * std::exp(double(potential[i]) - double(next[i]));
     return total;
   }
 
@@ -123,13 +146,25 @@ class CloudSinkhorn {
     double aim = o.tol;
     step(iterations == 0);
     for (++iterations;; ++iterations) {
-      a.adopt(lambda), b.adopt(lambda);
-      step(false);
-      error = a.off(o.reach);
-      if (error > aim && iterations < o.max_iter) continue;  // NaN stops
-      double reached = error;
+      a.adopt(lambda, relaxation.omega());
+      error = a.off(o.reach) + b.off(o.reach);
+      const bool last = iterations >= o.max_iter;
+      if (error > aim && !last) {  // NaN stops
+        b.adopt(lambda, relaxation.omega());
+        if (o.tol > 0) relaxation.see(error);
+        step(false);
+        continue;
+      }
+      if (error > aim) {  // a whole pair of half-steps, and a sweep that shows its error
+        b.adopt(lambda);
+        step(false);
+        error = a.off(o.reach);
+      } else {
+        b.settle_idle(lambda);
+      }
+      const double reached = error;
       finish();
-      if (!(error > o.tol) || iterations >= o.max_iter || error - reached >= aim) break;
+      if (!(error > o.tol) || last || error - reached >= aim) break;
       aim -= error - reached;  // rounding the potentials cost this much: go on for as much less
       step(false);
     }
@@ -169,7 +204,7 @@ class CloudSinkhorn {
     if (sweep(a, b, Rows::move, anywhere)) return;
     // columns that none of the rows' largest weights reaches are summed for themselves
     std::vector<T> before = a.potential;
-    for (int64_t i = 0; i < a.cloud.count; ++i) a.potential[i] = T(lambda * a.next[i]);
+    for (int64_t i = 0; i < a.cloud.count; ++i) a.potential[i] = a.moved(i, lambda, relaxation.omega());
     sweep(b, a, Rows::alone, true);
     a.potential = before;
   }
@@ -204,7 +239,8 @@ class CloudSinkhorn {
     const double bias = double(rows.raw[i]) - top;
     rows.next[i] = T(bias - log_sum);
     if (!(rows.weight[i] > 0)) return T(0);
-    const double potential = how == Rows::move ? T(lambda * rows.next[i]) : rows.potential[i];
+    const double potential =
+        how == Rows::move ? rows.moved(i, lambda, relaxation.omega()) : rows.potential[i];
     return T(rows.weight[i] * std::exp(potential - bias));
   }
 
@@ -220,12 +256,11 @@ class CloudSinkhorn {
     return trusted;
   }
 
-  // Potentials of points without mass, the value, and the constant that balanced potentials are free in.
+  // Potentials of rows without mass, the value, and the constant that balanced potentials are free in.
   void finish() {
-    for (int64_t i = 0; i < a.cloud.count; ++i)
-      if (!(a.weight[i] > 0)) a.potential[i] = T(lambda * a.next[i]);
+    a.settle_idle(lambda);
     const double of_a = a.gain(o.reach), of_b = b.gain(o.reach);
-    value = dual_value(of_a, of_b, a.mass, b.mass, o.reach);
+    value = of_a + of_b + a.mass * b.mass - a.plan_mass();
     if (!balanced) return;
     const double shift = (of_b - of_a) / (a.mass + b.mass);
     const double lost = 2 * (a.move(shift) + b.move(-shift));
@@ -242,6 +277,7 @@ class CloudSinkhorn {
 
   bool balanced;
   double lambda;
+  Relaxation relaxation;
   T temper;
   std::vector<T> sums;  // [groups, columns]
 };

@@ -136,7 +136,8 @@ def sinkhorn(
         lengths: How many rows of ``x`` and of ``y`` count, two integer tensors ``(...)``.
         reach: Marginal penalty, in the unit of the cost; None for hard marginals.
         max_iter: Most pairs of half-steps.
-        tol: L1 marginal error at which a problem stops.
+        tol: L1 marginal error at which a problem stops. Streamed clouds that converge slowly are then
+            over-relaxed, which takes fewer half-steps; 0 asks for ``max_iter`` plain pairs.
         init: Potentials ``(f, g)`` to start from. No gradient.
         anneal: ``(start, ratio)`` by which the regularisation comes down to ``eps``, or None.
         backend: ``"native"``, ``"triton"`` (float32, on a GPU) or ``"reference"`` to insist on one; None for

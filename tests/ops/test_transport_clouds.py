@@ -77,11 +77,22 @@ def test_sizes(N, M, D, dtype):
 
 
 @REACHES
-def test_stops_where_the_reference_stops(reach):
-    ours, _, truth = three(problem(), eps=0.5, reach=reach, tol=1e-6)
+@pytest.mark.parametrize("eps", [0.2, 2.0], ids=["slow", "fast"])
+def test_error_is_told_and_reached_in_no_more_steps(reach, eps, streamed):
+    x, y, a, b = problem(80, 70)
+    options = {"eps": eps, "reach": reach, "tol": 1e-6, "max_iter": 1500}
+    ours, truth = (gk.sinkhorn(x, y, a, b, **options, backend=name) for name in ("native", "reference"))
     assert ours.converged
-    assert torch.equal(ours.iterations, truth.iterations)
-    assert torch.allclose(ours.error, truth.error, rtol=1e-6)
+    # slow problems are over-relaxed; of others, half of the pair after the last is looked at as well
+    assert ours.iterations <= (0.6 * truth.iterations if truth.iterations > 50 else truth.iterations + 1)
+    plan, wanted = ours.plan(), [a, b]
+    if reach is not None:
+        wanted = a * torch.exp(-ours.f / reach), b * torch.exp(-ours.g / reach)
+    error = (plan.sum(-1) - wanted[0]).abs().sum() + (plan.sum(-2) - wanted[1]).abs().sum()
+    assert torch.allclose(ours.error, error, rtol=1e-4, atol=1e-12)
+    for name in ("value", "f", "g"):
+        # what a marginal error of 1e-6 leaves open where a step of the reference makes 1% of the way
+        assert torch.allclose(getattr(ours, name), getattr(truth, name), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("reach", [None, 50.0], ids=["balanced", "unbalanced"])
