@@ -15,7 +15,6 @@ from .conventions import without_masses
 
 BACKENDS = ("auto", "tensorized", "online", "multiscale")
 COSTS = {1: "euclidean", 2: "sqeuclidean"}
-ANY_ERROR = 1e30  # a tolerance that one half-step always meets
 
 
 class SamplesLoss(torch.nn.Module):
@@ -128,11 +127,11 @@ class SamplesLoss(torch.nn.Module):
         a, x, b, y = self._measures(args)
         unbatched = x.dim() == 2
         x, y, a, b = (part[None] if unbatched and part is not None else part for part in (x, y, a, b))
-        scales = self._descent(x, y)
-        value, f, g = self._solve(x, y, a, b, scales)
+        diameter = self._widest(x, y)
+        value, f, g = self._solve(x, y, a, b, diameter)
         if self.debias:
-            value_xx, *own_x = self._solve(x, x, a, a, scales)
-            value_yy, *own_y = self._solve(y, y, b, b, scales)
+            value_xx, *own_x = self._solve(x, x, a, a, diameter)
+            value_yy, *own_y = self._solve(y, y, b, b, diameter)
             value = value - (value_xx + value_yy) / 2
             # at the optimum the two potentials of a measure against itself are one
             f, g = f - sum(own_x) / 2, g - sum(own_y) / 2
@@ -164,18 +163,14 @@ class SamplesLoss(torch.nn.Module):
             weights.append(weight)
         return weights[0], x, weights[1], y
 
-    def _descent(self, x: Points, y: Points) -> list[float]:
-        """Blurs above the one asked for, descending."""
-        diameter = self.diameter
-        if diameter is None:
-            points = torch.cat((x.detach(), y.detach()), dim=-2).flatten(0, -2).float()
-            diameter = (points.amax(0) - points.amin(0)).norm().item()
-        if not self.blur < diameter < math.inf:
-            return []
-        steps = math.ceil(math.log(self.blur / diameter) / math.log(self.scaling))
-        return [diameter * self.scaling**k for k in range(steps)]
+    def _widest(self, x: Points, y: Points) -> float:
+        """The blur at which the descent begins."""
+        if self.diameter is not None:
+            return self.diameter
+        points = torch.cat((x.detach(), y.detach()), dim=-2).flatten(0, -2).float()
+        return (points.amax(0) - points.amin(0)).norm().item()
 
-    def _solve(self, x: Points, y: Points, a: Weights | None, b: Weights | None, scales: list[float]):
+    def _solve(self, x: Points, y: Points, a: Weights | None, b: Weights | None, diameter: float):
         """Value, f and g in GeomLoss's unit and by its count of masses."""
         if self.cost is None:
             # |x - y|^p is p times the cost
@@ -184,14 +179,13 @@ class SamplesLoss(torch.nn.Module):
             unit, problem = 1, partial(sinkhorn_from_cost, self.cost(x, y), a, b)
         if self.reach is not None:
             problem = partial(problem, reach=unit * self.reach**self.p)
-        init = None
-        with torch.no_grad():
-            for blur in scales:
-                coarse = problem(eps=unit * blur**self.p, max_iter=1, tol=ANY_ERROR, init=init)
-                init = coarse.f, coarse.g
+        max_iter = self.max_iter
+        if self.blur < diameter < math.inf:
+            problem = partial(problem, anneal=(unit * diameter**self.p, self.scaling**self.p))
+            max_iter += math.ceil(math.log(self.blur / diameter) / math.log(self.scaling))
         eps = self.blur**self.p
         masses = [w.detach().sum(-1).min().item() for w in (a, b) if w is not None]
         tol = self.tol * max(0.0, min(masses, default=1.0))
-        solved = problem(eps=unit * eps, max_iter=self.max_iter, tol=tol, init=init)
+        solved = problem(eps=unit * eps, max_iter=max_iter, tol=tol)
         value = without_masses(solved.value / unit, a, b, eps)
         return value, solved.f / unit, solved.g / unit
