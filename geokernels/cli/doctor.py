@@ -8,7 +8,7 @@ from .console import console, say, sentences
 def doctor() -> None:
     """Say what can run on this machine, and for what cannot, why."""
     with sentences():
-        from ..report.doctor import backends, facts, missing_extras
+        from ..report.doctor import backends, choices, facts, missing_extras
 
         about = Table("what", "value", title="geokernels")
         for name, value in facts().items():
@@ -16,6 +16,9 @@ def doctor() -> None:
         table = Table("backend", "runs here", "why not", title="backends")
         for name, reason in backends().items():
             table.add_row(name, "no" if reason else "yes", reason or "")
-        console().print(about, table)
+        chosen = Table("device", "asked in this order", "evidence", title="backend=None")
+        for row in choices():
+            chosen.add_row(*row)
+        console().print(about, table, chosen)
         for extra, (commands, missing) in missing_extras().items():
             say(f'{commands} also need {", ".join(missing)}: pip install "geokernels[{extra}]"')

@@ -21,7 +21,7 @@ class Preference(NamedTuple):
 # Shapes and dtypes that an implementation cannot take are its refusals. What is in no order runs when named.
 PREFERENCES = (
     Preference("cpu", ("native", "reference"), "measured: benchmarks/results/cpu.json"),
-    Preference("other", ("reference", "native", "triton"), "not measured: the definition; kernels by name"),
+    Preference("GPU", ("reference", "native", "triton"), "not measured: the definition; kernels by name"),
 )
 
 

@@ -5,7 +5,7 @@ from importlib import util
 
 import torch
 
-from ..kernels import native
+from ..kernels import dispatch, native, triton
 from .record import PACKAGES, versions
 
 # what each extra is for, and the modules it brings
@@ -21,6 +21,11 @@ def backends() -> dict[str, str | None]:
     if reasons["native (CUDA)"] is None and not torch.cuda.is_available():
         reasons["native (CUDA)"] = "torch sees no CUDA device"
     return {**reasons, "triton": _refuse_triton()}
+
+
+def choices() -> list[tuple[str, str, str]]:
+    """What ``backend=None`` means: devices, in which order implementations are asked, the evidence."""
+    return [(row.device, ", ".join(row.order), row.evidence) for row in dispatch.PREFERENCES]
 
 
 def facts() -> dict[str, str]:
@@ -50,13 +55,9 @@ def missing_extras() -> dict[str, tuple[str, list[str]]]:
 
 
 def _refuse_triton() -> str | None:
-    if util.find_spec("triton") is None:
-        return "triton is not installed"
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    if util.find_spec("geokernels.kernels.triton") is None:
-        return "this version of geokernels has no Triton kernels"
-    return None
+    if triton.missing or not torch.cuda.is_available():
+        return triton.missing or "torch sees no CUDA device"
+    return "TRITON_INTERPRET is set: kernels run on the CPU, for tests" if triton.interpreted else None
 
 
 def _say(value: object) -> str:
