@@ -16,31 +16,28 @@ def usual_count(size: int) -> int:
     return int(2 * (2 * math.log2(size) - 2) / 3)
 
 
-def choose_layers(
-    model: Generator, w: Tensor, loss: Callable[[Tensor], Tensor], count: int, *, chunk: int
-) -> list[int]:
-    r"""The rows of W+ that one step of gradient descent on ``loss`` would move most.
+def code_movements(model: Generator, w: Tensor, loss: Callable[[Tensor], Tensor], *, chunk: int) -> Tensor:
+    r"""How far one step of gradient descent on ``loss`` moves each row of W+, up to the step's length.
 
-    The step is $-\eta\, \partial L / \partial w$, so that the gradient's mean absolute value orders the rows
-    as the step does. A picture's gradient does not depend on the others: taking ``chunk`` pictures at a time
-    changes the memory and nothing else.
+    The step is $-\eta\, \partial L / \partial w$, so that the gradient's absolute value orders the rows as
+    the step does: the layers of the rows that move most are those that learn. A picture's gradient does not
+    depend on the others: taking ``chunk`` pictures at a time changes the memory and nothing else.
 
     Args:
         model: The generator.
         w: Codes, ``(B, D)``.
         loss: W+ codes ``(b, rows, D)`` to losses ``(b,)``.
-        count: How many rows.
         chunk: Pictures at a time.
 
     Returns:
-        The rows, ascending.
+        Sums over pictures and numbers of a code, ``(rows,)``.
     """
     moved = torch.zeros(model.config.codes, device=w.device)
     for part in w.split(chunk):
         codes = part[:, None].repeat(1, model.config.codes, 1).requires_grad_()
         (gradient,) = torch.autograd.grad(loss(codes).sum(), codes)
         moved += gradient.abs().sum((0, 2))
-    return sorted(moved.topk(count).indices.tolist())
+    return moved
 
 
 def trained_parameters(model: Generator, rows: list[int] | range, part: str) -> list[torch.nn.Parameter]:

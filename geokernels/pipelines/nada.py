@@ -18,7 +18,7 @@ from ..models.clip import ClipEncoder
 from ..models.stylegan2 import Generator
 from .latent_pool import LatentPool, encode_codes, encode_maps
 from .latent_transport import CodeMap, Start, absorb, search_map
-from .layer_choice import PARTS, choose_layers, trained_parameters, usual_count
+from .layer_choice import PARTS, code_movements, trained_parameters, usual_count
 from .running import naming_knobs, plain, require_finite_step, require_same_run
 from .terms import GuidanceConfig, Texts, add_terms, guiding_terms, read_texts, require_guides
 
@@ -61,7 +61,7 @@ class AdaptationConfig(GuidanceConfig):
     guess: float = 0.2
     searched: int = 512
     carried: float = 0.08
-    steps: int = 30
+    steps: int = 20
     learning_rate: float | None = None
     batch: int = 4
     pool: int = 64
@@ -289,21 +289,24 @@ class Adaptation:
     def _unfreeze(self) -> list[nn.Parameter]:
         """Let the chosen layers learn, chosen anew where it is time."""
         if len(self.chosen) <= self.index // self.config.choose_every:
-            latents = self.pool.visit(len(self.chosen), self.config.choose_from, key=self._seed + 2**32)
-            with self._half():
-                rows = choose_layers(
-                    self.model.requires_grad_(False),
-                    self.pool.w[latents],
-                    lambda codes: self._unlikeness(self._draw(codes)),
-                    self.count,
-                    chunk=self.config.chunk,
-                )
-            self.chosen.append(rows)
+            self.chosen.append(self._choose())
         self.model.requires_grad_(False)
         parameters = trained_parameters(self.model, self.chosen[-1], self.config.train)
         for parameter in parameters:
             parameter.requires_grad_()
         return parameters
+
+    def _choose(self) -> list[int]:
+        """The rows of W+ whose layers learn next."""
+        latents = self.pool.visit(len(self.chosen), self.config.choose_from, key=self._seed + 2**32)
+        with self._half():
+            moved = code_movements(
+                self.model.requires_grad_(False),
+                self.pool.w[latents],
+                lambda codes: self._unlikeness(self._draw(codes)),
+                chunk=self.config.chunk,
+            )
+        return sorted(moved.topk(self.count).indices.tolist())
 
     def _terms(self, visited: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The guiding terms of a batch of latents, and their features, one an encoder."""
