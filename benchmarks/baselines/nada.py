@@ -58,8 +58,8 @@ class OriginalPattern:
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
         self.batch, self.chance = batch, generator
 
-    def step(self) -> float:
-        """Choose the layers, then train them on fresh latents; the loss."""
+    def step(self) -> Tensor:
+        """Choose the layers, then train them on fresh latents; the loss, a scalar."""
         rows = self.choose()
         self.model.requires_grad_(False)
         for parameter in trained_parameters(self.model, rows, "layers"):
@@ -77,7 +77,7 @@ class OriginalPattern:
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        return loss.item()
+        return loss.detach()
 
     def choose(self) -> list[int]:
         """The rows of W+ that a step of gradient descent on the codes moves most."""
