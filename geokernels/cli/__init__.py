@@ -1,11 +1,12 @@
-"""The command line: ``geokernels demo | morph | adapt | world | bench | doctor``, one module a command.
+"""The command line: ``geokernels demo | morph | adapt | interpolate | world | bench | doctor``.
 
-Models, picture files and reports load when a command runs, so that ``doctor`` needs torch alone.
+One module a command. Models, picture files and reports load when a command runs, so that
+``doctor`` needs torch alone.
 """
 
 import typer
 
-from . import adapt, bench, demo, doctor, morph, world
+from . import adapt, bench, demo, doctor, interpolate, morph, world
 
 app = typer.Typer(
     help="Move pictures by text, with losses that follow the geometry inside CLIP.",
@@ -17,6 +18,7 @@ app = typer.Typer(
 app.command()(demo.demo)
 app.command()(morph.morph)
 app.command()(adapt.adapt)
+app.command()(interpolate.interpolate)
 app.add_typer(world.app, name="world")
 app.command()(bench.bench)
 app.command()(doctor.doctor)

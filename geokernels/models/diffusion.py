@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .embedded import embedded, verify
+from .families import FAMILIES
 
 WORLD = "world-diffusion"  # folder of the embedded pipeline
 TINY = "vae_tiny"  # subfolder of its small autoencoder, which the pipeline's own format does not know
@@ -41,26 +42,33 @@ def load_diffusion(
         >>> pipeline.tokenizer.model_max_length
         77
     """
-    diffusers = _import_diffusers()
+    unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return _load(name, ("StableDiffusionPipeline",), dtype, device, unchecked)
+
+
+def load_text_to_image(
+    name: str | Path = "world", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+):
+    """Load any pipeline of :data:`FAMILIES`, as strictly as :func:`load_diffusion` loads Stable Diffusion.
+
+    Args:
+        name: See :func:`load_diffusion`.
+        dtype: Of all weights, whatever the files have.
+        device: Where to.
+
+    Returns:
+        Diffusers' own pipeline, of the class that its folder names.
+
+    Raises:
+        ImportError: If diffusers or transformers is not installed.
+        FileNotFoundError: If there is no such folder, or no such model on the hub.
+        ValueError: If the folder holds another kind of pipeline, or a file of it is missing, truncated, or
+            not the recorded one.
+    """
     source = _source(name)
-    if isinstance(source, Path):
-        _require_pipeline(source)
-    pipeline = _read(
-        source,
-        lambda: diffusers.StableDiffusionPipeline.from_pretrained(
-            str(source),
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=isinstance(source, Path),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        ),
-    )
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
-            part.requires_grad_(False).eval()
-    return pipeline.to(device)
+    if isinstance(source, Path) and _class_of(source) == "StableDiffusionPipeline":
+        return load_diffusion(name, dtype=dtype, device=device)
+    return _load(name, tuple(FAMILIES), dtype, device, {})
 
 
 def load_tiny_autoencoder(
@@ -123,13 +131,47 @@ def _source(name: str | Path) -> Path | str:
     )
 
 
-def _require_pipeline(folder: Path) -> None:
+def _load(name: str | Path, kinds: tuple[str, ...], dtype: torch.dtype, device, options: dict):
+    """A frozen pipeline of one of ``kinds``; one of the hub is fetched as the first, if there is but one."""
+    diffusers = _import_diffusers()
+    source = _source(name)
+    if isinstance(source, Path):
+        _require_pipeline(source, kinds)
+    kind = getattr(diffusers, kinds[0] if len(kinds) == 1 else "DiffusionPipeline")
+    pipeline = _read(
+        source,
+        lambda: kind.from_pretrained(
+            str(source),
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=isinstance(source, Path),
+            **options,
+        ),
+    )
+    if type(pipeline).__name__ not in kinds:
+        raise ValueError(f"a pipeline must be a {_or(kinds)}, got {type(pipeline).__name__} in {source}")
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval()
+    return pipeline.to(device)
+
+
+def _class_of(folder: Path) -> str | None:
+    """What ``folder`` says it holds."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise ValueError(f"a pipeline's folder must hold model_index.json, found none in {folder}")
-    found = json.loads(index.read_text()).get("_class_name")
-    if found != "StableDiffusionPipeline":
-        raise ValueError(f"a pipeline must be a StableDiffusionPipeline, got {found} in {folder}")
+    return json.loads(index.read_text()).get("_class_name")
+
+
+def _require_pipeline(folder: Path, kinds: tuple[str, ...]) -> None:
+    found = _class_of(folder)
+    if found not in kinds:
+        raise ValueError(f"a pipeline must be a {_or(kinds)}, got {found} in {folder}")
+
+
+def _or(kinds: tuple[str, ...]) -> str:
+    return kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
 
 
 def _read(source: Path | str, load):

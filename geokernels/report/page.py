@@ -80,11 +80,16 @@ def details(summary: str, values: Mapping[str, object]) -> str:
     return f"<details><summary>{text(summary)}</summary>{table(('what', 'value'), rows)}</details>"
 
 
-def chart(history: Tensor, terms: Sequence[str]) -> str:
-    """Curves of every term over the steps, each on its own scale from its least to its largest value."""
+def chart(history: Tensor, terms: Sequence[str], *, one_scale: bool = False, what: str = "Loss terms") -> str:
+    """Curves of every term over the steps, each on its own scale from its least to its largest value.
+
+    With ``one_scale`` all share one, from 0.
+    """
     lines, keys = [], []
     for i, (name, values) in enumerate(zip(terms, history.T)):
         low, high = values.min().item(), values.max().item()
+        if one_scale:
+            low, high = 0.0, history.max().item()
         if len(values) < 2 or high == low:
             continue
         x = torch.linspace(0, WIDTH, len(values))
@@ -94,7 +99,7 @@ def chart(history: Tensor, terms: Sequence[str]) -> str:
         lines.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>')
         ends = f"{values[0].item():.3g} → {values[-1].item():.3g}"
         keys.append(f'<li><i style="background:{ink}"></i>{text(name.replace("_", " "))} <b>{ends}</b></li>')
-    label = f"Loss terms over {len(history)} steps"
+    label = f"{what} over {len(history)} steps"
     drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(lines)}</svg>'
     return f"<div class=chart>{drawing}<ul>{''.join(keys)}</ul></div>"
 

@@ -1,0 +1,193 @@
+"""``geokernels interpolate``."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from .console import bar, console, device_of, extras, say, sentences, stop, warn, warn_of_words
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def interpolate(
+    prompt: Annotated[list[str], typer.Option(help="A station of the path; repeat for each, two at least.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    model: Annotated[
+        str, typer.Option(help="world, a folder in diffusers' format, or organisation/model of the hub.")
+    ] = "world",
+    coupling: Annotated[
+        str | None, typer.Option(help="ot, entropic, row, slerp or random [default: ot].")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Run every coupling, side by side.")] = False,
+    rows: Annotated[str, typer.Option(help="Which rows may go where: all, pinned or blockwise.")] = "all",
+    eps: Annotated[float, typer.Option(help="Of the entropic coupling, as a share of the mean cost.")] = 0.05,
+    uniform: Annotated[
+        bool, typer.Option("--uniform", help="Move the times until the pictures lie evenly.")
+    ] = False,
+    frames: Annotated[int, typer.Option(min=2, help="Pictures, both ends included.")] = 9,
+    steps: Annotated[int, typer.Option(min=1, help="Of each sampling.")] = 25,
+    guidance: Annotated[float, typer.Option(min=1, help="Scale of guidance; 1 is none.")] = 3.0,
+    negative: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Of the noise; one for all, or one for each prompt [default: 0]."),
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="In pixels [default: the model's own].")] = None,
+    width: Annotated[int | None, typer.Option(help="In pixels [default: the model's own].")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 8,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Cut prompts that are too long, as the model does, and say so.")
+    ] = False,
+    distance: Annotated[
+        str | None,
+        typer.Option(
+            help="Between pictures: features, lpips or none [default: features for world, else lpips]."
+        ),
+    ] = None,
+    lpips_weights: Annotated[
+        Path | None, typer.Option(help="Weights file of LPIPS' AlexNet, where it cannot be downloaded.")
+    ] = None,
+    mp4: Annotated[bool, typer.Option("--mp4", help="Write MP4 files beside the GIFs.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+) -> None:
+    """Draw pictures along a path through prompts, whose rows are coupled by optimal transport."""
+    with sentences(), extras():
+        from ..models import load_text_to_image
+        from ..models.text_to_image import TextToImage
+        from ..pipelines import PromptInterpolationConfig
+        from ..report.interpolation import HEAD, InterpolationFolder, require_mp4, scores_table
+        from ..report.interpolation_driver import run_interpolations
+
+        if compare and coupling is not None:
+            raise ValueError(f"--compare runs every coupling, got --coupling {coupling} with it")
+        if mp4:
+            require_mp4()
+        settings = {"rows": rows, "eps": eps, "uniform": uniform, "frames": frames, "steps": steps}
+        settings |= {"guidance": guidance, "height": height, "width": width, "batch": batch}
+        config = PromptInterpolationConfig(coupling=coupling or "ot", truncate=truncate, **settings)
+        where, folder = device_of(device), InterpolationFolder(out)
+        measure, called = _distance(
+            distance or ("features" if model == "world" else "lpips"), lpips_weights, where
+        )
+        drawing = TextToImage(load_text_to_image(model, dtype=_dtype(dtype), device=where))
+        if model == "world":
+            _warn_of_unknown_words([*prompt, negative or ""])
+        with bar() as progress, _warnings_as_lines():
+            progress.add_task("preparing", total=None, loss="", speed="")
+            how = {"negative": negative, "distance": measure, "seeds": seed or [0]}
+            runs = _runs(drawing, prompt, config, compare, **how)
+        folder.claim(resume=resume, overwrite=overwrite)
+        facts = {"prompts": prompt, "negative": negative, "seeds": seed or [0], "mp4": mp4}
+        facts |= {"model": model if model == "world" else Path(model).name, "kind": drawing.name}
+        facts |= {"dtype": dtype, "distance": called}
+        with bar() as progress:
+            tasks = {n: progress.add_task(n, total=frames, loss="", speed="") for n in runs}
+
+            def show(name: str, run, seconds: float) -> None:
+                again = f"round {run.round + 1}" if run.round and not run.done else ""
+                progress.update(tasks[name], completed=run.drawn, loss=again)
+
+            try:
+                record = run_interpolations(
+                    runs, folder, facts=facts, judged=model == "world", resume=resume, on_batch=show
+                )
+            except KeyboardInterrupt:
+                progress.stop()
+                stop(f"{sum(run.drawn for run in runs.values())} of {frames * len(runs)} pictures", out)
+        if measure is not None:
+            table = Table(*HEAD)
+            for cells in scores_table({name: run["score"] for name, run in record["paths"].items()}):
+                table.add_row(*cells)
+            console().print(table)
+    for name, run in runs.items():
+        _say_if_uneven(name, run)
+    say(f"{record['seconds']:.1f} s. Report: {out / 'report.html'}")
+
+
+def _runs(
+    drawing, prompts: list[str], config, compare: bool, *, negative, distance, seeds: list[int]
+) -> dict:
+    """One interpolation a coupling; what is costly to find out is found out once."""
+    import torch
+
+    from ..pipelines import PromptInterpolation
+    from ..pipelines.couplings import COUPLINGS
+
+    runs: dict = {}
+    for coupling in COUPLINGS if compare else (config.coupling,):
+        chances = [torch.Generator().manual_seed(s) for s in seeds]
+        runs[coupling] = PromptInterpolation(
+            drawing,
+            prompts,
+            config=replace(config, coupling=coupling),
+            generator=chances[0] if len(chances) == 1 else chances,
+            negative=negative,
+            distance=distance,
+            invariance=next((run.invariance for run in runs.values()), None),
+        )
+    return runs
+
+
+def _distance(kind: str, weights: Path | None, device: str):
+    """A distance of pictures and what it is called."""
+    if weights is not None and kind != "lpips":
+        raise ValueError(f"--lpips-weights goes with --distance lpips, not with {kind}")
+    if kind == "none":
+        return None, "none"
+    if kind == "features":
+        from ..models import load_clip
+        from ..pipelines import feature_metric
+
+        return feature_metric(load_clip("world", device=device)), "feature distance of the world's CLIP"
+    if kind == "lpips":
+        from ..models.perceptual import load_lpips
+
+        lpips = load_lpips("alex", weights, device=device)
+        return (lambda a, b: lpips(a.to(device), b.to(device))), "LPIPS (AlexNet)"
+    raise ValueError(f"--distance must be features, lpips or none, got {kind!r}")
+
+
+def _dtype(name: str):
+    import torch
+
+    if name not in DTYPES:
+        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+    return getattr(torch, name)
+
+
+def _say_if_uneven(name: str, run) -> None:
+    """Uniform speed may be out of reach: a picture can jump however close two prompts are."""
+    if run.config.uniform and run.score().worst_step > 1 + run.config.evenness:
+        warn(
+            f"Warning: after {run.round} rounds the largest step of {name} is {run.score().worst_step:.2f} "
+            f"mean steps, not within {1 + run.config.evenness:.2f}; more frames may help."
+        )
+
+
+def _warn_of_unknown_words(prompts: list[str]) -> None:
+    from ..world import WORDS
+
+    words = {word for text in prompts for word in re.findall(r"[^\W_]+", text.lower())}
+    warn_of_words("the world's diffusion model", words - WORDS)
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Say Python's warnings, of prompts cut short, as lines of the command."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for said in dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning):
+        warn(f"Warning: {said}")

@@ -1,0 +1,148 @@
+"""The folder that an interpolation leaves behind."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .._files import replacing, write_json, write_text
+from .folder import RECORD, RunFolder
+from .page import chart, details, figure, film, page, row, section, table, text
+from .pictures import fit, gif, strip, to_image, write_bytes, write_picture
+from .record import checksums
+
+PAGE = "report.html"
+HEAD = ("coupling", "path length", "smoothness", "largest step", "end reached")
+NAMES = {
+    "ot": "optimal transport",
+    "entropic": "entropic transport",
+    "row": "row by row",
+    "slerp": "row by row, on arcs",
+    "random": "random rows",
+}
+
+
+class InterpolationFolder(RunFolder):
+    """Where one interpolation, or one of each coupling, is written; ``path`` need not exist yet."""
+
+    def finish(self, record: dict, frames: Mapping[str, Tensor], labels: Mapping[str, Sequence[str]]) -> None:
+        """Write pictures, animations, page and, last, ``run.json``; then the checkpoint goes.
+
+        Args:
+            record: Everything for ``run.json`` but the checksums.
+            frames: Of every coupling, ``(n, 3, H, W)``.
+            labels: A word for each of them.
+        """
+        names = []
+        for coupling, pictures in frames.items():
+            names += self._write(coupling if len(frames) > 1 else "path", pictures, mp4=record["mp4"])
+        write_text(self.path / PAGE, interpolation_page(record, frames, labels))
+        record = {**record, "sha256": checksums(self.path, [*names, PAGE])}
+        write_json(self.path / RECORD, record)
+        (self.path / self.checkpoint).unlink(missing_ok=True)
+
+    def _write(self, stem: str, pictures: Tensor, *, mp4: bool) -> list[str]:
+        frames = list(pictures)
+        names = [f"{stem}/{i:03d}.png" for i in range(len(frames))]
+        for name, frame in zip(names, frames):
+            write_picture(self.path / name, frame)
+        write_picture(self.path / f"{stem}.png", strip(frames, height=min(128, pictures.shape[-2])))
+        write_bytes(self.path / f"{stem}.gif", gif([*frames, *frames[-2:0:-1]]))
+        names += [f"{stem}.png", f"{stem}.gif"]
+        if mp4:
+            write_mp4(self.path / f"{stem}.mp4", frames)
+            names.append(f"{stem}.mp4")
+        return names
+
+
+def require_mp4() -> None:
+    """Refuse to promise an MP4 that cannot be written.
+
+    Raises:
+        ImportError: With the remedy.
+    """
+    try:
+        import imageio.v2  # noqa: F401
+        import imageio_ffmpeg  # noqa: F401  imageio imports without it, and fails at the first frame
+    except ImportError as error:
+        raise ImportError('MP4 files need imageio with ffmpeg: pip install "imageio[ffmpeg]"') from error
+
+
+def write_mp4(path: Path, frames: Sequence[Tensor], *, rate: int = 10) -> None:
+    """Write frames of one size as H.264; small ones are enlarged crisply, sides are made even."""
+    import imageio.v2 as imageio
+    import numpy as np
+
+    with replacing(path) as partial, imageio.get_writer(partial, fps=rate, macro_block_size=2) as writer:
+        for frame in frames:
+            writer.append_data(np.asarray(to_image(fit(frame, 512))))
+
+
+def scores_table(scores: Mapping[str, dict | None]) -> list[tuple[str, ...]]:
+    """Rows of the table of couplings under ``HEAD``; nothing where no distance was measured."""
+    return [
+        (
+            NAMES[coupling],
+            f"{score['length']:.3f}",
+            f"{score['smoothness']:.3f}",
+            f"{score['worst_step']:.2f} x mean",
+            f"{100 * score['fidelity']:.1f}%",
+        )
+        for coupling, score in scores.items()
+        if score is not None
+    ]
+
+
+def interpolation_page(
+    record: dict, frames: Mapping[str, Tensor], labels: Mapping[str, Sequence[str]]
+) -> str:
+    """The page of a run."""
+    prompts = record["prompts"]
+    said = ", ".join(f"<strong>“{text(prompt)}”</strong>" for prompt in prompts)
+    lead = (
+        f"<p>Pictures by {text(record['model'])} on the way through {said}. Every picture starts from the "
+        "same noise unless the settings say otherwise; what changes is what the model reads.</p>"
+    )
+    ways = [_way(name, pictures, labels[name], prompts) for name, pictures in frames.items()]
+    measured = {name: run["score"] for name, run in record["paths"].items()}
+    rows = scores_table(measured)
+    return page(
+        " → ".join(prompts),
+        lead,
+        [
+            *ways,
+            *([_measured(record, rows)] if rows else []),
+            section(
+                "The run",
+                f"<p>{record['seconds']:.0f} seconds. {text(_invariant(record['invariance']))}</p>",
+                details("Every setting", {**record["config"], "seeds": record["seeds"]}),
+                details("Where", record["machine"]),
+                details("Versions", record["versions"]),
+            ),
+        ],
+    )
+
+
+def _way(name: str, pictures: Tensor, labels: Sequence[str], prompts: Sequence[str]) -> str:
+    alt = f"On the way from {prompts[0]} to {prompts[-1]}, {NAMES[name]}"
+    moving = figure(gif([*pictures, *pictures.flip(0)[1:-1]]), alt, kind="gif")
+    return section(NAMES[name].capitalize(), row(moving), film(list(pictures), alt, labels=labels))
+
+
+def _measured(record: dict, rows: list[tuple[str, ...]]) -> str:
+    steps = {name: run["distances"] for name, run in record["paths"].items()}
+    history = torch.tensor(list(steps.values())).T
+    note = (
+        f"Steps and lengths by {record['distance']}. Smoothness is 1 minus Gini's coefficient of the steps; "
+        "the end is reached where the last picture is the one that the last prompt gives by itself."
+    )
+    curves = chart(history, [NAMES[n] for n in steps], one_scale=True, what="Distance of neighbours")
+    return section("How evenly", table(HEAD, [tuple(map(text, r)) for r in rows]), curves, note=note)
+
+
+def _invariant(measured: dict) -> str:
+    return (
+        f"Exchanging a prompt's rows changes the model's output by {100 * measured['permuted']:.1g}% of what "
+        f"the prompt changes, repeating each of them by {100 * measured['repeated']:.1g}%."
+    )
