@@ -114,3 +114,19 @@ def pipeline_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline") / "model"
     pipeline.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_pipeline(tmp_path_factory):
+    """The folder of a random pipeline of a class of diffusers, saved once a session."""
+    pytest.importorskip("diffusers"), pytest.importorskip("transformers")
+    from geokernels.testing.pipelines import save_random_pipeline
+
+    saved = {}
+
+    def folder(kind: str):
+        if kind not in saved:
+            saved[kind] = save_random_pipeline(kind, tmp_path_factory.mktemp("random") / kind)
+        return saved[kind]
+
+    return folder

@@ -1,4 +1,4 @@
-"""The kinds of text-to-picture pipelines that diffusers has, as far as they differ in how prompts are read."""
+"""The kinds of text-to-picture pipelines of diffusers, as far as they differ in how prompts are read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ class Family:
     """How a kind of pipeline is used.
 
     Attributes:
-        encode: From a pipeline, a prompt, a negative prompt (None for the pipeline's own) and a device to what
-            is read of both: rows (1, L, D), their mask or None, the pooled vector or None.
+        encode: From pipeline, prompt, negative prompt (None for the pipeline's own) and device to what is
+            read of both: rows (1, L, D), their mask or None, the pooled vector or None.
         denoiser: Its name among the components.
         tokenizers: Those that must read the whole prompt, and how many tokens each may read; None for its own
             limit.
