@@ -1,6 +1,7 @@
 """Prompt interpolation as a pipeline of diffusers."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
@@ -42,6 +43,20 @@ class PromptInterpolationPipeline(DiffusionPipeline):
         3
     """
 
+    _optional_components: ClassVar[list[str]] = [
+        "tokenizer",
+        "text_encoder",
+        "unet",
+        "transformer",
+        "tokenizer_2",
+        "text_encoder_2",
+        "tokenizer_3",
+        "text_encoder_3",
+        "image_encoder",
+        "feature_extractor",
+        "safety_checker",
+    ]
+
     def __init__(
         self,
         scheduler,
@@ -60,13 +75,7 @@ class PromptInterpolationPipeline(DiffusionPipeline):
     ):
         super().__init__()
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        self._names = [name for name, value in given.items() if value is not None]
-        self.register_modules(**{name: given[name] for name in self._names})
-
-    @property
-    def components(self) -> dict:
-        """The components there are, by name."""
-        return {name: getattr(self, name) for name in self._names}
+        self.register_modules(**given)
 
     @classmethod
     def from_pretrained(cls, name, **options) -> "PromptInterpolationPipeline":
@@ -108,7 +117,8 @@ class PromptInterpolationPipeline(DiffusionPipeline):
     @property
     def inner(self) -> DiffusionPipeline:
         """The pipeline that draws, with the components this one has now."""
-        for name, value in self.components.items():
+        for name in self._inner.components:
+            value = getattr(self, name)
             if getattr(self._inner, name) is not value:
                 self._inner.register_modules(**{name: value})
         return self._inner
