@@ -10,6 +10,15 @@ from .modules import (
     PatchLoss,
 )
 from .perceptual import feature_distance, pyramid_distance, total_variation
+from .text2live import (
+    bootstrap_loss,
+    composition_loss,
+    lay_over,
+    lay_over_screen,
+    self_similarity,
+    sparsity_loss,
+    structure_loss,
+)
 
 __all__ = [
     "DirectionalLoss",
@@ -17,13 +26,20 @@ __all__ = [
     "GeodesicConsistencyLoss",
     "GeodesicRegularisationLoss",
     "PatchLoss",
+    "bootstrap_loss",
+    "composition_loss",
     "directional_loss",
     "feature_distance",
     "geodesic_consistency_loss",
     "geodesic_regularisation_loss",
+    "lay_over",
+    "lay_over_screen",
     "pyramid_distance",
     "reach_loss",
+    "self_similarity",
+    "sparsity_loss",
     "spherical_loss",
+    "structure_loss",
     "total_variation",
     "unit_rows",
 ]

@@ -104,6 +104,23 @@ class ClipEncoder(nn.Module):
         found = self.model.visual.forward_intermediates(self.preprocess(pictures), intermediates_only=True)
         return [features.float() for features in found["image_intermediates"]]
 
+    def encode_image_and_tokens(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`encode_image` gives, and the tokens on the way to it, in one pass.
+
+        Args:
+            pictures: As :meth:`preprocess` takes them.
+
+        Returns:
+            Unit features ``(B, dim)``, and ``(B, N, C)``, one token a place, as they are before a ViT's last
+            block (the class token left out), or a ResNet's last stage; both float32.
+
+        Gradients:
+            First and second order, to ``pictures``; refused where the model does not guide.
+        """
+        found = self.model.visual.forward_intermediates(self.preprocess(pictures), indices=2)
+        features = F.normalize(found["image_features"].float(), dim=-1)
+        return features, found["image_intermediates"][0].float().flatten(2).mT
+
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
         """Unit features, ``(len(prompts), len(templates), dim)``, of every prompt in every template; cached.

@@ -9,6 +9,7 @@ from .prompt_interpolation import (
     feature_metric,
     interpolate_prompts,
 )
+from .text2live import LayerEdit, LayerEditConfig, LayerEditResult, Layers, edit_layer
 from .w_inversion import WInversion, WInversionConfig, WInversionResult, invert_picture
 
 __all__ = [
@@ -18,6 +19,10 @@ __all__ = [
     "ClipInversion",
     "ClipInversionConfig",
     "ClipInversionResult",
+    "LayerEdit",
+    "LayerEditConfig",
+    "LayerEditResult",
+    "Layers",
     "PromptInterpolation",
     "PromptInterpolationConfig",
     "PromptInterpolationPipeline",
@@ -27,6 +32,7 @@ __all__ = [
     "WInversionResult",
     "adapt_generator",
     "clip_inversion",
+    "edit_layer",
     "feature_metric",
     "interpolate_prompts",
     "invert_picture",

@@ -8,27 +8,23 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .._checks import require_choice, require_finite, require_float
+from .._checks import require_choice
 from ..losses.perceptual import total_variation
 from ..models.clip import ClipEncoder
-from .first_guess import Guess, colour_centres
 from .guidance import Guidance
+from .one_picture import PictureConfig, require_picture, search_guess, to_working_size
 from .parametrisation import PARAMETRISATIONS, parametrise
-from .recolouring import recolour
-from .reshaping import reshape
 from .running import naming_knobs, plain, require_finite_step, require_same_run
-from .terms import GuidanceConfig, require_guides
+from .terms import require_guides
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipInversionConfig(GuidanceConfig):
+class ClipInversionConfig(PictureConfig):
     """How a morph is guided, shown and stepped. The defaults were chosen on the rendered world.
 
-    Here the pictures of :class:`GuidanceConfig` are views of one picture, and without ``reach`` the edit
-    layer's opacity shrinks its change to nothing.
+    Without ``reach`` the edit layer's opacity shrinks its change to nothing.
 
     Attributes:
         perceptual: Weight of the distance to the source: that of the ``perceptual`` callable (LPIPS, say) or,
@@ -37,19 +33,7 @@ class ClipInversionConfig(GuidanceConfig):
         opacity: Weight of the edit layer's mean opacity.
         indecision: Weight of opacities between 0 and 1.
         parametrisation: ``"layer"``, ``"fourier"`` or ``"pixels"``.
-        guess: Least cosine between what a recolouring found by search changes and what the text asks, for an
-            edit layer to start from it; above 1, every edit starts from nothing.
-        steps: Adam steps.
-        learning_rate: Of the first step; the cosine schedule ends at 0. None for the parametrisation's own.
-        views: Random views a step.
         hold: Steps for which the views are kept before new ones are drawn.
-        scale: Range of the share of the picture that a view shows.
-        shift: Largest displacement of a view, in picture widths.
-        jitter: Largest rotation (radians) and shear of a view.
-        noise: Largest standard deviation of a view's noise.
-        blurred: Share of views that are blurred.
-        working_size: Longest side at which the edit is optimised; None for twice what the encoder sees, at
-            most 512. The edit of a larger picture is enlarged to its full size.
     """
 
     perceptual: float = 0.0
@@ -57,31 +41,16 @@ class ClipInversionConfig(GuidanceConfig):
     opacity: float = 0.1
     indecision: float = 0.05
     parametrisation: str = "layer"
-    guess: float = 0.5
-    steps: int = 40
-    learning_rate: float | None = None
-    views: int = 8
     hold: int = 4
-    scale: tuple[float, float] = (0.7, 1.1)
-    shift: float = 0.125
-    jitter: float = 0.05
-    noise: float = 0.05
-    blurred: float = 0.3
-    working_size: int | None = None
 
-    counts: ClassVar[tuple[str, ...]] = (
-        *GuidanceConfig.counts, "steps", "views", "hold", "learning_rate", "working_size"
-    )  # fmt: skip
+    counts: ClassVar[tuple[str, ...]] = (*PictureConfig.counts, "hold")
     amounts: ClassVar[tuple[str, ...]] = (
-        *GuidanceConfig.amounts,
-        *("perceptual", "total_variation", "opacity", "indecision", "shift", "jitter", "noise", "blurred"),
-    )
+        *PictureConfig.amounts, "perceptual", "total_variation", "opacity", "indecision"
+    )  # fmt: skip
 
     def __post_init__(self):
         super().__post_init__()
         require_choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale must be two numbers above 0, the smaller first, got {self.scale}")
 
 
 LEARNING_RATES = {"layer": 0.01, "fourier": 0.02, "pixels": 0.01}
@@ -129,20 +98,23 @@ class ClipInversion:
         perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
     ):
         self.config = config = config or ClipInversionConfig()
-        _require_picture(picture)
+        require_picture(picture)
         require_guides(encoders, source, target, config)
         self.perceptual = perceptual
         chance = int(torch.randint(2**62, (), generator=generator))
         began = time.perf_counter()
 
         self.full = picture.detach()[None].float()
-        self.source = _shrink(self.full, config.working_size or _working_size(encoders))
+        self.source = to_working_size(self.full, encoders, config.working_size)
         self.guidance = Guidance(encoders, source, target, config, key=chance + 1)
+        start = None
+        if config.parametrisation == "layer":
+            start = search_guess(self.source, self.guidance, area=config.opacity, chance=chance + 2)
         self.edit = parametrise(
             config.parametrisation,
             self.source,
             generator=torch.Generator().manual_seed(chance),
-            start=self._start(chance + 2),
+            start=start,
         )
         self.prepared_in = time.perf_counter() - began
         rate = config.learning_rate or LEARNING_RATES[config.parametrisation]
@@ -159,23 +131,6 @@ class ClipInversion:
             "picture": hashlib.sha256(self.full.cpu().numpy().tobytes()).hexdigest(),
             "seed": chance,
         }
-
-    def _start(self, chance: int) -> Guess | None:
-        """The guess to start from, if there is one that says enough of what the text asks."""
-        config = self.config
-        if config.parametrisation != "layer" or config.guess > 1:
-            return None
-        size = max(encoder.image_size for encoder in self.guidance.encoders)
-        small = F.interpolate(self.source, (size, size), mode="bilinear", antialias=True, align_corners=False)
-        how = {"size": size, "area": config.opacity}
-        given = self.source, colour_centres(small[0]), self.guidance.likeness
-        best = recolour(*given, **how)
-        outline = reshape(
-            *given, **how, least=best.score - 0.3, generator=torch.Generator().manual_seed(chance)
-        )
-        if outline is not None and outline.score > best.score:
-            best = outline
-        return best if best.cosine >= config.guess else None
 
     @property
     def done(self) -> bool:
@@ -293,25 +248,3 @@ def clip_inversion(
         if callback is not None:
             callback(run)
     return ClipInversionResult(run.picture(), run.history, run.terms)
-
-
-def _require_picture(picture: Tensor) -> None:
-    if not isinstance(picture, Tensor):
-        raise TypeError(f"picture must be a tensor, got {type(picture).__name__}")
-    require_float("picture", picture)
-    if picture.dim() != 3 or picture.shape[0] != 3 or 0 in picture.shape:
-        raise ValueError(f"picture must have shape (3, H, W), got {tuple(picture.shape)}")
-    require_finite("picture", picture)
-
-
-def _working_size(encoders: Sequence[ClipEncoder]) -> int:
-    return min(512, 2 * max(encoder.image_size for encoder in encoders))
-
-
-def _shrink(picture: Tensor, longest: int) -> Tensor:
-    """The picture with its longest side at most ``longest``."""
-    H, W = picture.shape[-2:]
-    if max(H, W) <= longest:
-        return picture
-    size = [max(1, round(side * longest / max(H, W))) for side in (H, W)]
-    return F.interpolate(picture, size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)

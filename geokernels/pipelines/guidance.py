@@ -40,11 +40,11 @@ class Guidance:
         """Draw new views when it is time."""
         if index % self.config.hold:
             return
-        self.views = self._draw(index, source.device)
+        self.views = self.draw(index // self.config.hold, source.device)
         with torch.no_grad():
-            self.kept["source_features"] = self._see(source)
+            self.kept["source_features"] = self.see(source, self.views)
             if self.kept["picture"] is not None:
-                self.kept["features"] = self._see(self.kept["picture"])
+                self.kept["features"] = self.see(self.kept["picture"], self.views)
 
     def terms(self, picture: Tensor, *, unmoved: bool) -> dict[str, Tensor]:
         """The terms for ``picture``, averaged over the encoders; ``picture`` becomes the previous iterate.
@@ -53,7 +53,7 @@ class Guidance:
             picture: ``(1, 3, h, w)``.
             unmoved: Whether it is the source itself, where no cosine has a gradient.
         """
-        features = self._see(picture)
+        features = self.see(picture, self.views)
         terms: dict[str, Tensor] = {}
         for i, weight in enumerate(self.weights):
             previous = self.kept["features"][i] if self.kept["features"] else None
@@ -93,13 +93,24 @@ class Guidance:
         ]
         return torch.stack(distances).sum()
 
+    def see_with_tokens(self, picture: Tensor, views: Sequence[Views]) -> list[tuple[Tensor, Tensor]]:
+        """Features and tokens of ``picture`` under ``views``, in one pass an encoder; float32."""
+        with self._precision(picture):
+            return [e.encode_image_and_tokens(look(picture, v)) for e, v in zip(self.encoders, views)]
+
+    def see(self, picture: Tensor, views: Sequence[Views]) -> list[Tensor]:
+        """Features of ``picture`` under ``views``, ``(views, D)`` float32, one an encoder."""
+        with self._precision(picture):
+            return [e.encode_image(look(picture, v)).float() for e, v in zip(self.encoders, views)]
+
     def load(self, kept: dict, index: int, device: torch.device) -> None:
         """Continue at step ``index`` with what another run had kept."""
         self.kept = dict(kept)
         if index % self.config.hold:
-            self.views = self._draw(index, device)
+            self.views = self.draw(index // self.config.hold, device)
 
-    def _draw(self, index: int, device: torch.device) -> list[Views]:
+    def draw(self, turn: int, device: torch.device) -> list[Views]:
+        """The views of one turn, one an encoder; the same whenever they are asked for."""
         config = self.config
         drawn = [
             draw_views(
@@ -110,14 +121,12 @@ class Guidance:
                 jitter=config.jitter,
                 noise=config.noise,
                 blurred=config.blurred,
-                generator=torch.Generator().manual_seed(self.key + index // config.hold),
+                generator=torch.Generator().manual_seed(self.key + turn),
             )
             for encoder in self.encoders
         ]
         return [Views(*(part.to(device) for part in views)) for views in drawn]
 
-    def _see(self, picture: Tensor) -> list[Tensor]:
-        """Features of the views, ``(views, D)`` float32, one an encoder."""
+    def _precision(self, picture: Tensor) -> torch.autocast:
         half = self.config.mixed_precision and picture.device.type == "cuda"
-        with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
-            return [e.encode_image(look(picture, v)).float() for e, v in zip(self.encoders, self.views)]
+        return torch.autocast(picture.device.type, torch.bfloat16, enabled=half)

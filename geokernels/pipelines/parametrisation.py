@@ -5,9 +5,9 @@ terms that keep the edit in bounds; ``module.render(source, full)`` is the same 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .edit_network import EditNetwork, enlarge, within
 from .first_guess import Guess
 
 PARAMETRISATIONS = ("layer", "fourier", "pixels")
@@ -38,33 +38,18 @@ def parametrise(
     raise ValueError(f"parametrisation must be one of {', '.join(PARAMETRISATIONS)}, got {name!r}")
 
 
-class EditLayer(nn.Module):
+class EditLayer(EditNetwork):
     """A small U-Net that paints a colour and an opacity over the source; the default.
 
-    It sees colours, not coordinates: what looks alike is edited alike. Without a ``start`` the opacity starts
-    near 0.5; with one, the network adds its doubts to a guess.
+    Without a ``start`` the opacity starts near 0.5; with one, the network adds its doubts to a guess.
     """
 
     starts_at_source = False
 
     def __init__(self, size: tuple[int, int], *, generator: torch.Generator, start: Guess | None = None):
-        super().__init__()
-        start_logits = torch.zeros(1, 4, *size)
-        if start is not None:
-            start_logits = torch.cat([start.colour.logit(), CERTAINTY * (2 * start.opacity - 1)], 1)
-        self.register_buffer("start", start_logits)
+        super().__init__(generator=generator)
+        self.register_buffer("start", torch.zeros(1, 4, *size) if start is None else logits_of(start))
         self.gain = 1.0 if start is None else RESTRAINT
-        self.outer = _block(3, 24)
-        self.middle = _block(24, 32, stride=2)
-        self.inner = _block(32, 32, stride=2)
-        self.up_middle = _block(64, 32)
-        self.up_outer = _block(56, 24)
-        self.head = nn.Conv2d(24, 4, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
-                nn.init.zeros_(module.bias)
-        nn.init.normal_(self.head.weight, std=0.1, generator=generator)
 
     def forward(self, source: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Paint over ``source``, ``(1, 3, H, W)`` in [0, 1]; report the opacity and how undecided it is."""
@@ -78,18 +63,15 @@ class EditLayer(nn.Module):
     @torch.no_grad()
     def render(self, source: Tensor, full: Tensor) -> Tensor:
         """Paint the edit of ``source``, enlarged, over ``full``: where opacity is 0 every detail stays."""
-        return _paint(full, _resize(self._edit(source), full))
+        return _paint(full, enlarge(self._edit(source), full))
 
     def _edit(self, source: Tensor) -> Tensor:
-        H, W = source.shape[-2:]
-        # two halvings need multiples of four
-        x = F.pad(source, (0, -W % 4, 0, -H % 4), mode="replicate") * 2 - 1
-        outer = self.outer(x)
-        middle = self.middle(outer)
-        inner = self.inner(middle)
-        middle = self.up_middle(torch.cat([_double(inner), middle], 1))
-        outer = self.up_outer(torch.cat([_double(middle), outer], 1))
-        return (self.gain * self.head(outer)[..., :H, :W] + self.start).sigmoid()
+        return (self.gain * super().forward(source) + self.start).sigmoid()
+
+
+def logits_of(guess: Guess) -> Tensor:
+    """What a network that starts from ``guess`` adds its doubts to, ``(1, 4, H, W)``."""
+    return torch.cat([guess.colour.logit(), CERTAINTY * (2 * guess.opacity - 1)], 1)
 
 
 class _Change(nn.Module):
@@ -99,12 +81,12 @@ class _Change(nn.Module):
 
     def forward(self, source: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the change to ``source``, ``(1, 3, H, W)``; there is nothing else to keep in bounds."""
-        return _within(source + self.change()), {}
+        return within(source + self.change()), {}
 
     @torch.no_grad()
     def render(self, source: Tensor, full: Tensor) -> Tensor:
         """Add the change, enlarged, to ``full``."""
-        return (full + _resize(self.change(), full)).clamp(0, 1)
+        return (full + enlarge(self.change(), full)).clamp(0, 1)
 
 
 class FourierChange(_Change):
@@ -142,29 +124,6 @@ class PixelChange(_Change):
         return self.values
 
 
-def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
-        nn.GroupNorm(8, outputs),
-        nn.LeakyReLU(0.2),
-    )
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
-
-
 def _paint(source: Tensor, edit: Tensor) -> Tensor:
     colour, opacity = edit[:, :3], edit[:, 3:]
     return source * (1 - opacity) + colour * opacity
-
-
-def _resize(x: Tensor, like: Tensor) -> Tensor:
-    if x.shape[-2:] == like.shape[-2:]:
-        return x
-    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _within(x: Tensor) -> Tensor:
-    """Clamp to [0, 1], but let gradients through as if nothing were clamped: a pixel can come back."""
-    return x + (x.clamp(0, 1) - x).detach()

@@ -1,6 +1,6 @@
 """The rendered world: captioned scenes drawn by code, and a judge that reads them back."""
 
-from .captions import TEMPLATES, WORDS, caption, describe
+from .captions import TEMPLATES, WORDS, caption, describe, understand
 from .clips import Clip, render_clip
 from .edits import EditCase, read_edit_folder, write_edit_folder
 from .judge import Verdict, judge
@@ -27,5 +27,6 @@ __all__ = [
     "render",
     "render_clip",
     "sample_scenes",
+    "understand",
     "write_edit_folder",
 ]

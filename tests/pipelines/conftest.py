@@ -28,6 +28,13 @@ class TinyEncoder(nn.Module):
         pooled = F.adaptive_avg_pool2d(self.image_features(pictures)[0], 4)
         return F.normalize(pooled.flatten(1) @ self.last, dim=-1)
 
+    def encode_image_and_tokens(self, pictures):
+        features, maps = self.encode_image(pictures), self.image_features(pictures)[0]
+        return features, F.adaptive_avg_pool2d(maps, 4).flatten(2).mT
+
+    def unknown_words(self, prompt):
+        return []
+
     def encode_text(self, prompts, templates=("{}",)):
         rows = []
         for text in (template.format(prompt) for prompt in prompts for template in templates):

@@ -1,0 +1,79 @@
+"""The network that paints edits: a picture in, a colour and an opacity for each of its pixels out."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GROUPS = 8  # of a normalisation; divides every width
+
+
+class EditNetwork(nn.Module):
+    """A U-Net over pictures, or atlases, of any size.
+
+    It sees colours, not coordinates: what looks alike is edited alike.
+
+    Args:
+        widths: Channels of each level, multiples of 8, the finest first; each level halves the sides.
+        generator: Source of chance.
+
+    Raises:
+        ValueError: If a width is no multiple of 8, or there are none.
+    """
+
+    def __init__(self, widths: Sequence[int] = (24, 32, 32), *, generator: torch.Generator):
+        super().__init__()
+        require_widths(widths)
+        levels = list(pairwise(widths))
+        self.down = nn.ModuleList([_block(3, widths[0]), *(_block(a, b, stride=2) for a, b in levels)])
+        self.up = nn.ModuleList(_block(a + b, a) for a, b in reversed(levels))
+        self.head = nn.Conv2d(widths[0], 4, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.head.weight, std=0.1, generator=generator)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Logits of colour and opacity, ``(B, 4, H, W)``, for pictures ``(B, 3, H, W)`` in [0, 1].
+
+        They start near 0: grey, half opaque.
+        """
+        H, W = picture.shape[-2:]
+        multiple = 2 ** len(self.up)
+        x = F.pad(picture, (0, -W % multiple, 0, -H % multiple), mode="replicate") * 2 - 1
+        seen = []
+        for block in self.down:
+            x = block(x)
+            seen.append(x)
+        for block, beside in zip(self.up, reversed(seen[:-1])):
+            x = block(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1))
+        return self.head(x)[..., :H, :W]
+
+
+def require_widths(widths: Sequence[int]) -> None:
+    """Refuse what no network can be built of."""
+    if not widths or any(width < 1 or width % GROUPS for width in widths):
+        raise ValueError(f"widths must be multiples of {GROUPS}, at least one, got {tuple(widths)}")
+
+
+def within(x: Tensor) -> Tensor:
+    """Clamp to [0, 1], but let gradients through as if nothing were clamped: a pixel can come back."""
+    return x + (x.clamp(0, 1) - x).detach()
+
+
+def enlarge(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` (B, C, h, w) at the height and width of ``like``; itself where it has them."""
+    if x.shape[-2:] == like.shape[-2:]:
+        return x
+    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
+        nn.GroupNorm(GROUPS, outputs),
+        nn.LeakyReLU(0.2),
+    )
