@@ -23,6 +23,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
 from geokernels.kernels.triton import (
+    decompose,
     interpreted,
     transport,
     transport_clouds,
@@ -103,11 +104,19 @@ def of_small_problems() -> Iterator[Variant]:
         yield Variant(f"sinkhorn {width}", transport_small.sinkhorn_kernel, constants, 8)
 
 
+def of_subspaces() -> Iterator[Variant]:
+    """Decompositions of overlaps, small and the largest."""
+    for block in (16, 64):
+        yield Variant(
+            f"decompose {block}", decompose.decompose_kernel, {"BLOCK": block}, decompose.warps_of(block)
+        )
+
+
 def variants() -> list[Variant]:
     """All of them; an error if a kernel of the package is in none."""
-    found = [*of_clouds(), *of_small_problems()]
+    found = [*of_clouds(), *of_small_problems(), *of_subspaces()]
     held = {variant.kernel.fn.__name__ for variant in found}
-    for module in (transport_clouds_sweep, transport_clouds_products, transport_small):
+    for module in (transport_clouds_sweep, transport_clouds_products, transport_small, decompose):
         for name, _ in inspect.getmembers(module, lambda x: isinstance(x, triton.JITFunction)):
             if name.endswith("_kernel") and name not in held:
                 raise SystemExit(f"{name} of {module.__name__} is not compiled here")

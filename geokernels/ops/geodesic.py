@@ -3,7 +3,7 @@
 from .. import reference
 from .._checks import require_float, require_like, require_rank, require_shape
 from .._typing import Basis, Rows, Scores
-from ..kernels import dispatch, native
+from ..kernels import dispatch, native, triton
 from ..kernels import geodesic as kernels
 from ..reference import GeodesicFlow
 from .subspace import in_common_batch, narrowed, require_all_finite, require_basis, require_rows, widened
@@ -47,7 +47,8 @@ def geodesic_cosine(
         q: The same, ``(..., D, L)``. Where one subspace has fewer dimensions, the other's directions without
             a partner fade in or out along the path.
         eps: A row with $x^\top G x$ at most ``eps`` has no direction: it scores 0, with zero gradient.
-        backend: ``"native"`` or ``"reference"`` to insist on one; None for the fastest that can run.
+        backend: ``"native"``, ``"triton"`` (float32, on a GPU: the decomposition is its kernel, the products
+            are PyTorch's) or ``"reference"`` to insist on one; None for the fastest that can run.
 
     Batch shapes broadcast.
 
@@ -75,18 +76,30 @@ def geodesic_cosine(
     _require_pairs(x, y, eps)
     require_basis("p", p, "x", x, x.shape[-1])
     require_basis("q", q, "x", x, x.shape[-1])
-    refusals = {"native": kernels.refuse_native(x, p, q), "reference": None}
+    refusals = {
+        "native": kernels.refuse_native(x, p, q),
+        "triton": triton.refuse_bases(x, p, q) if backend == "triton" else "it runs when it is named",
+        "reference": None,
+    }
     chosen = dispatch.choose("geodesic_cosine", refusals, backend, x)
 
     args = [widened(part) for part in in_common_batch(x=x, y=y, p=p, q=q)]
-    if chosen == "reference":
+    if chosen != "native":
         require_all_finite(x=x, y=y, p=p, q=q)
-        return narrowed(reference.geodesic_cosine(*args, eps=eps), x.dtype)
+        made = {"svd": _triton_svd()} if chosen == "triton" else {}
+        return narrowed(reference.geodesic_cosine(*args, eps=eps, **made), x.dtype)
     cosines = kernels.cosine(*args, eps)
     # the kernel hands NaN and infinities on: looking at the scores spares looking at all features
     if not native.is_finite(cosines):
         require_all_finite(x=x, y=y, p=p, q=q)
     return narrowed(cosines, x.dtype)
+
+
+def _triton_svd():
+    # triton loads on use
+    from ..kernels.triton.decompose import decompose
+
+    return decompose
 
 
 def geodesic_flow(p: Basis, q: Basis, *, backend: str | None = None) -> GeodesicFlow:

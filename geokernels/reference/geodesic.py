@@ -1,5 +1,6 @@
 """Geodesics between subspaces and the cosine along them, as defined."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from . import path
 from .subspace import living
 
 SERIES_BELOW = 0.5  # radians
+Decomposition = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def _filled(p: Basis, q: Basis) -> tuple[Basis, Basis]:
@@ -31,6 +33,11 @@ def _weighting_gradient(grad: Tensor, _overlap: Tensor, u: Tensor, g: Tensor, v:
     return u @ (inner + twist.mT - twist) @ v.mT
 
 
+def _svd(overlap: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    u, g, vt = torch.linalg.svd(overlap)
+    return u, g, vt.mT
+
+
 class _Weighting(torch.autograd.Function):
     r"""The overlap $C = P^\top Q$ to the matrix $F$ with $G = [P\,Q]\,F\,[P\,Q]^\top$, ``(..., 2K, 2K)``.
 
@@ -43,9 +50,8 @@ class _Weighting(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(overlap: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        u, g, vt = torch.linalg.svd(overlap)
-        v = vt.mT
+    def forward(overlap: Tensor, svd: Decomposition) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        u, g, v = svd(overlap)
         w = path.weights(g)
         same, cross = ((w.sum + w.difference)[..., None, :], (w.sum - w.difference)[..., None, :])
         upper = torch.cat([(u * same) @ u.mT, (u * cross) @ v.mT], -1)
@@ -53,13 +59,13 @@ class _Weighting(torch.autograd.Function):
         return torch.cat([upper, lower], -2), u, g, v
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx, inputs: tuple[Tensor, Decomposition], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*inputs, *output[1:])
+        ctx.save_for_backward(inputs[0], *output[1:])
 
     @staticmethod
-    def backward(ctx, grad: Tensor, *_grad_frame: Tensor) -> Tensor:
-        return FirstOrder.apply("geodesic_cosine", _weighting_gradient, grad, *ctx.saved_tensors)
+    def backward(ctx, grad: Tensor, *_grad_frame: Tensor) -> tuple[Tensor, None]:
+        return FirstOrder.apply("geodesic_cosine", _weighting_gradient, grad, *ctx.saved_tensors), None
 
 
 def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: float) -> Scores:
@@ -70,10 +76,12 @@ def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: float) -> Scores:
 
 
 @full_precision
-def geodesic_cosine(x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = 1e-12) -> Scores:
-    """See :func:`geokernels.geodesic_cosine`, which this defines."""
+def geodesic_cosine(
+    x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = 1e-12, svd: Decomposition = _svd
+) -> Scores:
+    """See :func:`geokernels.geodesic_cosine`, which this defines; ``svd`` makes ``U``, ``g`` and ``V``."""
     p, q = _filled(p, q)
-    weighting, *_frame = _Weighting.apply(p.mT @ q)
+    weighting, *_frame = _Weighting.apply(p.mT @ q, svd)
     both = torch.cat([p, q], -1)
     x, y = x @ both, y @ both
     weighted_x, weighted_y = x @ weighting, y @ weighting

@@ -363,7 +363,7 @@ REFUSALS = [
     (
         lambda: gk.geodesic_cosine(X, X, P, P, backend="quick"),
         gk.BackendError,
-        "has no backend 'quick'; it has native, reference",
+        "has no backend 'quick'; it has native, triton, reference",
     ),
     (lambda: gk.geodesic_flow(P, P[:2]), ValueError, r"q must have .* D = 3 .* got \(2, 2\)"),
     (

@@ -17,6 +17,7 @@ interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "o
 
 PRECISIONS = ("fp32", "tf32", "bf16", "bf16x3")  # of products of points, by their number in the operators
 
+MOST_DIRECTIONS = 64  # of bases, whose overlap a program has in its registers
 MOST_POINTS = 256  # a side, of problems that one program solves
 
 
@@ -40,3 +41,11 @@ def refuse_costs(cost: Tensor) -> str | None:
     if max(N, M) > MOST_POINTS:
         return f"the Triton kernel takes costs of at most {MOST_POINTS} points a side, got {N} and {M}"
     return refuse(cost)
+
+
+def refuse_bases(x: Tensor, p: Tensor, q: Tensor) -> str | None:
+    """The same for rows ``x`` and bases ``p``, ``q``."""
+    most = max(p.shape[-1], q.shape[-1])
+    if most > MOST_DIRECTIONS:
+        return f"the Triton kernel takes bases of up to {MOST_DIRECTIONS} columns, not {most}"
+    return refuse(x)
