@@ -160,6 +160,12 @@ def sentence(result):
         (("--clip", "open_clip:ViT-B-32"), "--clip-weights must name a weights file for open_clip:ViT-B-32"),
         (("--device", "abacus"), "--device must be cpu or cuda, got 'abacus'"),
         (("--resume",), "--resume needs an interrupted run in --out"),
+        (("--method", "paint"), "Error: --method must be one of clip-inversion, text2live, got 'paint'"),
+        (("--screen", "a star"), "Error: --screen is no option of --method clip-inversion, got a star"),
+        (
+            ("--method", "text2live", "--parametrisation", "pixels"),
+            "Error: --parametrisation is no option of --method text2live, got pixels",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

@@ -10,12 +10,15 @@ import typer
 from .console import bar, device_of, extras, say, sentences, stop
 from .encoders import encoder_of, pace, warn_of_unknown_words
 
+METHODS = ("clip-inversion", "text2live")
+
 
 def morph(
     picture: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP of any size and mode.")],
     source: Annotated[str, typer.Option("--from", help="What the picture shows.")],
     target: Annotated[str, typer.Option("--to", help="What it shall show.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    method: Annotated[str, typer.Option(help="clip-inversion, or text2live for an edit layer.")] = METHODS[0],
     loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
     clip: Annotated[str, typer.Option(help="world, or open_clip:NAME.")] = "world",
     clip_weights: Annotated[
@@ -26,7 +29,15 @@ def morph(
     size: Annotated[
         int | None, typer.Option(min=16, help="Longest side at which the edit is optimised.")
     ] = None,
-    parametrisation: Annotated[str, typer.Option(help="layer, fourier or pixels.")] = "layer",
+    parametrisation: Annotated[
+        str | None, typer.Option(help="Of clip-inversion: layer, fourier or pixels.")
+    ] = None,
+    screen: Annotated[
+        str | None, typer.Option(help="Of text2live: what the edit alone shows, over green.")
+    ] = None,
+    where: Annotated[
+        Path | None, typer.Option(help="Of text2live: a picture, white where the edit should begin.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Chooses views and the edit's start.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
@@ -36,32 +47,29 @@ def morph(
     with sentences(), extras():
         import torch
 
-        from ..pipelines import ClipInversion, ClipInversionConfig
         from ..report.driver import run_morph
         from ..report.morph import MorphFolder
         from ..report.pictures import read_picture
 
         folder = MorphFolder(out)
-        given = {"steps": steps, "strength": strength, "working_size": size}
-        config = ClipInversionConfig(
-            loss=loss, parametrisation=parametrisation, **{k: v for k, v in given.items() if v is not None}
-        )
+        given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size}
+        given |= {"parametrisation": parametrisation}
+        config = _config(method, given, {"--screen": screen, "--where": where})
         original = read_picture(picture)
-        where = device_of(device)
-        encoder = encoder_of(clip, clip_weights, where)
-        warn_of_unknown_words([encoder], source, target)
+        device = device_of(device)
+        encoder = encoder_of(clip, clip_weights, device)
+        warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
+        how = {"config": config, "generator": torch.Generator().manual_seed(seed)}
+        if where is not None:
+            how["relevancy"] = read_picture(where).rgb.mean(0, keepdim=True)
+        if screen is not None:
+            how["screen"] = screen
         with bar() as progress:
             progress.add_task("first guess", total=None, loss="", speed="")
-            inversion = ClipInversion(
-                original.rgb.to(where),
-                [encoder],
-                source,
-                target,
-                config=config,
-                generator=torch.Generator().manual_seed(seed),
-            )
+            run = _run(method)(original.rgb.to(device), [encoder], source, target, **how)
         folder.claim(resume=resume, overwrite=overwrite)
         facts = {
+            "method": method,
             "picture": picture.name,
             "from": source,
             "to": target,
@@ -71,12 +79,32 @@ def morph(
         with bar() as progress:
             task = progress.add_task("morphing", total=config.steps, loss="", speed="")
 
-            def show(run: ClipInversion, seconds: float) -> None:
+            def show(run, seconds: float) -> None:
                 progress.update(task, completed=run.index, **pace(run, seconds))
 
             try:
-                record = run_morph(inversion, original, folder, facts=facts, resume=resume, on_step=show)
+                record = run_morph(run, original, folder, facts=facts, resume=resume, on_step=show)
             except KeyboardInterrupt:
                 progress.stop()
-                stop(f"step {inversion.index} of {config.steps}", out)
+                stop(f"step {run.index} of {config.steps}", out)
     say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
+
+
+def _config(method: str, given: dict, of_layers: dict):
+    """The settings of ``method``; refuses options of the other."""
+    from .._checks import require_choice
+    from ..pipelines import ClipInversionConfig, LayerEditConfig
+
+    require_choice("--method", method, METHODS)
+    others = {"--parametrisation": given["parametrisation"]} if method == "text2live" else of_layers
+    for option, value in others.items():
+        if value is not None:
+            raise ValueError(f"{option} is no option of --method {method}, got {value}")
+    kind = LayerEditConfig if method == "text2live" else ClipInversionConfig
+    return kind(**{name: value for name, value in given.items() if value is not None})
+
+
+def _run(method: str):
+    from ..pipelines import ClipInversion, LayerEdit
+
+    return LayerEdit if method == "text2live" else ClipInversion

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ..pipelines import ClipInversion
+from ..pipelines import ClipInversion, LayerEdit, Layers
 from .morph import FRAME_SIDE, MorphFolder
 from .pictures import Picture, fit
 from .record import machine, peak_memory_mib, versions
@@ -51,14 +51,14 @@ def interrupts_between_steps() -> Iterator[Callable[[], None]]:
 
 
 def run_morph(
-    inversion: ClipInversion,
+    inversion: ClipInversion | LayerEdit,
     original: Picture,
     folder: MorphFolder,
     *,
     facts: dict,
     resume: bool = False,
     checkpoint_every: int = 20,
-    on_step: Callable[[ClipInversion, float], None] = lambda inversion, seconds: None,
+    on_step: Callable[[ClipInversion | LayerEdit, float], None] = lambda inversion, seconds: None,
 ) -> dict:
     """Run ``inversion`` to its end in ``folder``, and write everything it leaves behind.
 
@@ -89,7 +89,11 @@ def run_morph(
     with interrupts_between_steps() as check:
         while not inversion.done:
             start = time.perf_counter()
-            inversion.step()
+            try:
+                inversion.step()
+            except FloatingPointError:
+                save()
+                raise
             if inversion.index in wanted:
                 frames.append(_keep(inversion.picture()))
             seconds += time.perf_counter() - start
@@ -114,8 +118,11 @@ def run_morph(
         "history": [[round(v, 6) for v in row] for row in inversion.history.tolist()],
     }
     shown = [frame.float() / 255 for frame in frames]
+    layers = None
+    if isinstance(inversion, LayerEdit):
+        layers = Layers(*(layer.cpu() for layer in inversion.layers()))
     labels = ["source", *(f"step {k}" for k in wanted[1:])]
-    folder.finish(record, original.rgb, inversion.picture().cpu(), original.alpha, shown, labels)
+    folder.finish(record, original.rgb, inversion.picture().cpu(), original.alpha, shown, labels, layers)
     return record
 
 

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from .._files import write_json, write_text
+from ..losses import lay_over
+from ..pipelines import Layers
 from .folder import RECORD, RunFolder
 from .page import chart, details, figure, film, page, picture, row, section, table, text
-from .pictures import fit, gif, strip, write_bytes, write_picture
+from .pictures import chequered, fit, gif, strip, write_bytes, write_grey, write_layer, write_picture
 from .record import checksums
 
 RESULT, FRAMES, ANIMATION, PAGE = "result.png", "frames.png", "morph.gif", "report.html"
+EDIT, ALPHA = "edit.png", "alpha.png"  # of a layered edit, of which RESULT is the composite
 FRAME_SIDE = 384  # longest side of a kept frame
 
 
@@ -19,7 +22,14 @@ class MorphFolder(RunFolder):
     """Where one morph is written; ``path`` need not exist yet."""
 
     def finish(
-        self, record: dict, source: Tensor, result: Tensor, alpha: Tensor | None, frames: list[Tensor], labels
+        self,
+        record: dict,
+        source: Tensor,
+        result: Tensor,
+        alpha: Tensor | None,
+        frames: list[Tensor],
+        labels: Sequence[str],
+        layers: Layers | None = None,
     ) -> None:
         """Write pictures, animation, page and, last, ``run.json``; then the checkpoint goes.
 
@@ -30,20 +40,31 @@ class MorphFolder(RunFolder):
             alpha: Transparency for the result, or None.
             frames: Kept frames, each ``(3, h, w)``.
             labels: A word for each frame.
+            layers: Of a layered edit, whose composite ``result`` is.
         """
+        written = [RESULT, FRAMES, ANIMATION, PAGE]
+        if layers is not None:
+            write_layer(self.path / EDIT, layers.edit, layers.alpha)
+            write_grey(self.path / ALPHA, layers.alpha)
+            written = [EDIT, ALPHA, *written]
         write_picture(self.path / RESULT, result, alpha)
         write_picture(self.path / FRAMES, strip(frames, height=128))
         for i, frame in enumerate(frames):
             write_picture(self.path / "frames" / f"{i:03d}.png", frame)
         write_bytes(self.path / ANIMATION, gif(frames))
-        write_text(self.path / PAGE, morph_page(record, source, result, frames, labels))
-        record = {**record, "sha256": checksums(self.path, [RESULT, FRAMES, ANIMATION, PAGE])}
+        write_text(self.path / PAGE, morph_page(record, source, result, frames, labels, layers))
+        record = {**record, "sha256": checksums(self.path, written)}
         write_json(self.path / RECORD, record)
         (self.path / self.checkpoint).unlink(missing_ok=True)
 
 
 def morph_page(
-    record: dict, source: Tensor, result: Tensor, frames: Sequence[Tensor], labels: Sequence[str]
+    record: dict,
+    source: Tensor,
+    result: Tensor,
+    frames: Sequence[Tensor],
+    labels: Sequence[str],
+    layers: Layers | None = None,
 ) -> str:
     """The page of one morph."""
     before, after = record["from"], record["to"]
@@ -72,6 +93,7 @@ def morph_page(
         lead,
         [
             section("Before and after", pictures),
+            *([] if layers is None else [layer_section(layers)]),
             section("On the way", film([fit(f, 128) for f in frames], after, labels=labels)),
             section("Losses", chart(history, record["terms"]), note="Each curve on its own scale."),
             section(
@@ -81,4 +103,20 @@ def morph_page(
                 details("Versions", record["versions"]),
             ),
         ],
+    )
+
+
+def layer_section(layers: Layers) -> str:
+    """The edit by itself, and how much of it covers the picture."""
+    alone = lay_over(layers.edit, layers.alpha, chequered(layers.edit))
+    kept = (layers.alpha == 0).float().mean().item()
+    return section(
+        "The edit layer",
+        row(
+            picture(alone, "The edit by itself, over chequers where it is transparent", "the edit"),
+            picture(
+                layers.alpha.expand(3, -1, -1), "The opacity of the edit, white where it covers", "alpha"
+            ),
+        ),
+        note=f"{kept:.1%} of the picture is not touched by it.",
     )

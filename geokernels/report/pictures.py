@@ -74,6 +74,31 @@ def write_picture(path: str | Path, rgb: Tensor, alpha: Tensor | None = None) ->
         to_image(rgb, alpha).save(partial, format="PNG")
 
 
+def write_layer(path: str | Path, colour: Tensor, opacity: Tensor) -> None:
+    """Write a PNG that other programs can lay over a picture.
+
+    Args:
+        path: Where; replaced whole.
+        colour: ``(3, H, W)`` in [0, 1], as it is before any mixing.
+        opacity: ``(1, H, W)`` in [0, 1].
+    """
+    with replacing(path) as partial:
+        Image.fromarray(_bytes(torch.cat([colour, opacity]))).save(partial, format="PNG")
+
+
+def write_grey(path: str | Path, grey: Tensor) -> None:
+    """Write ``(1, H, W)`` in [0, 1] as a PNG of one channel; replaced whole."""
+    with replacing(path) as partial:
+        Image.fromarray(_bytes(grey)[..., 0]).save(partial, format="PNG")
+
+
+def chequered(like: Tensor, *, side: int = 8) -> Tensor:
+    """The grey squares that stand for transparency, of the size of ``like`` (..., H, W): ``(3, H, W)``."""
+    H, W = like.shape[-2:]
+    y, x = torch.arange(H)[:, None] // side, torch.arange(W) // side
+    return (0.8 + 0.12 * ((x + y) % 2)).expand(3, H, W)
+
+
 def to_image(rgb: Tensor, alpha: Tensor | None = None) -> Image.Image:
     """A Pillow image of 8 bits a channel; see :func:`write_picture`."""
     if alpha is None:
