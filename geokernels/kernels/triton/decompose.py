@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..batching import lead_with_mapped_dimension
-from .registration import operator, wrap_triton
+from .registration import device_of, operator, wrap_triton
 
 MOST_SWEEPS = tl.constexpr(16)
 
@@ -91,7 +91,7 @@ def decompose(c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     c = c.reshape(-1, K, K).contiguous()
     u, v, g = torch.empty_like(c), torch.empty_like(c), c.new_empty(c.shape[:-1])
     block = max(triton.next_power_of_2(K), 2)
-    with torch.cuda.device_of(c):
+    with device_of(c):
         wrap_triton(decompose_kernel)[(c.shape[0],)](
             c, u, g, v, torch.finfo(c.dtype).eps, K, block, num_warps=warps_of(block)
         )

@@ -4,8 +4,10 @@ In Triton's interpreter kernels are Python functions that read memory: torch.com
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 from . import interpreted
 
@@ -29,3 +31,8 @@ def _as_it_is(kernel: Callable) -> Callable:
 
 # torch looks for this name in the source of an operator
 wrap_triton = _as_it_is if interpreted else torch.library.wrap_triton
+
+
+def device_of(x: Tensor) -> AbstractContextManager:
+    """Launch on the GPU of ``x``, which need not be the current one; a tracer sees to that itself."""
+    return torch.cuda.device_of(x) if type(x) in (Tensor, torch.nn.Parameter) else nullcontext()

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..._transport import uniform
 from ..._typing import Cost, Weights
 from .. import transport
-from .registration import operator, wrap_triton
+from .registration import device_of, operator, wrap_triton
 from .transport_clouds_tiles import LOG2_E
 from .transport_small import sinkhorn_kernel
 
@@ -85,7 +85,7 @@ def sinkhorn(
     count = torch.full_like(iterations, N) if n is None else n.reshape(-1).to(torch.int32)
     damping = 1.0 if reach == math.inf else reach / (reach + eps)
     width = max(triton.next_power_of_2(M), 16)
-    with torch.cuda.device_of(cost):
+    with device_of(cost):
         wrap_triton(sinkhorn_kernel)[(a.shape[0],)](
             cost, a, b, f, raw, g, error, iterations, count, valid.to(torch.int32),
             LOG2_E / eps, damping, reach / eps, 2 * torch.finfo(a.dtype).eps / LOG2_E, tol, max_iter, N, M,

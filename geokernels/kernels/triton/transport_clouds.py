@@ -16,7 +16,7 @@ from ..._checks import values_can_be_read
 from ..._transport import uniform
 from ..transport_clouds_derivatives import register, solve_adjoint
 from . import PRECISIONS
-from .registration import opaque, operator, wrap_triton
+from .registration import device_of, opaque, operator, wrap_triton
 from .transport_clouds_products import differentiate_kernel, multiply_kernel
 from .transport_clouds_sweep import settle_kernel, stop_kernel, sweep_kernel
 from .transport_clouds_tiles import LOG2_E, Blocks, Cloud, cost_of, pack
@@ -220,7 +220,7 @@ def sinkhorn_clouds(
     counts = [None if part is None else part.reshape(-1) for part in (n, m)]
     begin = None if start is None else start.reshape(-1, start.shape[-1])
     settings = KINDS[cost], p, reach, hot, cooling, max_iter, tol, PRECISIONS[precision]
-    with torch.cuda.device_of(x):
+    with device_of(x):
         found = _solve(*parts, *vectors, *counts, begin, *settings)
     return tuple(part.reshape((*batch, *part.shape[1:])) for part in found)
 
@@ -260,7 +260,7 @@ def multiply_clouds(
     B, N = f.shape
     most, warps = OF_PRODUCTS[of_products]
     block = 1 if E == 1 else min(max(triton.next_power_of_2(E), 16), most)
-    with torch.cuda.device_of(x):
+    with device_of(x):
         wrap_triton(multiply_kernel)[(B * triton.cdiv(N, blocks.rows), triton.cdiv(E, block))](
             rows.points, rows.low, columns.points, columns.low, *biases,
             v if left is None else left, v if left is None else right, v, out,
@@ -291,7 +291,7 @@ def differentiate_clouds(
     rows, columns = pack(x, y, kind, p, "fp32", 1)
     B, N, D = x.shape
     block = min(max(triton.next_power_of_2(D), 2), 16)
-    with torch.cuda.device_of(x):
+    with device_of(x):
         wrap_triton(differentiate_kernel)[(B * triton.cdiv(N, 32), triton.cdiv(D, block))](
             rows.points, columns.points, *_biases(f, g, rows, columns), left, right, out,
             p, N, g.shape[-1], D, left.shape[-1], cost_of(kind, p), 32, 64, block, 16, num_warps=8,
