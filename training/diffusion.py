@@ -53,6 +53,8 @@ class Config:
     peak: float = 1e-3
     warm: int = 320
     hold: int = 4680  # steps at the peak rate
+    again: int = 10000  # more steps, with the rate begun anew
+    again_peak: float = 7e-4
     silent: float = 0.1  # share of empty captions, for classifier-free guidance
     largest_snr: float = 5.0  # beyond it, easy steps count no more
     average: float = 0.999
@@ -72,6 +74,7 @@ QUICK = Config(
     steps=4,
     warm=1,
     hold=1,
+    again=3,
     save_every=2,
 )
 
@@ -227,12 +230,15 @@ class Training:
         latents, values = encoded_renders(
             self.vae, config.renders, size=config.picture, seed=config.seed, keep=self.out / "latents.pt"
         )
-        self.stage.run(
-            config.steps,
-            Denoising(config, self.unet.train(), self.text, self.tokenizer, latents, values),
-            rate=lambda step: rate(step, config.steps, config.peak, warm=config.warm, hold=config.hold),
-            **shared,
-        )
+        denoising = Denoising(config, self.unet.train(), self.text, self.tokenizer, latents, values)
+        self.stage.run(config.steps + config.again, denoising, rate=self.rate, **shared)
+
+    def rate(self, step: int) -> float:
+        """The U-Net's learning rate: shapes come while it falls, so it rises and falls twice."""
+        config = self.config
+        if step < config.steps:
+            return rate(step, config.steps, config.peak, warm=config.warm, hold=config.hold)
+        return rate(step - config.steps, config.again, config.again_peak, warm=config.warm)
 
     def freeze_text(self) -> None:
         """Make the text tower what is shipped: half precision, and zero rows for what it never read."""

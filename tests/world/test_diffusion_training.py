@@ -92,7 +92,7 @@ def test_export_is_a_pipeline_with_a_record(autoencoders, tmp_path):
     assert tiny.decode(torch.zeros(1, 4, 16, 16)).sample.shape == (1, 3, 64, 64)
     record = json.loads((tmp_path / "model.record.json").read_text())
     assert {"model_index.json", "tokenizer/vocab.json", "vae_tiny/config.json"} <= record["sha256"].keys()
-    assert record["made"]["unet"]["steps"] == diffusion.QUICK.steps
+    assert record["made"]["unet"]["steps"] == diffusion.QUICK.steps + diffusion.QUICK.again
 
     # what was never read is zero, so that a reader can tell
     known = tokenize(pipeline.tokenizer, sorted(WORDS)).unique()
@@ -126,7 +126,7 @@ def test_evaluation_fills_the_card(autoencoders, tmp_path, monkeypatch):
     evaluate_diffusion.main()
     found = card.read_text()
     assert "| all five | 0.0 (0.0 to 24.2) |" in found  # an untrained model; 12 prompts by Wilson's interval
-    assert "unet: 4 steps of 4 examples" in found
+    assert "unet: 7 steps of 4 examples" in found
     assert f"load_diffusion('{folder}') was timed" in found
     assert (tmp_path / "grid.png").stat().st_size > 0
 
