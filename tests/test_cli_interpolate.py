@@ -116,15 +116,16 @@ def test_interrupted_run_resumes_to_the_identical_result(tmp_path, monkeypatch, 
 
 
 def test_uniform_says_when_it_is_out_of_reach(tmp_path, monkeypatch, random_pipeline):
-    import geokernels.pipelines.prompt_interpolation as module
-
-    monkeypatch.setattr(module, "respace", lambda times, steps, known, gaps: times)
+    # a distance by which every step is longer than the one before, whatever is drawn
+    monkeypatch.setattr(
+        "geokernels.pipelines.feature_metric", lambda encoder: lambda a, b: 1.0 + torch.arange(len(a))
+    )
     model = random_pipeline("StableDiffusionPipeline")
-    done = interpolate(tmp_path, "--uniform", prompts=("red cat", "dog"), model=model, frames=4)
+    done = interpolate(tmp_path, "--uniform", prompts=("red cat", "dog"), model=model)
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["paths"]["ot"]["rounds"] == 16
-    assert "after 16 rounds the largest step of ot is" in done.stderr
+    assert "after 16 rounds the largest step of ot is 1.33 mean steps, not within 1.10" in done.stderr
 
 
 def test_prompts_that_are_too_long(tmp_path, random_pipeline):

@@ -14,6 +14,9 @@ START, CONTENT, END, PADDING = range(4)  # what a row of an embedding stands for
 # Largest share of the text's whole effect that exchanging its rows may have, by dtype: rounding, no more.
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.1}
 
+# Of one step PixArt reads a second result, which only these schedulers give.
+ONE_STEP = ("LCMScheduler", "DDPMScheduler")
+
 
 class Embedding(NamedTuple):
     """What a pipeline reads of a prompt.
@@ -155,8 +158,11 @@ class TextToImage:
 
         Raises:
             FloatingPointError: If there is NaN among them; the message says what helps.
-            ValueError: If the negative prompt cannot be brought to as many rows.
+            ValueError: If the negative prompt cannot be brought to as many rows, or steps are too few.
         """
+        scheduler = type(self.pipeline.scheduler).__name__
+        if steps == 1 and self.family.masked and scheduler not in ONE_STEP:
+            raise ValueError(f"steps must be at least 2 for {self.name} with {scheduler}, got 1")
         call = self._conditions(rows, pooled, negative if guidance > 1 else None)
         factor = self.pipeline.vae_scale_factor
         height, width = (side * factor for side in noise.shape[-2:])
@@ -259,7 +265,7 @@ class TextToImage:
         if tokenizer is None:
             return 0
         limit = self.family.tokenizers[name] or tokenizer.model_max_length
-        ids = tokenizer(prompt).input_ids
+        ids = tokenizer(prompt, verbose=False).input_ids
         encoder = getattr(self.pipeline, name.replace("tokenizer", "text_encoder"))
         known = encoder.get_input_embeddings().num_embeddings
         if max(ids, default=0) >= known:

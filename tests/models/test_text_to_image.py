@@ -164,6 +164,13 @@ class TestDrawing:
         ):
             model.draw(key.rows[None] * 1e4, None, None, noise_of(model) * 1e4, steps=1, guidance=1.0)
 
+    def test_one_step_of_pixart_needs_a_scheduler_for_it(self, models):
+        model = models("PixArtAlphaPipeline")
+        with pytest.raises(
+            ValueError, match="at least 2 for PixArtAlphaPipeline with DPMSolverMultistepSche"
+        ):
+            model.draw(model.encode("a").rows[None], None, None, noise_of(model), steps=1, guidance=1.0)
+
     def test_sizes(self, models):
         model = models("StableDiffusionPipeline")
         assert model.latent_shape(32, 48) == (4, 8, 12)

@@ -1,0 +1,239 @@
+"""Which coupling of prompts gives the better path, on the rendered world's own diffusion model.
+
+    python -m benchmarks.prompt_interpolation --pairs 60 --out runs/prompts
+
+Half of the pairs are similar: captions of one template in which one attribute differs, so that words stand
+in the same places. Half are dissimilar: scenes without a common value, each captioned by any template and
+with any subset of attributes, so that words stand elsewhere. Every coupling draws the same pair from the same
+noise at the same times; pictures are compared in 8 bits.
+
+  length      sum of the distances of neighbours, by the feature distance of the world's CLIP
+  smoothness  1 - Gini's coefficient of these
+  worst step  the largest of them, in mean steps
+  end         1 - distance of the last picture to the one its prompt gives, as a share of the whole way's
+  object      share of the pictures between the ends in which the judge names shape, colour and background
+  all five    share in which it names every attribute; the judge uses no model
+
+Means over pairs with 95% intervals, and the difference of every coupling to row by row on the same pairs.
+Each finished pair is one line of ``pairs.jsonl``; a run that was stopped continues where it was.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from geokernels import world
+from geokernels._files import write_json, write_text
+from geokernels.metrics import score_path
+from geokernels.models import load_clip, load_diffusion
+from geokernels.models.embedded import embedded
+from geokernels.models.text_to_image import PADDING, Embedding, TextToImage
+from geokernels.pipelines import feature_metric
+from geokernels.pipelines.couplings import COUPLINGS, prompt_path
+from geokernels.world.captions import random_attributes
+
+from .machine import machine
+from .stability_plasticity import finished
+
+MEASURES = ("length", "smoothness", "worst_step", "fidelity", "object", "all_five")
+HEADS = ("length", "smoothness", "worst step", "end", "object", "all five")
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is drawn of each pair."""
+
+    seed: int
+    frames: int
+    steps: int
+    guidance: float
+    rows: str
+
+
+def draw_pair(index: int, seed: int) -> tuple[str, list[str]]:
+    """The kind of a pair, and its two prompts."""
+    chance = torch.Generator().manual_seed(seed * 1_000_003 + index)
+    first = world.sample_scenes(1, generator=chance)
+    if index % 2 == 0:
+        attribute = list(world.ATTRIBUTES)[(index // 2) % len(world.ATTRIBUTES)]
+        second = world.edit(first, attribute, generator=chance)
+        return "similar", [world.caption(scene)[0] for scene in (first, second)]
+    names = first.names()[0]
+    second = first
+    while any(second.names()[0][name] == value for name, value in names.items()):
+        second = world.sample_scenes(1, generator=chance)
+    prompts = []
+    for scene, said in zip((first, second), random_attributes(2, generator=chance)):
+        template = world.TEMPLATES[int(torch.randint(len(world.TEMPLATES), (), generator=chance))]
+        prompts += world.caption(scene, template, attributes=said)
+    return "dissimilar", prompts
+
+
+def draw_paths(
+    model: TextToImage, keys: list[Embedding], negative: Embedding, noise: Tensor, how: Settings
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Pictures of every coupling in 8 bits, and the one of the last prompt alone."""
+    chance = torch.Generator().manual_seed(how.seed)
+    times = torch.linspace(0, 1, how.frames)
+    ends, clouds = {}, []
+    for coupling in COUPLINGS:
+        (segment,) = prompt_path(keys, coupling=coupling, rows=how.rows, generator=chance).segments
+        known = [c for c, other in ends.items() if coupling != "slerp" and torch.equal(other, segment.end)]
+        ends[coupling] = segment.end
+        clouds.append((coupling, known[0] if known else None, segment.at(times)))
+    rows = torch.cat([cloud for _, known, cloud in clouds if known is None] + [keys[1].rows[None]])
+    pictures = torch.cat(
+        [
+            model.draw(
+                part,
+                None,
+                negative,
+                noise.expand(len(part), -1, -1, -1),
+                steps=how.steps,
+                guidance=how.guidance,
+            )
+            for part in rows.split(BATCH)
+        ]
+    )
+    pictures = pictures.mul(255).round().div(255)
+    drawn = iter(pictures[:-1].split(how.frames))
+    paths: dict[str, Tensor] = {}
+    for coupling, known, _ in clouds:
+        paths[coupling] = next(drawn) if known is None else paths[known]
+    return paths, pictures[-1]
+
+
+def score(pictures: Tensor, goal: Tensor, distance: Callable) -> dict[str, float]:
+    """Everything that is measured of one path."""
+    steps = distance(pictures[:-1], pictures[1:])
+    chord, missed = distance(pictures[[0, -1]], goal.expand(2, -1, -1, -1)).tolist()
+    seen = world.judge(pictures[1:-1]).names()
+    shown = [all(names[a] for a in ("shape", "colour", "background")) for names in seen]
+    return {
+        **score_path(steps, missed=missed, chord=chord)._asdict(),
+        "object": statistics.fmean(shown),
+        "all_five": statistics.fmean(all(names.values()) for names in seen),
+    }
+
+
+@torch.no_grad()
+def run_pair(index: int, model: TextToImage, negative: Embedding, distance: Callable, how: Settings) -> dict:
+    """Draw and measure one pair."""
+    kind, prompts = draw_pair(index, how.seed)
+    keys = [model.encode(prompt) for prompt in prompts]
+    chance = torch.Generator().manual_seed(how.seed * 1_000_003 + index)
+    noise = torch.randn(1, *model.latent_shape(), generator=chance)
+    paths, goal = draw_paths(model, keys, negative, noise, how)
+    (exact,) = prompt_path(keys, rows=how.rows).segments
+    moved = (exact.end != keys[1].rows).any(1)
+    cost = (keys[1].rows - keys[0].rows).square().sum(1)
+    padding = (keys[0].kinds == PADDING) & (keys[1].kinds == PADDING)
+    return {
+        "index": index,
+        "kind": kind,
+        "prompts": prompts,
+        "moved": int(moved.sum()),
+        "saved": 1 - float((exact.end - exact.start).square().sum() / cost.sum()),
+        "padding": float(cost[padding].sum() / cost.sum()),
+        "paths": {coupling: score(pictures, goal, distance) for coupling, pictures in paths.items()},
+    }
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """A mean and half of its 95% interval, from the normal distribution over pairs."""
+    spread = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "half": 1.96 * spread}
+
+
+def summarise(rows: list[dict]) -> dict:
+    """Of one kind of pairs: every coupling, and its difference to row by row."""
+    of = {c: {m: [row["paths"][c][m] for row in rows] for m in MEASURES} for c in COUPLINGS}
+    plain = of["row"]
+    return {
+        "pairs": len(rows),
+        "rows moved": interval([float(row["moved"]) for row in rows]),
+        "cost saved": interval([row["saved"] for row in rows]),
+        "padding": interval([row["padding"] for row in rows]),
+        "couplings": {c: {m: interval(v) for m, v in found.items()} for c, found in of.items()},
+        "less row by row": {
+            c: {m: interval([a - b for a, b in zip(v, plain[m])]) for m, v in found.items()}
+            for c, found in of.items()
+            if c != "row"
+        },
+    }
+
+
+def as_markdown(summary: dict) -> str:
+    """Two tables for each kind of pairs."""
+    lines = []
+    for kind, group in summary["kinds"].items():
+        moved, saved = group["rows moved"], group["cost saved"]
+        lines += [
+            f"**{kind}**, {group['pairs']} pairs. Transport sends {moved['mean']:.1f} of 77 rows to another "
+            f"place, which saves {100 * saved['mean']:.2f}% of the cost of going row by row; "
+            f"{100 * group['padding']['mean']:.0f}% of that cost is the padding's.",
+            "",
+            f"| coupling | {' | '.join(HEADS)} |",
+            f"|---|{'---|' * len(HEADS)}",
+        ]
+        for title, table, sign in (
+            ("", group["couplings"], ""),
+            (" less row", group["less row by row"], "+"),
+        ):
+            for coupling, found in table.items():
+                cells = [f"{found[m]['mean']:{sign}.3f} ± {found[m]['half']:.3f}" for m in MEASURES]
+                lines.append(f"| {coupling}{title} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=int, default=120, help="half of them similar, half not")
+    parser.add_argument("--frames", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--rows", default="all")
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    how = Settings(args.seed, args.frames, args.steps, args.guidance, args.rows)
+
+    record = json.loads(embedded("world-diffusion").with_suffix(".record.json").read_text())
+    header = {**asdict(how), "model": record["sha256"]}
+    path = args.out / "pairs.jsonl"
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = finished(path, header)
+    model, distance = TextToImage(load_diffusion("world")), feature_metric(load_clip("world"))
+    negative = model.encode_negative()
+    with path.open("a") as file:
+        if not rows and file.tell() == 0:
+            file.write(json.dumps(header) + "\n")
+        for index in range(args.pairs):
+            if index in rows:
+                continue
+            rows[index] = run_pair(index, model, negative, distance, how)
+            file.write(json.dumps(rows[index]) + "\n")
+            file.flush()
+            print(f"\r{len(rows)} of {args.pairs}", end="", flush=True)
+    print()
+    kinds = {k: [row for row in rows.values() if row["kind"] == k] for k in ("similar", "dissimilar")}
+    summary = {**header, "kinds": {k: summarise(r) for k, r in kinds.items() if r}, "machine": machine()}
+    write_json(args.out / "summary.json", summary)
+    write_text(args.out / "summary.md", as_markdown(summary))
+    print(as_markdown(summary))
+
+
+if __name__ == "__main__":
+    main()
