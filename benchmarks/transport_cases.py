@@ -2,6 +2,7 @@
 
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 import geokernels as gk
@@ -118,6 +119,25 @@ def assigned_cost(result, inputs: tuple) -> float:
     return (cost[torch.arange(len(cost)), chosen].sum() - cost[rows, columns].sum()).item()
 
 
+def coupled_by(couple):
+    """A loop over pairs as it is written with scipy: cost, assignment, the points half of the way."""
+
+    def run(x: Tensor, y: Tensor) -> Tensor:
+        halves = [(a + b[linear_sum_assignment(couple(a, b))[1]]) / 2 for a, b in zip(x, y)]
+        return torch.stack(halves)
+
+    return run
+
+
+def displaced_cost(halfway: Tensor, inputs: tuple) -> float:
+    """How much dearer than the best assignment the dearest pair is, as a share."""
+    x, y = (points.double() for points in inputs)
+    moved = (2 * (halfway.double() - x)).square().sum((-2, -1))
+    costs = squared_distances(x, y)
+    best = [cost[linear_sum_assignment(cost.numpy())].sum() for cost in costs]
+    return float((moved / torch.stack(best) - 1).abs().max())
+
+
 def cost_cases() -> list[Case]:
     return [
         cost_case(
@@ -186,5 +206,19 @@ def cases() -> list[Case]:
             allowed=1e-12,
             work=lambda inputs: Work(bytes=8.0 * inputs[0].numel()),
             seconds=2,
+        ),
+        Case(
+            name=f"displacement, 1000 pairs of clouds {N} x {D}",
+            reason="many prompt pairs at once, each coupled exactly and moved half of the way",
+            make=lambda: prompts(1000),
+            ours={"native": lambda x, y: gk.displacement(x, y, 0.5, backend="native")[0]},
+            rivals={
+                "scipy": coupled_by(lambda a, b: cdist(a.numpy(), b.numpy(), "sqeuclidean")),
+                "torch.cdist, scipy": coupled_by(lambda a, b: torch.cdist(a, b).square().numpy()),
+            },
+            error=displaced_cost,
+            allowed=1e-5,
+            work=lambda inputs: Work(flops=2.0 * inputs[0].numel() * N, bytes=3 * 4.0 * inputs[0].numel()),
+            targets={"ratio to scipy": 10},
         ),
     ]

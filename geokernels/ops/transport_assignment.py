@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from .._checks import require_choice, require_float, require_not_empty, require_rank, values_can_be_read
+from .._checks import (
+    is_finite,
+    require_choice,
+    require_float,
+    require_not_empty,
+    require_rank,
+    values_can_be_read,
+)
 from .._typing import Cost, Points
 from ..kernels import dispatch
 from ..kernels import transport as kernels
@@ -72,7 +79,8 @@ def displacement(
 
     With ``plan="exact"`` $T(x_i)$ is the point of ``y`` that the cheapest assignment for $|x - y|^2$ gives
     $x_i$, and the path is McCann's, a geodesic of the Wasserstein distance; with ``"entropic"`` it is the
-    barycentric projection of the entropic plan.
+    barycentric projection of the entropic plan. Costs are made in the precision of the points, at least
+    float32; their sums in float64.
 
     Args:
         x: Points ``(..., N, D)`` of equal mass.
@@ -114,9 +122,11 @@ def displacement(
     if plan == "entropic":
         target = sinkhorn(x, y, eps=eps, backend=backend).barycentric(y)
     else:
-        fixed = [points.detach().double() for points in (x, y)]
-        if values_can_be_read(*fixed) and not all(bool(points.isfinite().all()) for points in fixed):
+        if not (is_finite(x) and is_finite(y)):
             raise ValueError("x and y must be finite, got NaN or infinite values")
+        # several times cheaper than float64, with a rounding that the points themselves have
+        wide = torch.promote_types(x.dtype, torch.float32)
+        fixed = [points.detach().to(wide) for points in (x, y)]
         chosen = assignment(reference.pairwise_cost(*fixed), backend=backend)
         target = y.gather(-2, chosen[..., None].expand(*chosen.shape, y.shape[-1]))
     return torch.lerp(x[None], target[None], times)
