@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # part of a kernel's name, and of an instruction of the tensor cores that it must have
-PROMISED: dict[str, str] = {}
+PROMISED = {"sinkhorn_kernel<float": "HMMA"}
 TENSOR = re.compile(r"^(HMMA|IMMA|DMMA|HGMMA|QGMMA|UTC\w*MMA)")
 
 

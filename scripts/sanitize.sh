@@ -32,7 +32,8 @@ for library in $libraries; do preload+="$(${CXX:-c++} -print-file-name="$library
 export PYTHONPATH=$build/package PYTHONSAFEPATH=1 PYTHONMALLOC=malloc OMP_NUM_THREADS=2
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1"
-# left out: a library that its test builds itself, tracing and torch.compile, which run no more of the C++ and are
+# left out: libraries that their tests build themselves, tracing and torch.compile, which run no more of the C++ and are
 # very slow here, a measurement of memory, which is the sanitizer's own, and the Triton kernels, which are Python
-LD_PRELOAD=$preload "$python" -m pytest tests/kernels --ignore tests/kernels/test_exponential.py --ignore-glob 'tests/kernels/test_triton_*.py' \
+LD_PRELOAD=$preload "$python" -m pytest tests/kernels --ignore tests/kernels/test_exponential.py \
+    --ignore-glob 'tests/kernels/test_triton_*.py' --ignore-glob 'tests/kernels/test_cuda_*.py' \
     -k "not compil and not opcheck and not registered and not without_graph_breaks and not memory_does_not_grow" "$@"

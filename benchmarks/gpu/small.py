@@ -9,13 +9,13 @@ import sys
 import torch
 
 from geokernels.kernels import native
-from geokernels.testing import cloud, weights
+from geokernels.testing import cloud, orthonormal, weights
 
 LAYOUTS = [(5, 7), (33, 64), (77, 77), (100, 128), (150, 256)]  # points a side, one for each
 
 
 def transport(dtype: torch.dtype) -> None:
-    """All layouts, balanced and not, with absorption, zero weights, forbidden pairs, ragged sizes."""
+    """All layouts, balanced and not, with absorption, zero weights, forbidden pairs, ragged sizes; points."""
     for N, M in LAYOUTS:
         cost = torch.cdist(cloud(3, N, 3, seed=0), cloud(3, M, 3, seed=1)).square()
         cost[0, 0, : M // 2] = math.inf
@@ -24,6 +24,24 @@ def transport(dtype: torch.dtype) -> None:
         for eps, reach in ((0.5, math.inf), (0.01, 0.7)):
             torch.ops.geokernels.sinkhorn(*parts, None, None, None, eps, reach, 20, 1e-4)
             torch.ops.geokernels.sinkhorn(*parts, n, m, None, eps, reach, 20, 1e-4)
+        x, y = (cloud(3, size, 70, seed=size).to("cuda", dtype) for size in (N, M))
+        for kind in range(3):
+            torch.ops.geokernels.sinkhorn_points(x, y, *parts[1:], n, m, None, kind, 50.0, math.inf, 20, 1e-4)
+
+
+def geodesic(dtype: torch.dtype) -> None:
+    """Bases and cosines in shared and device memory, dependent rows, zero columns, and gradients."""
+    for N, D, K, L in ((1, 5, 1, 2), (16, 96, 16, 8), (70, 700, 33, 64)):
+        x, y, a = (cloud(3, N, D, seed=seed).to("cuda", dtype) for seed in range(3))
+        a[0, -1] = a[0, 0]
+        frame = torch.ops.geokernels.subspace_basis(a, min(N, D), 1e-6)
+        ones = [torch.ones_like(part) for part in frame[1:]]
+        torch.ops.geokernels.subspace_basis_backward(*ones, *frame, min(N, D))
+        p, q = (orthonormal(3, D, rank, seed=rank).mT.contiguous().to("cuda", dtype) for rank in (K, L))
+        p[0, 0] = 0
+        cosine, *kept = torch.ops.geokernels.geodesic_cosine(x, y, p, q, 1e-12)
+        wanted = 1e-12, True, True, True, True
+        torch.ops.geokernels.geodesic_cosine_backward(torch.ones_like(cosine), x, y, p, q, *kept, *wanted)
 
 
 def main() -> int:
@@ -33,6 +51,7 @@ def main() -> int:
         return 1
     for dtype in (torch.float32, torch.float64):
         transport(dtype)
+        geodesic(dtype)
     torch.cuda.synchronize()
     print("every CUDA kernel ran")
     return 0

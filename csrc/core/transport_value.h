@@ -19,7 +19,8 @@ GEOKERNELS_ANYWHERE inline double dual_gain(double potential, double reach) {
 
 // From the sides' gains, after a column step: P's column sums are b, or b exp(-g / rho). Infinite where hard
 // constraints cannot be met.
-GEOKERNELS_ANYWHERE inline double dual_value(double gain_a, double gain_b, double mass_a, double mass_b, double reach) {
+GEOKERNELS_ANYWHERE inline double dual_value(double gain_a, double gain_b, double mass_a, double mass_b,
+                                             double reach) {
   const double lost = reach < std::numeric_limits<double>::infinity() ? gain_b / reach : 0;
   return gain_a + gain_b + mass_a * mass_b - (mass_b - lost);
 }

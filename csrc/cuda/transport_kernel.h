@@ -2,7 +2,7 @@
 //
 //   P_ij = a_i u_i K_ij v_j b_j,      K_ij = exp(phi_i + gamma_j - C_ij / eps)
 //
-// cost   [B, N, M]   row-major; +inf forbids a pair
+// cost   [B, N, M]   row-major; +inf forbids a pair; given, or made of points first
 // a, b   [B, N], [B, M]   weights, or null: uniform; a point of zero weight takes no part
 // f, g   [B, N], [B, M]   written in full, zero beyond a problem's own n and m
 //
@@ -28,7 +28,7 @@
 
 #include "core/transport_problem.h"
 #include "core/transport_value.h"
-#include "cuda/device.h"
+#include "cuda/transport_points_kernel.h"
 
 namespace geokernels {
 
@@ -52,9 +52,9 @@ template <class T, class Use>
 void with_layout(int64_t rows, int64_t columns, const Use& use) {
   const int64_t most = rows > columns ? rows : columns;
   if (most <= 64) return use(Layout<2, 8, 8, true>());
-  if (most <= 96) return use(Layout<3, 8, 12, true>());
   if constexpr (sizeof(T) == 4)  // twice as wide, so many would not fit the registers
-    if (most <= 128) return use(Layout<4, 8, 16, true>());
+    if (most <= 96) return use(Layout<3, 8, 12, true>());
+  if (most <= 128) return use(Layout<4, 4, 8, false>());
   use(Layout<8, 4, 8, false>());
 }
 
@@ -80,14 +80,17 @@ struct Store {
   int64_t far_size;
 };
 
+// Bytes of shared memory, with so many groups of K's rows in it. Costs of points are made where K lies later.
+template <class T, class L>
+constexpr int64_t shared_bytes(int64_t near_groups, bool with_points) {
+  const int64_t held = near_groups * L::kEntries * int64_t(sizeof(T));
+  const int64_t points = with_points ? int64_t(sizeof(typename PointCosts<T, L>::Memory)) : 0;
+  return int64_t(sizeof(Shared<T, L>)) + (held > points ? held : points);
+}
+
 template <class T, class L>
 class Sinkhorn {
  public:
-  // Bytes of shared memory.
-  static constexpr int64_t memory(int near_groups) {
-    return sizeof(Shared<T, L>) + int64_t(near_groups) * L::kEntries * sizeof(T);
-  }
-
   // Takes the problem that thread 0 has put into the shared memory.
   __device__ explicit Sinkhorn(const Store<T>& store)
       : p(shared().problem),
@@ -208,7 +211,7 @@ class Sinkhorn {
   __device__ void absorb(T* scale, T* log_scale, T* potential, int count) {
     __syncthreads();
     for (int i = threadIdx.x; i < count; i += L::kThreads) {
-      potential[i] += balanced ? T(::log(scale[i])) : log_scale[i];
+      potential[i] += balanced ? T(std::log(scale[i])) : log_scale[i];
       scale[i] = 1;
       log_scale[i] = 0;
     }
@@ -223,8 +226,8 @@ class Sinkhorn {
     const bool idle = potential == -kInfinity;
     sum = idle ? T(1) : sum;
     if (balanced) return {T(1) / sum, T(0), sum};
-    const T log_scale = -lambda * T(::log(sum)) - (idle ? T(0) : (T(1) - lambda) * potential);
-    return {T(::exp(log_scale)), log_scale, sum};
+    const T log_scale = -lambda * T(std::log(sum)) - (idle ? T(0) : (T(1) - lambda) * potential);
+    return {T(std::exp(log_scale)), log_scale, sum};
   }
 
   // Makes K with every row's largest entry 1, from gamma alone; v and u start at 1.
@@ -248,7 +251,7 @@ class Sinkhorn {
         best = warp_max(best);
         const T most = best == -kInfinity ? T(0) : best;
 #pragma unroll
-        for (int c = 0; c < C; ++c) tile[r][c] = weight > 0 ? T(::exp(tile[r][c] - most)) : T(0);
+        for (int c = 0; c < C; ++c) tile[r][c] = weight > 0 ? T(std::exp(tile[r][c] - most)) : T(0);
         __syncwarp();  // everybody has read the weight
         if (lane() == 0) lost += set_potential(s.a, s.phi, i, best);
       }
@@ -298,8 +301,8 @@ class Sinkhorn {
       in_range &= step.in_range();
       if (lane() < R) {
         // what the sum should be, as a fraction of the weight
-        const T wanted = balanced ? T(1) : T(::exp((potential + s.log_u[now][i]) * bend));
-        if (weight > 0) wrong += weight * T(::fabs(s.u[now][i] * sum - wanted));
+        const T wanted = balanced ? T(1) : T(std::exp((potential + s.log_u[now][i]) * bend));
+        if (weight > 0) wrong += weight * T(std::fabs(s.u[now][i] * sum - wanted));
         s.u[1 - now][i] = step.scale;
         s.log_u[1 - now][i] = step.log_scale;
       }
@@ -382,7 +385,7 @@ class Sinkhorn {
 #pragma unroll
         for (int c = 0; c < C; ++c) {
           const int j = column(c);
-          tile[r][c] = weight > 0 ? T(::exp((potential - exponent(i, j)) + s.gamma[j])) : T(0);
+          tile[r][c] = weight > 0 ? T(std::exp((potential - exponent(i, j)) + s.gamma[j])) : T(0);
           sums[c] += tile[r][c] * weight;
         }
         __syncwarp();
@@ -445,8 +448,8 @@ class Sinkhorn {
     if (most == -infinity<double>()) return infinity<double>();
     for (int64_t k = 0; k < count; ++k)
       if (weight[k] > 0)
-        total += weight[k] * ::exp(double(potential[k]) - double(cost[k * step]) / p.eps - most);
-    return -double(lambda) * (most + ::log(total));
+        total += weight[k] * std::exp(double(potential[k]) - double(cost[k * step]) / p.eps - most);
+    return -double(lambda) * (most + std::log(total));
   }
 
   // What one side adds to the value; a point stranded has gone to the end of its gain.
@@ -477,7 +480,7 @@ class Sinkhorn {
         for (int c = 0; c < C; ++c) {
           const int j = column(c);
           if (!(weight > 0) || !(s.b[j] > 0)) continue;
-          const T e = T(::exp(((p.g[j] + potential) - p.cost[i * p.stride + j]) * inverse_eps));
+          const T e = T(std::exp(((p.g[j] + potential) - p.cost[i * p.stride + j]) * inverse_eps));
           total += e * s.b[j];
           of_columns[c] += e * weight;
         }
@@ -492,7 +495,9 @@ class Sinkhorn {
   }
 
   // What a marginal should be, as a fraction of the weight, by a potential as returned.
-  __device__ double share(T potential) const { return balanced ? 1.0 : ::exp(-double(potential) / p.reach); }
+  __device__ double share(T potential) const {
+    return balanced ? 1.0 : std::exp(-double(potential) / p.reach);
+  }
 
   const TransportProblem<T>& p;  // in shared memory
   const int groups, near_groups;
@@ -507,14 +512,18 @@ class Sinkhorn {
 
 // Blocks take problems in turn, so that what is far is no larger than the blocks that run at once need.
 template <class T, class L>
-__global__ void __launch_bounds__(L::kThreads) sinkhorn_kernel(TransportBatch<T> batch, Store<T> store) {
+__global__ void __launch_bounds__(L::kThreads, 1)
+    sinkhorn_kernel(TransportBatch<T> batch, Store<T> store, PointBatch<T> points) {
+  using Costs = PointCosts<T, L>;
   TransportProblem<T>& p = reinterpret_cast<Shared<T, L>*>(block_memory())->problem;
+  auto* room = reinterpret_cast<typename Costs::Memory*>(block_memory() + sizeof(Shared<T, L>));
   for (int64_t k = blockIdx.x; k < batch.problems; k += gridDim.x) {
     __syncthreads();  // the problem before is done with
     if (threadIdx.x == 0) p = batch.problem(k);
     __syncthreads();
     for (int64_t i = p.n + threadIdx.x; i < batch.rows; i += L::kThreads) p.f[i] = 0;
     for (int64_t j = p.m + threadIdx.x; j < batch.columns; j += L::kThreads) p.g[j] = 0;
+    if (points.x) Costs(points, p, k, batch.rows, batch.columns, *room).write();
     Sinkhorn<T, L>(store).run();
   }
 }

@@ -11,7 +11,7 @@ MOST_DIRECTIONS = 64  # beyond, blocked library solvers win
 
 def refuse_native(x: Tensor, p: Tensor, q: Tensor) -> str | None:
     """Say why the compiled kernel cannot take rows ``x`` and bases ``p``, ``q``."""
-    if reason := native.refuse(x):
+    if reason := native.refuse(x, devices=("cpu", "cuda")):
         return reason
     most = max(p.shape[-1], q.shape[-1])
     if most > MOST_DIRECTIONS:

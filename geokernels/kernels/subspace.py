@@ -11,7 +11,7 @@ MOST_ROWS = 128  # beyond, blocked library solvers win
 
 def refuse_native(x: Tensor) -> str | None:
     """Say why the compiled kernel cannot take rows ``x``."""
-    if reason := native.refuse(x):
+    if reason := native.refuse(x, devices=("cpu", "cuda")):
         return reason
     rows = x.shape[-2]
     return f"the compiled kernel takes up to {MOST_ROWS} rows, not {rows}" if rows > MOST_ROWS else None

@@ -145,7 +145,19 @@ def _points_backward(ctx, grad_cost, grad_value, grad_f, grad_g, _grad_error, _g
 
 def _point_gradient(weight: Tensor, x: Points, y: Points, kind: int) -> Points:
     """The gradient of ``sum_ij weight_ij C_ij`` to ``x``."""
+    if native.refuse(x):
+        return _dense_point_gradient(weight, x, y, kind)
     return native.run(torch.ops.geokernels.point_gradient.default, weight, x, y, kind)
+
+
+@full_precision
+def _dense_point_gradient(weight: Tensor, x: Points, y: Points, kind: int) -> Points:
+    """The same in PyTorch, where no kernel does it in one pass."""
+    if kind != SQUARE:
+        return -(weight @ y)
+    # about the centre: what cancels is then no larger than the clouds
+    x, y = _transport.centred(x, y)
+    return 2 * (weight.sum(-1)[..., None] * x - weight @ y)
 
 
 def _save_point_gradient(ctx, inputs, output: Tensor) -> None:

@@ -86,9 +86,10 @@ def solve_points(
         return None
 
     large = clouds.are_large(x, y)
-    if large or precision or (x.is_cpu and cost in kernels.GRAM):
+    if large or precision or ((x.is_cpu or x.is_cuda) and cost in kernels.GRAM):
         exact = f"it has no products in {precision}" if precision else None
-        refusals = {"native": exact or native.refuse(x), "triton": triton.refuse(x), "reference": exact}
+        by_kernel = native.refuse(x, devices=("cpu",) if large else ("cpu", "cuda"))
+        refusals = {"native": exact or by_kernel, "triton": triton.refuse(x), "reference": exact}
         chosen = dispatch.choose("sinkhorn", refusals, backend, x)
         if chosen != "reference":
             run = _solve_gram if chosen == "native" and not large else _stream

@@ -180,6 +180,34 @@ T read(const unsigned char (*shown)[64], int lane) {
   return found;
 }
 
+inline uint32_t round_to_tf32(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  return (bits + 0x1000) & ~uint32_t(0x1fff);  // to the nearest, a tie away from zero
+}
+
+// mma.m16n8k8 of tf32 by PTX's tables of who holds what. Sums are exact here but for the last rounding, where
+// the hardware's own rounding is not documented.
+inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  struct Fragment {
+    float a[4], b[2];
+  } mine;
+  std::memcpy(mine.a, a, sizeof(mine.a));
+  std::memcpy(mine.b, b, sizeof(mine.b));
+  const auto shown = show(mine);
+  const int lane = block.current % kLanes;
+  for (int e = 0; e < 4; ++e) {
+    const int row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;
+    double sum = d[e];
+    for (int k = 0; k < 8; ++k) {
+      const Fragment left = read<Fragment>(shown, row % 8 * 4 + k % 4);
+      const Fragment right = read<Fragment>(shown, column * 4 + k % 4);
+      sum += double(left.a[row / 8 + k / 4 * 2]) * right.b[k / 4];
+    }
+    d[e] = float(sum);
+  }
+}
+
 }  // namespace cuda_on_host
 
 #define threadIdx cuda_on_host::thread_index

@@ -11,12 +11,13 @@ using namespace geokernels;
 struct Options {
   int64_t problems, rows, columns;
   double eps, reach, tol;
-  int64_t max_iter, blocks, near_groups, order;
+  int64_t max_iter, blocks, near_groups, order, features, kind;
 };
 
 template <class T>
-void solve(const Options& o, const T* cost, const T* a, const T* b, const T* start, const int64_t* n,
-           const int64_t* m, T* value, T* f, T* g, T* error, int64_t* iterations) {
+void solve(const Options& o, const PointBatch<T>& points, const T* cost, const T* a, const T* b,
+           const T* start, const int64_t* n, const int64_t* m, T* value, T* f, T* g, T* error,
+           int64_t* iterations) {
   const TransportBatch<T> batch{cost,  a,       b,     start,      n,     m, o.problems, o.rows, o.columns,
                                 o.eps, o.reach, o.tol, o.max_iter, value, f, g,          error,  iterations};
   with_layout<T>(o.rows, o.columns, [&](auto layout) {
@@ -26,24 +27,20 @@ void solve(const Options& o, const T* cost, const T* a, const T* b, const T* sta
     Store<T> store{near, nullptr, L::kResident ? 0 : int64_t(groups - near) * L::kEntries};
     std::vector<T> far(o.blocks * store.far_size, std::numeric_limits<T>::quiet_NaN());
     store.far = far.empty() ? nullptr : far.data();
-    cuda_on_host::launch(int(o.blocks), L::kThreads, Sinkhorn<T, L>::memory(near), int(o.order),
-                         [&] { sinkhorn_kernel<T, L>(batch, store); });
+    cuda_on_host::launch(int(o.blocks), L::kThreads, shared_bytes<T, L>(near, points.x), int(o.order),
+                         [&] { sinkhorn_kernel<T, L>(batch, store, points); });
   });
 }
 
 }  // namespace
 
-extern "C" {
+#define EXPORT(T)                                                                                         \
+  extern "C" void sinkhorn_##T(const Options* o, const T* x, const T* y, T* cost, const T* a, const T* b, \
+                               const T* start, const int64_t* n, const int64_t* m, T* value, T* f, T* g,  \
+                               T* error, int64_t* iterations) {                                           \
+    const PointBatch<T> points{x, y, cost, o->features, PointCost(o->kind)};                              \
+    solve(*o, points, cost, a, b, start, n, m, value, f, g, error, iterations);                           \
+  }
 
-void sinkhorn_float(const Options* o, const float* cost, const float* a, const float* b, const float* start,
-                    const int64_t* n, const int64_t* m, float* value, float* f, float* g, float* error,
-                    int64_t* iterations) {
-  solve(*o, cost, a, b, start, n, m, value, f, g, error, iterations);
-}
-
-void sinkhorn_double(const Options* o, const double* cost, const double* a, const double* b,
-                     const double* start, const int64_t* n, const int64_t* m, double* value, double* f,
-                     double* g, double* error, int64_t* iterations) {
-  solve(*o, cost, a, b, start, n, m, value, f, g, error, iterations);
-}
-}
+EXPORT(float)
+EXPORT(double)

@@ -5,7 +5,7 @@ import torch
 
 import geokernels as gk
 from geokernels.kernels import native
-from geokernels.testing import assert_as_accurate, cloud, weights
+from geokernels.testing import assert_as_accurate, cloud, orthonormal, weights
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,14 +30,55 @@ def test_sinkhorn_matches_reference(shape, dtype, reach):
         assert_as_accurate(name, *(getattr(t, name).cpu() for t in (ours, eager)), getattr(truth, name))
 
 
-def test_sinkhorn_repeats_to_the_bit_and_is_captured_in_a_graph():
+def sinkhorn():
     cost = torch.rand(8, 77, 77, device="cuda")
-    first = torch.ops.geokernels.sinkhorn(cost, None, None, None, None, None, 0.1, float("inf"), 100, 1e-5)
+    return torch.ops.geokernels.sinkhorn(cost, None, None, None, None, None, 0.1, float("inf"), 100, 1e-5)
+
+
+def basis():
+    x = cloud(8, 16, 512, seed=0).to("cuda", torch.float32)
+    frame = torch.ops.geokernels.subspace_basis(x, 16, 1e-6)
+    ones = [torch.ones_like(part) for part in frame[1:]]
+    return *frame, torch.ops.geokernels.subspace_basis_backward(*ones, *frame, 16)
+
+
+def cosine():
+    x, y = (cloud(8, 16, 512, seed=seed).to("cuda", torch.float32) for seed in (0, 1))
+    p, q = (orthonormal(8, 512, 16, seed=seed).mT.contiguous().to("cuda", torch.float32) for seed in (2, 3))
+    out, *frame = torch.ops.geokernels.geodesic_cosine(x, y, p, q, 1e-12)
+    grads = torch.ops.geokernels.geodesic_cosine_backward(
+        torch.ones_like(out), x, y, p, q, *frame, 1e-12, True, True, True, True
+    )
+    return out, *frame, *grads
+
+
+@pytest.mark.parametrize("run", [sinkhorn, basis, cosine])
+def test_repeats_to_the_bit(run):
+    torch.manual_seed(0)
+    first = run()
+    torch.manual_seed(0)
+    assert all(torch.equal(x, y) for x, y in zip(first, run(), strict=True))
+
+
+def test_is_captured_in_a_graph():
+    cost = torch.rand(8, 77, 77, device="cuda")
+    rest = None, None, None, None, None, 0.1, float("inf"), 100, 1e-5
+    x, y = (cloud(4, 6, 40, seed=seed).cuda().float() for seed in (0, 1))
+
+    def run():
+        solved = torch.ops.geokernels.sinkhorn(cost, *rest)
+        left, directions, values = torch.ops.geokernels.subspace_basis(x, 6, 1e-6)
+        return (
+            *solved,
+            left,
+            values,
+            *torch.ops.geokernels.geodesic_cosine(x, y, directions, directions, 1e-12),
+        )
+
+    first = run()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        again = torch.ops.geokernels.sinkhorn(
-            cost, None, None, None, None, None, 0.1, float("inf"), 100, 1e-5
-        )
+        again = run()
     graph.replay()
     torch.cuda.synchronize()
     assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))

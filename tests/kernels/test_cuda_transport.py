@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from geokernels import reference
+from geokernels.kernels import transport
 from geokernels.testing import assert_as_accurate, cloud, weights
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
@@ -17,6 +18,7 @@ class Options(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("problems", "rows", "columns")]
     _fields_ += [(name, ctypes.c_double) for name in ("eps", "reach", "tol")]
     _fields_ += [(name, ctypes.c_int64) for name in ("max_iter", "blocks", "near_groups", "order")]
+    _fields_ += [(name, ctypes.c_int64) for name in ("features", "kind")]
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +26,15 @@ def solve(emulated):
     library = emulated("cuda_transport")
 
     def run(cost, a=None, b=None, n=None, m=None, start=None, *, eps, reach=math.inf, tol, max_iter=1000,
-            blocks=None, near_groups=99, order=ASCENDING):  # fmt: skip
+            blocks=None, near_groups=99, order=ASCENDING, x=None, y=None, kind=0):  # fmt: skip
         B, N, M = cost.shape
-        options = Options(B, N, M, eps, reach, tol, max_iter, blocks or B, near_groups, order)
+        features = 0 if x is None else x.shape[-1]
+        numbers = eps, reach, tol, max_iter, blocks or B, near_groups, order, features, kind
+        options = Options(B, N, M, *numbers)
         # torch.empty is NaN in tests; one more number than there is room for must stay so
         outs = [cost.new_empty(size + 1) for size in (B, B * N, B * M, B)]
         iterations = torch.full((B,), -1)
-        held = [None if x is None else x.contiguous() for x in (cost, a, b, start, n, m)]
+        held = [None if x is None else x.contiguous() for x in (x, y, cost, a, b, start, n, m)]
         pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in (*held, *outs, iterations)]
         name = "sinkhorn_float" if cost.dtype == torch.float32 else "sinkhorn_double"
         getattr(library, name)(ctypes.byref(options), *pointers)
@@ -51,7 +55,7 @@ def bits(found):
     return [part.view(torch.int32 if part.dtype == torch.float32 else torch.int64) for part in found]
 
 
-# every layout: one point, less than a warp, CLIP's token count, the last that fits registers, and the largest
+# every layout: one point, less than a warp, CLIP's token count, more than fits registers, and the largest
 SHAPES = [(1, 1), (17, 33), (64, 40), (77, 77), (100, 128), (256, 130)]
 
 
@@ -174,3 +178,84 @@ class TestDegenerate:
         *_, error, iterations = solve(cost, a, b, eps=0.2, tol=1e-6)
         assert error[1].isnan()
         assert iterations[1] == 1
+
+
+DOT, ANGLE, SQUARE = range(3)
+KINDS = {"dot": DOT, "cosine": ANGLE, "sqeuclidean": SQUARE}
+
+
+class TestPoints:
+    """Costs made by the kernel: in float32 on the tensor cores, whose rounding to tf32 is emulated."""
+
+    def run(self, solve, x, y, kind, n=None, m=None, **settings):
+        settings = {"eps": 8.0, "tol": 0.0, "max_iter": 3} | settings
+        cost = x.new_empty(*x.shape[:-1], y.shape[-2])
+        return cost, *solve(cost, None, None, n, m, x=x, y=y, kind=KINDS[kind], **settings)
+
+    def points(self, N, M, D, dtype, kind):
+        x, y = cloud(2, N, D, seed=0).to(dtype), cloud(2, M, D, seed=1).to(dtype)
+        if kind == "cosine":
+            x, y = (torch.nn.functional.normalize(part, dim=-1) for part in (x, y))
+        return x, y
+
+    # every layout; features that divide no tile, and more than one tile of them
+    @pytest.mark.parametrize("N, M, D", [(5, 7, 3), (64, 40, 33), (77, 77, 70), (99, 128, 32), (140, 40, 5)])
+    @pytest.mark.parametrize("kind", KINDS)
+    @DTYPES
+    def test_costs_match_reference(self, solve, N, M, D, kind, dtype):
+        x, y = self.points(N, M, D, dtype, kind)
+        cost, value, f, *_ = self.run(solve, x, y, kind)
+        eager = reference.transport.pairwise_cost(x, y, kind)
+        exact = reference.transport.pairwise_cost(x.double(), y.double(), kind)
+        assert_as_accurate("cost", cost, eager, exact)
+        settings = {"eps": 8.0, "reach": math.inf, "max_iter": 3, "tol": 0.0}
+        again = solve(cost, eps=8.0, tol=0.0, max_iter=3)
+        assert torch.equal(value, again[0])
+        assert torch.equal(f, again[1])
+        truth = reference.transport.solve(exact, *(None,) * 5, **settings)
+        torch.testing.assert_close(value.double(), truth[0], rtol=1e-5, atol=1e-5)
+
+    def test_a_distant_origin_costs_no_digits(self, solve):
+        x, y = self.points(20, 30, 6, torch.float32, "sqeuclidean")
+        exact = reference.transport.pairwise_cost((x + 1024).double(), (y + 1024).double())
+        cost, *_ = self.run(solve, x + 1024, y + 1024, "sqeuclidean")
+        assert (cost - exact).abs().max() < 1e-4
+
+    def test_products_are_worth_three_of_tf32(self, solve):
+        x, y = self.points(16, 16, 64, torch.float32, "dot")
+        cost, *_ = self.run(solve, x, y, "dot")
+        error = (cost.double() + x.double() @ y.double().mT).abs()
+        lengths = x.double().norm(dim=-1)[..., :, None] * y.double().norm(dim=-1)[..., None, :]
+        # one product of tf32 alone is off by 2^-11 of the lengths
+        assert (error / lengths).max() < 2.0**-20
+
+    def test_ragged(self, solve):
+        x, y = self.points(20, 40, 6, torch.float64, "sqeuclidean")
+        n, m = torch.tensor([20, 3]), torch.tensor([7, 40])
+        x[1, 3:] = y[0, 7:] = math.nan
+        cost, value, f, *_ = self.run(solve, x, y, "sqeuclidean", n, m)
+        for k in range(2):
+            alone = reference.transport.pairwise_cost(x[k, : n[k]], y[k, : m[k]])
+            torch.testing.assert_close(cost[k, : n[k], : m[k]], alone)
+        assert (cost[1, 3:] == math.inf).all()
+        assert (cost[0, :, 7:] == math.inf).all()
+        assert value.isfinite().all()
+        assert (f[1, 3:] == 0).all()
+
+    @pytest.mark.parametrize("M", [30, 140])
+    def test_order_changes_no_bit(self, solve, M):
+        x, y = self.points(20, M, 40, torch.float32, "sqeuclidean")
+        first = self.run(solve, x, y, "sqeuclidean", blocks=1)
+        for order in (DESCENDING, BY_CHANCE):
+            again = self.run(solve, x, y, "sqeuclidean", order=order)
+            assert all(map(torch.equal, bits(first), bits(again)))
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_gradient_without_a_kernel(self, kind):
+        # what derivatives of the operator go through on a GPU
+        x, y = self.points(5, 7, 3, torch.float64, kind)
+        weight, leaf = cloud(2, 5, 7, seed=2), x.clone().requires_grad_()
+        # of directions: that they are is somebody else's derivative
+        cost = 1 - leaf @ y.mT if kind == "cosine" else reference.transport.pairwise_cost(leaf, y, kind)
+        (expected,) = torch.autograd.grad((weight * cost).sum(), leaf)
+        torch.testing.assert_close(transport._dense_point_gradient(weight, x, y, KINDS[kind]), expected)

@@ -1,0 +1,58 @@
+// Products on the tensor cores with the accuracy of float32.
+//
+// A float32 is split into two numbers of tf32 (11 significant bits each); three products of these, small
+// parts first, leave out only the smallest. Relative to |x||y| an inner product is off by 2^-21 or so, and by
+// the rounding of the float32 sums.
+
+#pragma once
+
+#include "cuda/device.h"
+
+namespace geokernels {
+
+#ifdef GEOKERNELS_CUDA_ON_HOST
+using cuda_on_host::multiply_tf32;
+using cuda_on_host::round_to_tf32;
+#else
+// The nearest number of tf32, as the bits of a float32.
+__device__ inline uint32_t round_to_tf32(float x) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return bits;
+}
+
+// d += a b for a of 16 x 8 and b of 8 x 8, held by a warp as PTX lays out mma.m16n8k8: with lane = 4 r + c,
+// a = (r, c), (r + 8, c), (r, c + 4), (r + 8, c + 4), b = (c, r), (c + 4, r),
+// d = (r, 2 c), (r, 2 c + 1), (r + 8, 2 c), (r + 8, 2 c + 1).
+__device__ inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+#endif
+
+// Numbers of a fragment as sums of two of tf32.
+template <int Count>
+struct Split {
+  uint32_t large[Count], small[Count];
+
+  __device__ explicit Split(const float (&x)[Count]) {
+#pragma unroll
+    for (int i = 0; i < Count; ++i) {
+      large[i] = round_to_tf32(x[i]);
+      float rounded;
+      memcpy(&rounded, &large[i], sizeof(rounded));
+      small[i] = round_to_tf32(x[i] - rounded);
+    }
+  }
+};
+
+__device__ inline void multiply(float (&d)[4], const Split<4>& a, const Split<2>& b) {
+  multiply_tf32(d, a.small, b.large);
+  multiply_tf32(d, a.large, b.small);
+  multiply_tf32(d, a.large, b.large);
+}
+
+}  // namespace geokernels

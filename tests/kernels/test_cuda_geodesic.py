@@ -1,0 +1,235 @@
+"""The CUDA kernels of subspaces and the geodesic cosine, run on the host, agree with the definitions."""
+
+import ctypes
+import math
+
+import pytest
+import torch
+
+from geokernels import reference
+from geokernels.testing import assert_as_accurate, cloud, orthonormal
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+ORDERS = DESCENDING, BY_CHANCE = 1, 7
+
+
+class Options(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("problems", "N", "D", "K", "L", "rank", "far", "order")]
+    _fields_ += [("small", ctypes.c_double)]
+
+
+class Kernels:
+    """The library's functions on tensors, ``far`` from shared memory or in it, threads in some order."""
+
+    def __init__(self, library, far=False, order=0):
+        self.library, self.far, self.order = library, far, order
+
+    def call(self, name, like, sizes, small, *tensors):
+        """Run a function; torch.empty is NaN in tests, so that what it does not write is seen."""
+        options = Options(*sizes, self.far, self.order, small)
+        kind = "float" if like.dtype == torch.float32 else "double"
+        pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
+        getattr(self.library, f"{name}_{kind}")(ctypes.byref(options), *pointers)
+
+    def basis(self, x, rank=None, rtol=0.0):
+        return _Basis.apply(x, self, rank or min(x.shape[-2:]), rtol)
+
+    def cosine(self, x, y, p, q, eps=1e-12):
+        return _Cosine.apply(x, y, p, q, self, eps)
+
+
+class _Basis(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, kernels, rank, rtol):
+        B, N, D = x.shape
+        R = min(N, D)
+        ctx.kernels, ctx.sizes = kernels, (B, N, D, 0, 0, rank)
+        left, directions, values = x.new_empty(B, R, N), x.new_empty(B, R, D), x.new_empty(B, R)
+        kernels.call("basis", x, ctx.sizes, rtol, x.contiguous(), left, directions, values)
+        ctx.save_for_backward(left, directions, values)
+        return directions[:, :rank].mT, values[:, :rank]
+
+    @staticmethod
+    def backward(ctx, grad_basis, grad_values):
+        left, directions, values = ctx.saved_tensors
+        B, N, D, *_, rank = ctx.sizes
+        to_directions, to_values = torch.zeros_like(directions), torch.zeros_like(values)
+        to_directions[:, :rank], to_values[:, :rank] = grad_basis.mT, grad_values
+        grad = left.new_empty(B, N, D)
+        kept = left, directions, values
+        ctx.kernels.call("basis_backward", left, ctx.sizes, 0.0, to_directions, to_values, *kept, grad)
+        return grad, None, None, None
+
+
+class _Cosine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y, p, q, kernels, eps):
+        inputs = x.contiguous(), y.contiguous(), p.mT.contiguous(), q.mT.contiguous()
+        (B, N, D), K, L = x.shape, p.shape[-1], q.shape[-1]
+        M = max(K, L)
+        ctx.kernels, ctx.eps, ctx.sizes = kernels, eps, (B, N, D, K, L, 0)
+        frame = [x.new_empty(B, *shape) for shape in ((M, M), (M, M), (M,), (4, N, M))]
+        cosines = x.new_empty(B, N)
+        kernels.call("cosine", x, ctx.sizes, eps, *inputs, cosines, *frame)
+        ctx.save_for_backward(*inputs, *frame)
+        return cosines
+
+    @staticmethod
+    def backward(ctx, grad):
+        kept = ctx.saved_tensors
+        outs = [torch.empty_like(x) if want else None for x, want in zip(kept[:4], ctx.needs_input_grad[:4])]
+        ctx.kernels.call("cosine_backward", grad, ctx.sizes, ctx.eps, grad.contiguous(), *kept, *outs)
+        to_x, to_y, to_p, to_q = outs
+        return to_x, to_y, None if to_p is None else to_p.mT, None if to_q is None else to_q.mT, None, None
+
+
+@pytest.fixture(scope="module")
+def library(emulated):
+    return emulated("cuda_geodesic")
+
+
+@pytest.fixture
+def kernels(library):
+    return Kernels(library)
+
+
+def judge(name, ours, single, exact_single, exact):
+    """Our error against PyTorch's at the same precision, as in tests/ops/test_geodesic.py."""
+    if ours.dtype == torch.float32:
+        assert_as_accurate(name, ours, single, exact)
+        return
+    scaled = exact + (single - exact_single) * 2.0**-29
+    assert_as_accurate(name, ours, scaled, exact, factor=6)
+
+
+def compare(names, run, ours, definition, inputs):
+    found = run(ours, inputs)
+    single = run(definition, [part.float() for part in inputs])
+    exact_single = run(definition, [part.float().double() for part in inputs])
+    exact = run(definition, [part.double() for part in inputs])
+    for name, *parts in zip(names, found, single, exact_single, exact, strict=True):
+        judge(name, *parts)
+
+
+# one of everything, more rows than features, an odd number of rows, more pairs than warps
+@pytest.mark.parametrize("kind", ["plain", "around a mean", "ill-conditioned"])
+@pytest.mark.parametrize(("N", "D"), [(1, 1), (1, 7), (7, 1), (3, 5), (40, 9), (17, 33)], ids=str)
+@DTYPES
+def test_basis_matches_reference(kernels, N, D, kind, dtype):
+    x = cloud(2, N, D, seed=N + D)
+    if kind == "around a mean":
+        x = x / 10 + cloud(2, 1, D, seed=1)
+    if kind == "ill-conditioned":
+        x = x * 10.0 ** (-4 * torch.arange(N, dtype=x.dtype) / max(N - 1, 1))[:, None]
+    on_span, on_values = cloud(2, D, D, seed=3), cloud(2, min(N, D), seed=4)
+
+    def run(f, inputs):
+        x = inputs[0].clone().requires_grad_()
+        basis, values = f(x, rtol=0.0)
+        span = basis @ basis.mT
+        out = (span * on_span.to(x)).sum() + (values * on_values.to(x)).sum()
+        return span.detach(), values.detach(), *torch.autograd.grad(out, x)
+
+    compare(["span", "values", "grad"], run, kernels.basis, reference.subspace_basis, [x.to(dtype)])
+
+
+@pytest.mark.parametrize("kind", ["plain", "equal", "close", "zero columns"])
+@pytest.mark.parametrize(
+    ("N", "D", "K", "L"),
+    [(1, 1, 1, 1), (3, 5, 2, 2), (4, 33, 5, 3), (4, 33, 3, 5), (11, 60, 33, 33), (16, 64, 16, 8)],
+    ids=str,
+)
+@DTYPES
+def test_cosine_matches_reference(kernels, N, D, K, L, kind, dtype):
+    x, y = cloud(2, N, D, seed=0), cloud(2, N, D, seed=1)
+    p, q = orthonormal(2, D, K, seed=2), orthonormal(2, D, L, seed=3)
+    if kind in ("equal", "close"):
+        q = p
+    if kind == "close":
+        q = torch.linalg.qr(p + 1e-3 * cloud(2, D, K, seed=4)).Q
+    if kind == "zero columns":
+        p[..., -1], q[0, :, 0] = 0, 0
+    upstream = cloud(2, N, seed=5)
+
+    def run(f, inputs):
+        leaves = [part.clone().requires_grad_() for part in inputs]
+        out = f(*leaves)
+        return out.detach(), *torch.autograd.grad(out, leaves, upstream.to(out.dtype))
+
+    inputs = [part.to(dtype) for part in (x, y, p, q)]
+    compare(["cosine", *"xypq"], run, kernels.cosine, reference.geodesic_cosine, inputs)
+
+
+class TestBasis:
+    def test_rank_and_dependent_rows(self, kernels):
+        x = cloud(1, 3, 8, seed=0).repeat(1, 2, 1)
+        basis, values = kernels.basis(x, rtol=1e-9)
+        assert (basis[..., 3:] == 0).all()
+        assert (values[..., 3:] < 1e-12).all()
+        torch.testing.assert_close(x @ basis @ basis.mT, x)
+        low, high = basis.aminmax(dim=-2)
+        assert (high >= -low).all()
+
+    @pytest.mark.parametrize("scale", [2.0**-100, 2.0**100], ids=["tiny", "huge"])
+    def test_does_not_overflow(self, kernels, scale):
+        x = cloud(1, 5, 8, seed=0).float()
+        before, after = kernels.basis(x), kernels.basis(x * scale)
+        assert torch.equal(after[0], before[0])
+        assert torch.equal(after[1] / scale, before[1])
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_hands_on_what_is_not_finite(self, kernels, bad):
+        x = cloud(2, 4, 6, seed=0)
+        x[1, 2, 3] = bad
+        _, values = kernels.basis(x)
+        assert values[0].isfinite().all()
+        assert not values[1].isfinite().all()
+
+    def test_gradient_of_leading_directions(self, kernels):
+        def span(x):
+            basis, _ = kernels.basis(x, rank=2)
+            return basis @ basis.mT
+
+        assert torch.autograd.gradcheck(span, cloud(1, 4, 6, seed=0).requires_grad_())
+
+
+def test_rows_without_direction(kernels):
+    x, y, p = cloud(1, 3, 7, seed=0), cloud(1, 3, 7, seed=1), orthonormal(1, 7, 2, seed=2)
+    x[0, 1] = 0
+    leaves = [part.requires_grad_() for part in (x, y, p, orthonormal(1, 7, 2, seed=3))]
+    out = kernels.cosine(*leaves)
+    assert out[0, 1] == 0
+    grads = torch.autograd.grad(out.sum(), leaves)
+    assert (grads[0][0, 1] == 0).all()
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+def test_right_angles_give_something_finite(kernels):
+    # one of several values there, as the geodesic is not unique
+    turn = orthonormal(9, 9, seed=8)[None]
+    p, q = turn[..., :4], torch.cat([turn[..., :1], turn[..., 5:8]], -1)
+    x, y = cloud(1, 5, 9, seed=0), cloud(1, 5, 9, seed=1)
+    leaves = [part.clone().requires_grad_() for part in (x, y, p, q)]
+    out = kernels.cosine(*leaves)
+    assert (out.abs() <= 1 + 1e-12).all()
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), leaves))
+
+
+class TestOrder:
+    """Races would change bits with the order in which threads run; so would blocks that share memory."""
+
+    def results(self, kernels):
+        x, y = cloud(3, 9, 20, seed=0).float(), cloud(3, 9, 20, seed=1).float()
+        leaves = [
+            part.requires_grad_() for part in (x, y, *(cloud(3, 9, 20, seed=s).float() for s in (2, 3)))
+        ]
+        (p, _), (q, _) = (kernels.basis(part, rank=7, rtol=1e-6) for part in leaves[2:])
+        out = kernels.cosine(*leaves[:2], p, q)
+        return out, *torch.autograd.grad(out.sum(), leaves)
+
+    @pytest.mark.parametrize("far", [False, True], ids=["shared memory", "device memory"])
+    def test_changes_no_bit(self, library, far):
+        first = self.results(Kernels(library))
+        for order in ORDERS:
+            again = self.results(Kernels(library, far, order))
+            assert all(map(torch.equal, first, again))
