@@ -1,6 +1,7 @@
 """Losses: pure functions of embeddings, and modules that read pictures and texts by an encoder."""
 
 from .directional import directional_loss, reach_loss, spherical_loss, unit_rows
+from .editing import contrast_loss, structure_loss
 from .geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
 from .modules import (
     DirectionalLoss,
@@ -28,6 +29,7 @@ __all__ = [
     "PatchLoss",
     "bootstrap_loss",
     "composition_loss",
+    "contrast_loss",
     "directional_loss",
     "feature_distance",
     "geodesic_consistency_loss",

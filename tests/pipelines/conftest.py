@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from geokernels.models import Generator, GeneratorConfig
+from geokernels.models import Generator, GeneratorConfig, load_diffusion
 
 
 class TinyEncoder(nn.Module):
@@ -54,3 +54,49 @@ def tiny_generator():
     generator = Generator(GeneratorConfig(channels=(8, 6, 4), style_dim=7, mapping_layers=2)).eval()
     generator.latent_avg.copy_(generator.mean_latent(64, generator=torch.Generator().manual_seed(0)))
     return generator
+
+
+class ExactEncoder(nn.Module):
+    """A CLIP's face on random weights, in any precision."""
+
+    image_size = 24
+    name = "random"
+
+    def __init__(self, dtype):
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        weight = torch.randn(3 * self.image_size**2, 6, generator=generator, dtype=torch.float64)
+        self.weight = weight.to(dtype)
+
+    def encode_image(self, pictures):
+        pixels = pictures.to(self.weight.dtype).flatten(1)
+        return F.normalize((3 * pixels).sin() @ self.weight, dim=-1)
+
+    def encode_text(self, prompts):
+        rows = [
+            torch.randn(6, generator=torch.Generator().manual_seed(sum(map(ord, p))), dtype=torch.float64)
+            for p in prompts
+        ]
+        return F.normalize(torch.stack(rows), dim=-1)[:, None].to(self.weight.dtype)
+
+
+@pytest.fixture
+def encoder():
+    return ExactEncoder(torch.float64)
+
+
+@pytest.fixture
+def single_encoder():
+    return ExactEncoder(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def exact_pipeline(pipeline_folder):
+    """The random pipeline in float64; nobody may change it."""
+    pipeline = load_diffusion(pipeline_folder, dtype=torch.float64)
+    # residual branches of random weights hardly matter; larger ones make every term of a loss on them count
+    with torch.no_grad():
+        for name, weight in pipeline.unet.named_parameters():
+            if name.endswith("conv2.weight"):
+                weight.mul_(6)
+    return pipeline

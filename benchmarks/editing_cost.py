@@ -1,0 +1,263 @@
+"""What a step of an edit costs at the size of Stable Diffusion 1.4, beside the published pattern of work.
+
+    python -m benchmarks.editing_cost --out benchmarks/results/editing-cost.json
+
+Counted on tensors without values: U-Net, autoencoder and CLIP ViT-B/32 of the real shapes, one edit of 512
+pixels, float32. Nothing is run, so no time is given.
+
+  TMAC      multiply-adds of a step, 1e12, by torch's counter of flops; the second step is counted, which has
+            a step before it, and the source's part of the step is in it
+  saved     what the forward passes of U-Net, autoencoder and CLIP keep for the way back, each storage once,
+            weights left out, GiB; where checkpointing computes again on the way back, that is not in it
+  peak      the most that lives at one time in a step, weights left out, GiB; the pattern's also has the
+            source's features of all steps
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from geokernels._files import write_json, write_text
+from geokernels.models.clip import ClipEncoder
+from geokernels.models.denoiser import Denoiser, Words
+from geokernels.pipelines import oig
+from geokernels.pipelines.ddim import schedule_of
+from geokernels.pipelines.edit_source import EditSource
+from geokernels.report.record import versions
+
+from .adaptation_cost import Memory
+from .baselines.oig import PublishedPattern
+
+STEPS, TOKENS, WIDTH = 50, 77, 768
+GIB = 2**30
+STANDARD = {"sample_size": 64, "cross_attention_dim": WIDTH, "attention_head_dim": 8}
+CHANNELS = (128, 256, 512, 512)
+AUTOENCODER = {
+    "block_out_channels": CHANNELS,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "sample_size": 512,
+}
+
+
+def meta_models():
+    """A pipeline and a CLIP of the real shapes, and a tiny autoencoder, without values."""
+    import diffusers
+    import open_clip
+
+    from geokernels.testing.pipelines import clip_text, clip_tokenizer
+
+    scheduler = diffusers.PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
+    )
+    with torch.device("meta"):
+        pipeline = diffusers.StableDiffusionPipeline(
+            unet=diffusers.UNet2DConditionModel(**STANDARD).eval(),
+            vae=diffusers.AutoencoderKL(**AUTOENCODER).eval(),
+            text_encoder=clip_text(),
+            tokenizer=clip_tokenizer(),
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        tiny = diffusers.AutoencoderTiny().eval()
+        model = open_clip.create_model("ViT-B-32", device="meta", load_weights=False)
+        encoder = ClipEncoder("ViT-B-32", model, open_clip.get_tokenizer("ViT-B-32"))
+    return pipeline, encoder, tiny
+
+
+def words(prompts) -> Words:
+    """What a U-Net of these shapes would read."""
+    return Words(torch.empty(len(prompts), TOKENS, WIDTH, device="meta"))
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Leave out what reads values; take the fused attention, which a device with values would choose."""
+
+    def fused(query, key, value, *args, **settings):
+        return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]
+
+    with (
+        patch.object(oig, "_checksum", lambda latents: ""),
+        patch.object(oig, "_require_finite", lambda *given: None),
+        patch.object(Denoiser, "digest", lambda self: ""),
+        patch.object(Denoiser, "read", lambda self, prompts: words(prompts)),
+        patch.object(F, "scaled_dot_product_attention", fused),
+    ):
+        yield
+
+
+class Saved:
+    """Bytes that forward passes keep for the way back, each storage once, but for those of ``weights``."""
+
+    def __init__(self, weights: list[Tensor]):
+        self.weights = {weight.untyped_storage()._cdata for weight in weights}
+        self.kept: dict[int, tuple[object, int]] = {}
+        self.open = True
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """Note one; the storage is held, so that no other takes its key."""
+        storage = tensor.untyped_storage()
+        if self.open and storage._cdata not in self.weights:
+            self.kept[storage._cdata] = storage, storage.nbytes()
+        return tensor
+
+    def bytes(self) -> int:
+        """How many, so far."""
+        return sum(size for _, size in self.kept.values())
+
+
+def count(step: Callable[[], None], weights: list[Tensor], held: list[Tensor]) -> dict[str, float]:
+    """Multiply-adds and memory of one call of ``step`` each; it is called three times.
+
+    Args:
+        step: Takes one step of a run.
+        weights: Of the models.
+        held: What lives between steps besides.
+    """
+    with FlopCounterMode(display=False) as counter:
+        step()
+    with Memory(weights) as memory:
+        base = memory.now
+        for tensor in held:
+            memory.note(tensor)
+        step()
+    saved, grad = Saved(weights), torch.autograd.grad
+    backward = torch.Tensor.backward
+
+    def closing(function):
+        # what is kept after the way back has begun is computed again, not kept from the way there
+        def run(*args, **settings):
+            was, saved.open = saved.open, False
+            try:
+                return function(*args, **settings)
+            finally:
+                saved.open = was
+
+        return run
+
+    with (
+        patch.object(torch.autograd, "grad", closing(grad)),
+        patch.object(torch.Tensor, "backward", closing(backward)),
+        torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor),
+    ):
+        step()
+    return {
+        "tmac": counter.get_total_flops() / 2e12,
+        "saved_gib": saved.bytes() / GIB,
+        "peak_gib": (memory.peak - base) / GIB,
+    }
+
+
+def source_of(pipeline, real: bool) -> EditSource:
+    noise = torch.empty(1, 4, 64, 64, device="meta")
+    return EditSource(noise, ("a cat",), real, STEPS, "")
+
+
+def count_ours(pipeline, encoder, weights, *, real: bool, decoder=None, **settings) -> dict[str, float]:
+    """A step of ours, the second and those after it."""
+    run = oig.OIGEdit(
+        pipeline,
+        encoder,
+        source_of(pipeline, real),
+        ["a dog"],
+        config=oig.OIGConfig(**settings),
+        decoder=decoder,
+    )
+    run.step()
+    return count(run.step, weights, [run.sources, run.edits, *run.previous])
+
+
+def count_published(pipeline, encoder, weights) -> dict[str, float]:
+    """A step of the published pattern, with its share of the loop over the source."""
+    texts = [torch.empty(1, encoder.dim, device="meta") for _ in range(2)]
+    noise = torch.empty(1, 4, 64, 64, device="meta")
+    run = PublishedPattern(
+        Denoiser(pipeline),
+        encoder,
+        schedule_of(pipeline.scheduler, STEPS),
+        noise,
+        [words([""]) for _ in range(3)],
+        texts,
+    )
+    with FlopCounterMode(display=False) as counter:
+        run.source_pass(0)
+    for index in range(1, STEPS):
+        run.source_pass(index)
+    run.step()
+    stored = [part for features in run.stored for part in features]
+    found = count(run.step, weights, [*stored, *run.previous])
+    found["tmac"] += counter.get_total_flops() / 2e12
+    return found
+
+
+def measure() -> dict[str, dict[str, float]]:
+    """Every variant."""
+    pipeline, encoder, tiny = meta_models()
+    modules = [pipeline.unet, pipeline.vae, tiny, encoder.model]
+    weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    found = {}
+    for real in (False, True):
+        began = "inverted" if real else "drawn"
+        variants = {
+            "exact": {},
+            "exact, checkpointing": {"checkpointing": True},
+            "released": {"gradient": "released"},
+            "exact, tiny decoder": {"decoder": tiny},
+            "exact, tiny decoder, checkpointing": {"decoder": tiny, "checkpointing": True},
+            "exact, decoded at 256 pixels": {"decode_size": 256},
+        }
+        for name, settings in variants.items():
+            found[f"{name} ({began})"] = count_ours(pipeline, encoder, weights, real=real, **settings)
+            print(name, began, found[f"{name} ({began})"], flush=True)
+    # last, because it lets the weights ask for gradients
+    return {"published pattern": count_published(pipeline, encoder, weights), **found}
+
+
+def as_markdown(summary: dict) -> str:
+    """One row a variant, and how many times less than the published pattern each takes."""
+    rows = summary["variants"]
+    first = rows["published pattern"]
+    lines = [
+        summary["what"],
+        "",
+        "| variant (source) | TMAC a step | saved GiB | peak GiB |",
+        "|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        cells = [f"{row[key]:.2f} ({first[key] / row[key]:.2f} x less)" for key in first]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    with without_values():
+        rows = measure()
+    what = "Shapes of Stable Diffusion 1.4 and ViT-B/32, one edit of 512 pixels, 50 steps, float32, not run"
+    summary = {"what": what, "variants": rows, "versions": versions()}
+    write_json(args.out, summary)
+    write_text(args.out.with_suffix(".md"), as_markdown(summary))
+    print(as_markdown(summary))
+
+
+if __name__ == "__main__":
+    main()

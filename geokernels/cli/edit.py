@@ -1,0 +1,174 @@
+"""``geokernels edit``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import bar, device_of, extras, say, sentences, stop
+from .encoders import encoder_of, pace, warn_of_unknown_words
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def edit(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    source: Annotated[str, typer.Option("--from", help="What the picture shows.")],
+    target: Annotated[list[str], typer.Option("--to", help="What it shall show; repeat for several edits.")],
+    picture: Annotated[
+        Path | None, typer.Argument(help="PNG, JPEG or WebP; without one, the model draws the source.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="world, a diffusers folder, or organisation/model.")] = "world",
+    clip: Annotated[str, typer.Option(help="world, or open_clip:NAME.")] = "world",
+    clip_weights: Annotated[Path | None, typer.Option(help="Weights file of an open_clip model.")] = None,
+    inversion: Annotated[
+        Path | None, typer.Option(help="inversion.pt of an earlier run, instead of inverting again.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 50,
+    guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
+    clip_weight: Annotated[float | None, typer.Option(help="Weight of the move to the text.")] = None,
+    structure: Annotated[float | None, typer.Option(help="Weight of the source's features.")] = None,
+    gradient: Annotated[str, typer.Option(help="exact or released.")] = "exact",
+    every: Annotated[int | None, typer.Option(min=1, help="Guide each so many-th step.")] = None,
+    until: Annotated[float | None, typer.Option(help="Share of the steps after which guidance ends.")] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="A tiny autoencoder for CLIP's view: world, a folder or a hub name.")
+    ] = None,
+    decode_size: Annotated[int | None, typer.Option(min=8, help="Longest side of CLIP's view.")] = None,
+    checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
+    size: Annotated[int | None, typer.Option(min=8, help="Longest side of the edit, in pixels.")] = None,
+    dtype: Annotated[str, typer.Option(help=", ".join(PRECISIONS) + ".")] = "float32",
+    seed: Annotated[int, typer.Option(min=0, help="Chooses a drawn source.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+) -> None:
+    """Edit a picture with a diffusion model: what the text asks changes, the structure stays."""
+    with sentences(), extras():
+        from ..pipelines.oig import OIGConfig, OIGEdit
+        from ..report.edit import EditFolder
+        from ..report.edit_driver import run_edit
+
+        given = {"guidance": guidance, "clip": clip_weight, "structure": structure, "every": every}
+        given |= {"until": until, "decode_size": decode_size}
+        config = OIGConfig(
+            gradient=gradient,
+            checkpointing=checkpointing,
+            **{k: v for k, v in given.items() if v is not None},
+        )
+        where = device_of(device)
+        encoder = encoder_of(clip, clip_weights, where)
+        warn_of_unknown_words([encoder], source, *target)
+        pipeline, tiny = _models(model, decoder, dtype, where)
+        folder = EditFolder(out)
+        shown = None if picture is None else _picture(picture, pipeline, size)
+        folder.claim(resume=resume, overwrite=overwrite)
+        began = time.perf_counter()
+        start = _source(pipeline, shown, source, inversion, out, steps, size, seed)
+        run = OIGEdit(pipeline, encoder, start, target, config=config, decoder=tiny)
+        facts = {
+            "picture": picture and picture.name,
+            "from": source,
+            "to": list(target),
+            "seed": seed,
+            "model": Path(model).name if Path(model).is_dir() else model,
+            "encoder": encoder.name,
+            "decoder": decoder,
+        }
+        with bar() as progress:
+            task = progress.add_task("editing", total=run.steps, loss="", speed="")
+
+            def show(run: OIGEdit, seconds: float) -> None:
+                progress.update(task, completed=run.index, **pace(run, seconds))
+
+            try:
+                record = run_edit(
+                    run,
+                    shown,
+                    folder,
+                    facts=facts,
+                    before=time.perf_counter() - began,
+                    resume=resume,
+                    on_step=show,
+                )
+            except KeyboardInterrupt:
+                progress.stop()
+                stop(f"step {run.index} of {run.steps}", out)
+    say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
+
+
+def _models(model: str, decoder: str | None, dtype: str, device: str):
+    """The pipeline, and the tiny autoencoder if one is asked for."""
+    import torch
+
+    from ..models import load_text_to_image, load_tiny_autoencoder
+
+    if dtype not in PRECISIONS:
+        raise ValueError(f"--dtype must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {dtype!r}")
+    precision = getattr(torch, dtype)
+    pipeline = load_text_to_image(model, dtype=precision, device=device)
+    if dtype == "float16" and "XL" in type(pipeline).__name__ and pipeline.vae.config.force_upcast:
+        pipeline.vae.to(torch.float32)  # its activations are beyond float16
+    tiny = None if decoder is None else load_tiny_autoencoder(decoder, dtype=precision, device=device)
+    return pipeline, tiny
+
+
+def _picture(path: Path, pipeline, size: int | None):
+    """The picture at the size of the edit, ``(3, H, W)``: sides are the nearest the model can take."""
+    import torch.nn.functional as F
+
+    from ..models.denoiser import Denoiser
+    from ..report.pictures import read_picture
+
+    rgb, denoiser = read_picture(path).rgb, Denoiser(pipeline)
+    H, W = rgb.shape[-2:]
+    longest = size or max(denoiser.picture_size())
+    sides = [
+        max(1, round(side * longest / max(H, W) / denoiser.multiple)) * denoiser.multiple for side in (H, W)
+    ]
+    if sides == [H, W]:
+        return rgb
+    return F.interpolate(rgb[None], sides, mode="bilinear", antialias=True, align_corners=False)[0].clamp(
+        0, 1
+    )
+
+
+def _source(pipeline, shown, caption: str, kept: Path | None, out: Path, steps: int, size, seed: int):
+    """Where the edits begin: a kept inversion, that of the picture, or noise."""
+    import torch
+
+    from ..pipelines.edit_source import EditSource, ddim_inversion, draw_source
+    from ..report.edit import INVERSION
+
+    own = out / INVERSION
+    if kept is not None or (shown is not None and own.exists()):
+        found = EditSource.load(kept or own)
+        if found.captions != (caption,) or found.steps != steps:
+            raise ValueError(
+                f"the inversion must be of --from {caption!r} in {steps} steps, "
+                f"got one of {found.captions[0]!r} in {found.steps}"
+            )
+        return found
+    if shown is None:
+        return draw_source(
+            pipeline,
+            [caption],
+            steps=steps,
+            height=size,
+            width=size,
+            generator=torch.Generator().manual_seed(seed),
+        )
+    with bar() as progress:
+        task = progress.add_task("inverting", total=None, loss="", speed="")
+        found = ddim_inversion(
+            pipeline,
+            shown[None],
+            [caption],
+            steps=steps,
+            callback=lambda index: progress.update(task, completed=index),
+        )
+    found.save(own)
+    return found

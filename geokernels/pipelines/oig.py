@@ -1,0 +1,367 @@
+"""OIG: a picture is edited on its way out of noise, with one step against a loss after each DDIM step."""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._checks import require_choice, require_positive
+from ..losses.editing import contrast_loss, structure_loss
+from ..models.denoiser import Denoiser, Words, decode
+from .ddim import schedule_of
+from .edit_source import EditSource
+from .running import naming_knobs, plain, require_same_run
+from .unet_features import checkpointed, frozen, tapped
+
+GRADIENTS = ("exact", "released")
+TERMS = ("loss", "clip", "structure", "gradient")
+HALF_SCALE = 4096.0  # of losses that run back through float16, whose smallest numbers they would fall below
+KNOBS = "the number of edits or decode_size, or use checkpointing, bfloat16 or the tiny decoder"
+
+
+@dataclass(frozen=True)
+class OIGConfig:
+    """How an edit is guided. Defaults are those published for Stable Diffusion 1.4, unless said otherwise.
+
+    Attributes:
+        guidance: Scale of classifier-free guidance.
+        clip: Weight of the loss that moves the picture from the source text to the target text.
+        structure: Weight of the loss that keeps the source's features; 0.5, 1 and 1.5 were published.
+        margin: By how much the cosine with the target text shall exceed that with the source text.
+        pull: How much more the distance to the source's features counts than the last step's movement.
+        step: Largest length of a gradient step; see :func:`step_length`.
+        gradient: ``"exact"``, the loss's gradient; or ``"released"``, through the U-Net's unconditional copy
+            alone, as the published numbers were made.
+        every: Guide each ``every``-th step, the first among them. Ours; 1 was published.
+        until: Share of the steps after which guidance ends. Ours; 1 was published.
+        decode_size: Longest side of the pictures that CLIP is shown; latents of larger ones are averaged
+            before they are decoded. Ours; None, which decodes whole ones, was published.
+        checkpointing: Whether activations are computed again instead of kept: less memory, more time.
+    """
+
+    guidance: float = 5.0
+    clip: float = 0.1
+    structure: float = 1.0
+    margin: float = 0.5
+    pull: float = 2.5
+    step: float = 2.0
+    gradient: str = "exact"
+    every: int = 1
+    until: float = 1.0
+    decode_size: int | None = None
+    checkpointing: bool = False
+
+    def __post_init__(self):
+        require_choice("gradient", self.gradient, GRADIENTS)
+        for name in ("guidance", "clip", "structure", "margin", "pull", "step", "until"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a finite number, 0 or above, got {getattr(self, name)}")
+        if self.until > 1:
+            raise ValueError(f"until must be a share of the steps, at most 1, got {self.until}")
+        require_positive("every", self.every)
+        if self.decode_size is not None:
+            require_positive("decode_size", self.decode_size)
+
+
+class OIGResult(NamedTuple):
+    """The edited pictures, what they were made from, and every loss at every step."""
+
+    pictures: Tensor  # (B, 3, H, W) float32 in [0, 1]
+    sources: Tensor  # (S, 3, H, W), as they come out of the same noise with their own captions
+    history: Tensor  # (steps, B, terms) float32 on the CPU; NaN where a step was not guided
+    terms: tuple[str, ...]  # names of its last axis
+
+
+class OIGEdit:
+    """Edits in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` at any time between steps.
+
+    Sources and edits take each step together, so that the features of one step at a time are kept. There is
+    no chance in it: a run resumed from a state ends as if it had never stopped, to the bit on the CPU. No
+    gradient of any weight is computed, and none is kept from the modules' owner.
+
+    Args:
+        pipeline: Of diffusers: Stable Diffusion 1, 2 or XL, with or without LoRA, of any precision.
+        encoder: A CLIP with the face of :class:`ClipEncoder`.
+        source: Of :func:`ddim_inversion` or :func:`draw_source`.
+        targets: What the pictures shall show: one for each source, or any number for a single one.
+        config: See :class:`OIGConfig`.
+        decoder: What shows CLIP the picture, such as an ``AutoencoderTiny`` for the same latents; None for
+            the pipeline's own. The results are always decoded by the pipeline's own.
+
+    Raises:
+        ValueError: For a source or setting that does not suit the pipeline; the message says which.
+        TypeError: If the pipeline is of another kind.
+    """
+
+    def __init__(
+        self,
+        pipeline,
+        encoder,
+        source: EditSource,
+        targets: Sequence[str],
+        *,
+        config: OIGConfig | None = None,
+        decoder=None,
+    ):
+        self.config = config or OIGConfig()
+        self.denoiser, self.encoder = Denoiser(pipeline), encoder
+        self.decoder = self.denoiser.vae if decoder is None else decoder
+        targets = _targets(source, targets)
+        if source.model != self.denoiser.digest():
+            raise ValueError("source must have been made with the same U-Net, it was made with another")
+        self.schedule, self.index = schedule_of(pipeline.scheduler, source.steps), 0
+        device, dtype = self.denoiser.device, self.denoiser.dtype
+        self.sources = source.latents.to(device, dtype)
+        self.edits = self.sources.expand(len(targets), -1, -1, -1).clone()
+        self.previous: list[Tensor] | None = None
+        self._history: list[Tensor] = []
+        self._read(source, targets)
+        self._run = {
+            "config": plain(self.config),
+            "captions": list(source.captions),
+            "targets": list(targets),
+            "encoder": getattr(encoder, "name", type(encoder).__name__),
+            "decoder": type(self.decoder).__name__,
+            "dtype": str(self.denoiser.unet.dtype),
+            "steps": source.steps,
+            "generator": source.model,
+            "picture": _checksum(source.latents),
+        }
+
+    def _read(self, source: EditSource, targets: tuple[str, ...]) -> None:
+        """Read every prompt once, for the U-Net and for CLIP."""
+        captions, B = source.captions, len(targets)
+        each = captions * (B // len(captions))  # of every edit's source
+        shown, asked = self.denoiser.read(captions), self.denoiser.read(targets)
+        if source.inverted:
+            nothing, self._source_words = self.denoiser.read(each), shown
+        else:
+            empty = self.denoiser.read([""])
+            nothing, self._source_words = empty.repeat(B), Words.cat([empty.repeat(len(captions)), shown])
+        self._words = nothing, asked
+        self._guided_source = not source.inverted
+        texts = [self.encoder.encode_text(prompts)[:, 0].to(self.edits.device) for prompts in (each, targets)]
+        self._texts = tuple(texts)
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+        return len(self.schedule)
+
+    @property
+    def done(self) -> bool:
+        """Whether every step has been taken."""
+        return self.index >= self.steps
+
+    @property
+    def history(self) -> Tensor:
+        """Terms so far, ``(index, B, len(TERMS))`` float32 on the CPU; NaN where a step was not guided."""
+        empty = torch.empty(0, len(self.edits), len(TERMS))
+        return torch.stack(self._history).cpu() if self._history else empty
+
+    @property
+    def loss(self) -> float:
+        """The mean loss at the last guided step; NaN before the first. Waits for the device."""
+        guided = [row[:, 0] for row in self._history if not row[:, 0].isnan().any()]
+        return guided[-1].mean().item() if guided else math.nan
+
+    def pictures(self) -> Tensor:
+        """The edits as they stand, ``(B, 3, H, W)``; noise at first."""
+        return self.denoiser.pictures(self.edits)
+
+    def guides(self, index: int) -> bool:
+        """Whether the step of this number is guided."""
+        return index % self.config.every == 0 and index < self.config.until * self.steps
+
+    def step(self) -> None:
+        """Take one DDIM step of sources and edits, and one against the gradient if it is its turn.
+
+        Raises:
+            RuntimeError: If every step has been taken.
+            FloatingPointError: If a gradient is not finite.
+            MemoryError: If memory runs out.
+        """
+        if self.done:
+            raise RuntimeError(f"all {self.steps} steps have been taken")
+        models = self.denoiser.unet, self.decoder
+        with naming_knobs(KNOBS), frozen(*models):
+            before = self._step_sources()
+            if self.guides(self.index):
+                with checkpointed(*models, enabled=self.config.checkpointing):
+                    terms = self._step_guided(before)
+            else:
+                terms = self._step_unguided()
+        self._history.append(terms)
+        self.index += 1
+
+    @torch.no_grad()
+    def _step_sources(self) -> list[Tensor]:
+        """Take the sources' step; their features, ``(R, S, C, H, W)`` each."""
+        roles = 2 if self._guided_source else 1
+        with tapped(self.denoiser.unet) as features:
+            output = self.denoiser(self.sources.repeat(roles, 1, 1, 1), self._time, self._source_words)
+        output = output.unflatten(0, (roles, -1))
+        self.sources = self._move(self.sources, self._guide(*output) if roles == 2 else output[0])
+        return [part.unflatten(0, (roles, -1)) for part in features]
+
+    @torch.no_grad()
+    def _step_unguided(self) -> Tensor:
+        output, features = self._see(self.edits)
+        self.edits, self.previous = self._move(self.edits, output), features
+        return self.edits.new_full((len(self.edits), len(TERMS)), math.nan, dtype=torch.float32)
+
+    def _step_guided(self, before: list[Tensor]) -> Tensor:
+        """Take the edits' step and the one against the gradient; the terms, ``(B, len(TERMS))``."""
+        x = self.edits.detach().requires_grad_()
+        output, features = self._see(x)
+        picture = self.schedule.split(x, output, self.schedule.shares[self.index]).picture
+        # The graph is cut at the pictures and at the features: what decoding keeps is free again before the
+        # U-Net's own way back begins, and source features are kept for no way back at all.
+        clip, to_picture = self._follow_text(picture)
+        structure, to_features = self._keep_structure(features, before)
+        scale = self._scale
+        paths = [(p, g) for p, g in [(picture, to_picture), *zip(features, to_features)] if p.requires_grad]
+        (gradient,) = torch.autograd.grad([p for p, _ in paths], x, [g for _, g in paths])
+        gradient = gradient / scale
+        _require_finite(gradient, self.index)
+        with torch.no_grad():
+            length = step_length(self.index, self.steps, largest=self.config.step)
+            self.edits = self._move(x.detach(), output.detach()) - length * gradient
+        self.previous = [part.detach() for part in features]
+        norms = gradient.flatten(1).norm(dim=1)
+        total = self.config.clip * clip + self.config.structure * structure
+        return torch.stack([total, clip, structure, norms], 1).float()
+
+    def _see(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The guided output, and features with and without the prompt, ``(2, B, C, H, W)`` each."""
+        denoise, (nothing, asked), t = self.denoiser, self._words, self._time
+        if self.config.gradient == "exact" or not x.requires_grad:
+            with tapped(denoise.unet) as features:
+                output = denoise(x.repeat(2, 1, 1, 1), t, Words.cat([nothing, asked]))
+            return self._guide(*output.chunk(2)), [part.unflatten(0, (2, -1)) for part in features]
+        with torch.no_grad(), tapped(denoise.unet) as others:
+            conditional = denoise(x, t, asked)
+        with tapped(denoise.unet) as features:
+            unconditional = denoise(x, t, nothing)
+        pairs = [torch.stack(pair) for pair in zip(features, others)]
+        return self._guide(unconditional, conditional), pairs
+
+    def _follow_text(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """CLIP's loss of each edit, and its weighted gradient to the predicted pictures' latents."""
+        leaf, side = picture.detach().requires_grad_(), self.encoder.image_size
+        shown = decode(self.decoder, leaf, longest=self.config.decode_size)
+        if shown.shape[-2:] != (side, side):
+            shown = F.interpolate(shown, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        loss = contrast_loss(self.encoder.encode_image(shown), *self._texts, margin=self.config.margin)
+        (gradient,) = torch.autograd.grad((self._scale * self.config.clip * loss).sum(), leaf)
+        return loss.detach(), gradient
+
+    def _keep_structure(self, features: list[Tensor], before: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The structure's loss of each edit, and its weighted gradient to the features."""
+        dtype = self.denoiser.dtype
+        leaves = [part.detach().to(dtype).requires_grad_() for part in features]
+        before = [part.to(dtype) for part in before]
+        previous = None if self.previous is None else [part.to(dtype) for part in self.previous]
+        loss = structure_loss(leaves, before, previous, pull=self.config.pull)
+        gradients = torch.autograd.grad((self._scale * self.config.structure * loss).sum(), leaves)
+        return loss.detach(), [g.to(part.dtype) for g, part in zip(gradients, features)]
+
+    def _guide(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
+        return unconditional + self.config.guidance * (conditional - unconditional)
+
+    def _move(self, latents: Tensor, output: Tensor) -> Tensor:
+        share, after = self.schedule.shares[self.index : self.index + 2]
+        return self.schedule.split(latents, output, share).at(after)
+
+    @property
+    def _time(self) -> int:
+        return self.schedule.timesteps[self.index]
+
+    @property
+    def _scale(self) -> float:
+        half = torch.float16 in (self.denoiser.unet.dtype, self.decoder.dtype)
+        return HALF_SCALE if half else 1.0
+
+    def state_dict(self) -> dict:
+        """Everything a later run needs to end as this one would: tensors, numbers and strings only."""
+        return {
+            "run": self._run,
+            "index": self.index,
+            "sources": self.sources,
+            "edits": self.edits,
+            "previous": self.previous,
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from a state of the same run.
+
+        Raises:
+            ValueError: If the state belongs to a run with another source, target, model or setting.
+        """
+        require_same_run(state["run"], self._run)
+        device = self.edits.device
+        self.index = state["index"]
+        self.sources, self.edits = state["sources"].to(device), state["edits"].to(device)
+        self.previous = state["previous"] and [part.to(device) for part in state["previous"]]
+        self._history = [row.to(device) for row in state["history"]]
+
+
+def oig_edit(
+    pipeline,
+    encoder,
+    source: EditSource,
+    targets: Sequence[str],
+    *,
+    config: OIGConfig | None = None,
+    decoder=None,
+    callback: Callable[[OIGEdit], None] | None = None,
+) -> OIGResult:
+    """Edit pictures so that they show what ``targets`` say, and keep their structure.
+
+    Arguments and errors are those of :class:`OIGEdit`, which this runs to its end; ``callback`` is called
+    with it after every step.
+    """
+    run = OIGEdit(pipeline, encoder, source, targets, config=config, decoder=decoder)
+    while not run.done:
+        run.step()
+        if callback is not None:
+            callback(run)
+    return OIGResult(run.pictures(), run.denoiser.pictures(run.sources), run.history, TERMS)
+
+
+def step_length(index: int, steps: int, *, largest: float = 2.0) -> float:
+    """Length of the gradient step after DDIM step ``index``: it grows over a tenth of the steps, then decays.
+
+    ``largest * (i + 1) / (N // 10)`` while ``i + 1 < N // 10``, then ``largest * 1.05 ** -(i + 1)``.
+    """
+    k, rising = index + 1, steps // 10
+    return largest * k / rising if k < rising else largest * 1.05**-k
+
+
+def _require_finite(gradient: Tensor, index: int) -> None:
+    if not bool(torch.isfinite(gradient).all()):
+        raise FloatingPointError(
+            f"the gradient at step {index} is not finite; load the model in bfloat16 or float32"
+        )
+
+
+def _checksum(latents: Tensor) -> str:
+    return hashlib.sha256(latents.cpu().numpy().tobytes()).hexdigest()
+
+
+def _targets(source: EditSource, targets: Sequence[str]) -> tuple[str, ...]:
+    S = len(source.captions)
+    if isinstance(targets, str) or not targets or S not in (1, len(targets)):
+        raise ValueError(f"targets must be one text for each of {S} sources, or any for one, got {targets!r}")
+    for caption, target in zip(source.captions * len(targets), targets):
+        if not target.strip():
+            raise ValueError(f"target must be a text, got {target!r}")
+        if target.strip() == caption.strip():
+            raise ValueError(f"target must differ from its source, got {target!r} for both")
+    return tuple(targets)

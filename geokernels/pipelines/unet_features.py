@@ -1,0 +1,58 @@
+"""Features inside a U-Net, and what its modules must be set to while gradients run through them."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+
+
+def residual_convolutions(unet) -> list[nn.Module]:
+    """The second convolution of every ResNet block on the way down and up; the middle's are left out."""
+    blocks = [*unet.down_blocks, *unet.up_blocks]
+    found = [resnet.conv2 for block in blocks for resnet in getattr(block, "resnets", ())]
+    if not found:
+        raise TypeError(
+            f"unet must have ResNet blocks on its way down and up, {type(unet).__name__} has none"
+        )
+    return found
+
+
+@contextmanager
+def tapped(unet) -> Iterator[list[Tensor]]:
+    """Collect what the residual convolutions return, before the skip is added, in the order they run.
+
+    The list is filled by calls inside the context alone: what checkpointing computes again in a backward
+    pass, which must lie outside, is not collected twice.
+    """
+    features: list[Tensor] = []
+    with ExitStack() as stack:
+        for layer in residual_convolutions(unet):
+            handle = layer.register_forward_hook(lambda module, given, found: features.append(found))
+            stack.callback(handle.remove)
+        yield features
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Keep weights out of every graph: no gradient of theirs is computed, nothing is kept for one."""
+    learning = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def checkpointed(*models, enabled: bool = True) -> Iterator[None]:
+    """Compute activations again in the backward pass instead of keeping them; diffusers' own blocks of it."""
+    switched = [model for model in models if enabled and not model.is_gradient_checkpointing]
+    for model in switched:
+        model.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        for model in switched:
+            model.disable_gradient_checkpointing()

@@ -1,0 +1,121 @@
+"""geokernels edit runs, resumes to the same bits, reuses an inversion, and says what is wrong."""
+
+import json
+import signal
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from geokernels.cli import app
+from geokernels.cli.console import BAD_INPUT, INTERRUPTED
+from geokernels.pipelines.oig import OIGEdit
+from geokernels.report.pictures import read_picture, write_picture
+
+pytest.importorskip("diffusers")
+
+RED, BLUE, GREEN = "a red circle", "a blue circle", "a green circle"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["edit", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def arguments(pipeline_folder):
+    return ["--model", pipeline_folder, "--from", "a", "--to", "b", "--steps", 4]
+
+
+@pytest.fixture
+def given(tmp_path):
+    path = tmp_path / "given.png"
+    write_picture(path, torch.rand(3, 50, 70))
+    return path
+
+
+def test_edits_a_picture_and_keeps_its_inversion(arguments, given, tmp_path):
+    out = tmp_path / "out"
+    found = run(given, *arguments, "--to", "c", "--size", 64, "--out", out)
+    assert found.exit_code == 0, found.output
+    record = json.loads((out / "run.json").read_text())
+    assert record["to"] == ["b", "c"]
+    assert record["config"]["gradient"] == "exact"
+    assert torch.tensor(record["history"]).shape == (4, 2, len(record["terms"]))
+    assert set(record["sha256"]) == {
+        "given.png", "source.png", "edit-00.png", "edit-01.png", "edit.gif", "report.html", "inversion.pt",
+    }  # fmt: skip
+    # the longest side is the one asked for, the other the nearest that the model can take
+    assert read_picture(out / "edit-01.png").rgb.shape == (3, 48, 64)
+    page = (out / "report.html").read_text()
+    assert "data:image/png" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+    again = tmp_path / "again"
+    found = run(given, *arguments, "--size", 64, "--out", again, "--inversion", out / "inversion.pt")
+    assert found.exit_code == 0, found.output
+    first, second = (read_picture(folder / "edit-00.png").rgb for folder in (out, again))
+    assert (first - second).abs().max() <= 1 / 255
+    other = ["--model", arguments[1], "--from", "c", "--to", "b", "--steps", 4]
+    found = run(given, *other, "--out", tmp_path / "other", "--inversion", out / "inversion.pt")
+    assert found.exit_code == BAD_INPUT
+    assert "the inversion must be of --from 'c'" in found.output
+
+
+def test_interrupted_and_resumed(arguments, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    assert run(*arguments, "--out", whole).exit_code == 0
+    step = OIGEdit.step
+
+    def interrupted(self):
+        step(self)
+        if self.index == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(OIGEdit, "step", interrupted)
+    found = run(*arguments, "--out", out)
+    assert found.exit_code == INTERRUPTED
+    assert "Stopped after step 2 of 4" in found.output
+    monkeypatch.setattr(OIGEdit, "step", step)
+    found = run(*arguments, "--out", out)
+    assert found.exit_code == BAD_INPUT
+    assert "add --resume" in found.output
+    assert run(*arguments, "--out", out, "--resume").exit_code == 0
+    assert not (out / "checkpoint.pt").exists()
+    for name in ("source.png", "edit-00.png", "edit.gif"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    histories = [json.loads((folder / "run.json").read_text())["history"] for folder in (out, whole)]
+    assert histories[0] == histories[1]
+
+
+def test_the_embedded_model_is_the_default(tmp_path):
+    options = ["--decoder", "world", "--until", 0.5, "--checkpointing", "--dtype", "bfloat16"]
+    found = run("--from", RED, "--to", BLUE, "--to", GREEN, "--steps", 2, "--out", tmp_path, *options)
+    assert found.exit_code == 0, found.output
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["model"], record["decoder"], record["dtype"]) == ("world", "world", "bfloat16")
+    assert record["history"][1][0] == [None] * len(record["terms"])
+
+
+def test_sdxl(random_pipeline, tmp_path):
+    folder = random_pipeline("StableDiffusionXLPipeline")
+    options = ["--model", folder, "--from", "a", "--to", "b", "--steps", 2]
+    found = run(*options, "--out", tmp_path)
+    assert found.exit_code == 0, found.output
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--to", "a"], "must differ from its source"),
+        (["--gradient", "true"], "gradient must be one of exact, released"),
+        (["--dtype", "int8"], "--dtype must be float32, bfloat16 or float16"),
+        (["--inversion", "nowhere.pt"], "an inversion must be a file"),
+        (["--until", "2"], "until must be a share of the steps"),
+    ],
+    ids=["the same text", "gradient", "dtype", "no inversion", "until"],
+)
+def test_refusals(arguments, tmp_path, options, message):
+    found = run(*arguments, *options, "--out", tmp_path / "out")
+    assert found.exit_code == BAD_INPUT
+    assert message in found.output.replace("\n", " ")
