@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geokernels.losses.editing import contrast_loss, structure_loss
+from geokernels.losses.editing import contrast_loss, resemblance_loss
 from geokernels.models.denoiser import Denoiser, Words, decode
 from geokernels.pipelines.ddim import Schedule
 from geokernels.pipelines.oig import step_length
@@ -82,7 +82,7 @@ class PublishedPattern:
             decode(self.denoiser.vae, picture), (side, side), mode="bilinear", antialias=True
         )
         clip = contrast_loss(self.encoder.encode_image(shown), *self.texts)
-        loss = 0.1 * clip + structure_loss(features, self.stored[i], self.previous)
+        loss = 0.1 * clip + resemblance_loss(features, self.stored[i], self.previous)
         loss.sum().backward()
         with torch.no_grad():
             self.x = self._move(x, output, i) - step_length(i, len(self.schedule)) * x.grad

@@ -1,7 +1,7 @@
 """Losses: pure functions of embeddings, and modules that read pictures and texts by an encoder."""
 
 from .directional import directional_loss, reach_loss, spherical_loss, unit_rows
-from .editing import contrast_loss, structure_loss
+from .editing import contrast_loss, resemblance_loss
 from .geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
 from .modules import (
     DirectionalLoss,
@@ -38,6 +38,7 @@ __all__ = [
     "lay_over_screen",
     "pyramid_distance",
     "reach_loss",
+    "resemblance_loss",
     "self_similarity",
     "sparsity_loss",
     "spherical_loss",

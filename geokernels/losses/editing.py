@@ -25,7 +25,7 @@ def contrast_loss(image: Tensor, source: Tensor, target: Tensor, *, margin: floa
     return ((image * (source - target)).sum(-1) + margin).clamp(min=0)
 
 
-def structure_loss(
+def resemblance_loss(
     features: Sequence[Tensor],
     source: Sequence[Tensor],
     previous: Sequence[Tensor] | None,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._checks import require_choice, require_positive
-from ..losses.editing import contrast_loss, structure_loss
+from ..losses.editing import contrast_loss, resemblance_loss
 from ..models.denoiser import Denoiser, Words, decode
 from .ddim import schedule_of
 from .edit_source import EditSource
@@ -267,7 +267,7 @@ class OIGEdit:
         leaves = [part.detach().to(dtype).requires_grad_() for part in features]
         before = [part.to(dtype) for part in before]
         previous = None if self.previous is None else [part.to(dtype) for part in self.previous]
-        loss = structure_loss(leaves, before, previous, pull=self.config.pull)
+        loss = resemblance_loss(leaves, before, previous, pull=self.config.pull)
         gradients = torch.autograd.grad((self._scale * self.config.structure * loss).sum(), leaves)
         return loss.detach(), [g.to(part.dtype) for g, part in zip(gradients, features)]
 

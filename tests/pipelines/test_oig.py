@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geokernels import world
-from geokernels.losses.editing import contrast_loss, structure_loss
+from geokernels.losses.editing import contrast_loss, resemblance_loss
 from geokernels.models import load_diffusion
 from geokernels.models.denoiser import Denoiser
 from geokernels.pipelines.ddim import schedule_of
@@ -104,8 +104,8 @@ class TestLosses:
         draw = lambda: [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]  # noqa: E731
         now, source, previous = draw(), draw(), draw()
         leaves = [part.requires_grad_() for part in now]
-        assert torch.autograd.gradcheck(lambda *f: structure_loss(f, source, previous), leaves)
-        assert torch.autograd.gradcheck(lambda *f: structure_loss(f, source, None), leaves)
+        assert torch.autograd.gradcheck(lambda *f: resemblance_loss(f, source, previous), leaves)
+        assert torch.autograd.gradcheck(lambda *f: resemblance_loss(f, source, None), leaves)
         rows = [
             torch.randn(4, 5, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3)
         ]
@@ -113,7 +113,7 @@ class TestLosses:
 
     def test_no_pull_where_the_last_step_moved_further(self):
         now = [torch.ones(1, 1, 1, 1, 1, requires_grad=True)]
-        loss = structure_loss(now, [torch.zeros(1, 1, 1, 1, 1)], [torch.full((1, 1, 1, 1, 1), 9.0)])
+        loss = resemblance_loss(now, [torch.zeros(1, 1, 1, 1, 1)], [torch.full((1, 1, 1, 1, 1), 9.0)])
         assert loss.item() == 0
         assert torch.autograd.grad(loss.sum(), now)[0].item() == 0
 
