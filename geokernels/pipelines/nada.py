@@ -5,6 +5,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -342,9 +343,10 @@ class Adaptation:
         drawn = self.model.synthesis(w)
         return drawn + (drawn.clamp(0, 1) - drawn).detach()
 
-    def _half(self) -> torch.autocast:
-        enabled = self.config.mixed_precision and self.device.type == "cuda"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+    def _half(self) -> AbstractContextManager:
+        if self.config.mixed_precision and self.device.type == "cuda":
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
 
     def state_dict(self) -> dict:
         """Everything a later run needs to end as this one would: tensors, numbers and strings only."""
