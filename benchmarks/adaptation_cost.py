@@ -121,22 +121,22 @@ def tensors_of(run: Adaptation | OriginalPattern) -> list[Tensor]:
 
 
 def count(run: Adaptation | OriginalPattern, steps: int) -> dict[str, float]:
-    """Flops and memory of a step: the mean of the one, the peak of the other."""
+    """Flops and encoded pictures of a step, means over some, and the peak of memory over as many more."""
     with FlopCounterMode(display=False) as counter:
-        for _ in range(steps):
-            run.step()
+        shown = encodes(lambda: [run.step() for _ in range(steps)])
     with Memory(tensors_of(run)) as memory:
         for _ in range(steps):
             run.step()
     return {
         "flops": counter.get_total_flops() / steps,
+        "encodes": shown / steps,
         "held_mib": memory.held / MIB,
         "peak_mib": memory.peak / MIB,
     }
 
 
-def encodes(encoders: list[ClipEncoder], run: Callable[[], object]) -> int:
-    """Pictures that the encoders are shown while ``run`` runs."""
+def encodes(run: Callable[[], object]) -> int:
+    """Pictures that any encoder is shown while ``run`` runs."""
     shown, encode = 0, ClipEncoder.encode_image
 
     def counted(self, pictures):
@@ -199,11 +199,7 @@ def measure_embedded(steps: int, seeds: int) -> dict[str, dict]:
             found[name]["final"].append(final_loss(run.model, given, encoder))
     for name, config in variants(steps).items():
         run = ours(given, [encoder], config, 0) if config else original(given, [encoder], steps, 0)
-        span = min(10, steps // 2)
-        found[name] |= count(run, span)
-        run = ours(given, [encoder], config, 0) if config else original(given, [encoder], steps, 0)
-        shown = encodes([encoder], lambda run=run, span=span: [run.step() for _ in range(span)])
-        found[name]["encodes"] = shown / span
+        found[name] |= count(run, min(10, steps // 2))
     for row in found.values():
         row["loss"], row["spread"] = statistics.fmean(row["final"]), statistics.pstdev(row["final"])
         row["seconds"] = statistics.fmean(row["seconds"])
@@ -251,14 +247,14 @@ def measure_real(size: int, names: Sequence[str]) -> dict[str, dict]:
         for name, config in variants(100).items():
             span = config.choose_every if config else 1
             config = config and replace(config, pool=FEW)
+            if config:
+                run = Adaptation(given, encoders, *TEXTS, config=config, generator=torch.Generator())
+            else:
+                run = original(given, encoders, 100, 0, kind=MetaPattern)
             with FlopCounterMode(display=False) as counter:
                 if config:
-                    run = ours(given, encoders, config, 0)
-                else:
-                    run = original(given, encoders, 100, 0, kind=MetaPattern)
+                    run.prepare()
             found[name] = {**count(run, span), "prepare_flops": counter.get_total_flops() / FEW}
-            steps = encodes(encoders, lambda run=run, span=span: [run.step() for _ in range(span)])
-            found[name]["encodes"] = steps / span
     return found
 
 

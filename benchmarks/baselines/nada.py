@@ -56,7 +56,7 @@ class OriginalPattern:
         every = trained_parameters(self.model, range(model.config.codes), "layers")
         self.optimizer = torch.optim.Adam(every, lr=rate, betas=BETAS)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
-        self.batch, self.chance = batch, generator
+        self.batch, self.chance, self.moved = batch, generator, False
 
     def step(self) -> Tensor:
         """Choose the layers, then train them on fresh latents; the loss, a scalar."""
@@ -71,12 +71,17 @@ class OriginalPattern:
         losses = []
         for encoder, (before, after) in zip(self.encoders, self.texts):
             source, current = encoder.encode_image(frozen), encoder.encode_image(pictures)
-            losses.append(directional_loss(current, source, before, after))
+            if self.moved:
+                losses.append(directional_loss(current, source, before, after))
+            else:
+                # where nothing has moved, the limit of the cosine's gradient up to its length, as in ours
+                losses.append(1 - ((current - source) @ unit_rows((after - before).mean(0))).mean())
         loss = torch.stack(losses).mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
+        self.moved = True
         return loss.detach()
 
     def choose(self) -> list[int]:

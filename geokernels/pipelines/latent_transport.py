@@ -11,17 +11,20 @@ codes by affine layers, so that the map disappears into their weights: the resul
 other. Search, forward only; there is no published counterpart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..losses.directional import unit_rows
 from ..models.stylegan2 import Generator
 from ..models.stylegan2_layers import ModulatedConv
+from .terms import Texts
 
 SHRINKAGES = (0.1, 0.3, 0.6)  # of the chosen codes' covariance to that of all, for they are few
 EXTENTS = (0.75, 1.0, 1.25, 1.5)  # how far along the map, 1 being where it leads
+TRIED = 24  # codes by which a map is judged
 RIDGE = 1e-3  # share of the mean variance added to every variance
 
 
@@ -90,6 +93,41 @@ def search_map(
             along, target = likeness(part)
             found.append(Start(part, along, (along + target) / 2))
     return max(found, key=lambda start: start.score)
+
+
+@torch.no_grad()
+def find_start(
+    w: Tensor,
+    seen: Sequence[Tensor],
+    see: Callable[[Tensor], Sequence[Tensor]],
+    texts: Sequence[Texts],
+    weights: Sequence[float],
+    *,
+    share: float,
+) -> Start:
+    """The map of codes whose pictures change most as the texts do.
+
+    Args:
+        w: Codes, ``(N, D)``.
+        seen: Features of their pictures, ``(N, D)`` an encoder.
+        see: Codes to features of their pictures.
+        texts: What each encoder makes of the prompts.
+        weights: Of the encoders, with a sum of 1.
+        share: Of the codes to carry all others to.
+    """
+    asked = [unit_rows((t.after - t.before).mean(0)) for t in texts]
+    goals = [unit_rows(t.after.mean(0)) for t in texts]
+
+    def likeness(codes: CodeMap) -> tuple[float, float]:
+        along = target = 0.0
+        for i, features in enumerate(see(codes(w[:TRIED]))):
+            change = unit_rows(features - seen[i][:TRIED])
+            along += weights[i] * (change @ asked[i]).mean().item()
+            target += weights[i] * (features @ goals[i]).mean().item()
+        return along, target
+
+    scores = sum(weight * (features @ towards) for weight, features, towards in zip(weights, seen, asked))
+    return search_map(w, scores, likeness, share=share)
 
 
 @torch.no_grad()

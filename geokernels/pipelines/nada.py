@@ -18,14 +18,13 @@ from ..losses.perceptual import feature_distance
 from ..models.clip import ClipEncoder
 from ..models.stylegan2 import Generator
 from .latent_pool import LatentPool, encode_codes, encode_maps
-from .latent_transport import CodeMap, Start, absorb, search_map
+from .latent_transport import Start, absorb, find_start
 from .layer_choice import PARTS, code_movements, trained_parameters, usual_count
 from .running import naming_knobs, plain, require_finite_step, require_same_run
-from .terms import GuidanceConfig, Texts, add_terms, guiding_terms, read_texts, require_guides
+from .terms import GuidanceConfig, add_terms, guiding_terms, read_texts, require_guides
 
 BETAS = (0.0, 0.99**0.8)  # of StyleGAN-NADA
 LEARNING_RATES = {"modulation": 0.003, "layers": 0.0016}
-TRIED = 24  # latents by which a start is judged
 KNOBS = "batch (--batch), chunk (--chunk) or pool (--pool)"
 
 
@@ -207,16 +206,21 @@ class Adaptation:
         w = self.model.truncate(self.model.mapping(z.to(self.model.latent_avg)), config.truncation)
         with self._half():
             seen = encode_codes(w, self.pictures, self.encoders, chunk=config.chunk)
-            self.pool = LatentPool(w[: config.pool], [features[: config.pool] for features in seen])
-            self._draw_maps()
-            if not looks:
-                return
-            pairs = zip(self.weights, seen, self.texts)
-            scores = sum(weight * (features @ _asked(texts)) for weight, features, texts in pairs)
-            self.start = search_map(w, scores, self._likeness, share=config.carried)
-        if self.start.cosine >= config.guess:
+            pool = LatentPool(w[: config.pool], [features[: config.pool] for features in seen])
+            self._draw_maps(pool)
+            if looks:
+                self.start = find_start(
+                    w,
+                    seen,
+                    lambda codes: encode_codes(codes, self.pictures, self.encoders, chunk=config.chunk),
+                    self.texts,
+                    self.weights,
+                    share=config.carried,
+                )
+                self.started = self.start.cosine >= config.guess
+        if self.started:
             absorb(self.model, self.start.map)
-            self.started = True
+        self.pool = pool
 
     def prepare_like(self, other: "Adaptation") -> None:
         """Take what ``other`` has prepared, which must have the same generator, encoders, prompts and seed.
@@ -230,28 +234,16 @@ class Adaptation:
         if self.index or other.index or mine != theirs:
             raise ValueError("other must be a fresh run of the same generator, encoders, prompts and start")
         other.prepare()
-        kept = other.pool
-        self.pool = LatentPool(kept.w, kept.source)
-        self._draw_maps()
+        self.pool = LatentPool(other.pool.w, other.pool.source)
+        self._draw_maps(self.pool)
         self.start, self.started = other.start, other.started
         if self.started:
             absorb(self.model, self.start.map)
 
-    def _draw_maps(self) -> None:
+    def _draw_maps(self, pool: LatentPool) -> None:
         """The frozen pictures' feature maps, where they are needed; while the generator is still as given."""
         if self.config.perceptual:
-            self.pool.maps = encode_maps(self.pool.w, self.pictures, self.encoders, chunk=self.config.chunk)
-
-    def _likeness(self, codes: CodeMap) -> tuple[float, float]:
-        """Mean cosines of what ``codes`` changes with the texts' change, of its pictures with the target."""
-        pictures = self.pictures(codes(self.pool.w[:TRIED]))
-        along = target = 0.0
-        for i, (weight, encoder) in enumerate(zip(self.weights, self.encoders)):
-            seen = torch.cat([encoder.encode_image(part) for part in pictures.split(self.config.chunk)])
-            change = unit_rows(seen - self.pool.source[i][: len(seen)])
-            along += weight * (change @ _asked(self.texts[i])).mean().item()
-            target += weight * (seen @ unit_rows(self.texts[i].after.mean(0))).mean().item()
-        return along, target
+            pool.maps = encode_maps(pool.w, self.pictures, self.encoders, chunk=self.config.chunk)
 
     def step(self) -> None:
         """Take one Adam step.
@@ -374,7 +366,7 @@ class Adaptation:
         if state["pool"] is not None:
             self.pool = LatentPool(**{k: _to(v, device) for k, v in state["pool"].items()})
             with torch.no_grad(), self._half():
-                self._draw_maps()
+                self._draw_maps(self.pool)
         self.start = Start(None, *state["start"]) if state["start"] else None
         self.started = state["started"]
         self.model.load_state_dict(state["model"])
@@ -409,10 +401,6 @@ def adapt_generator(
             callback(run)
     run.model.requires_grad_(True)
     return AdaptationResult(run.model, run.history, run.terms, tuple(map(tuple, run.chosen)))
-
-
-def _asked(texts: Texts) -> Tensor:
-    return unit_rows((texts.after - texts.before).mean(0))
 
 
 def _to(value, device: torch.device):

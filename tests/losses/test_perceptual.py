@@ -1,9 +1,9 @@
-"""feature_distance and total_variation: values known by hand, gradients, refusals."""
+"""feature_distance, pyramid_distance and total_variation: values known by hand, gradients, refusals."""
 
 import pytest
 import torch
 
-from geokernels.losses import feature_distance, total_variation
+from geokernels.losses import feature_distance, pyramid_distance, total_variation
 from geokernels.testing import cloud
 
 
@@ -40,3 +40,27 @@ def test_total_variation_of_a_ramp():
     assert total_variation(ramp) == 1
     assert total_variation(ramp.mT) == 1
     assert total_variation(torch.ones(1, 3, 1, 1)) == 0
+
+
+class TestPyramidDistance:
+    def test_it_is_a_distance_of_each_pair(self):
+        a, b = torch.rand(2, 2, 3, 17, 12)
+        found = pyramid_distance(a, b)
+        assert torch.allclose(found, pyramid_distance(b, a))
+        assert torch.allclose(found[:1], pyramid_distance(a[:1], b[:1]))
+        assert (found > 0).all()
+        assert (pyramid_distance(a, a) == 0).all()
+
+    def test_a_nearer_edge_is_nearer(self):
+        def edge(at):
+            picture = torch.zeros(1, 3, 32, 32)
+            picture[..., at:] = 1
+            return picture
+
+        near, far = pyramid_distance(edge(16), edge(18)), pyramid_distance(edge(16), edge(26))
+        assert near < far
+
+    def test_pictures_of_one_pixel_and_other_shapes(self):
+        assert pyramid_distance(torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)) == 1
+        with pytest.raises(ValueError, match="others must have shape"):
+            pyramid_distance(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 9))

@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from geokernels.models import load_clip
+from geokernels.models.clip import imagenet_templates
 from geokernels.pipelines import ClipInversion, ClipInversionConfig
 
 open_clip = pytest.importorskip("open_clip")
@@ -249,3 +250,9 @@ class _Executes:
 
     def __reduce__(self):
         return Path.touch, (self.marker,)
+
+
+def test_the_imagenet_templates_take_a_prompt_each():
+    templates = imagenet_templates()
+    assert len(templates) == len(set(templates)) == 80
+    assert all(template.count("{}") == 1 for template in templates)
