@@ -98,10 +98,10 @@ def of_clouds() -> Iterator[Variant]:
 
 def of_small_problems() -> Iterator[Variant]:
     """Transport between small sets, of the padded sizes that occur."""
-    for width in (64, 256):
-        rows = transport.ENTRIES // width
-        constants = {"BALANCED": width == 64, "BLOCK_N": rows, "BLOCK_M": width}
-        yield Variant(f"sinkhorn {width}", transport_small.sinkhorn_kernel, constants, 8)
+    for width in (64, 128, 256):
+        rows, warps = transport.ENTRIES // width, transport.warps_of(width)
+        constants = {"BALANCED": width != 128, "BLOCK_N": rows, "BLOCK_M": width}
+        yield Variant(f"sinkhorn {width}", transport_small.sinkhorn_kernel, constants, warps)
 
 
 def of_subspaces() -> Iterator[Variant]:

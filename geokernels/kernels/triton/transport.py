@@ -16,6 +16,11 @@ from .transport_small import sinkhorn_kernel
 ENTRIES = 2048  # of a block of rows
 
 
+def warps_of(width: int) -> int:
+    """How many warps share a problem; by what does not spill."""
+    return 4 if width > 128 else 8
+
+
 def solve(
     cost: Cost,
     a: Weights | None,
@@ -85,11 +90,12 @@ def sinkhorn(
     count = torch.full_like(iterations, N) if n is None else n.reshape(-1).to(torch.int32)
     damping = 1.0 if reach == math.inf else reach / (reach + eps)
     width = max(triton.next_power_of_2(M), 16)
+    rows = min(ENTRIES // width, max(triton.next_power_of_2(N), 16))
     with device_of(cost):
         wrap_triton(sinkhorn_kernel)[(a.shape[0],)](
             cost, a, b, f, raw, g, error, iterations, count, valid.to(torch.int32),
             LOG2_E / eps, damping, reach / eps, 2 * torch.finfo(a.dtype).eps / LOG2_E, tol, max_iter, N, M,
-            reach == math.inf, min(ENTRIES // width, max(triton.next_power_of_2(N), 16)), width, num_warps=8,
+            reach == math.inf, rows, width, num_warps=warps_of(width),
         )  # fmt: skip
     value, f, g = _finish(a, b, f, raw, g, LOG2_E * reach / eps, damping)
     unit, found = eps / LOG2_E, []
