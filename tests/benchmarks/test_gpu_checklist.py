@@ -131,3 +131,14 @@ def test_what_hangs_is_ended(tmp_path, monkeypatch):
     code, seconds = checklist.run([["sleep", "60"], ["true"]], tmp_path / "log", dict(os.environ), 0.2)
     assert code == 124
     assert seconds < 30
+
+
+def test_cases_for_a_gpu_have_names_and_targets_of_their_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    from benchmarks import gpu_cases, run
+
+    found = gpu_cases.cases()
+    names = [case.name for case in found]
+    assert len(set(names)) == len(names)
+    assert not set(names) & {case.name for case in run.all_cases()}
+    assert all(case.device == "cuda" and case.ours and case.rivals for case in found)
