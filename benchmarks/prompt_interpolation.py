@@ -1,6 +1,6 @@
 """Which coupling of prompts gives the better path, on the rendered world's own diffusion model.
 
-    python -m benchmarks.prompt_interpolation --pairs 60 --out runs/prompts
+    python -m benchmarks.prompt_interpolation --pairs 120 --out runs/prompts
 
 Half of the pairs are similar: captions of one template in which one attribute differs, so that words stand
 in the same places. Half are dissimilar: scenes without a common value, each captioned by any template and
@@ -14,8 +14,10 @@ noise at the same times; pictures are compared in 8 bits.
   object      share of the pictures between the ends in which the judge names shape, colour and background
   all five    share in which it names every attribute; the judge uses no model
 
-Means over pairs with 95% intervals, and the difference of every coupling to row by row on the same pairs.
-Each finished pair is one line of ``pairs.jsonl``; a run that was stopped continues where it was.
+What transport itself changes, the rows it sends elsewhere and the cost it saves, needs no picture:
+``--couplings-only``. Means over pairs with 95% intervals, and the difference of every coupling to row by row
+on the same pairs. Each finished pair is one line of ``pairs.jsonl``; a run that was stopped continues where it
+was.
 """
 
 import argparse
@@ -42,6 +44,7 @@ from .machine import machine
 from .stability_plasticity import finished
 
 MEASURES = ("length", "smoothness", "worst_step", "fidelity", "object", "all_five")
+FACTS = ("words", "words_moved", "moved", "saved", "padding")
 HEADS = ("length", "smoothness", "worst step", "end", "object", "all five")
 BATCH = 16
 
@@ -123,25 +126,39 @@ def score(pictures: Tensor, goal: Tensor, distance: Callable) -> dict[str, float
     }
 
 
+def coupled(keys: list[Embedding], rows: str) -> dict[str, float]:
+    """What transport changes of going row by row, and whose the cost of that is."""
+    first, last = keys
+    (exact,) = prompt_path(keys, rows=rows).segments
+    moved = (exact.end != last.rows).any(1)
+    cost = (last.rows - first.rows).square().sum(1)
+    padding = (first.kinds == PADDING) & (last.kinds == PADDING)
+    return {
+        "words": int((~padding).sum()),
+        "words_moved": int(moved[~padding].sum()),
+        "moved": int(moved.sum()),
+        "saved": 1 - float((exact.end - exact.start).square().sum() / cost.sum()),
+        "padding": float(cost[padding].sum() / cost.sum()),
+    }
+
+
+def couple_pair(index: int, model: TextToImage, how: Settings) -> dict:
+    """A pair, and what transport does to it; nothing is drawn."""
+    kind, prompts = draw_pair(index, how.seed)
+    keys = [model.encode(prompt) for prompt in prompts]
+    return {"index": index, "kind": kind, "prompts": prompts, **coupled(keys, how.rows)}
+
+
 @torch.no_grad()
 def run_pair(index: int, model: TextToImage, negative: Embedding, distance: Callable, how: Settings) -> dict:
     """Draw and measure one pair."""
-    kind, prompts = draw_pair(index, how.seed)
+    _, prompts = draw_pair(index, how.seed)
     keys = [model.encode(prompt) for prompt in prompts]
     chance = torch.Generator().manual_seed(how.seed * 1_000_003 + index)
     noise = torch.randn(1, *model.latent_shape(), generator=chance)
     paths, goal = draw_paths(model, keys, negative, noise, how)
-    (exact,) = prompt_path(keys, rows=how.rows).segments
-    moved = (exact.end != keys[1].rows).any(1)
-    cost = (keys[1].rows - keys[0].rows).square().sum(1)
-    padding = (keys[0].kinds == PADDING) & (keys[1].kinds == PADDING)
     return {
-        "index": index,
-        "kind": kind,
-        "prompts": prompts,
-        "moved": int(moved.sum()),
-        "saved": 1 - float((exact.end - exact.start).square().sum() / cost.sum()),
-        "padding": float(cost[padding].sum() / cost.sum()),
+        **couple_pair(index, model, how),
         "paths": {coupling: score(pictures, goal, distance) for coupling, pictures in paths.items()},
     }
 
@@ -154,13 +171,14 @@ def interval(values: list[float]) -> dict[str, float]:
 
 def summarise(rows: list[dict]) -> dict:
     """Of one kind of pairs: every coupling, and its difference to row by row."""
+    facts = {name: interval([float(row[name]) for row in rows]) for name in FACTS}
+    if "paths" not in rows[0]:
+        return {"pairs": len(rows), "facts": facts}
     of = {c: {m: [row["paths"][c][m] for row in rows] for m in MEASURES} for c in COUPLINGS}
     plain = of["row"]
     return {
         "pairs": len(rows),
-        "rows moved": interval([float(row["moved"]) for row in rows]),
-        "cost saved": interval([row["saved"] for row in rows]),
-        "padding": interval([row["padding"] for row in rows]),
+        "facts": facts,
         "couplings": {c: {m: interval(v) for m, v in found.items()} for c, found in of.items()},
         "less row by row": {
             c: {m: interval([a - b for a, b in zip(v, plain[m])]) for m, v in found.items()}
@@ -170,19 +188,27 @@ def summarise(rows: list[dict]) -> dict:
     }
 
 
+def kinds_of(rows: dict[int, dict]) -> dict[str, dict]:
+    """The summary of every kind of which there are pairs."""
+    kinds = {k: [row for row in rows.values() if row["kind"] == k] for k in ("similar", "dissimilar")}
+    return {kind: summarise(group) for kind, group in kinds.items() if group}
+
+
 def as_markdown(summary: dict) -> str:
     """Two tables for each kind of pairs."""
     lines = []
     for kind, group in summary["kinds"].items():
-        moved, saved = group["rows moved"], group["cost saved"]
+        of = {name: found["mean"] for name, found in group["facts"].items()}
         lines += [
-            f"**{kind}**, {group['pairs']} pairs. Transport sends {moved['mean']:.1f} of 77 rows to another "
-            f"place, which saves {100 * saved['mean']:.2f}% of the cost of going row by row; "
-            f"{100 * group['padding']['mean']:.0f}% of that cost is the padding's.",
+            f"**{kind}**, {group['pairs']} pairs. Transport sends {of['moved']:.1f} of 77 rows to another "
+            f"place, {of['words_moved']:.1f} of {of['words']:.1f} that are not padding in both prompts, and "
+            f"saves {100 * of['saved']:.1f}% of the cost of going row by row; "
+            f"{100 * of['padding']:.0f}% of that is the padding's.",
             "",
-            f"| coupling | {' | '.join(HEADS)} |",
-            f"|---|{'---|' * len(HEADS)}",
         ]
+        if "couplings" not in group:
+            continue
+        lines += [f"| coupling | {' | '.join(HEADS)} |", f"|---|{'---|' * len(HEADS)}"]
         for title, table, sign in (
             ("", group["couplings"], ""),
             (" less row", group["less row by row"], "+"),
@@ -205,17 +231,27 @@ def main() -> None:
     parser.add_argument("--rows", default="all")
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--couplings-only", action="store_true", help="draw nothing, say what transport moves"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the results")
     args = parser.parse_args()
+    if args.out is None and not args.couplings_only:
+        parser.error("--out must be given unless --couplings-only")
     torch.set_num_threads(args.threads)
     how = Settings(args.seed, args.frames, args.steps, args.guidance, args.rows)
 
+    model = TextToImage(load_diffusion("world"))
+    if args.couplings_only:
+        rows = {i: couple_pair(i, model, how) for i in range(args.pairs)}
+        print(as_markdown({"kinds": kinds_of(rows)}))
+        return
     record = json.loads(embedded("world-diffusion").with_suffix(".record.json").read_text())
     header = {**asdict(how), "model": record["sha256"]}
     path = args.out / "pairs.jsonl"
     args.out.mkdir(parents=True, exist_ok=True)
     rows = finished(path, header)
-    model, distance = TextToImage(load_diffusion("world")), feature_metric(load_clip("world"))
+    distance = feature_metric(load_clip("world"))
     negative = model.encode_negative()
     with path.open("a") as file:
         if not rows and file.tell() == 0:
@@ -228,8 +264,7 @@ def main() -> None:
             file.flush()
             print(f"\r{len(rows)} of {args.pairs}", end="", flush=True)
     print()
-    kinds = {k: [row for row in rows.values() if row["kind"] == k] for k in ("similar", "dissimilar")}
-    summary = {**header, "kinds": {k: summarise(r) for k, r in kinds.items() if r}, "machine": machine()}
+    summary = {**header, "kinds": kinds_of(rows), "machine": machine()}
     write_json(args.out / "summary.json", summary)
     write_text(args.out / "summary.md", as_markdown(summary))
     print(as_markdown(summary))
