@@ -16,8 +16,7 @@ noise at the same times; pictures are compared in 8 bits.
 
 What transport itself changes, the rows it sends elsewhere and the cost it saves, needs no picture:
 ``--couplings-only``. Means over pairs with 95% intervals, and the difference of every coupling to row by row
-on the same pairs. Each finished pair is one line of ``pairs.jsonl``; a run that was stopped continues where it
-was.
+on the same pairs. Each finished pair is one line of ``pairs.jsonl``; a run that was stopped continues there.
 """
 
 import argparse
