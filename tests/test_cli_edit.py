@@ -89,19 +89,20 @@ def test_interrupted_and_resumed(arguments, tmp_path, monkeypatch):
 
 
 def test_the_embedded_model_is_the_default(tmp_path):
-    options = ["--decoder", "world", "--until", 0.5, "--checkpointing", "--dtype", "bfloat16"]
+    options = ["--decoder", "world", "--until", 0.5, "--checkpointing"]
     found = run("--from", RED, "--to", BLUE, "--to", GREEN, "--steps", 2, "--out", tmp_path, *options)
     assert found.exit_code == 0, found.output
     record = json.loads((tmp_path / "run.json").read_text())
-    assert (record["model"], record["decoder"], record["dtype"]) == ("world", "world", "bfloat16")
+    assert (record["model"], record["decoder"], record["dtype"]) == ("world", "world", "float32")
     assert record["history"][1][0] == [None] * len(record["terms"])
 
 
 def test_sdxl(random_pipeline, tmp_path):
     folder = random_pipeline("StableDiffusionXLPipeline")
-    options = ["--model", folder, "--from", "a", "--to", "b", "--steps", 2]
+    options = ["--model", folder, "--from", "a", "--to", "b", "--steps", 2, "--dtype", "bfloat16"]
     found = run(*options, "--out", tmp_path)
     assert found.exit_code == 0, found.output
+    assert json.loads((tmp_path / "run.json").read_text())["dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize(

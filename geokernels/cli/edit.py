@@ -49,7 +49,7 @@ def edit(
     """Edit a picture with a diffusion model: what the text asks changes, the structure stays."""
     with sentences(), extras():
         from ..pipelines.oig import OIGConfig, OIGEdit
-        from ..report.edit import EditFolder
+        from ..report.edit import INVERSION, EditFolder
         from ..report.edit_driver import run_edit
 
         given = {"guidance": guidance, "clip": clip_weight, "structure": structure, "every": every}
@@ -67,7 +67,8 @@ def edit(
         shown = None if picture is None else _picture(picture, pipeline, size)
         folder.claim(resume=resume, overwrite=overwrite)
         began = time.perf_counter()
-        start = _source(pipeline, shown, source, inversion, out, steps, size, seed)
+        kept = inversion or (out / INVERSION if resume and shown is not None else None)
+        start = _source(pipeline, shown, source, kept, out / INVERSION, steps, size, seed)
         run = OIGEdit(pipeline, encoder, start, target, config=config, decoder=tiny)
         facts = {
             "picture": picture and picture.name,
@@ -136,21 +137,20 @@ def _picture(path: Path, pipeline, size: int | None):
     )
 
 
-def _source(pipeline, shown, caption: str, kept: Path | None, out: Path, steps: int, size, seed: int):
-    """Where the edits begin: a kept inversion, that of the picture, or noise."""
+def _source(pipeline, shown, caption: str, kept: Path | None, own: Path, steps: int, size, seed: int):
+    """Where the edits begin: a kept inversion, that of the picture, which is kept as ``own``, or noise."""
     import torch
 
     from ..pipelines.edit_source import EditSource, ddim_inversion, draw_source
-    from ..report.edit import INVERSION
 
-    own = out / INVERSION
-    if kept is not None or (shown is not None and own.exists()):
-        found = EditSource.load(kept or own)
+    if kept is not None:
+        found = EditSource.load(kept)
         if found.captions != (caption,) or found.steps != steps:
             raise ValueError(
                 f"the inversion must be of --from {caption!r} in {steps} steps, "
                 f"got one of {found.captions[0]!r} in {found.steps}"
             )
+        found.save(own)
         return found
     if shown is None:
         return draw_source(

@@ -24,6 +24,11 @@ GIVEN, SOURCE, ANIMATION, PAGE, INVERSION = (
 class EditFolder(MorphFolder):
     """Where edits of one picture are written; ``path`` need not exist yet."""
 
+    def clear(self) -> None:
+        """Remove what tells of an earlier run, its inversion with it."""
+        super().clear()
+        (self.path / INVERSION).unlink(missing_ok=True)
+
     def finish_edits(
         self,
         record: dict,

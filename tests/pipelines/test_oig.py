@@ -216,9 +216,9 @@ class TestEconomy:
 
 
 class TestResuming:
-    @pytest.mark.parametrize("at", [0, 1, 3])
+    @pytest.mark.parametrize("at", [0, 2])
     def test_ends_as_if_never_stopped(self, exact_pipeline, at, tmp_path, encoder):
-        source = ddim_inversion(exact_pipeline, pictures(1), ["a"], steps=4)
+        source = ddim_inversion(exact_pipeline, pictures(1), ["a"], steps=3)
         whole = oig_edit(exact_pipeline, encoder, source, ["b", "c"])
         first = OIGEdit(exact_pipeline, encoder, source, ["b", "c"])
         for _ in range(at):
