@@ -6,7 +6,7 @@ Edit ``i`` asks a rendered picture for another value of one attribute, attribute
 inverted by DDIM with its caption, and edited by every method from the same inversion:
 
   DDIM swap   the inverted noise is sampled with the target caption, and nothing guides it
-  OIG         :func:`geokernels.pipelines.oig_edit`, with the settings that stand beside its name
+  OIG         :func:`geokernels.pipelines.oig_edit`, exact, with the published weights; or as its name says
 
 The judge (``geokernels.world.judge``), which uses no trained model, reads the results:
 
@@ -49,11 +49,11 @@ from .machine import machine
 
 ORDER = ("colour", "background", "texture", "shape", "size")
 BATCH = 10
-SHOWN = 20
 SWAP = OIGConfig(until=0.0)
 METHODS = {
     "DDIM swap": SWAP,
     "OIG": OIGConfig(),
+    "OIG, structure 0.5": OIGConfig(structure=0.5),
     "OIG, released": OIGConfig(gradient="released"),
 }
 

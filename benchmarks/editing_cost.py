@@ -3,17 +3,19 @@
     python -m benchmarks.editing_cost --out benchmarks/results/editing-cost.json
 
 Counted on tensors without values: U-Net, autoencoder and CLIP ViT-B/32 of the real shapes, one edit of 512
-pixels, float32. Nothing is run, so no time is given.
+pixels, float32. Nothing is run, so no time is given. A count that was stopped continues where it was.
 
-  TMAC      multiply-adds of a step, 1e12, by torch's counter of flops; the second step is counted, which has
-            a step before it, and the source's part of the step is in it
+  TMAC      multiply-adds of a step, 1e12, by torch's counter of flops, the source's part of it included; what
+            fused attention computes twice, forth and again on the way back, is counted once
   saved     what the forward passes of U-Net, autoencoder and CLIP keep for the way back, each storage once,
             weights left out, GiB; where checkpointing computes again on the way back, that is not in it
   peak      the most that lives at one time in a step, weights left out, GiB; the pattern's also has the
-            source's features of all steps
+            source's features of all steps; attention is fused here
 """
 
 import argparse
+import json
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +38,7 @@ from .adaptation_cost import Memory
 from .baselines.oig import PublishedPattern
 
 STEPS, TOKENS, WIDTH = 50, 77, 768
+PUBLISHED = "published pattern"
 GIB = 2**30
 STANDARD = {"sample_size": 64, "cross_attention_dim": WIDTH, "attention_head_dim": 8}
 CHANNELS = (128, 256, 512, 512)
@@ -86,79 +89,76 @@ def words(prompts) -> Words:
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """Leave out what reads values; take the fused attention, which a device with values would choose."""
-
-    def fused(query, key, value, *args, **settings):
-        return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]
-
+    """Leave out what reads values."""
     with (
         patch.object(oig, "_checksum", lambda latents: ""),
         patch.object(oig, "_require_finite", lambda *given: None),
         patch.object(Denoiser, "digest", lambda self: ""),
         patch.object(Denoiser, "read", lambda self, prompts: words(prompts)),
-        patch.object(F, "scaled_dot_product_attention", fused),
     ):
         yield
+
+
+def fused(query: Tensor, key: Tensor, value: Tensor, *args, **settings) -> Tensor:
+    """The attention that a device with values would choose, which keeps no weights of it."""
+    return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]
 
 
 class Saved:
     """Bytes that forward passes keep for the way back, each storage once, but for those of ``weights``."""
 
     def __init__(self, weights: list[Tensor]):
-        self.weights = {weight.untyped_storage()._cdata for weight in weights}
-        self.kept: dict[int, tuple[object, int]] = {}
-        self.open = True
+        self.known = {weight.untyped_storage()._cdata for weight in weights}
+        self.bytes, self.open = 0, True
 
     def pack(self, tensor: Tensor) -> Tensor:
-        """Note one; the storage is held, so that no other takes its key."""
+        """Count the storage of ``tensor``; it is not held, and its key may serve another when it is freed."""
         storage = tensor.untyped_storage()
-        if self.open and storage._cdata not in self.weights:
-            self.kept[storage._cdata] = storage, storage.nbytes()
+        key = storage._cdata
+        if self.open and key not in self.known:
+            self.known.add(key)
+            self.bytes += storage.nbytes()
+            weakref.finalize(storage, self.known.discard, key)
         return tensor
 
-    def bytes(self) -> int:
-        """How many, so far."""
-        return sum(size for _, size in self.kept.values())
+    def closing(self, backward: Callable) -> Callable:
+        """``backward``, during which nothing is noted: what it computes again was not kept."""
+
+        def run(*args, **settings):
+            was, self.open = self.open, False
+            try:
+                return backward(*args, **settings)
+            finally:
+                self.open = was
+
+        return run
 
 
 def count(step: Callable[[], None], weights: list[Tensor], held: list[Tensor]) -> dict[str, float]:
-    """Multiply-adds and memory of one call of ``step`` each; it is called three times.
+    """Multiply-adds and memory of a step; two are taken.
 
     Args:
         step: Takes one step of a run.
         weights: Of the models.
         held: What lives between steps besides.
     """
-    with FlopCounterMode(display=False) as counter:
-        step()
-    with Memory(weights) as memory:
+    saved = Saved(weights)
+    with (
+        patch.object(F, "scaled_dot_product_attention", fused),
+        patch.object(torch.autograd, "grad", saved.closing(torch.autograd.grad)),
+        patch.object(torch.Tensor, "backward", saved.closing(torch.Tensor.backward)),
+        torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor),
+        Memory(weights) as memory,
+    ):
         base = memory.now
         for tensor in held:
             memory.note(tensor)
         step()
-    saved, grad = Saved(weights), torch.autograd.grad
-    backward = torch.Tensor.backward
-
-    def closing(function):
-        # what is kept after the way back has begun is computed again, not kept from the way there
-        def run(*args, **settings):
-            was, saved.open = saved.open, False
-            try:
-                return function(*args, **settings)
-            finally:
-                saved.open = was
-
-        return run
-
-    with (
-        patch.object(torch.autograd, "grad", closing(grad)),
-        patch.object(torch.Tensor, "backward", closing(backward)),
-        torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor),
-    ):
+    with FlopCounterMode(display=False) as counter:
         step()
     return {
         "tmac": counter.get_total_flops() / 2e12,
-        "saved_gib": saved.bytes() / GIB,
+        "saved_gib": saved.bytes / GIB,
         "peak_gib": (memory.peak - base) / GIB,
     }
 
@@ -205,32 +205,38 @@ def count_published(pipeline, encoder, weights) -> dict[str, float]:
     return found
 
 
-def measure() -> dict[str, dict[str, float]]:
-    """Every variant."""
+def measure(done: dict[str, dict[str, float]], advance: Callable[[dict], None]) -> None:
+    """Every variant that is not ``done``; each is added to it, and it is passed to ``advance``."""
     pipeline, encoder, tiny = meta_models()
     modules = [pipeline.unet, pipeline.vae, tiny, encoder.model]
     weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     variants = {
         "exact": {},
-        "exact, source inverted": {"real": True},
-        "exact, checkpointing": {"checkpointing": True},
-        "released": {"gradient": "released"},
-        "exact, decoded at 256 pixels": {"decode_size": 256},
         "exact, tiny decoder": {"decoder": tiny},
+        "exact, checkpointing": {"checkpointing": True},
         "exact, tiny decoder, checkpointing": {"decoder": tiny, "checkpointing": True},
+        PUBLISHED: None,
+        "released": {"gradient": "released"},
+        "exact, source inverted": {"real": True},
+        "exact, decoded at 256 pixels": {"decode_size": 256},
     }
-    found = {
-        name: count_ours(pipeline, encoder, weights, **{"real": False, **settings})
-        for name, settings in variants.items()
-    }
-    # last, because it lets the weights ask for gradients
-    return {"published pattern": count_published(pipeline, encoder, weights), **found}
+    for name, settings in variants.items():
+        if name in done:
+            continue
+        if settings is None:
+            done[name] = count_published(pipeline, encoder, weights)
+            # it let the weights ask for gradients
+            for module in modules:
+                module.requires_grad_(False)
+        else:
+            done[name] = count_ours(pipeline, encoder, weights, **{"real": False, **settings})
+        advance(done)
 
 
 def as_markdown(summary: dict) -> str:
     """One row a variant, and how many times less than the published pattern each takes."""
     rows = summary["variants"]
-    first = rows["published pattern"]
+    first = rows.get(PUBLISHED)
     lines = [
         summary["what"],
         "",
@@ -238,7 +244,9 @@ def as_markdown(summary: dict) -> str:
         "|---|---|---|---|",
     ]
     for name, row in rows.items():
-        cells = [f"{row[key]:.2f} ({first[key] / row[key]:.2f} x less)" for key in first]
+        cells = [
+            f"{row[key]:.2f}" + (f" ({first[key] / row[key]:.2f} x less)" if first else "") for key in row
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -249,13 +257,17 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    with without_values():
-        rows = measure()
     what = "Shapes of Stable Diffusion 1.4 and ViT-B/32, one edit of 512 pixels, 50 steps, float32, not run"
-    summary = {"what": what, "variants": rows, "versions": versions()}
-    write_json(args.out, summary)
-    write_text(args.out.with_suffix(".md"), as_markdown(summary))
-    print(as_markdown(summary))
+
+    def keep(rows: dict) -> None:
+        summary = {"what": what, "variants": rows, "versions": versions()}
+        write_json(args.out, summary)
+        write_text(args.out.with_suffix(".md"), as_markdown(summary))
+        print(as_markdown(summary), flush=True)
+
+    before = json.loads(args.out.read_text()) if args.out.exists() else {}
+    with without_values():
+        measure(before.get("variants", {}), keep)
 
 
 if __name__ == "__main__":
