@@ -5,8 +5,8 @@
 Edits are drawn from ``--seed``: a scene by chance (any shape, colours, size, texture), then one attribute,
 object colour and background in turn, to another legal value. With ``--shapes N``, N edits of the shape
 follow, which are reported beside the others and not among them. The picture is morphed with the default
-recipe (``--strength`` and ``--set`` change it), from the caption of the scene to that of the edited scene,
-and judged by ``geokernels.world.judge``, which uses no CLIP.
+recipe of ``--method`` (``--strength`` and ``--set`` change it), from the caption of the scene to that of the
+edited scene, and judged by ``geokernels.world.judge``, which uses no CLIP.
 
   reached   the judge names the asked value
   kept      share of the other four attributes that it names as they were
@@ -45,7 +45,7 @@ from geokernels._files import sha256, write_json, write_text
 from geokernels.metrics import outside_psnr, score_edit, wilson_interval
 from geokernels.models.clip import EMBEDDED, EVALUATION, load_clip
 from geokernels.models.embedded import embedded
-from geokernels.pipelines import ClipInversionConfig, clip_inversion
+from geokernels.pipelines import ClipInversionConfig, LayerEditConfig, clip_inversion, edit_layer
 from geokernels.pipelines.terms import MAIN
 from geokernels.report.record import versions
 
@@ -53,6 +53,7 @@ from .machine import machine
 from .second_opinion import Witness
 
 ATTRIBUTES = ("colour", "background")
+CONFIGS = {"clip-inversion": ClipInversionConfig, "text2live": LayerEditConfig}
 TARGETS = {"reached": 0.90, "kept": 0.92, "right": 0.75, "seconds": 10.0, "shape reached": 0.50}
 
 _encoder, _witness = None, None  # one of each a process
@@ -70,7 +71,7 @@ def draw(seed: int, index: int, attribute: str):
     return scene, world.edit(scene, attribute, generator=chance)
 
 
-def run_edit(task: tuple[int, str, int, ClipInversionConfig]) -> dict:
+def run_edit(task: tuple[int, str, int, ClipInversionConfig | LayerEditConfig]) -> dict:
     """Morph and judge one edit."""
     index, attribute, seed, config = task
     scene, target = draw(seed, index, attribute)
@@ -78,11 +79,13 @@ def run_edit(task: tuple[int, str, int, ClipInversionConfig]) -> dict:
     texts = world.caption(scene)[0], world.caption(target)[0]
     chance = torch.Generator().manual_seed(seed * 1_000_003 + index)
     start = time.perf_counter()
-    result = clip_inversion(source, [_encoder], *texts, config=config, generator=chance)
+    morph = edit_layer if isinstance(config, LayerEditConfig) else clip_inversion
+    result = morph(source, [_encoder], *texts, config=config, generator=chance)
+    edited = result.composite if isinstance(config, LayerEditConfig) else result.picture
     seconds = time.perf_counter() - start
 
     # what a file would hold
-    picture = (result.picture * 255).round() / 255
+    picture = (edited * 255).round() / 255
     seen = world.judge(picture[None]).names()[0]
     mask = torch.maximum(world.object_mask(scene), world.object_mask(target))[0]
     if attribute == "background":
@@ -171,8 +174,8 @@ def percent(interval: dict[str, float]) -> str:
 def as_markdown(summary: dict) -> str:
     """The judge's table, with what it was measured on, and the second opinion."""
     lines = [
-        f"{summary['loss']} loss, strength {summary['strength']}, seed {summary['seed']}, "
-        f"{summary['steps']} steps, {summary['machine']['processor']}",
+        f"{summary['method']}, {summary['loss']} loss, strength {summary['strength']}, "
+        f"seed {summary['seed']}, {summary['steps']} steps, {summary['machine']['processor']}",
         "",
         "| edits of | n | asked reached | others kept | all right | PSNR, untouched | s a picture |",
         "|---|---|---|---|---|---|---|",
@@ -197,15 +200,15 @@ def as_markdown(summary: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings(args: argparse.Namespace) -> ClipInversionConfig:
+def settings(args: argparse.Namespace) -> ClipInversionConfig | LayerEditConfig:
     """The default recipe with what the command line changes."""
-    config = ClipInversionConfig(loss=args.loss)
+    config = CONFIGS[args.method](loss=args.loss)
     kinds = {field.name for field in fields(config)}
     changes = {}
     for setting in args.set:
         name, _, value = setting.partition("=")
         if name not in kinds:
-            raise SystemExit(f"--set must name a setting of ClipInversionConfig, got {name!r}")
+            raise SystemExit(f"--set must name a setting of {type(config).__name__}, got {name!r}")
         value = value if name in ("loss", "parametrisation") else json.loads(value)
         changes[name] = tuple(value) if isinstance(value, list) else value
     if args.strength is not None:
@@ -235,6 +238,7 @@ def main() -> None:
     )
     parser.add_argument("--edits", type=int, default=200, help="edits of object colour and background")
     parser.add_argument("--shapes", type=int, default=0, help="edits of the shape, reported beside them")
+    parser.add_argument("--method", choices=tuple(CONFIGS), default="clip-inversion")
     parser.add_argument("--loss", choices=("geodesic", "directional"), default="geodesic")
     parser.add_argument("--strength", type=float, help="weight of the text's direction; the default recipe's")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="any other setting")
@@ -246,7 +250,12 @@ def main() -> None:
     args = parser.parse_args()
 
     config = settings(args)
-    header = {"config": json.loads(json.dumps(asdict(config))), "seed": args.seed, "edits": args.edits}
+    header = {
+        "method": args.method,
+        "config": json.loads(json.dumps(asdict(config))),
+        "seed": args.seed,
+        "edits": args.edits,
+    }
     header["weights"] = sha256(args.weights) if args.weights else "packaged"
     header["witness"] = sha256(embedded(EMBEDDED[EVALUATION]))
     path = args.out / "edits.jsonl"

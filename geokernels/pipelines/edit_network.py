@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 GROUPS = 8  # of a normalisation; divides every width
+MARGIN = 0.05  # of the opacity's sigmoid beyond [0, 1], so that it reaches both ends
 
 
 class EditNetwork(nn.Module):
@@ -57,6 +58,16 @@ def require_widths(widths: Sequence[int]) -> None:
     """Refuse what no network can be built of."""
     if not widths or any(width < 1 or width % GROUPS for width in widths):
         raise ValueError(f"widths must be multiples of {GROUPS}, at least one, got {tuple(widths)}")
+
+
+def as_layer(logits: Tensor) -> Tensor:
+    """The edit that logits (B, 4, H, W) stand for: colour and opacity, ``(B, 4, H, W)`` in [0, 1].
+
+    Opacities of exactly 0 and 1 are reached at finite logits, and are left again: see :func:`within`.
+    """
+    shares = logits.sigmoid()
+    opacity = (1 + 2 * MARGIN) * shares[:, 3:] - MARGIN
+    return torch.cat([shares[:, :3], within(opacity)], 1)
 
 
 def within(x: Tensor) -> Tensor:

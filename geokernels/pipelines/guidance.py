@@ -1,6 +1,7 @@
 """What CLIP encoders see of one picture under shared views, and the terms that follow from it."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -95,12 +96,12 @@ class Guidance:
 
     def see_with_tokens(self, picture: Tensor, views: Sequence[Views]) -> list[tuple[Tensor, Tensor]]:
         """Features and tokens of ``picture`` under ``views``, in one pass an encoder; float32."""
-        with self._precision(picture):
+        with self.precision(picture):
             return [e.encode_image_and_tokens(look(picture, v)) for e, v in zip(self.encoders, views)]
 
     def see(self, picture: Tensor, views: Sequence[Views]) -> list[Tensor]:
         """Features of ``picture`` under ``views``, ``(views, D)`` float32, one an encoder."""
-        with self._precision(picture):
+        with self.precision(picture):
             return [e.encode_image(look(picture, v)).float() for e, v in zip(self.encoders, views)]
 
     def load(self, kept: dict, index: int, device: torch.device) -> None:
@@ -127,6 +128,10 @@ class Guidance:
         ]
         return [Views(*(part.to(device) for part in views)) for views in drawn]
 
-    def _precision(self, picture: Tensor) -> torch.autocast:
-        half = self.config.mixed_precision and picture.device.type == "cuda"
-        return torch.autocast(picture.device.type, torch.bfloat16, enabled=half)
+    def precision(self, picture: Tensor) -> AbstractContextManager:
+        """In what networks run: bfloat16 on CUDA, if the settings say so."""
+        device = picture.device.type
+        if device == "meta":  # without values, as where only shapes are counted
+            return nullcontext()
+        half = self.config.mixed_precision and device == "cuda"
+        return torch.autocast(device, torch.bfloat16, enabled=half)

@@ -13,14 +13,13 @@ from torch import Tensor
 from .._checks import require_shape
 from ..losses.text2live import bootstrap_loss, lay_over, sparsity_loss
 from ..models.clip import ClipEncoder
-from .edit_network import EditNetwork, enlarge, require_widths, within
+from .edit_network import EditNetwork, as_layer, enlarge, require_widths
 from .internal_dataset import InternalDataset, Sample, draw_crops
 from .layer_guidance import LayerGuidance
 from .one_picture import PictureConfig, require_picture, require_range, search_guess, to_working_size
 from .parametrisation import RESTRAINT, logits_of
 from .running import naming_knobs, plain, require_finite_step, require_same_run
 
-MARGIN = 0.05  # of the opacity's sigmoid beyond [0, 1], so that it reaches both ends
 LEARNING_RATE = 0.01
 
 
@@ -53,7 +52,6 @@ class LayerEditConfig(PictureConfig):
     sparsity: float = 6.0
     bootstrap: float = 10.0
     bootstrapped: float = 0.5
-    steps: int = 200
     views: int = 8
     screen_views: int = 2
     crops: int = 16
@@ -272,13 +270,10 @@ class LayerEdit:
 
     def _paint(self, picture: Tensor, start: Tensor | None) -> Tensor:
         """Colour and opacity for ``picture`` (1, 3, h, w): ``(1, 4, h, w)`` float32 in [0, 1]."""
-        half = self.config.mixed_precision and picture.device.type == "cuda"
-        with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
+        with self.guidance.precision(picture):
             logits = self.network(picture)
         logits = logits.float() if start is None else RESTRAINT * logits.float() + start
-        shares = logits.sigmoid()
-        opacity = (1 + 2 * MARGIN) * shares[:, 3:] - MARGIN
-        return torch.cat([shares[:, :3], within(opacity)], 1)
+        return as_layer(logits)
 
     def _opacity_terms(self, layer: Tensor, sample: Sample) -> dict[str, Tensor]:
         """What speaks of the opacity alone."""

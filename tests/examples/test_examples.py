@@ -54,3 +54,21 @@ def test_from_the_command_line(picture, tmp_path, monkeypatch, capsys):
     load("patch_style").main()
     assert "loss" in capsys.readouterr().out
     assert read_picture(tmp_path / "out.png").rgb.shape == (3, 64, 64)
+
+
+def test_an_edit_as_a_layer(picture, tmp_path, monkeypatch, capsys):
+    write_picture(tmp_path / "in.png", picture[0])
+    options = ["--from", "a red object", "--to", "a blue object", "--steps", "3"]
+    argv = ["text2live.py", str(tmp_path / "in.png"), *options, "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", argv)
+    load("text2live").main()
+    said = capsys.readouterr().out
+    assert "step 3 of 3: loss" in said
+    edit = read_picture(tmp_path / "out" / "edit.png")
+    composite = read_picture(tmp_path / "out" / "composite.png").rgb
+    source = read_picture(tmp_path / "in.png").rgb
+    # laid over white by the reader, over the picture by us
+    laid = edit.rgb - (1 - edit.alpha) * (1 - source)
+    assert (laid - composite).abs().max() < 3 / 255
+    kept = (edit.alpha == 0).float().mean().item()
+    assert f"{kept:.0%} of the picture is untouched" in said
