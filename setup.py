@@ -144,4 +144,14 @@ if reason is None:
         )
     )
 
-setup(ext_modules=extensions, cmdclass={"build_ext": cpp_extension.BuildExtension})
+
+class Build(cpp_extension.BuildExtension):
+    """Keeps its objects where an editable install, which forgets its own, and a wheel both find them."""
+
+    def finalize_options(self) -> None:
+        """Names one folder for objects, whoever calls."""
+        super().finalize_options()
+        self.build_temp = str(ROOT / "build" / "objects")
+
+
+setup(ext_modules=extensions, cmdclass={"build_ext": Build})
