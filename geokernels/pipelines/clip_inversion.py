@@ -1,7 +1,6 @@
 """CLIP inversion: a picture is optimised until it has moved as one text moves to another."""
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from torch import Tensor
 from .._checks import require_choice
 from ..losses.perceptual import total_variation
 from ..models.clip import ClipEncoder
+from .descent import Descent
 from .guidance import Guidance
 from .one_picture import PictureConfig, require_picture, search_guess, to_working_size
 from .parametrisation import PARAMETRISATIONS, parametrise
-from .running import naming_knobs, plain, require_finite_step, require_same_run
+from .running import plain, require_finite_step
 from .terms import require_guides
 
 
@@ -64,10 +64,11 @@ class ClipInversionResult(NamedTuple):
     terms: tuple[str, ...]  # names of the columns of history; "loss" is the weighted sum
 
 
-class ClipInversion:
+class ClipInversion(Descent):
     """A morph in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` at any time between steps.
 
-    The first guess is made on construction, in :attr:`prepared_in` seconds.
+    The first guess is made on construction, in :attr:`prepared_in` seconds. Whether the loss is finite is
+    looked at on the CPU alone: a GPU would have to be waited for.
 
     All chance is drawn from ``generator`` at the start and keyed by the step, so that a run resumed from a
     state ends as if it had never stopped, to the bit on the CPU.
@@ -85,6 +86,8 @@ class ClipInversion:
         ValueError: For a picture, prompt or setting that cannot be used; the message says which.
         TypeError: If the picture is not floating point.
     """
+
+    knobs = "views or working_size (--size)"
 
     def __init__(
         self,
@@ -118,12 +121,7 @@ class ClipInversion:
         )
         self.prepared_in = time.perf_counter() - began
         rate = config.learning_rate or LEARNING_RATES[config.parametrisation]
-        self.optimizer = torch.optim.Adam(self.edit.parameters(), lr=rate)
-        self._rate = rate
-        self.index = 0
-        self.terms: tuple[str, ...] = ()
-        self._history: list[Tensor] = []
-        self._run = {
+        run = {
             "config": plain(config),
             "source": source,
             "target": target,
@@ -131,38 +129,12 @@ class ClipInversion:
             "picture": hashlib.sha256(self.full.cpu().numpy().tobytes()).hexdigest(),
             "seed": chance,
         }
-
-    @property
-    def done(self) -> bool:
-        """Whether every step has been taken."""
-        return self.index >= self.config.steps
-
-    @property
-    def history(self) -> Tensor:
-        """Loss terms so far, ``(index, len(terms))`` float32 on the CPU."""
-        return torch.stack(self._history).cpu() if self._history else torch.empty(0, len(self.terms))
-
-    @property
-    def loss(self) -> float:
-        """The weighted sum at the last step; waits for the device."""
-        return self._history[-1][0].item()
+        adam = torch.optim.Adam(self.edit.parameters(), lr=rate)
+        self._begin(adam, steps=config.steps, rate=rate, run=run)
 
     def picture(self) -> Tensor:
         """The picture as it stands, like the one given: float32 in [0, 1], at full size."""
         return self.edit.render(self.source, self.full)[0]
-
-    def step(self) -> None:
-        """Take one Adam step.
-
-        Raises:
-            RuntimeError: If every step has been taken.
-            FloatingPointError: On the CPU, if the loss is no longer finite.
-            MemoryError: If memory runs out; names the settings to lower.
-        """
-        if self.done:
-            raise RuntimeError(f"all {self.config.steps} steps have been taken")
-        with naming_knobs("views or working_size (--size)"):
-            self._step()
 
     def _step(self) -> None:
         self.guidance.begin_step(self.index, self.source)
@@ -178,41 +150,16 @@ class ClipInversion:
         if loss.device.type == "cpu":
             require_finite_step(self.index, loss)
 
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate * 0.5 * (1 + math.cos(math.pi * self.index / self.config.steps))
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        self._descend(loss, terms)
 
-        self.terms = ("loss", *terms)
-        self._history.append(torch.stack([loss, *terms.values()]).detach())
-        self.index += 1
+    def _own_state(self) -> dict:
+        return {"edit": self.edit.state_dict(), "kept": dict(self.guidance.kept)}
 
-    def state_dict(self) -> dict:
-        """Everything a later run needs to end as this one would: tensors, numbers and strings only."""
-        return {
-            "run": self._run,
-            "index": self.index,
-            "terms": list(self.terms),
-            "history": self.history,
-            "edit": self.edit.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "kept": dict(self.guidance.kept),
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from a state of the same run.
-
-        Raises:
-            ValueError: If the state belongs to a run with another picture, prompt, encoder, seed or setting.
-        """
-        require_same_run(state["run"], self._run)
-        device = self.source.device
+    def _take_state(self, state: dict) -> None:
         self.edit.load_state_dict(state["edit"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.index, self.terms = state["index"], tuple(state["terms"])
-        self._history = [row.to(device) for row in state["history"]]
-        self.guidance.load(state["kept"], self.index, device)
+        self.guidance.load(state["kept"], state["index"], self.source.device)
 
     def _distance(self, picture: Tensor) -> Tensor:
         """How far ``picture`` is from the source: the caller's measure, or the encoders' own features."""

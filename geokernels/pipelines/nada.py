@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,15 +16,15 @@ from ..losses.directional import unit_rows
 from ..losses.perceptual import feature_distance
 from ..models.clip import ClipEncoder
 from ..models.stylegan2 import Generator
+from .descent import Descent
 from .latent_pool import LatentPool, encode_codes, encode_maps
 from .latent_transport import Start, absorb, find_start
 from .layer_choice import PARTS, code_movements, trained_parameters, usual_count
-from .running import naming_knobs, plain, require_finite_step, require_same_run
+from .running import naming_knobs, plain, require_finite_step
 from .terms import GuidanceConfig, add_terms, guiding_terms, read_texts, require_guides
 
 BETAS = (0.0, 0.99**0.8)  # of StyleGAN-NADA
 LEARNING_RATES = {"modulation": 0.003, "layers": 0.0016}
-KNOBS = "batch (--batch), chunk (--chunk) or pool (--pool)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +95,7 @@ class AdaptationResult(NamedTuple):
     chosen: tuple[tuple[int, ...], ...]  # rows of W+ whose layers learned, each time they were chosen
 
 
-class Adaptation:
+class Adaptation(Descent):
     """An adaptation in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between any steps.
 
     The frozen pictures are drawn and encoded, and a start is looked for, by :meth:`prepare`, which the first
@@ -121,6 +120,8 @@ class Adaptation:
         ValueError: For prompts, encoders or settings that cannot be used; the message says which.
     """
 
+    knobs = "batch (--batch), chunk (--chunk) or pool (--pool)"
+
     def __init__(
         self,
         model: Generator,
@@ -141,7 +142,7 @@ class Adaptation:
                 f"layers must be from 1 to {model.config.codes} for {model.name}, got {self.count}"
             )
         self._seed = int(torch.randint(2**62, (), generator=generator))
-        self._run = {
+        run = {
             "config": plain(config),
             "source": source,
             "target": target,
@@ -152,35 +153,18 @@ class Adaptation:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         rate = config.learning_rate or LEARNING_RATES[config.train]
         every = trained_parameters(self.model, range(self.model.config.codes), config.train)
-        self.optimizer = torch.optim.Adam(every, lr=rate, betas=BETAS)
-        self._rate = rate
-        self.index, self.prepared_in = 0, 0.0
+        adam = torch.optim.Adam(every, lr=rate, betas=BETAS)
+        self._begin(adam, steps=config.steps, rate=rate, run=run)
+        self.prepared_in = 0.0
         self.pool: LatentPool | None = None
         self.start: Start | None = None
         self.started = False
         self.chosen: list[list[int]] = []
-        self.terms: tuple[str, ...] = ()
-        self._history: list[Tensor] = []
 
     @property
     def device(self) -> torch.device:
         """Where the generator is."""
         return self.model.latent_avg.device
-
-    @property
-    def done(self) -> bool:
-        """Whether every step has been taken."""
-        return self.index >= self.config.steps
-
-    @property
-    def history(self) -> Tensor:
-        """Loss terms so far, ``(index, len(terms))`` float32 on the CPU."""
-        return torch.stack(self._history).cpu() if self._history else torch.empty(0, len(self.terms))
-
-    @property
-    def loss(self) -> float:
-        """The weighted sum at the last step; waits for the device."""
-        return self._history[-1][0].item()
 
     @torch.no_grad()
     def pictures(self, w: Tensor) -> Tensor:
@@ -192,7 +176,7 @@ class Adaptation:
         if self.pool is not None:
             return
         began = time.perf_counter()
-        with naming_knobs(KNOBS):
+        with naming_knobs(self.knobs):
             self._prepare()
         self.prepared_in = time.perf_counter() - began
 
@@ -245,22 +229,8 @@ class Adaptation:
         if self.config.perceptual:
             pool.maps = encode_maps(pool.w, self.pictures, self.encoders, chunk=self.config.chunk)
 
-    def step(self) -> None:
-        """Take one Adam step.
-
-        Raises:
-            RuntimeError: If every step has been taken.
-            FloatingPointError: If the loss or its gradient is no longer finite; the parameters are those of
-                the last good step.
-            MemoryError: If memory runs out; names the settings to lower.
-        """
-        if self.done:
-            raise RuntimeError(f"all {self.config.steps} steps have been taken")
-        self.prepare()
-        with naming_knobs(KNOBS):
-            self._step()
-
     def _step(self) -> None:
+        self.prepare()
         parameters = self._unfreeze()
         visited = self.pool.visit(self.index, self.config.batch, key=self._seed + 1)
         terms, features = self._terms(visited)
@@ -269,15 +239,9 @@ class Adaptation:
         loss.backward()
         norms = torch.stack([p.grad.norm() for p in parameters if p.grad is not None])
         require_finite_step(self.index, loss, norms)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate * 0.5 * (1 + math.cos(math.pi * self.index / self.config.steps))
-        self.optimizer.step()
-
+        self._descend(loss, terms)
         for previous, seen in zip(self.pool.previous, features):
             previous[visited] = seen.detach()
-        self.terms = ("loss", *terms)
-        self._history.append(torch.stack([loss, *terms.values()]).detach())
-        self.index += 1
 
     def _unfreeze(self) -> list[nn.Parameter]:
         """Let the chosen layers learn, chosen anew where it is time."""
@@ -340,28 +304,16 @@ class Adaptation:
             return torch.autocast("cuda", torch.bfloat16)
         return nullcontext()
 
-    def state_dict(self) -> dict:
-        """Everything a later run needs to end as this one would: tensors, numbers and strings only."""
+    def _own_state(self) -> dict:
         return {
-            "run": self._run,
-            "index": self.index,
-            "terms": list(self.terms),
-            "history": self.history,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "pool": self.pool.state_dict() if self.pool else None,
             "start": [self.start.cosine, self.start.score] if self.start else None,
             "started": self.started,
             "chosen": self.chosen,
         }
 
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from a state of the same run.
-
-        Raises:
-            ValueError: If the state belongs to a run with another generator, prompt or setting.
-        """
-        require_same_run(state["run"], self._run)
+    def _take_state(self, state: dict) -> None:
         device = self.device
         if state["pool"] is not None:
             self.pool = LatentPool(**{k: _to(v, device) for k, v in state["pool"].items()})
@@ -370,10 +322,7 @@ class Adaptation:
         self.start = Start(None, *state["start"]) if state["start"] else None
         self.started = state["started"]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.index, self.terms = state["index"], tuple(state["terms"])
         self.chosen = [list(rows) for rows in state["chosen"]]
-        self._history = [row.to(device) for row in state["history"]]
 
 
 def adapt_generator(

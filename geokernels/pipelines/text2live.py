@@ -1,7 +1,6 @@
 """Text2LIVE on pictures: a network paints an edit layer, a colour and an opacity, that a text describes."""
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ from torch import Tensor
 from .._checks import require_shape
 from ..losses.text2live import bootstrap_loss, lay_over, sparsity_loss
 from ..models.clip import ClipEncoder
+from .descent import Descent
 from .edit_network import EditNetwork, as_layer, enlarge, require_widths
 from .internal_dataset import InternalDataset, Sample, draw_crops
 from .layer_guidance import LayerGuidance
 from .one_picture import PictureConfig, require_picture, require_range, search_guess, to_working_size
 from .parametrisation import RESTRAINT, logits_of
-from .running import naming_knobs, plain, require_finite_step, require_same_run
+from .running import plain, require_finite_step
 
 LEARNING_RATE = 0.01
 
@@ -93,7 +93,7 @@ class LayerEditResult(NamedTuple):
     terms: tuple[str, ...]  # names of the columns of history; "loss" is the weighted sum
 
 
-class LayerEdit:
+class LayerEdit(Descent):
     """A layered edit in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between any steps.
 
     A step shows one crop of the picture. Its composite is encoded once under all views, and every loss reads
@@ -118,6 +118,8 @@ class LayerEdit:
         ValueError: For a picture, prompt or setting that cannot be used; the message says which.
         TypeError: If the picture is not floating point.
     """
+
+    knobs = "views, or working_size (--size)"
 
     def __init__(
         self,
@@ -151,12 +153,7 @@ class LayerEdit:
         self.dataset = InternalDataset(self.source, self.guidance, self._crops(chance + 1))
         self.prepared_in = time.perf_counter() - began
 
-        self._rate = config.learning_rate or LEARNING_RATE
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=self._rate)
-        self.index = 0
-        self.terms: tuple[str, ...] = ()
-        self._history: list[Tensor] = []
-        self._run = {
+        run = {
             "config": plain(config),
             "source": source,
             "target": target,
@@ -166,21 +163,9 @@ class LayerEdit:
             "relevancy": None if self.relevancy is None else _checksum(self.relevancy),
             "seed": chance,
         }
-
-    @property
-    def done(self) -> bool:
-        """Whether every step has been taken."""
-        return self.index >= self.config.steps
-
-    @property
-    def history(self) -> Tensor:
-        """Loss terms so far, ``(index, len(terms))`` float32 on the CPU."""
-        return torch.stack(self._history).cpu() if self._history else torch.empty(0, len(self.terms))
-
-    @property
-    def loss(self) -> float:
-        """The weighted sum at the last step; waits for the device."""
-        return self._history[-1][0].item()
+        rate = config.learning_rate or LEARNING_RATE
+        adam = torch.optim.Adam(self.network.parameters(), lr=rate)
+        self._begin(adam, steps=config.steps, rate=rate, run=run)
 
     @torch.no_grad()
     def layers(self) -> Layers:
@@ -192,20 +177,6 @@ class LayerEdit:
     def picture(self) -> Tensor:
         """The composite as it stands, like the picture given."""
         return self.layers().composite
-
-    def step(self) -> None:
-        """Take one Adam step.
-
-        Raises:
-            RuntimeError: If every step has been taken.
-            FloatingPointError: If loss or gradient are no longer finite; the step is not taken, so that
-                :meth:`layers` and :meth:`state_dict` are the last good ones.
-            MemoryError: If memory runs out; names the settings to lower.
-        """
-        if self.done:
-            raise RuntimeError(f"all {self.config.steps} steps have been taken")
-        with naming_knobs("views, or working_size (--size)"):
-            self._step()
 
     def _step(self) -> None:
         sample = self.dataset.sample(self.index)
@@ -229,37 +200,13 @@ class LayerEdit:
         layer.backward(leaf.grad)
         gradients = [p.grad for p in self.network.parameters()]
         require_finite_step(self.index, loss, torch.stack(torch._foreach_norm(gradients)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate * 0.5 * (1 + math.cos(math.pi * self.index / self.config.steps))
-        self.optimizer.step()
+        self._descend(loss, terms)
 
-        self.terms = ("loss", *terms)
-        self._history.append(torch.stack([loss, *terms.values()]))
-        self.index += 1
+    def _own_state(self) -> dict:
+        return {"network": self.network.state_dict(), "previous": dict(self.guidance.previous)}
 
-    def state_dict(self) -> dict:
-        """Everything a later run needs to end as this one would: tensors, numbers and strings only."""
-        return {
-            "run": self._run,
-            "index": self.index,
-            "terms": list(self.terms),
-            "history": self.history,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "previous": dict(self.guidance.previous),
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from a state of the same run.
-
-        Raises:
-            ValueError: If the state belongs to a run with another picture, prompt, encoder, seed or setting.
-        """
-        require_same_run(state["run"], self._run)
+    def _take_state(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.index, self.terms = state["index"], tuple(state["terms"])
-        self._history = [row.to(self.source.device) for row in state["history"]]
         self.guidance.previous = dict(state["previous"])
 
     def _crops(self, chance: int) -> list:

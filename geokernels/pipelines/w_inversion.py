@@ -13,7 +13,8 @@ from torch import Tensor
 from .._checks import require_finite, require_float, require_positive
 from ..losses.perceptual import pyramid_distance
 from ..models.stylegan2 import Generator
-from .running import naming_knobs, plain, require_finite_step, require_same_run
+from .descent import Descent
+from .running import plain, require_finite_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class WInversionResult(NamedTuple):
     terms: tuple[str, ...]
 
 
-class WInversion:
+class WInversion(Descent):
     """An inversion in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between any steps.
 
     The start is the nearest of some samples, found when the first step is taken.
@@ -69,7 +70,7 @@ class WInversion:
         TypeError: If it is not floating point.
     """
 
-    terms = ("loss", "squared", "perceptual")
+    knobs = "chunk (--chunk), or take a smaller generator"
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class WInversion:
         self.model, self.perceptual = model, perceptual
         self.goal = middle_square(picture.detach().float(), model.config.size)[None]
         self._seed = int(torch.randint(2**62, (), generator=generator))
-        self._run = {
+        run = {
             "config": plain(config),
             "generator": model.name,
             "picture": hashlib.sha256(self.goal.cpu().numpy().tobytes()).hexdigest(),
@@ -96,58 +97,24 @@ class WInversion:
         }
         self.w = torch.zeros(1, model.config.codes, model.config.style_dim, device=self.goal.device)
         self.w.requires_grad_()
-        self.optimizer = torch.optim.Adam([self.w], lr=config.learning_rate)
-        self.index = 0
-        self._history: list[Tensor] = []
-
-    @property
-    def done(self) -> bool:
-        """Whether every step has been taken."""
-        return self.index >= self.config.steps
-
-    @property
-    def history(self) -> Tensor:
-        """Loss terms so far, ``(index, 3)`` float32 on the CPU."""
-        return torch.stack(self._history).cpu() if self._history else torch.empty(0, len(self.terms))
-
-    @property
-    def loss(self) -> float:
-        """The weighted sum at the last step; waits for the device."""
-        return self._history[-1][0].item()
+        adam = torch.optim.Adam([self.w], lr=config.learning_rate)
+        self._begin(adam, steps=config.steps, rate=config.learning_rate, run=run)
 
     @torch.no_grad()
     def picture(self) -> Tensor:
         """What is drawn of the code as it stands, ``(3, size, size)`` in [0, 1]."""
         return self.model.synthesis(self.w)[0].clamp(0, 1)
 
-    def step(self) -> None:
-        """Take one Adam step.
-
-        Raises:
-            RuntimeError: If every step has been taken.
-            FloatingPointError: If the loss or its gradient is not finite; the code is the last good one.
-            MemoryError: If memory runs out; names the settings to lower.
-        """
-        if self.done:
-            raise RuntimeError(f"all {self.config.steps} steps have been taken")
-        with naming_knobs("chunk (--chunk), or take a smaller generator"):
-            if self.index == 0:
-                self.w.data.copy_(self._nearest())
-            self._step()
-
     def _step(self) -> None:
+        if self.index == 0:
+            self.w.data.copy_(self._nearest())
         drawn = self.model.synthesis(self.w)
         squared = (drawn - self.goal).square().mean()
         distance = self.perceptual(drawn.clamp(0, 1), self.goal).mean()
         loss = squared + self.config.perceptual * distance
         (self.w.grad,) = torch.autograd.grad(loss, self.w)
         require_finite_step(self.index, loss.detach(), self.w.grad.norm())
-        for group in self.optimizer.param_groups:
-            share = self.index / self.config.steps
-            group["lr"] = self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-        self.optimizer.step()
-        self._history.append(torch.stack([loss, squared, distance]).detach())
-        self.index += 1
+        self._descend(loss, {"squared": squared, "perceptual": distance})
 
     @torch.no_grad()
     def _nearest(self) -> Tensor:
@@ -163,27 +130,11 @@ class WInversion:
         ]
         return w[torch.cat(errors).argmin()].expand_as(self.w)
 
-    def state_dict(self) -> dict:
-        """Everything a later run needs to end as this one would: tensors, numbers and strings only."""
-        return {
-            "run": self._run,
-            "index": self.index,
-            "history": self.history,
-            "w": self.w.detach(),
-            "optimizer": self.optimizer.state_dict(),
-        }
+    def _own_state(self) -> dict:
+        return {"w": self.w.detach()}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from a state of the same run.
-
-        Raises:
-            ValueError: If the state belongs to a run with another generator, picture, seed or setting.
-        """
-        require_same_run(state["run"], self._run)
+    def _take_state(self, state: dict) -> None:
         self.w.data.copy_(state["w"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.index = state["index"]
-        self._history = [row.to(self.goal.device) for row in state["history"]]
 
 
 def invert_picture(
