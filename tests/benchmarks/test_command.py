@@ -21,6 +21,7 @@ def test_options_arrive(monkeypatch, tmp_path):
     assert seen.pop("console")
     assert seen == {
         "rivals": True, "json": tmp_path / "a.json", "only": "bases", "resume": True, "threads": 2,
+        "device": "cpu",
     }  # fmt: skip
 
 

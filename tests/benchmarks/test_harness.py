@@ -88,7 +88,7 @@ def test_rivals_stay_away_unless_asked(doubling, canary):
 
 def test_the_canary_gives_its_best_and_its_upper_quarter(canary, monkeypatch):
     for seconds in (4.0, 1.0, 2.0, 3.0):
-        monkeypatch.setattr(harness, "sample", lambda run, repeats, seconds=seconds: seconds)
+        monkeypatch.setattr(harness, "sample", lambda run, repeats, device, seconds=seconds: seconds)
         canary.sing()
     assert canary.heard() == {"canary_best_s": 1.0, "canary_upper_s": 4.0}
     canary.sing()
@@ -136,7 +136,7 @@ def test_floor_is_the_larger_of_arithmetic_and_memory(peaks, work, floor):
 
 
 def test_peaks_are_measured_and_can_be_written(monkeypatch):
-    monkeypatch.setattr("benchmarks.machine.COPIES", (2**12, 2**14))
+    monkeypatch.setattr("benchmarks.machine.COPIES", {"cpu": (2**12, 2**14)})
     with threads(1):
         found = Peaks.measure(1, seconds=0.01)
     assert found.flops > 1e8
