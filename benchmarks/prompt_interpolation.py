@@ -84,13 +84,12 @@ def draw_paths(
     """Pictures of every coupling in 8 bits, and the one of the last prompt alone."""
     chance = torch.Generator().manual_seed(how.seed)
     times = torch.linspace(0, 1, how.frames)
-    ends, clouds = {}, []
-    for coupling in COUPLINGS:
-        (segment,) = prompt_path(keys, coupling=coupling, rows=how.rows, generator=chance).segments
-        known = [c for c, other in ends.items() if coupling != "slerp" and torch.equal(other, segment.end)]
-        ends[coupling] = segment.end
-        clouds.append((coupling, known[0] if known else None, segment.at(times)))
-    rows = torch.cat([cloud for _, known, cloud in clouds if known is None] + [keys[1].rows[None]])
+    clouds = [
+        prompt_path(keys, coupling=coupling, rows=how.rows, generator=chance).segments[0].at(times)
+        for coupling in COUPLINGS
+    ]
+    # paths share their beginning, often their end, and where transport moves nothing all of it
+    rows, which = torch.cat([*clouds, keys[1].rows[None]]).unique(dim=0, return_inverse=True)
     pictures = torch.cat(
         [
             model.draw(
@@ -104,12 +103,8 @@ def draw_paths(
             for part in rows.split(BATCH)
         ]
     )
-    pictures = pictures.mul(255).round().div(255)
-    drawn = iter(pictures[:-1].split(how.frames))
-    paths: dict[str, Tensor] = {}
-    for coupling, known, _ in clouds:
-        paths[coupling] = next(drawn) if known is None else paths[known]
-    return paths, pictures[-1]
+    pictures = pictures.mul(255).round().div(255)[which]
+    return dict(zip(COUPLINGS, pictures.split(how.frames))), pictures[-1]
 
 
 def score(pictures: Tensor, goal: Tensor, distance: Callable) -> dict[str, float]:

@@ -49,6 +49,7 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
   m.def("point_gradient(Tensor weight, Tensor x, Tensor y, int cost) -> Tensor");
   m.def("transport_density(Tensor cost, Tensor f, Tensor g, float eps) -> Tensor");
   m.def("assignment(Tensor cost) -> Tensor");
+  m.def("displacement(Tensor x, Tensor y, Tensor times) -> (Tensor moved, Tensor chosen)");
 }
 
 namespace {

@@ -22,9 +22,9 @@ def refuse(cost: Cost) -> str | None:
     return native.refuse(cost, devices=("cpu", "cuda"))
 
 
-def refuse_assignment(cost: Cost) -> str | None:
-    """Say why the compiled assignment cannot take ``cost``."""
-    return native.refuse(cost)
+def refuse_assignment(x: Cost | Points) -> str | None:
+    """Say why the compiled assignment cannot take ``x``, costs or points."""
+    return native.refuse(x)
 
 
 def solve(
@@ -70,6 +70,12 @@ def solve_points(
 def assignment(cost: Cost) -> Tensor:
     """Columns of the cheapest one-to-one assignment, ``(..., N)``; -1 where there is none."""
     return torch.ops.geokernels.assignment(cost.double())
+
+
+def displacement(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:
+    """See :func:`geokernels.reference.displacement`; gradients reach all three."""
+    operator = torch.ops.geokernels.displacement.default
+    return native.run(operator, x.contiguous(), y.contiguous(), times.contiguous())
 
 
 def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
@@ -180,6 +186,27 @@ def _from_point_gradient(grad: Points, weight: Tensor, x: Points, y: Points, kin
     return to_weight, 2 * weight.sum(-1)[..., None] * grad, -2 * weight.mT @ grad
 
 
+def _save_displacement(ctx, inputs, output) -> None:
+    _, chosen = output
+    ctx.mark_non_differentiable(chosen)
+    ctx.save_for_backward(*inputs, chosen)
+
+
+def _displacement_backward(ctx, grad: Tensor, _grad_chosen):
+    x, y, times, chosen = ctx.saved_tensors
+    share = times[..., None, None]
+    to_x = to_y = to_times = None
+    if ctx.needs_input_grad[0]:
+        to_x = ((1 - share) * grad).sum(-3)
+    # where nothing was chosen, all that came out is NaN
+    index = chosen.clamp(min=0)[..., None].expand(*chosen.shape, y.shape[-1])
+    if ctx.needs_input_grad[1]:
+        to_y = torch.zeros_like(y).scatter(-2, index, (share * grad).sum(-3))
+    if ctx.needs_input_grad[2]:
+        to_times = (grad * (y.gather(-2, index) - x)[..., None, :, :]).sum((-2, -1))
+    return to_x, to_y, to_times
+
+
 def register_solver(name: str) -> None:
     """Give an operator that takes and returns what ``sinkhorn`` does its shapes, derivative and vmap."""
 
@@ -214,8 +241,14 @@ if not native.missing:
     def _(cost):
         return cost.new_empty(cost.shape[:-1], dtype=torch.int64)
 
+    @torch.library.register_fake("geokernels::displacement")
+    def _(x, y, times):
+        moved = x.new_empty((*times.shape, *x.shape[-2:]))
+        return moved, x.new_empty(x.shape[:-1], dtype=torch.int64)
+
     native.differentiable("sinkhorn_points", _points_backward, _save_points)
     native.differentiable("point_gradient", _point_gradient_backward, _save_point_gradient)
     native.differentiable("transport_density", _density_backward, _save_density)
-    for _name in ("sinkhorn_points", "point_gradient", "transport_density", "assignment"):
+    native.differentiable("displacement", _displacement_backward, _save_displacement)
+    for _name in ("sinkhorn_points", "point_gradient", "transport_density", "assignment", "displacement"):
         lead_with_mapped_dimension(_name)

@@ -79,8 +79,8 @@ def displacement(
 
     With ``plan="exact"`` $T(x_i)$ is the point of ``y`` that the cheapest assignment for $|x - y|^2$ gives
     $x_i$, and the path is McCann's, a geodesic of the Wasserstein distance; with ``"entropic"`` it is the
-    barycentric projection of the entropic plan. Costs are made in the precision of the points, at least
-    float32; their sums in float64.
+    barycentric projection of the entropic plan. Costs and points are computed in the precision of the points,
+    at least float32; sums of costs in float64.
 
     Args:
         x: Points ``(..., N, D)`` of equal mass.
@@ -88,16 +88,18 @@ def displacement(
         t: Times in [0, 1]; a number or ``(T,)``.
         plan: ``"exact"`` or ``"entropic"``.
         eps: Regularisation of the entropic plan, in the unit of $|x - y|^2$.
-        backend: For :func:`assignment` or :func:`sinkhorn`.
+        backend: ``"native"`` or ``"reference"`` to insist on one, for the entropic plan any of
+            :func:`sinkhorn`; None for the fastest that can run.
 
     Returns:
         ``(T, ..., N, D)``, in the dtype of ``x``.
 
     Gradients:
-        To ``x`` and ``y``, with the assignment constant, or through the entropic plan.
+        To ``x``, ``y`` and ``t``, with the assignment constant, or through the entropic plan.
 
     Raises:
-        ValueError: If shapes or values do not fit.
+        ValueError: If shapes or values do not fit. Where values cannot be read (a GPU, ``torch.compile``), a
+            pair of clouds that are not finite, or too far apart for their squared distances, comes back NaN.
         TypeError: If dtypes or devices disagree.
         BackendError: If ``backend`` cannot run this input; the message says why.
 
@@ -116,17 +118,19 @@ def displacement(
         raise ValueError(
             f"y must have at least as many points as x for the exact plan, {x.shape[-2]}, got {y.shape[-2]}"
         )
-    times = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1, *(1,) * x.dim())
+    times = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1)
     if values_can_be_read(times) and not bool(((times >= 0) & (times <= 1)).all()):
         raise ValueError(f"t must lie in [0, 1], got {t}")
     if plan == "entropic":
         target = sinkhorn(x, y, eps=eps, backend=backend).barycentric(y)
-    else:
+        return torch.lerp(x[None], target[None], times.view(-1, *(1,) * x.dim()))
+    refusals = {"native": kernels.refuse_assignment(x), "reference": None}
+    run = kernels if dispatch.choose("displacement", refusals, backend, x) == "native" else reference
+    wide = torch.promote_types(x.dtype, torch.float32)
+    together = times.expand(*x.shape[:-2], -1)
+    moved, chosen = run.displacement(*(part.to(wide) for part in (x, y, together)))
+    if values_can_be_read(x, y) and chosen.numel() and int(chosen.min()) < 0:
         if not (is_finite(x) and is_finite(y)):
             raise ValueError("x and y must be finite, got NaN or infinite values")
-        # several times cheaper than float64, with a rounding that the points themselves have
-        wide = torch.promote_types(x.dtype, torch.float32)
-        fixed = [points.detach().to(wide) for points in (x, y)]
-        chosen = assignment(reference.pairwise_cost(*fixed), backend=backend)
-        target = y.gather(-2, chosen[..., None].expand(*chosen.shape, y.shape[-1]))
-    return torch.lerp(x[None], target[None], times)
+        raise ValueError(f"x and y must be so near that their squared distances are finite in {wide}")
+    return moved.to(x.dtype).movedim(-3, 0)

@@ -2,7 +2,7 @@
 
 from .geodesic import GeodesicFlow, geodesic_cosine, geodesic_cosine_along, geodesic_flow
 from .subspace import SubspaceBasis, centred, default_rtol, principal_angles, project, subspace_basis
-from .transport import assignment, pairwise_cost, solve
+from .transport import assignment, displacement, pairwise_cost, solve
 
 __all__ = [
     "GeodesicFlow",
@@ -10,6 +10,7 @@ __all__ = [
     "assignment",
     "centred",
     "default_rtol",
+    "displacement",
     "geodesic_cosine",
     "geodesic_cosine_along",
     "geodesic_flow",

@@ -135,9 +135,31 @@ def _dual_value(cost, a, b, f, g, eps, reach):
 def assignment(cost: Cost) -> Tensor:
     """Defines :func:`geokernels.assignment`; -1 throughout where there is none."""
     N, M = cost.shape[-2:]
-    problems = cost.detach().double().reshape(-1, N, M)
-    chosen = [_assign(problem) for problem in problems]
-    return torch.stack(chosen).reshape(cost.shape[:-1]) if chosen else cost.new_empty(cost.shape[:-1]).long()
+    problems = cost.detach().double().cpu().reshape(-1, N, M)
+    with torch.device("cpu"):  # the search looks at every step, for which a GPU would be waited for
+        chosen = [_assign(problem) for problem in problems]
+        found = torch.stack(chosen) if chosen else torch.empty(0, dtype=torch.int64)
+    return found.reshape(cost.shape[:-1]).to(cost.device)
+
+
+def displacement(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:
+    """Defines :func:`geokernels.displacement` along the exact assignment.
+
+    Args:
+        x: ``(..., N, D)``.
+        y: ``(..., M, D)``, N <= M.
+        times: ``(..., T)``, one problem's beside it.
+
+    Returns:
+        Points ``(..., T, N, D)``, and those of ``y`` that they go to, ``(..., N)``. NaN and -1 throughout a
+        problem that has a cost which is not finite.
+    """
+    cost = pairwise_cost(x.detach(), y.detach())
+    possible = cost.isfinite().all(-1).all(-1)[..., None, None]
+    chosen = assignment(torch.where(possible, cost, math.inf))
+    target = y.gather(-2, chosen.clamp(min=0)[..., None].expand(*chosen.shape, y.shape[-1]))
+    moved = torch.lerp(x[..., None, :, :], target[..., None, :, :], times[..., None, None])
+    return torch.where(possible[..., None], moved, math.nan), chosen
 
 
 def _assign(cost: Tensor) -> Tensor:

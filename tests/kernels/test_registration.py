@@ -91,6 +91,7 @@ ARGUMENTS = {
     "differentiate_clouds": lambda: (*clouds()[:4], *(cloud(2, n, 2, seed=n) for n in (4, 5)), 2, 2.0),
     "solve_adjoint_clouds": solve_adjoint_clouds,
     "assignment": lambda: (cloud(2, 3, 4, seed=0),),
+    "displacement": lambda: (*clouds()[:2], cloud(2, 3, seed=6).sigmoid()),
 }
 
 

@@ -191,3 +191,22 @@ def test_vmap_folds_into_the_batch():
     value, plan = torch.vmap(results)(x, y, a, b)
     assert torch.equal(value, batched.value)
     assert torch.equal(plan, batched.plan())
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize(("N", "D"), [(1, 1), (13, 5), (6, 37), (10, 1100)])
+def test_displacement_at_every_simd_level(level, dtype, N, D, simd_level):
+    simd_level(level)
+    x, y, *_ = problem(N=N, D=D, dtype=dtype)
+    times = torch.tensor([[0.0, 0.3, 1.0], [0.5, 0.7, 0.1]], dtype=dtype)
+    moved, chosen = kernels.displacement(x, y, times)
+    eager, same = reference.displacement(x, y, times)
+    assert torch.equal(chosen, same)
+    torch.testing.assert_close(moved, eager)
+
+
+def test_displacement_is_well_registered():
+    x, y = (part.requires_grad_() for part in problem(N=4, M=5, D=3)[:2])
+    times = torch.tensor([[0.2, 0.9], [0.4, 0.0]]).double().requires_grad_()
+    torch.library.opcheck(torch.ops.geokernels.displacement.default, (x, y, times))

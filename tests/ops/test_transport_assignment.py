@@ -7,6 +7,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 import geokernels as gk
+from geokernels import reference
+from geokernels.kernels import transport as kernels
 from geokernels.testing import cloud
 
 BACKENDS = pytest.mark.parametrize("backend", ["native", "reference"])
@@ -88,7 +90,67 @@ def test_half_and_single_precision():
         assert torch.equal(gk.assignment(rounded), expected)
 
 
+def test_the_definition_follows_its_input_to_a_device():
+    cost = cloud(2, 5, 7, seed=0)
+    with torch.device("meta"):  # what is made without a word of where would be of no use
+        chosen = reference.assignment(cost)
+    assert chosen.device == cost.device
+    assert torch.equal(chosen, reference.assignment(cost))
+
+
 class TestDisplacement:
+    @BACKENDS
+    @pytest.mark.parametrize(
+        "shape", [(1, 1, 1), (3, 7, 5), (6, 9, 17), (20, 20, 1030), (77, 77, 768)], ids=str
+    )
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_goes_where_scipy_says(self, shape, dtype, backend):
+        N, M, D = shape
+        far = 100.0  # an origin that the costs must not lose their digits to
+        x, y = cloud(3, N, D, seed=0).add(far).to(dtype), cloud(3, M, D, seed=1).add(far).to(dtype)
+        path = gk.displacement(x, y, [0.0, 0.3, 1.0], backend=backend)
+        assert path.dtype == dtype
+        assert torch.equal(path[0], x)
+        for k in range(3):
+            cost = torch.cdist(x[k].double(), y[k].double()).square()
+            best = cost[linear_sum_assignment(cost.cpu().numpy())].sum()
+            there = torch.cdist(path[2, k].double(), y[k].double()).argmin(-1)
+            assert there.unique().numel() == N
+            assert torch.equal(path[2, k], y[k, there])  # to the bit
+            rounding = 1e-5 if dtype == torch.float32 else 1e-12
+            assert total(cost, there) <= best * (1 + rounding)
+            torch.testing.assert_close(path[1, k], torch.lerp(x[k], y[k, there], 0.3))
+
+    def test_half_precision(self):
+        x, y = cloud(2, 9, 12, seed=0), cloud(2, 11, 12, seed=1)
+        for dtype in (torch.float16, torch.bfloat16):
+            path = gk.displacement(x.to(dtype), y.to(dtype), [0.25, 1.0])
+            wide = gk.displacement(x.to(dtype).float(), y.to(dtype).float(), [0.25, 1.0])
+            assert path.dtype == dtype
+            assert torch.equal(path, wide.to(dtype))
+
+    def test_views_and_batches(self):
+        x, y = cloud(6, 9, 2, 3, seed=0).permute(2, 3, 1, 0), cloud(2, 3, 11, 6, seed=1)
+        path = gk.displacement(x, y, [0.2, 0.9])
+        assert path.shape == (2, 2, 3, 9, 6)
+        assert torch.equal(path[:, 1, 2], gk.displacement(x[1, 2], y[1, 2], [0.2, 0.9]))
+        assert gk.displacement(x[:0], y[:0], 0.5).shape == (1, 0, 3, 9, 6)
+
+    @BACKENDS
+    def test_a_lost_pair_is_named_or_comes_back_nan(self, backend):
+        x, y = cloud(3, 4, 2, seed=0).float(), cloud(3, 5, 2, seed=1).float()
+        y[1, 0, 0] = math.inf
+        with pytest.raises(ValueError, match="x and y must be finite"):
+            gk.displacement(x, y, 0.5, backend=backend)
+        far = torch.where(y.isfinite(), y, 1e30)
+        with pytest.raises(ValueError, match="so near that their squared distances are finite"):
+            gk.displacement(x, far, 0.5, backend=backend)
+        run = kernels if backend == "native" else reference
+        moved, chosen = run.displacement(x, y, torch.tensor([0.5]).expand(3, 1))
+        assert moved[1].isnan().all()
+        assert torch.equal(moved.isnan().any((1, 2, 3)), torch.tensor([False, True, False]))
+        assert torch.equal((chosen >= 0).all(1), torch.tensor([True, False, True]))
+
     def test_ends_are_the_clouds(self):
         x, y = cloud(2, 9, 3, seed=0), cloud(2, 9, 3, seed=1)
         path = gk.displacement(x, y, [0.0, 0.5, 1.0])
@@ -122,9 +184,28 @@ class TestDisplacement:
         gaps = [(gk.displacement(x, y, 0.5, plan="entropic", eps=e) - exact).norm() for e in (10, 1, 0.1)]
         assert gaps[0] > gaps[1] > gaps[2]
 
-    def test_gradients(self):
-        x, y = cloud(4, 2, seed=0).requires_grad_(), cloud(5, 2, seed=1).requires_grad_()
-        assert torch.autograd.gradcheck(lambda x, y: gk.displacement(x, y, [0.3, 0.8]), (x, y))
+    @BACKENDS
+    def test_gradients(self, backend):
+        x, y = cloud(2, 4, 2, seed=0).requires_grad_(), cloud(2, 5, 2, seed=1).requires_grad_()
+        times = torch.tensor([0.3, 0.8]).double().requires_grad_()
+        assert torch.autograd.gradcheck(
+            lambda x, y, t: gk.displacement(x, y, t, backend=backend), (x, y, times)
+        )
+        assert torch.autograd.gradgradcheck(
+            lambda x, y, t: gk.displacement(x, y, t, backend=backend), (x, y, times)
+        )
+
+    def test_compiles_in_one_graph(self):
+        x, y = cloud(2, 4, 3, seed=0), cloud(2, 5, 3, seed=1)
+
+        def move(x, y):
+            return gk.displacement(x, y, [0.25, 0.5])
+
+        compiled = torch.compile(move, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(x, y), move(x, y))
+
+    def test_gradients_of_the_entropic_path(self):
+        x, y = cloud(4, 2, seed=0), cloud(5, 2, seed=1)
         x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
         assert torch.autograd.gradcheck(
             lambda x, y: gk.displacement(x, y, 0.3, plan="entropic", eps=20.0), (x, y), atol=1e-4

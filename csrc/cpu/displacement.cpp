@@ -1,0 +1,97 @@
+// Clouds moved along the cheapest one-to-one assignment of their points, on the CPU.
+//
+//   x [..., N, D], y [..., M, D], times [..., T]   to   moved [..., T, N, D], chosen [..., N]
+//
+// One thread makes the costs of a problem in the precision of its points, assigns in float64 and moves the
+// points while they are in its cache: the costs of a batch are never all there. Where a cost is not finite,
+// the problem is not solved: -1 throughout, and points that are NaN.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "core/assignment.h"
+#include "core/padding.h"
+#include "core/transport_problem.h"
+#include "cpu/tensors.h"
+#include "cpu/workers.h"
+#include "fresh.h"
+
+#define GEOKERNELS_KERNEL "cpu/displacement_kernel.h"
+#include "cpu/each_level.h"
+
+namespace geokernels {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <class T>
+struct Clouds {
+  static constexpr int64_t kWide = sizeof(double) / sizeof(T);
+
+  const T *x, *y, *times;
+  int64_t problems, n, m, features, count;
+  T* moved;
+  int64_t* chosen;
+
+  // Costs in float64 and in T; the product's own memory follows.
+  int64_t workspace() const {
+    return kWide * padded<double>(n * m) + padded<T>(n * m) +
+           GEOKERNELS_AT_LEVEL(point_costs_workspace<T>, m, features);
+  }
+
+  void solve(int64_t k, int64_t ahead, T* memory) const {
+    auto* wide = reinterpret_cast<double*>(memory);
+    T* cost = memory + kWide * padded<double>(n * m);
+    T* own = cost + padded<T>(n * m);
+    const T *from = x + k * n * features, *to = y + k * m * features;
+    const int64_t on = k + ahead < problems ? ahead * features : 0;
+    GEOKERNELS_AT_LEVEL(point_costs<T>, from, to, n, m, features, std::make_pair(on * n, on * m),
+                        PointCost::square, cost, m, own);
+    int64_t* columns = chosen + k * n;
+    T* z = moved + k * count * n * features;
+    if (GEOKERNELS_AT_LEVEL(widen<T>, cost, n * m, wide)) {
+      assign(wide, n, m, columns);
+      GEOKERNELS_AT_LEVEL(displace<T>, from, to, columns, times + k * count, count, n, features, z);
+    } else {
+      std::fill(columns, columns + n, -1);
+      std::fill(z, z + count * n * features, std::numeric_limits<T>::quiet_NaN());
+    }
+  }
+};
+
+std::tuple<Tensor, Tensor> displacement(const Tensor& x, const Tensor& y, const Tensor& times) {
+  check_first_batch(x, 2);
+  const Batch batch(x, 2);
+  STD_TORCH_CHECK(y.dim() == x.dim() && times.dim() == x.dim() - 1,
+                  "geokernels: y and times must have the batch dimensions of x");
+  const int64_t n = x.size(-2), m = y.size(-2), features = x.size(-1), count = times.size(-1);
+  STD_TORCH_CHECK(0 < n && n <= m && 0 < features,
+                  "geokernels: as many points of y as of x, or more, and a feature");
+  check(y, batch.with({m, features}), x);
+  check(times, batch.with({count}), x);
+  Tensor moved = fresh(x, batch.with({count, n, features}));
+  Tensor chosen = fresh(x, batch.with({n}), ScalarType::Long);
+  auto run = [&](auto zero) {
+    using T = decltype(zero);
+    const Clouds<T> clouds{read<T>(x), read<T>(y), read<T>(times), batch.count,     n,
+                           m,          features,   count,          write<T>(moved), write<int64_t>(chosen)};
+    // threads go on side by side: this one is likely to come to that problem next
+    const int64_t ahead = torch::stable::get_num_threads();
+    share_out<T>(batch.count, clouds.workspace(), [&](int64_t k, T* own) { clouds.solve(k, ahead, own); });
+  };
+  x.scalar_type() == ScalarType::Float ? run(float()) : run(double());
+  return {moved, chosen};
+}
+
+}  // namespace
+}  // namespace geokernels
+
+STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
+  m.impl("displacement", TORCH_BOX(&geokernels::displacement));
+}
