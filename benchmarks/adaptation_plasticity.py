@@ -1,6 +1,4 @@
-"""Does an adapted generator draw what was asked, and is the rest as it was? Judged on the rendered world.
-
-    python -m benchmarks.adaptation_plasticity --adaptations 60 --out runs/adaptations
+"""Adaptations of a generator with every loss at every strength, for ``benchmarks.plasticity_fronts``.
 
 Adaptation ``i`` asks every sample of the embedded generator for one value of one attribute, attributes in
 turn: from "an object" to, say, "an object on a green background". Each is run with every loss at every
@@ -11,44 +9,24 @@ before and after:
   reached   of the samples that did not show the asked value already (and could: no object has the colour
             of its background), the share that shows it now
   kept      share of their other four attributes that read as before
-
-Both are means over adaptations, with 95% intervals over adaptations, which are the independent trials. A
-strength is a point; the points of a loss that no other of its points beats in both are its front, and the
-area below the front, from (0, 0), its hypervolume. The row "start" is what the transport of codes reaches
-before any step, the same for all losses. A strength is a multiple of the recipe's learning rate: Adam divides
-the weight of a loss out.
-
-One adaptation with all losses and strengths is one line of ``adaptations.jsonl``; a run that was stopped
-continues where it was, and ``--adaptations`` may grow. ``summary.json``, ``summary.md``, ``fronts.png`` and
-``fronts.html`` are made of the lines that there are. Seeds 0 to 999 were used to choose the recipe; report
-on others.
 """
 
-import argparse
-import json
-import multiprocessing
-import os
 import time
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
 from geokernels import world
-from geokernels._files import write_json, write_text
 from geokernels.models import load_clip, load_generator
 from geokernels.pipelines import Adaptation, AdaptationConfig
 from geokernels.pipelines.nada import LEARNING_RATES
-from geokernels.report.record import versions
 
-from .fronts import draw_fronts, front, front_page, hypervolume
-from .machine import machine
-from .stability_plasticity import finished, mean_interval, percent
+from .fronts import LOSSES, START
 
-LOSSES = ("directional", "spherical", "geodesic")
-STRENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # times the recipe's learning rate
+UNIT = "adaptations"
+STRENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
+STRENGTH = "A strength is a multiple of the learning rate: Adam divides the weight of a loss out."
 SAMPLES = 48
-START = "start"
 ORDER = ("colour", "background", "texture", "shape", "size")
 
 _models = None  # generator and encoder of a process
@@ -81,6 +59,11 @@ def start_worker() -> None:
     global _models
     torch.set_num_threads(1)
     _models = load_generator(), load_clip()
+
+
+def tasks(count: int, seed: int, config: AdaptationConfig, strengths: tuple[float, ...]) -> list:
+    """The adaptations to do."""
+    return [(i, seed, config, strengths) for i in range(count)]
 
 
 def run_adaptation(task: tuple[int, int, AdaptationConfig, tuple[float, ...]]) -> dict:
@@ -126,95 +109,3 @@ def run_adaptation(task: tuple[int, int, AdaptationConfig, tuple[float, ...]]) -
         "found": found,
         "processor_seconds": {name: round(spent, 2) for name, spent in seconds.items()},
     }
-
-
-def summarise(rows: list[dict]) -> dict[str, dict]:
-    """Points with intervals, front and hypervolume of every loss."""
-    summary = {}
-    for loss in rows[0]["found"]:
-        points = {}
-        for factor in rows[0]["found"][loss]:
-            scores = [row["found"][loss][factor] for row in rows]
-            points[factor] = {
-                key: mean_interval([score[key] for score in scores], "share") for key in ("reached", "kept")
-            }
-        pairs = {f: (p["reached"]["share"], p["kept"]["share"]) for f, p in points.items()}
-        summary[loss] = {
-            "points": points,
-            "front": front(pairs),
-            "hypervolume": hypervolume(list(pairs.values())),
-        }
-    return summary
-
-
-def as_markdown(summary: dict) -> str:
-    """One row a loss and strength."""
-    lines = [
-        f"{summary['adaptations']} adaptations of {SAMPLES} samples each, seed {summary['seed']}, "
-        f"{summary['config']['steps']} steps, {summary['machine']['processor']}",
-        "",
-        "| loss | strength | reached | kept | on its front | hypervolume |",
-        "|---|---|---|---|---|---|",
-    ]
-    for loss, found in summary["losses"].items():
-        for factor, point in found["points"].items():
-            shares = " | ".join(map(percent, point.values()))
-            mark = "yes" if factor in found["front"] else ""
-            lines.append(f"| {loss} | {factor} | {shares} | {mark} | {found['hypervolume']:.3f} |")
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--adaptations", type=int, default=60)
-    parser.add_argument("--steps", type=int, help="of each; the default recipe's")
-    parser.add_argument(
-        "--strengths", type=float, nargs="+", default=STRENGTHS, help="times the learning rate"
-    )
-    parser.add_argument("--no-start", action="store_true", help="from the generator as it is")
-    parser.add_argument("--seed", type=int, default=1000)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-
-    config = AdaptationConfig()
-    if args.steps is not None:
-        config = replace(config, steps=args.steps)
-    if args.no_start:
-        config = replace(config, guess=2.0)
-    strengths = tuple(args.strengths)
-    header = {
-        "config": json.loads(json.dumps(asdict(config))),
-        "seed": args.seed,
-        "strengths": list(strengths),
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "adaptations.jsonl"
-    rows = finished(path, header)
-    tasks = [(i, args.seed, config, strengths) for i in range(args.adaptations) if i not in rows]
-    with path.open("a") as file:
-        if not rows and file.tell() == 0:
-            file.write(json.dumps(header) + "\n")
-            file.flush()
-        # a fresh interpreter each: forking after torch has started threads can hang
-        with multiprocessing.get_context("spawn").Pool(args.workers, start_worker) as pool:
-            for row in pool.imap_unordered(run_adaptation, tasks):
-                rows[row["index"]] = row
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                print(f"\r{len(rows)} of {args.adaptations}", end="", flush=True)
-    print()
-    done = [rows[i] for i in sorted(rows)]
-    summary = {"adaptations": len(done), **header, "losses": summarise(done)}
-    summary |= {"machine": machine(), "versions": versions()}
-    write_json(args.out / "summary.json", summary)
-    write_text(args.out / "summary.md", as_markdown(summary))
-    draw_fronts(args.out / "fronts.png", summary["losses"], "asked attribute reached", "others kept")
-    write_text(args.out / "fronts.html", front_page("Adaptations", summary, args.out / "fronts.png"))
-    print(as_markdown(summary))
-
-
-if __name__ == "__main__":
-    main()

@@ -40,7 +40,7 @@ from geokernels.pipelines.couplings import COUPLINGS, prompt_path
 from geokernels.world.captions import random_attributes
 
 from .machine import machine
-from .stability_plasticity import finished
+from .resuming import finished
 
 MEASURES = ("length", "smoothness", "worst_step", "fidelity", "object", "all_five")
 FACTS = ("words", "words_moved", "moved", "saved", "padding")

@@ -26,12 +26,12 @@ Each finished edit is one line of ``edits.jsonl``; a run that was stopped contin
 with 95% intervals (Wilson's; for the mean of kept the normal one over edits), in ``summary.json`` and
 ``summary.md``. ``--workers`` processes of one thread each share the work, so that ``seconds`` are those of a
 picture on one core while the others are busy too; ``--alone`` measures one picture at a time on every core.
-The seeds 0 to 999 were used to choose the recipe; report on others.
+The seeds 0 to 999 were used to choose the recipe; report on others. All losses at several strengths, and
+adaptations beside edits: ``benchmarks.plasticity_fronts``.
 """
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import time
@@ -39,6 +39,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from geokernels import world
 from geokernels._files import sha256, write_json, write_text
@@ -50,6 +51,7 @@ from geokernels.pipelines.terms import MAIN
 from geokernels.report.record import versions
 
 from .machine import machine
+from .resuming import work_through
 from .second_opinion import Witness
 
 ATTRIBUTES = ("colour", "background")
@@ -71,11 +73,31 @@ def draw(seed: int, index: int, attribute: str):
     return scene, world.edit(scene, attribute, generator=chance)
 
 
+def as_stored(picture: Tensor) -> Tensor:
+    """What a file of 8 bits a channel would hold."""
+    return (picture * 255).round() / 255
+
+
+def judge_edit(edited: Tensor, scene, target, attribute: str) -> dict:
+    """What the judge says of a picture that shall show ``target`` instead of ``scene``."""
+    picture, wanted = as_stored(edited), target.names()[0]
+    seen = world.judge(picture[None]).names()[0]
+    mask = torch.maximum(world.object_mask(scene), world.object_mask(target))[0]
+    if attribute == "background":
+        mask = (mask < 1).float()
+    return {
+        "wanted": wanted,
+        "seen": seen,
+        **score_edit(wanted, seen, attribute)._asdict(),
+        "psnr": round(min(outside_psnr(picture, world.render(scene)[0], mask), 99.0), 3),
+    }
+
+
 def run_edit(task: tuple[int, str, int, ClipInversionConfig | LayerEditConfig]) -> dict:
     """Morph and judge one edit."""
     index, attribute, seed, config = task
     scene, target = draw(seed, index, attribute)
-    source, wanted = world.render(scene)[0], target.names()[0]
+    source = world.render(scene)[0]
     texts = world.caption(scene)[0], world.caption(target)[0]
     chance = torch.Generator().manual_seed(seed * 1_000_003 + index)
     start = time.perf_counter()
@@ -84,23 +106,14 @@ def run_edit(task: tuple[int, str, int, ClipInversionConfig | LayerEditConfig]) 
     edited = result.composite if isinstance(config, LayerEditConfig) else result.picture
     seconds = time.perf_counter() - start
 
-    # what a file would hold
-    picture = (edited * 255).round() / 255
-    seen = world.judge(picture[None]).names()[0]
-    mask = torch.maximum(world.object_mask(scene), world.object_mask(target))[0]
-    if attribute == "background":
-        mask = (mask < 1).float()
     return {
         "index": index,
         "attribute": attribute,
         "from": texts[0],
         "to": texts[1],
-        "wanted": wanted,
-        "seen": seen,
-        **score_edit(wanted, seen, attribute)._asdict(),
-        "psnr": round(min(outside_psnr(picture, source, mask), 99.0), 3),
+        **judge_edit(edited, scene, target, attribute),
         "seconds": round(seconds, 3),
-        "witness": _witness(source, picture, world.render(target)[0], texts, attribute)._asdict(),
+        "witness": _witness(source, as_stored(edited), world.render(target)[0], texts, attribute)._asdict(),
     }
 
 
@@ -216,22 +229,6 @@ def settings(args: argparse.Namespace) -> ClipInversionConfig | LayerEditConfig:
     return replace(config, **changes)
 
 
-def finished(path: Path, header: dict) -> dict[int, dict]:
-    """Edits done already; refuses a file of other settings, drops a line cut short."""
-    if not path.exists():
-        return {}
-    lines = path.read_text().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    if not whole:
-        path.unlink()
-        return {}
-    if json.loads(whole[0]) != header:
-        raise SystemExit(f"{path} was made with other settings; choose another --out")
-    if len(whole) < len(lines):
-        write_text(path, "".join(whole))
-    return {row["index"]: row for row in map(json.loads, whole[1:])}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -258,34 +255,24 @@ def main() -> None:
     }
     header["weights"] = sha256(args.weights) if args.weights else "packaged"
     header["witness"] = sha256(embedded(EMBEDDED[EVALUATION]))
-    path = args.out / "edits.jsonl"
-    args.out.mkdir(parents=True, exist_ok=True)
-    rows = finished(path, header)
-    tasks = [
-        (i, attribute_of(i, args.edits), args.seed, config)
-        for i in range(args.edits + args.shapes)
-        if i not in rows
-    ]
+    tasks = [(i, attribute_of(i, args.edits), args.seed, config) for i in range(args.edits + args.shapes)]
     workers, threads = (1, os.cpu_count()) if args.alone else (args.workers, 1)
-    with path.open("a") as file:
-        if not rows and file.tell() == 0:
-            file.write(json.dumps(header) + "\n")
-        # a fresh interpreter each: forking after torch has started threads can hang
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(workers, start_worker, (args.weights, threads)) as pool:
-            for row in pool.imap_unordered(run_edit, tasks):
-                rows[row["index"]] = row
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                print(f"\r{len(rows)} of {args.edits + args.shapes}", end="", flush=True)
-    print()
+    rows = work_through(
+        args.out / "edits.jsonl",
+        header,
+        tasks,
+        run_edit,
+        start=start_worker,
+        given=(args.weights, threads),
+        workers=workers,
+    )
     summary = {
         "loss": config.loss,
         "strength": config.weight(MAIN[config.loss]),
         "steps": config.steps,
         **header,
         "targets": TARGETS,
-        "groups": groups(list(rows.values())),
+        "groups": groups(rows),
         "machine": machine(),
         "versions": versions(),
         "workers": workers,

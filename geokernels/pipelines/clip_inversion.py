@@ -13,6 +13,7 @@ from .._checks import require_choice
 from ..losses.perceptual import total_variation
 from ..models.clip import ClipEncoder
 from .descent import Descent
+from .first_guess import Guess
 from .guidance import Guidance
 from .one_picture import PictureConfig, require_picture, search_guess, to_working_size
 from .parametrisation import PARAMETRISATIONS, parametrise
@@ -53,6 +54,7 @@ class ClipInversionConfig(PictureConfig):
         require_choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
 
 
+SEARCHED = ("guess", "opacity", "working_size", "parametrisation", "templates", "encoder_weights")
 LEARNING_RATES = {"layer": 0.01, "fourier": 0.02, "pixels": 0.01}
 
 
@@ -81,6 +83,11 @@ class ClipInversion(Descent):
         config: See :class:`ClipInversionConfig`.
         generator: Source of chance, on the CPU.
         perceptual: Distance of two ``(1, 3, h, w)`` pictures to a scalar, for ``config.perceptual``.
+        like: A run of the same picture, encoders, prompts and seed, whose first guess serves this one too.
+            What guides, how strongly and how long may differ.
+
+    Attributes:
+        start: The first guess, where one was found that says enough of what is asked.
 
     Raises:
         ValueError: For a picture, prompt or setting that cannot be used; the message says which.
@@ -99,6 +106,7 @@ class ClipInversion(Descent):
         config: ClipInversionConfig | None = None,
         generator: torch.Generator,
         perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+        like: "ClipInversion | None" = None,
     ):
         self.config = config = config or ClipInversionConfig()
         require_picture(picture)
@@ -110,17 +118,6 @@ class ClipInversion(Descent):
         self.full = picture.detach()[None].float()
         self.source = to_working_size(self.full, encoders, config.working_size)
         self.guidance = Guidance(encoders, source, target, config, key=chance + 1)
-        start = None
-        if config.parametrisation == "layer":
-            start = search_guess(self.source, self.guidance, area=config.opacity, chance=chance + 2)
-        self.edit = parametrise(
-            config.parametrisation,
-            self.source,
-            generator=torch.Generator().manual_seed(chance),
-            start=start,
-        )
-        self.prepared_in = time.perf_counter() - began
-        rate = config.learning_rate or LEARNING_RATES[config.parametrisation]
         run = {
             "config": plain(config),
             "source": source,
@@ -129,8 +126,23 @@ class ClipInversion(Descent):
             "picture": hashlib.sha256(self.full.cpu().numpy().tobytes()).hexdigest(),
             "seed": chance,
         }
+        self.start = self._first_guess(chance + 2) if like is None else _guess_of(like, run)
+        self.edit = parametrise(
+            config.parametrisation,
+            self.source,
+            generator=torch.Generator().manual_seed(chance),
+            start=self.start,
+        )
+        self.prepared_in = time.perf_counter() - began
+        rate = config.learning_rate or LEARNING_RATES[config.parametrisation]
         adam = torch.optim.Adam(self.edit.parameters(), lr=rate)
         self._begin(adam, steps=config.steps, rate=rate, run=run)
+
+    def _first_guess(self, chance: int) -> Guess | None:
+        """What to start from; only an edit layer can."""
+        if self.config.parametrisation != "layer":
+            return None
+        return search_guess(self.source, self.guidance, area=self.config.opacity, chance=chance)
 
     def picture(self) -> Tensor:
         """The picture as it stands, like the one given: float32 in [0, 1], at full size."""
@@ -168,6 +180,14 @@ class ClipInversion(Descent):
         return self.guidance.feature_distance(picture, self.source)
 
 
+def _guess_of(other: ClipInversion, run: dict) -> Guess | None:
+    """The first guess of another run, if ``run`` would search for the same."""
+    theirs, ours = ({**r, "config": {k: r["config"][k] for k in SEARCHED}} for r in (other._run, run))
+    if theirs != ours:
+        raise ValueError("like must be a run of the same picture, encoders, prompts, seed and search")
+    return other.start
+
+
 def clip_inversion(
     picture: Tensor,
     encoders: Sequence[ClipEncoder],
@@ -181,8 +201,8 @@ def clip_inversion(
 ) -> ClipInversionResult:
     """Morph a picture from what ``source`` says to what ``target`` says.
 
-    Arguments and errors are those of :class:`ClipInversion`, which this runs to its end; ``callback`` is
-    called with it after every step.
+    Arguments and errors are those of :class:`ClipInversion` (which also compares settings from one first
+    guess), which this runs to its end; ``callback`` is called with it after every step.
 
     Returns:
         The picture and the history of its losses.

@@ -1,11 +1,22 @@
-"""The benchmark of adaptations counts what it says, and its fronts are fronts."""
+"""The benchmark of losses counts what it says, goes on where it was, and its fronts are fronts."""
+
+import importlib
+import json
 
 import pytest
+import torch
 
-from benchmarks import adaptation_plasticity as bench
-from benchmarks.fronts import draw_fronts, front, front_page, hypervolume
+from benchmarks import adaptation_plasticity as adaptations
+from benchmarks import inversion_plasticity as inversions
+from benchmarks import plasticity_fronts as bench
+from benchmarks.fronts import LOSSES, START, front, hypervolume, share_interval, summarise
+from benchmarks.resuming import work_through
 from geokernels import world
+from geokernels.pipelines import AdaptationConfig, ClipInversionConfig, LayerEditConfig
 from geokernels.report.pictures import read_picture
+
+# the package exports a function of the same name
+clip_inversion = importlib.import_module("geokernels.pipelines.clip_inversion")
 
 
 def names(**changes):
@@ -17,12 +28,16 @@ def test_only_samples_that_could_change_are_asked():
     before = [names(), names(background="green"), names(colour="green"), names(shape="moon")]
     after = [names(background="green"), names(), names(), names(shape="ring", background="white")]
     # the second shows it already, the third has an object of that colour
-    assert bench.score(before, after, "background", "green") == {"samples": 2, "reached": 0.5, "kept": 7 / 8}
+    assert adaptations.score(before, after, "background", "green") == {
+        "samples": 2,
+        "reached": 0.5,
+        "kept": 7 / 8,
+    }
 
 
 def test_adaptations_ask_for_every_attribute_in_turn():
-    found = [bench.asked(i, seed=1000) for i in range(60)]
-    assert [f[0] for f in found[:5]] == list(bench.ORDER)
+    found = [adaptations.asked(i, seed=1000) for i in range(60)]
+    assert [f[0] for f in found[:5]] == list(adaptations.ORDER)
     assert {f[1] for f in found if f[0] == "colour"} == set(world.ATTRIBUTES["colour"])
     assert all(f[3] == world.describe({f[0]: f[1]}) for f in found)
 
@@ -38,26 +53,115 @@ def test_the_hypervolume_is_the_area_below_the_front():
     assert hypervolume([]) == 0
 
 
-def test_rows_become_a_table_a_picture_and_a_page(tmp_path):
-    def row(shift):
-        found = {loss: {"1": {"reached": 0.5 + shift, "kept": 0.9}} for loss in (bench.START, *bench.LOSSES)}
-        found["geodesic"]["2"] = {"reached": 0.8, "kept": 0.7 - shift}
-        return {"found": found}
+def row(index, shift=0.0, **more):
+    found = {loss: {"1": {"reached": 0.5 + shift, "kept": 0.9, **more}} for loss in (START, *LOSSES)}
+    found["geodesic"]["2"] = {"reached": 0.8 + shift, "kept": 0.7 - shift, **more}
+    return {"index": index, "found": found}
 
-    losses = bench.summarise([row(0.0), row(0.2)])
+
+def test_points_have_intervals_and_losses_are_compared_trial_by_trial():
+    losses = summarise([row(0), row(1, 0.1), row(2, 0.2)])
     point = losses["geodesic"]["points"]["1"]["reached"]
     assert point["share"] == pytest.approx(0.6)
     assert point["low"] < 0.6 < point["high"]
     assert losses["geodesic"]["front"] == ["1", "2"]
-    summary = {
-        "adaptations": 2,
-        "seed": 1,
-        "config": {"steps": 3},
-        "losses": losses,
-        "machine": {"processor": "a processor"},
-    }
-    assert "| geodesic | 2 | 80.0% [80.0, 80.0] |" in bench.as_markdown(summary)
-    draw_fronts(tmp_path / "fronts.png", losses, "reached", "kept")
-    assert read_picture(tmp_path / "fronts.png").rgb.shape[1] > 300
-    page = front_page("Adaptations", summary, tmp_path / "fronts.png")
-    assert page.count("<tr>") == 1 + 5 + 2  # head and points, and the setting under its own head
+    # one point more, so more area in every resampling; the same points, so none
+    assert losses["geodesic"]["less directional"][0] > 0
+    assert losses["spherical"]["less directional"] == [0, 0]
+    low, high = losses["directional"]["hypervolume interval"]
+    assert losses["directional"]["hypervolume"] == pytest.approx(0.6 * 0.9)
+    assert low < 0.6 * 0.9 < high
+    assert "less directional" not in losses["directional"]
+
+
+def test_all_or_nothing_never_gets_an_interval_without_width():
+    assert share_interval([1.0] * 20)["low"] < 1
+    assert share_interval([0.5, 0.7])["share"] == pytest.approx(0.6)
+
+
+@pytest.fixture
+def args():
+    def make(*options):
+        return ["--out", options[0], "--workers", "1", "--edits", "0", "--adaptations", "0", *options[1:]]
+
+    return make
+
+
+def test_lines_become_tables_a_picture_and_a_page(tmp_path, args, capsys):
+    edits = {"method": "clip-inversion"} | bench._header(ClipInversionConfig(), 1000, inversions.STRENGTHS)
+    adapted = bench._header(AdaptationConfig(), 1000, adaptations.STRENGTHS)
+    for name, header, more in (("edits", edits, {"psnr": 30.0}), ("adaptations", adapted, {})):
+        lines = [header, row(0, **more), row(1, 0.2, **more)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    bench.main(args(str(tmp_path)))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary["pipelines"]) == ["clip-inversion", "adapt"]
+    assert summary["pipelines"]["adapt"]["trials"] == 2
+    table = (tmp_path / "summary.md").read_text()
+    assert "| geodesic | 2 | 90.0% [70.4, 100.0] | 60.0% [40.4, 79.6] | 30.0 dB | yes |" in table
+    assert "| geodesic | 2 | 90.0% [70.4, 100.0] | 60.0% [40.4, 79.6] | yes |" in table
+    assert read_picture(tmp_path / "fronts.png").rgb.shape[2] > 1000  # a panel each
+    page = (tmp_path / "fronts.html").read_text()
+    assert page.count("<h2>") == 3
+    assert page.count("<td>90.0% [70.4, 100.0]</td>") == 2
+
+
+def test_nothing_to_tell_is_said(tmp_path, args):
+    with pytest.raises(SystemExit, match="holds no trials"):
+        bench.main(args(str(tmp_path)))
+
+
+def test_lines_of_other_settings_are_refused(tmp_path, args):
+    (tmp_path / "edits.jsonl").write_text(json.dumps({"method": "another"}) + "\n")
+    with pytest.raises(SystemExit, match="other settings"):
+        bench.main(args(str(tmp_path)))
+
+
+def test_work_goes_on_where_a_line_was_cut_short(tmp_path):
+    path, header = tmp_path / "lines.jsonl", {"seed": 1}
+    path.write_text('{"seed": 1}\n{"index": 1, "done": "before"}\n{"index": 0, "do')
+    rows = work_through(path, header, [(0,), (1,), (2,)], noted, start=set_up, given=("now",), workers=1)
+    assert rows == [{"index": 0, "done": "now"}, {"index": 1, "done": "before"}, {"index": 2, "done": "now"}]
+    assert len(path.read_text().splitlines()) == 4
+    assert work_through(path, header, [(2,)], None, start=None, workers=1) == rows
+
+
+def set_up(word):
+    global done
+    done = word
+
+
+def noted(task):
+    return {"index": task[0], "done": done}
+
+
+def test_strength_scales_what_pulls_and_nothing_else():
+    plain = ClipInversionConfig()
+    double = inversions.settings(plain, "clip-inversion", "geodesic", 2.0)
+    assert double.weight("consistency") == 2 * plain.weight("consistency")
+    assert double.weight("reach") == 2 * plain.weight("reach")
+    same = ("regularisation", "opacity", "indecision", "steps", "guess", "learning_rate")
+    assert all(getattr(double, name) == getattr(plain, name) for name in same)
+    layered = inversions.settings(LayerEditConfig(), "text2live", "directional", 0.5)
+    assert (layered.strength, layered.spherical, layered.screen, layered.structure) == (0.5, 0.5, 0.5, 2.0)
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_edit_is_one_line_of_every_loss_from_one_guess(monkeypatch):
+    pytest.importorskip("open_clip")
+    searched = []
+    monkeypatch.setattr(clip_inversion, "search_guess", lambda *a, **k: searched.append(a))
+    threads = torch.get_num_threads()
+    inversions.start_worker()
+    torch.set_num_threads(threads)
+    config = ClipInversionConfig(steps=1, views=1)
+    line = inversions.run_edit((1, 3, config, "clip-inversion", (0.5, 1.0)))
+    assert len(searched) == 1
+    assert line["attribute"] == "background"
+    assert set(line["found"]) == {START, *LOSSES}
+    assert set(line["found"]["geodesic"]) == {"0.5", "1"}
+    # nothing was found: the edits start from the source, which keeps everything
+    start = line["found"][START]["1"]
+    assert (start["reached"], start["kept"]) == (0.0, 1.0)
+    assert start["psnr"] > 55  # what 8 bits a channel leave
+    assert json.loads(json.dumps(line)) == line

@@ -42,6 +42,26 @@ def test_same_seed_same_result_and_another_seed_another(encoder):
     assert runs[0].terms[:3] == ("loss", "consistency", "regularisation")
 
 
+def test_settings_are_compared_from_one_first_guess(encoder):
+    picture, *texts = scene()
+
+    def begin(config, seed=0, **more):
+        return ClipInversion(picture, [encoder], *texts, config=config, generator=chance(seed), **more)
+
+    first = begin(SHORT)
+    assert first.start is not None
+    other = replace(SHORT, loss="directional", strength=3.0, steps=2)
+    again, alone = begin(other, like=first), begin(other)
+    assert again.start is first.start
+    for run in (again, alone):
+        while not run.done:
+            run.step()
+    assert torch.equal(again.picture(), alone.picture())
+    for config, seed in ((replace(SHORT, opacity=0.2), 0), (SHORT, 1)):
+        with pytest.raises(ValueError, match="like must be a run of the same picture"):
+            begin(config, seed, like=first)
+
+
 # before, at and after a change of views
 @pytest.mark.parametrize("stop", [1, 4, 5])
 @pytest.mark.parametrize("parametrisation", ["layer", "fourier"])
