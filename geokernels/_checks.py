@@ -52,6 +52,12 @@ def require_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
 
+def require_share(name: str, value: float) -> None:
+    """Refuse a number outside of [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+
+
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a word that is not one of ``choices``."""
     if value not in choices:

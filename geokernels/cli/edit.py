@@ -62,7 +62,7 @@ def edit(
         where = device_of(device)
         encoder = encoder_of(clip, clip_weights, where)
         warn_of_unknown_words([encoder], source, *target)
-        pipeline, tiny = _models(model, decoder, dtype, where)
+        pipeline, tiny = models_of(model, decoder, dtype, where)
         folder = EditFolder(out)
         shown = None if picture is None else _picture(picture, pipeline, size)
         folder.claim(resume=resume, overwrite=overwrite)
@@ -101,7 +101,7 @@ def edit(
     say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
 
 
-def _models(model: str, decoder: str | None, dtype: str, device: str):
+def models_of(model: str, decoder: str | None, dtype: str, device: str):
     """The pipeline, and the tiny autoencoder if one is asked for."""
     import torch
 
@@ -119,22 +119,10 @@ def _models(model: str, decoder: str | None, dtype: str, device: str):
 
 def _picture(path: Path, pipeline, size: int | None):
     """The picture at the size of the edit, ``(3, H, W)``: sides are the nearest the model can take."""
-    import torch.nn.functional as F
-
     from ..models.denoiser import Denoiser
     from ..report.pictures import read_picture
 
-    rgb, denoiser = read_picture(path).rgb, Denoiser(pipeline)
-    H, W = rgb.shape[-2:]
-    longest = size or max(denoiser.picture_size())
-    sides = [
-        max(1, round(side * longest / max(H, W) / denoiser.multiple)) * denoiser.multiple for side in (H, W)
-    ]
-    if sides == [H, W]:
-        return rgb
-    return F.interpolate(rgb[None], sides, mode="bilinear", antialias=True, align_corners=False)[0].clamp(
-        0, 1
-    )
+    return Denoiser(pipeline).suited(read_picture(path).rgb, size)
 
 
 def _source(pipeline, shown, caption: str, kept: Path | None, own: Path, steps: int, size, seed: int):

@@ -1,5 +1,6 @@
 """What an edit, and a path of pictures, is measured by."""
 
+from .editing import OutsideScore, blank, clip_score, directional_similarity, outside_score
 from .intervals import Interval, wilson_interval
 from .path import PathScore, gini, respace, score_path
 from .stability import EditScore, outside_psnr, score_edit
@@ -7,9 +8,14 @@ from .stability import EditScore, outside_psnr, score_edit
 __all__ = [
     "EditScore",
     "Interval",
+    "OutsideScore",
     "PathScore",
+    "blank",
+    "clip_score",
+    "directional_similarity",
     "gini",
     "outside_psnr",
+    "outside_score",
     "respace",
     "score_edit",
     "score_path",

@@ -105,6 +105,21 @@ class Denoiser:
         )[0]
         return found.to(latents.dtype)
 
+    def suited(self, picture: Tensor, longest: int | None = None) -> Tensor:
+        """``(3, H, W)`` resized so that the model can take it: to its own size, if none is said.
+
+        Args:
+            picture: ``(3, H, W)`` in [0, 1].
+            longest: About how many pixels the longer side shall have.
+        """
+        H, W = picture.shape[-2:]
+        share = (longest or max(self.picture_size())) / max(H, W)
+        sides = [max(1, round(side * share / self.multiple)) * self.multiple for side in (H, W)]
+        if sides == [H, W]:
+            return picture
+        found = F.interpolate(picture[None], sides, mode="bilinear", antialias=True, align_corners=False)
+        return found[0].clamp(0, 1)
+
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
         """Latents of pictures ``(B, 3, H, W)`` in [0, 1].

@@ -71,6 +71,17 @@ def load_text_to_image(
     return _load(name, tuple(FAMILIES), dtype, device, {})
 
 
+def load_instructed(
+    name: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+):
+    """Load a pipeline of InstructPix2Pix, as strictly as :func:`load_diffusion` loads Stable Diffusion.
+
+    Arguments and errors are those of :func:`load_diffusion`; none is embedded.
+    """
+    unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return _load(name, ("StableDiffusionInstructPix2PixPipeline",), dtype, device, unchecked)
+
+
 def load_tiny_autoencoder(
     name: str | Path = "world", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ):

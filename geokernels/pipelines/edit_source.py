@@ -25,6 +25,8 @@ class EditSource:
         steps: DDIM steps from noise to pictures.
         model: Names the U-Net; see :meth:`Denoiser.digest`.
         skip: Timesteps left out at either end of the inversion.
+        path: What the inversion came through, noise first and the clean latents last,
+            ``(steps - 2 * skip + 1, S, C, h, w)``; None for noise that was drawn.
     """
 
     latents: Tensor
@@ -33,13 +35,13 @@ class EditSource:
     steps: int
     model: str
     skip: int = 0
+    path: Tensor | None = None
 
     def save(self, path: str | Path) -> None:
         """Write it to a file, whole or not at all."""
         with replacing(path) as partial:
-            torch.save(
-                {**vars(self), "latents": self.latents.cpu(), "captions": list(self.captions)}, partial
-            )
+            kept = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+            torch.save({**kept, "captions": list(self.captions)}, partial)
 
     @staticmethod
     def load(path: str | Path) -> "EditSource":
@@ -128,12 +130,14 @@ def ddim_inversion(
         raise ValueError(f"skip must leave some of the {steps} steps at both ends, got {skip}")
     schedule, words = schedule_of(pipeline.scheduler, steps), denoiser.read(captions)
     latents = denoiser.encode(pictures)
+    path = [latents]
     for k, i in enumerate(reversed(range(skip, steps - skip))):
         # on the way back the U-Net is told the noisier end of the step, as DDIM inversion is defined
         output = denoiser(latents, schedule.timesteps[i], words)
         latents = schedule.split(latents, output, schedule.shares[i + 1]).at(schedule.shares[i])
+        path.append(latents)
         callback(k + 1)
-    return EditSource(latents, captions, True, steps, denoiser.digest(), skip)
+    return EditSource(latents, captions, True, steps, denoiser.digest(), skip, torch.stack(path[::-1]))
 
 
 def _listed(captions: Sequence[str]) -> tuple[str, ...]:

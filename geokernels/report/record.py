@@ -17,6 +17,7 @@ PACKAGES = (
     "lpips",
     "diffusers",
     "transformers",
+    "torchmetrics",
     "safetensors",
     "numpy",
     "pillow",

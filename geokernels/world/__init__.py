@@ -2,7 +2,7 @@
 
 from .captions import TEMPLATES, WORDS, caption, describe, understand
 from .clips import Clip, render_clip
-from .edits import EditCase, read_edit_folder, write_edit_folder
+from .edits import KINDS, EditCase, read_edit_folder, write_edit_folder
 from .judge import Verdict, judge
 from .renderer import object_frame, object_mask, render
 from .scenes import ATTRIBUTES, COLOURS, PALETTE, Scenes, edit, sample_scenes
@@ -10,6 +10,7 @@ from .scenes import ATTRIBUTES, COLOURS, PALETTE, Scenes, edit, sample_scenes
 __all__ = [
     "ATTRIBUTES",
     "COLOURS",
+    "KINDS",
     "PALETTE",
     "TEMPLATES",
     "WORDS",

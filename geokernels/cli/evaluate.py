@@ -1,0 +1,211 @@
+"""``geokernels eval``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from .console import bar, console, device_of, extras, say, sentences, stop
+from .edit import models_of
+from .encoders import encoder_of
+
+if TYPE_CHECKING:
+    from ..report.eval_driver import Contender
+    from ..report.eval_measures import Measures
+
+INSTRUCTED = "instruct_pix2pix"
+EDITS = "edits"  # folder, within --out, that --world writes
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Edits in the layout of PIE-Bench; or give --world.")
+    ] = None,
+    world: Annotated[
+        int | None,
+        typer.Option(min=1, help="Evaluate so many edits of the rendered world, written to --out."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME or NAME:FIELD=VALUE,...; repeat for several [default: all that can run]."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="world, a diffusers folder, or organisation/model.")] = "world",
+    clip: Annotated[str, typer.Option(help="The CLIP that guides OIG: world, or open_clip:NAME.")] = "world",
+    clip_weights: Annotated[Path | None, typer.Option(help="Weights file of an open_clip model.")] = None,
+    judge_clip: Annotated[
+        str | None,
+        typer.Option(help="The CLIP that measures [default: the world's other one, or the one that guides]."),
+    ] = None,
+    judge_clip_weights: Annotated[Path | None, typer.Option(help="Its weights file.")] = None,
+    dino_weights: Annotated[
+        Path | None, typer.Option(help="DINO ViT-B/8, for the structure; else the CLIP that measures.")
+    ] = None,
+    lpips_weights: Annotated[
+        Path | None, typer.Option(help="LPIPS' AlexNet; else a feature distance of the CLIP that measures.")
+    ] = None,
+    instruct: Annotated[str | None, typer.Option(help="A pipeline for InstructPix2Pix.")] = None,
+    decoder: Annotated[str | None, typer.Option(help="A tiny autoencoder for OIG's view.")] = None,
+    steps: Annotated[int, typer.Option(min=3, help="DDIM steps.")] = 50,
+    skip: Annotated[int, typer.Option(min=0, help="Timesteps left out at either end of the inversion.")] = 1,
+    size: Annotated[
+        int | None, typer.Option(min=8, help="Longest side, in pixels [default: the model's].")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many edits.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Edits at a time.")] = 4,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    seed: Annotated[int, typer.Option(min=0, help="Of chance, and of --world's edits.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+) -> None:
+    """Edit by several methods, and measure what came of it; what fails is listed, and counts."""
+    with sentences(), extras():
+        from ..models.diffusion import load_instructed
+        from ..pipelines.comparators import EditModels
+        from ..report.eval_driver import Plan, run_evaluation
+        from ..report.eval_folder import EvalFolder
+
+        contenders = _contenders(method, instruct is not None)
+        where, results = device_of(device), EvalFolder(out)
+        guide = encoder_of(clip, clip_weights, where)
+        pipeline, tiny = models_of(model, decoder, dtype, where)
+        instructed = (
+            None if instruct is None else load_instructed(instruct, dtype=pipeline.dtype, device=where)
+        )
+        measures = _measures(guide, judge_clip, judge_clip_weights, dino_weights, lpips_weights, where)
+        if (folder is None) == (world is None):
+            raise ValueError("give either a folder of edits or --world, not both or neither")
+        results.claim(resume=resume, overwrite=overwrite)
+        cases = _cases(folder, world, out / EDITS, seed, pipeline)[:limit]
+        sizes = {"steps": steps, "skip": skip, "batch": batch, "seed": seed, "size": size}
+        plan = Plan(cases, contenders, **sizes)
+        named = Path(model).name if Path(model).is_dir() else model
+        facts = {"model": named, "encoder": guide.name, "decoder": decoder, "dtype": dtype}
+        with bar() as progress:
+            total = len(cases) * len(contenders)
+            task, done = progress.add_task("edits", total=total, loss="", speed=""), 0
+
+            def show(made: int, seconds: float) -> None:
+                nonlocal done
+                done = made
+                progress.update(task, completed=made, speed=f"{seconds / max(made, 1):.1f} s an edit")
+
+            try:
+                record = run_evaluation(
+                    plan,
+                    EditModels(pipeline, guide, tiny, instructed),
+                    measures,
+                    results,
+                    facts=facts,
+                    resume=resume,
+                    on_rows=show,
+                )
+            except KeyboardInterrupt:
+                progress.stop()
+                stop(f"{done} of {total} results", out)
+        _print(results.finished()["summary"])
+    say(f"{record['seconds']:.1f} s. Report: {out / 'report.html'}")
+
+
+def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
+    """The methods that ``--method`` names, with their settings."""
+    from ..pipelines.comparators import METHODS
+    from ..report.eval_driver import Contender
+
+    wanted = wanted or [name for name in METHODS if name != INSTRUCTED or instructed]
+    found = []
+    for label in wanted:
+        name, _, given = label.partition(":")
+        if name not in METHODS:
+            raise ValueError(f"--method must be one of {', '.join(METHODS)}, got {name!r}")
+        settings = METHODS[name].settings
+        fields = settings.__dataclass_fields__
+        values = {}
+        for pair in filter(None, given.split(",")):
+            field, _, value = pair.partition("=")
+            if field not in fields:
+                known = ", ".join(fields) or "no settings"
+                raise ValueError(f"--method {name} has {known}, got {field!r}")
+            values[field] = _value(value)
+        try:
+            found.append(Contender(label, METHODS[name], settings(**values)))
+        except TypeError as error:
+            raise ValueError(f"--method {label}: {error}") from None
+    if len({contender.label for contender in found}) < len(found):
+        raise ValueError(f"--method must name each method and its settings once, got {', '.join(wanted)}")
+    return found
+
+
+def _value(text: str) -> object:
+    """A number, true, false or null; any other text is itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _cases(folder: Path | None, world: int | None, written: Path, seed: int, pipeline):
+    """The edits of a folder, or of one that is written here."""
+    from ..models.denoiser import Denoiser
+    from ..world import read_edit_folder, write_edit_folder
+
+    if folder is None:
+        side = max(Denoiser(pipeline).picture_size())
+        write_edit_folder(written, world, seed=seed, size=side)
+        folder = written
+    return read_edit_folder(folder)
+
+
+def _measures(
+    guide, judge: str | None, weights: Path | None, dino: Path | None, lpips: Path | None, device
+) -> Measures:
+    """What edits are measured by, as far as there are weights for it."""
+    from ..models import load_clip
+    from ..models.clip import EVALUATION
+    from ..report.eval_measures import Measures
+
+    if judge is not None:
+        encoder = encoder_of(judge, weights, device)
+    else:
+        encoder = load_clip(EVALUATION, device=device) if guide.name == "world" else guide
+    names = {
+        "structure": f"the tokens of {encoder.name}",
+        "perceptual": f"feature distance of {encoder.name}",
+    }
+
+    def tokens(pictures):
+        return encoder.encode_image_and_tokens(pictures)[1]
+
+    if dino is not None:
+        from ..models.dino import load_dino
+
+        tokens = load_dino(dino, device=device)
+        names["structure"] = "DINO's keys"
+    if lpips is not None:
+        from ..models.perceptual import load_lpips
+
+        distance, names["perceptual"] = load_lpips("alex", lpips, device=device), "LPIPS (AlexNet)"
+    else:
+        from ..losses import feature_distance
+
+        def distance(pictures, others):
+            return feature_distance(encoder.image_features(pictures), encoder.image_features(others))
+
+    return Measures(encoder, tokens, distance, names, device=device)
+
+
+def _print(summary: dict) -> None:
+    """The table's most read columns."""
+    shown = {"reached": "{:.0%}", "kept": "{:.1%}", "right": "{:.0%}", "background": "{:.1f} dB"}
+    shown |= {"clip_score": "{:.2f}", "psnr_outside": "{:.1f} dB", "structure": "{:.4f}"}
+    shown = {name: way for name, way in shown.items() if any(found[name] for found in summary.values())}
+    table = Table("method", "edits", "failed", *(name.replace("_", " ") for name in shown))
+    for label, found in summary.items():
+        cells = [way.format(found[name]["value"]) if found[name] else "" for name, way in shown.items()]
+        table.add_row(label, str(found["edits"]), str(found["failed"]), *cells)
+    console().print(table)

@@ -1,0 +1,82 @@
+"""What edits are measured by, as PIE-Bench measures them; features come from whichever models there are."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class OutsideScore(NamedTuple):
+    """How like its source a picture stayed where it should not change."""
+
+    psnr: float  # dB; infinite where the two agree exactly
+    ssim: float
+    mse: float
+
+
+def clip_score(image: Tensor, text: Tensor) -> Tensor:
+    """CLIP score, as torchmetrics defines it: 100 times the cosine, at least 0.
+
+    Args:
+        image: Unit features of pictures, ``(B, D)``.
+        text: Unit features of what they shall show, ``(B, D)``.
+
+    Returns:
+        ``(B,)``.
+    """
+    return 100 * (image * text).sum(-1).clamp(min=0)
+
+
+def directional_similarity(before: Tensor, after: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Cosine of the change of the picture and the change of the text; 0 where one of them does not change.
+
+    Args:
+        before: Unit features of the source pictures, ``(B, D)``.
+        after: Of the edits, ``(B, D)``.
+        source: Of the source texts, ``(B, D)``.
+        target: Of the target texts, ``(B, D)``.
+
+    Returns:
+        ``(B,)`` in [-1, 1].
+    """
+    return torch.cosine_similarity(after - before, target - source, dim=-1, eps=1e-8)
+
+
+def blank(pictures: Tensor, where: Tensor) -> Tensor:
+    """Pictures ``(..., 3, H, W)`` in black ``where`` ``(..., 1, H, W)`` bool is true."""
+    return torch.where(where, 0.0, pictures)
+
+
+def outside_score(picture: Tensor, source: Tensor, inside: Tensor) -> OutsideScore | None:
+    """Compare two pictures outside a mask, by torchmetrics.
+
+    As in the published evaluation of PIE-Bench, both are made black inside and then compared whole, so that
+    numbers can be set beside published ones; :func:`outside_psnr` counts the pixels outside alone.
+
+    Args:
+        picture: ``(3, H, W)`` in [0, 1].
+        source: Like ``picture``.
+        inside: ``(1, H, W)`` bool.
+
+    Returns:
+        None if nothing is outside.
+
+    Raises:
+        ImportError: If torchmetrics is not installed.
+    """
+    if bool(inside.all()):
+        return None
+    image = _torchmetrics()
+    a, b = blank(picture, inside)[None], blank(source, inside)[None]
+    mse = float((a - b).double().square().mean())
+    psnr = float(image.peak_signal_noise_ratio(a, b, data_range=1.0)) if mse else math.inf
+    return OutsideScore(psnr, float(image.structural_similarity_index_measure(a, b, data_range=1.0)), mse)
+
+
+def _torchmetrics():
+    try:
+        import torchmetrics.functional.image as image
+    except ImportError as error:
+        raise ImportError('evaluation needs torchmetrics: pip install "geokernels[diffusion]"') from error
+    return image

@@ -1,0 +1,77 @@
+"""DINO's keys, by which the structure of pictures is compared (Tumanyan et al., CVPR 2022)."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+
+
+class DinoKeys(nn.Module):
+    """Keys of the last block of a vision transformer of timm, of all heads together.
+
+    Attributes:
+        name: The architecture.
+        side: Of the square picture that it sees.
+    """
+
+    def __init__(self, name: str, model: nn.Module):
+        super().__init__()
+        self.name, self.side = name, model.patch_embed.img_size[0]
+        self.model = model.requires_grad_(False).eval()
+        self.register_buffer("_mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Keys ``(B, N, C)``, the class token's first, of pictures ``(B, 3, H, W)`` in [0, 1]."""
+        size = (self.side, self.side)
+        if pictures.shape[-2:] != size:
+            pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
+        found: list[Tensor] = []
+        attention = self.model.blocks[-1].attn
+        handle = attention.qkv.register_forward_hook(lambda layer, given, rows: found.append(rows))
+        try:
+            self.model.forward_features((pictures.float() - self._mean) / self._std)
+        finally:
+            handle.remove()
+        return found[0].chunk(3, -1)[1]
+
+
+def load_dino(
+    weights: str | Path, *, architecture: str = "vit_base_patch8_224", device: str | torch.device = "cpu"
+) -> DinoKeys:
+    """Load a vision transformer by its state dict.
+
+    Args:
+        weights: A ``.safetensors`` file, or a ``.pt``, ``.pth`` or ``.bin`` file of tensors alone, such as
+            DINO's own ``dino_vitbase8_pretrain.pth``.
+        architecture: Its name in timm; the published structure distance is ViT-B/8's.
+        device: Where to.
+
+    Raises:
+        ImportError: If timm is not installed.
+        ValueError: If there is no such file, or it does not fit the architecture.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError('DINO needs timm: pip install "geokernels[morph]"') from error
+    path = Path(weights)
+    if not path.is_file():
+        raise ValueError(f"weights must be an existing file, found none at {path}")
+    model = timm.create_model(architecture, pretrained=False, num_classes=0)
+    try:
+        model.load_state_dict(_read(path))
+    except Exception as error:  # unpickling, safetensors and load_state_dict each have their own
+        raise ValueError(f"weights must fit {architecture}, {path.name} does not ({error})") from error
+    return DinoKeys(architecture, model).to(device)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,29 @@
+"""Methods of editing pictures with diffusion models behind one face: OIG and what it is compared with."""
+
+from ..oig import OIGConfig
+from .ddim_swap import DdimSwapConfig, ddim_swap
+from .diffedit import DiffEditConfig, diffedit
+from .instruct_pix2pix import InstructPix2PixConfig, instruct_pix2pix
+from .ledits import LeditsConfig, ledits
+from .masactrl import MasaCtrlConfig, masactrl
+from .no_edit import NoEditConfig, no_edit
+from .null_text import NullTextConfig, null_text
+from .oig import oig
+from .pix2pix_zero import Pix2PixZeroConfig, pix2pix_zero
+from .plug_and_play import PlugAndPlayConfig, plug_and_play
+from .task import EditMethod, EditModels, EditTask
+
+METHODS = {
+    "no_edit": EditMethod("no edit", NoEditConfig, no_edit),
+    "oig": EditMethod("OIG", OIGConfig, oig),
+    "ddim_swap": EditMethod("DDIM swap", DdimSwapConfig, ddim_swap),
+    "plug_and_play": EditMethod("Plug-and-Play", PlugAndPlayConfig, plug_and_play),
+    "masactrl": EditMethod("MasaCtrl", MasaCtrlConfig, masactrl),
+    "null_text": EditMethod("null-text inversion", NullTextConfig, null_text),
+    "diffedit": EditMethod("DiffEdit", DiffEditConfig, diffedit),
+    "pix2pix_zero": EditMethod("Pix2Pix-Zero", Pix2PixZeroConfig, pix2pix_zero),
+    "ledits": EditMethod("LEDITS++", LeditsConfig, ledits),
+    "instruct_pix2pix": EditMethod("InstructPix2Pix", InstructPix2PixConfig, instruct_pix2pix),
+}
+
+__all__ = ["METHODS", "EditMethod", "EditModels", "EditTask"]

@@ -1,0 +1,37 @@
+"""DDIM swap: the inverted noise is sampled with another prompt, and nothing holds it back."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..._checks import require_choice
+from ...models.denoiser import Denoiser
+from .lockstep import leave_noise
+from .task import EditModels, EditTask
+
+
+@dataclass(frozen=True)
+class DdimSwapConfig:
+    """How the swap is sampled.
+
+    Attributes:
+        guidance: Scale of classifier-free guidance.
+        negative: What it leads away from: ``"source"``, the source's caption, as in OIG without its gradient;
+            or ``"empty"``, no prompt.
+    """
+
+    guidance: float = 5.0
+    negative: str = "source"
+
+    def __post_init__(self):
+        require_choice("negative", self.negative, ("source", "empty"))
+
+
+def ddim_swap(models: EditModels, task: EditTask, config: DdimSwapConfig) -> Tensor:
+    """Edit by the target prompt alone."""
+    denoiser = Denoiser(models.pipeline)
+    negatives = None
+    if config.negative == "source":
+        negatives = [denoiser.read(task.source.captions)] * task.source.steps
+    latents = leave_noise(denoiser, task.source, task.targets, guidance=config.guidance, negatives=negatives)
+    return denoiser.pictures(latents)

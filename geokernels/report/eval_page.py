@@ -1,0 +1,102 @@
+"""The page of an evaluation: the table, the failures, and pictures side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..world import KINDS, EditCase
+from .eval_measures import BETTER, SHARES
+from .page import badge, details, page, picture, row, section, table, text
+from .pictures import read_picture
+
+SHOWN, THUMB = 24, 128  # edits whose pictures are on the page, and their longest side
+
+
+def evaluation_page(
+    record: dict, summary: dict, rows: Sequence[dict], cases: Sequence[EditCase], folder: Path
+) -> str:
+    """The page; of every edit the pictures are in ``folder``, of the first ones also here."""
+    failed = [row for row in rows if row["failure"] is not None]
+    lead = (
+        f"<p>{len(cases)} edits by {len(summary)} methods on {text(record['model'])}, "
+        f"{text(record['steps'])} DDIM steps from one inversion of each picture, "
+        f"{text(len(failed))} of {len(rows)} results failed.</p>"
+    )
+    names = record["measures"]
+    note = (
+        f"Means with 95% bounds; ↑ more is better, ↓ less. CLIP is {names['clip']}, structure that of "
+        f"{names['structure']}, perceptual the {names['perceptual']}. An edit that failed counts as not "
+        "reached and not right; other columns are means of the edits that did not fail."
+    )
+    sections = [section("Methods", table(*_summary_table(summary)), note=note)]
+    if any(found["reached"] for found in summary.values()):
+        sections.append(section("Reached, by what was asked", table(*_by_attribute(rows, list(summary)))))
+    lines = [(text(r["key"]), text(r["method"]), text(r["failure"])) for r in failed]
+    shown = table(("edit", "method", "why"), lines) if failed else "<p>None.</p>"
+    sections.append(section("Failures", shown))
+    sections.append(section("The first edits", *_pictures(rows, cases[:SHOWN], folder)))
+    facts = {k: v for k, v in record.items() if k not in ("versions", "machine", "edits")}
+    sections.append(
+        section("The run", details("Every setting", facts), details("Versions", record["versions"]))
+    )
+    return page("Edits, evaluated", lead, sections)
+
+
+def _summary_table(summary: dict) -> tuple[list[str], list[list[str]]]:
+    """Head and lines, without the columns that nobody has."""
+    columns = [name for name in BETTER if any(found[name] for found in summary.values())]
+    arrows = [f"{name.replace('_', ' ')} {'↑' if BETTER[name] else '↓'}" for name in columns]
+    lines = []
+    for label, found in summary.items():
+        seconds = "" if found["seconds"] is None else f"{found['seconds']:.2f}"
+        failed = badge(str(found["failed"]), False) if found["failed"] else "0"
+        cells = [_cell(name, found[name]) for name in columns]
+        lines.append([text(label), str(found["edits"]), failed, *cells, seconds])
+    return ["method", "edits", "failed", *arrows, "s an edit"], lines
+
+
+def _cell(name: str, found: dict | None) -> str:
+    if found is None:
+        return ""
+    if name in SHARES:
+        return f"{100 * found['value']:.0f}% [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
+    if name == "kept":
+        return f"{100 * found['value']:.1f}% ± {50 * (found['high'] - found['low']):.1f}"
+    return f"{found['value']:.3g} ± {(found['high'] - found['low']) / 2:.2g}"
+
+
+def _by_attribute(rows: Sequence[dict], labels: list[str]) -> tuple[list[str], list[list[str]]]:
+    """Share of edits of each attribute that reached it; those that failed did not."""
+    attributes = list(dict.fromkeys(r["attribute"] for r in rows if r["attribute"] is not None))
+    lines = []
+    for label in labels:
+        cells = []
+        for attribute in attributes:
+            of = [r["reached"] or 0.0 for r in rows if (r["method"], r["attribute"]) == (label, attribute)]
+            cells.append(f"{100 * sum(of) / len(of):.0f}% of {len(of)}")
+        lines.append([text(label), *cells])
+    return ["method", *attributes], lines
+
+
+def _pictures(rows: Sequence[dict], cases: Sequence[EditCase], folder: Path) -> list[str]:
+    """Source, truth where there is one, and every method's result, an edit a row."""
+    shown = []
+    for case in cases:
+        figures = [picture(read_picture(case.picture).rgb, case.source, "source", longest=THUMB)]
+        if case.edited is not None:
+            figures.append(picture(read_picture(case.edited).rgb, case.target, "truth", longest=THUMB))
+        for found in (r for r in rows if r["key"] == case.key):
+            mark = (
+                ""
+                if found["right"] is None
+                else badge("right" if found["right"] else "not", bool(found["right"]))
+            )
+            label = f"{text(found['method'])} {mark}"
+            if found["picture"] is None:
+                figures.append(f"<figure><figcaption>{label} failed</figcaption></figure>")
+            else:
+                made = read_picture(folder / found["picture"]).rgb
+                figures.append(picture(made, f"{found['method']}: {case.target}", label, longest=THUMB))
+        kind = KINDS[case.kind].replace("_", " ")
+        heading = f"<p>{text(case.source)} → <strong>{text(case.target)}</strong> ({text(kind)})</p>"
+        shown.append(heading + row(*figures))
+    return shown

@@ -1,0 +1,56 @@
+"""What the results of an evaluation come to: a line a method, failures among them."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from ..metrics import wilson_interval
+from .eval_measures import BETTER, SHARES
+
+COLUMNS = tuple(BETTER)
+
+
+def summarise(rows: Sequence[dict], labels: Sequence[str]) -> dict[str, dict]:
+    """For each method the number of edits and of failures, and of each column the value and its bounds.
+
+    Shares of edits reached or right count failures as not; their bounds are Wilson's. Other columns are means
+    of what there is, ``n`` of them, finite, with 1.96 standard errors either way.
+    """
+    return {label: _summary([row for row in rows if row["method"] == label]) for label in labels}
+
+
+def _summary(rows: list[dict]) -> dict:
+    made = [row for row in rows if row["failure"] is None]
+    found: dict = {
+        "edits": len(rows),
+        "failed": len(rows) - len(made),
+        "seconds": statistics.fmean(row["seconds"] for row in made) if made else None,
+    }
+    for name in COLUMNS:
+        values = [float(row[name]) for row in made if row[name] is not None]
+        finite = [value for value in values if math.isfinite(value)]
+        if name in SHARES:
+            judged = [row for row in rows if row["attribute"] is not None]
+            interval = wilson_interval(int(sum(values)), len(judged)) if judged and values else None
+            found[name] = interval and dict(zip(("value", "low", "high", "n"), (*interval, len(judged))))
+        else:
+            found[name] = _mean(finite) if finite else None
+    return found
+
+
+def _mean(values: list[float]) -> dict[str, float]:
+    mean = statistics.fmean(values)
+    half = 1.96 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return {"value": mean, "low": mean - half, "high": mean + half, "n": len(values)}
+
+
+def summary_rows(summary: dict[str, dict]) -> tuple[list[str], list[list[object]]]:
+    """Head and lines of a table: of each column the value and both bounds."""
+    bounds = ("value", "low", "high", "n")
+    head = ["method", "edits", "failed", "seconds"]
+    head += [name if part == "value" else f"{name}_{part}" for name in COLUMNS for part in bounds]
+    lines = []
+    for label, found in summary.items():
+        cells = [(found[name] or {}).get(part) for name in COLUMNS for part in bounds]
+        lines.append([label, found["edits"], found["failed"], found["seconds"], *cells])
+    return head, lines
