@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -179,6 +180,20 @@ def test_bad_options_get_one_sentence(more, words, tmp_path):
 
 def test_one_prompt_is_too_few(tmp_path):
     assert "prompts must be at least two, got 1" in sentence(interpolate(tmp_path / "out", prompts=(FIRST,)))
+
+
+def test_lpips_that_cannot_be_downloaded_names_the_options(tmp_path, random_pipeline, monkeypatch):
+    def offline(*args, **how):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    pytest.importorskip("lpips")
+    model = random_pipeline("StableDiffusionPipeline")
+    said = sentence(interpolate(tmp_path / "out", model=model, distance="lpips"))
+    assert "cannot be downloaded (no route to host)" in said
+    assert "--lpips-weights, or take --distance features or none" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_mp4_without_ffmpeg_is_refused_at_once(tmp_path, monkeypatch):

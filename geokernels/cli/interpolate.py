@@ -152,9 +152,17 @@ def _distance(kind: str, weights: Path | None, device: str):
 
         return feature_metric(load_clip("world", device=device)), "feature distance of the world's CLIP"
     if kind == "lpips":
+        from urllib.error import URLError
+
         from ..models.perceptual import load_lpips
 
-        lpips = load_lpips("alex", weights, device=device)
+        try:
+            lpips = load_lpips("alex", weights, device=device)
+        except URLError as error:
+            raise OSError(
+                f"the weights of LPIPS' AlexNet cannot be downloaded ({error.reason}): give their file as "
+                "--lpips-weights, or take --distance features or none"
+            ) from error
         return (lambda a, b: lpips(a.to(device), b.to(device))), "LPIPS (AlexNet)"
     raise ValueError(f"--distance must be features, lpips or none, got {kind!r}")
 

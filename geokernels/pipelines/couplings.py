@@ -72,7 +72,7 @@ def prompt_path(
     """Couple each key with the next, so that every row moves without a jump from the first to the last.
 
     Permutations compose: the rows of a key are taken in the order in which those of the key before arrived.
-    Costs and plans are made in float64, rows stay in their dtype.
+    Costs and plans are made in float64 on the CPU, rows stay in their dtype and where they are.
 
     Args:
         keys: Two or more prompts; rows of one width.
@@ -123,7 +123,7 @@ def prompt_path(
 def permutation(
     x: Embedding, y: Embedding, *, rows: str = "all", generator: torch.Generator | None = None
 ) -> Tensor:
-    """The row of ``y`` that each row of ``x`` goes to, ``(L,)``: the cheapest, or any if there is chance.
+    """The row of ``y`` that each row of ``x`` goes to, ``(L,)`` on the CPU: the cheapest, or any by chance.
 
     With independent random costs every permutation that ``rows`` admits is equally likely to be the cheapest.
 
@@ -132,7 +132,7 @@ def permutation(
     """
     cost = _cost(x.rows, y.rows)
     if generator is not None:
-        cost = torch.rand(cost.shape, generator=generator, dtype=torch.float64).to(cost.device)
+        cost = torch.rand(cost.shape, generator=generator, dtype=torch.float64)
     restricted = _restrict(cost, x.kinds, y.kinds, rows)
     try:
         return assignment(restricted)
@@ -151,7 +151,7 @@ def kantorovich_pairs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     again as far as all pairs allow.
 
     Returns:
-        Rows of ``x`` and the rows of ``y`` they go to, int64, as often as their mass says.
+        Rows of ``x`` and the rows of ``y`` they go to, int64 on the CPU, as often as their mass says.
 
     Raises:
         ValueError: If that takes more than ``MOST_PARTS`` parts.
@@ -163,7 +163,7 @@ def kantorovich_pairs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             f"prompts of {n} and {m} rows must split into at most {MOST_PARTS} equal parts, got {parts}; "
             "take coupling 'entropic', or another prompt"
         )
-    split = [torch.arange(size, device=x.device).repeat_interleave(parts // size) for size in (n, m)]
+    split = [torch.arange(size).repeat_interleave(parts // size) for size in (n, m)]
     chosen = assignment(_cost(x, y)[split[0][:, None], split[1]])
     pairs, count = torch.stack([split[0], split[1][chosen]], 1).unique(dim=0, return_counts=True)
     pairs = pairs.repeat_interleave(count // math.gcd(*count.tolist()), 0)
@@ -207,14 +207,15 @@ def _require_keys(keys: Sequence[Embedding]) -> None:
 
 
 def _cost(x: Tensor, y: Tensor) -> Tensor:
-    """Squared distances in float64."""
-    return pairwise_cost(x.double(), y.double())
+    """Squared distances in float64, on the CPU: plans are small, and not every accelerator has float64."""
+    return pairwise_cost(x.cpu().double(), y.cpu().double())
 
 
 def _restrict(cost: Tensor, x: Tensor, y: Tensor, rows: str) -> Tensor:
     """The cost with what ``rows`` does not want made infinite or dearer than everything else together."""
     if rows == "all":
         return cost
+    x, y = x.cpu(), y.cpu()
     pinned = [torch.where(kinds == PADDING, CONTENT, kinds) for kinds in (x, y)]
     if rows == "blockwise":
         # the surplus must cross: as few rows as can be, and among those the cheapest
@@ -226,15 +227,14 @@ def _restrict(cost: Tensor, x: Tensor, y: Tensor, rows: str) -> Tensor:
 def _barycentres(x: Embedding, y: Embedding, rows: str, eps: float) -> Tensor:
     cost = _cost(x.rows, y.rows)
     scale = eps * float(cost.mean())
-    if rows == "blockwise" and x.kinds.bincount(minlength=4).ne(y.kinds.bincount(minlength=4)).any():
+    own = [key.kinds.cpu() for key in (x, y)]
+    if rows == "blockwise" and own[0].bincount(minlength=4).ne(own[1].bincount(minlength=4)).any():
         raise ValueError(
             "rows must be 'all' or 'pinned' for coupling 'entropic' between prompts of different lengths, "
             "got 'blockwise'"
         )
     if rows != "all":
-        kinds = [
-            k if rows == "blockwise" else torch.where(k == PADDING, CONTENT, k) for k in (x.kinds, y.kinds)
-        ]
+        kinds = [k if rows == "blockwise" else torch.where(k == PADDING, CONTENT, k) for k in own]
         cost = cost.masked_fill(kinds[0][:, None] != kinds[1], math.inf)
     plan = sinkhorn_from_cost(cost, eps=max(scale, torch.finfo(cost.dtype).tiny))
-    return plan.barycentric(y.rows.double()).to(y.rows.dtype)
+    return plan.barycentric(y.rows.cpu().double()).to(y.rows)
