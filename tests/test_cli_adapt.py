@@ -12,6 +12,7 @@ from geokernels import world
 from geokernels.cli import app
 from geokernels.models import Generator, GeneratorConfig, load_generator, save_generator
 from geokernels.pipelines import Adaptation, WInversion
+from geokernels.report.adapt_driver import kept_steps
 from geokernels.report.pictures import read_picture, write_picture
 
 BEFORE, AFTER = "an object", "a large object"
@@ -69,6 +70,9 @@ def test_it_leaves_everything_it_promises(checkpoint, picture, tmp_path):
     assert "http://" not in page
     assert "https://" not in page
     assert page.count("<img ") == page.count('alt="') - page.count('aria-alt="')
+    # four samples, before and after each step that is kept, a pixel between them
+    columns = 1 + len(set(kept_steps(4)) - {0})
+    assert read_picture(out / "strip.png").rgb.shape == (3, 4 * 16 + 3 * 2, columns * 16 + (columns - 1) * 2)
     # the format that was read, with other weights
     content = torch.load(out / "generator.pt", weights_only=True)
     assert content.keys() == {"g_ema", "latent_avg"}
@@ -147,6 +151,21 @@ def test_a_bad_loss_keeps_the_last_good_generator_and_says_so(checkpoint, tmp_pa
     assert not (tmp_path / "out" / "run.json").exists()
     monkeypatch.setattr(Adaptation, "_terms", terms)
     assert adapt(checkpoint, tmp_path / "out", "--resume").exit_code == 0
+
+
+def test_a_bad_inversion_keeps_its_last_good_step_and_says_so(checkpoint, picture, tmp_path, monkeypatch):
+    def spoil(self):
+        if self.index == 2:
+            raise FloatingPointError("the loss at step 2 is nan; lower the learning rate")
+        step(self)
+
+    step = WInversion._step
+    monkeypatch.setattr(WInversion, "_step", spoil)
+    real = ("--real", picture, "--real-steps", 3)
+    said = sentence(adapt(checkpoint, tmp_path / "out", *real))
+    assert "the loss at step 2 is nan; lower the learning rate; the inversion after step 2 is kept in" in said
+    monkeypatch.setattr(WInversion, "_step", step)
+    assert adapt(checkpoint, tmp_path / "out", "--resume", *real).exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -223,9 +223,23 @@ class Generator(nn.Module):
         if codes is None:
             return self.latent_avg.lerp(w, truncation)
         w = self._expand(w)
-        chosen = torch.zeros(self.config.codes, 1, dtype=torch.bool, device=w.device)
+        return self.mix(w, self.latent_avg.lerp(w, truncation), codes)
+
+    def mix(self, w: Tensor, other: Tensor, codes: Sequence[int]) -> Tensor:
+        """W+ of ``w`` (or W+) but for the rows ``codes``, which are those of ``other``: style mixing.
+
+        Example:
+            >>> generator = Generator(GeneratorConfig(channels=(4, 4, 4), style_dim=2, mapping_layers=1))
+            >>> generator.mix(torch.zeros(1, 2), torch.ones(1, 2), generator.codes("coarse"))[0, :, 0]
+            tensor([1., 1., 1., 0., 0., 0.])
+        """
+        return torch.where(self._rows(codes), self._expand(other), self._expand(w))
+
+    def _rows(self, codes: Sequence[int]) -> Tensor:
+        """Which rows of W+ are among ``codes``, ``(config.codes, 1)``."""
+        chosen = torch.zeros(self.config.codes, 1, dtype=torch.bool, device=self.latent_avg.device)
         chosen[list(codes)] = True
-        return torch.where(chosen, self.latent_avg.lerp(w, truncation), w)
+        return chosen
 
     def _expand(self, w: Tensor) -> Tensor:
         codes, dim = self.config.codes, self.config.style_dim

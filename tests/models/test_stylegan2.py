@@ -127,7 +127,35 @@ def test_pictures_do_not_depend_on_their_batch():
     torch.testing.assert_close(generator.synthesis(w), alone)
 
 
+def test_features_are_channels_last():
+    generator, seen = Generator(SMALL), []
+    for layer in (generator.conv1, *generator.convs):
+        layer.register_forward_hook(lambda _, args, out: seen.append(out))
+    generator(torch.randn(2, 7))
+    assert len(seen) == 5
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
+def test_mixed_precision_draws_nearly_the_same_and_gives_float32():
+    torch.manual_seed(0)
+    generator = Generator(GeneratorConfig((16, 16, 8), style_dim=16, mapping_layers=4))
+    w = generator.mapping(torch.randn(2, 16)).requires_grad_()
+    exact = generator.synthesis(w)
+    with torch.autocast("cpu", torch.bfloat16):
+        drawn = generator.synthesis(w)
+    assert drawn.dtype == torch.float32
+    assert (drawn - exact).abs().mean() < 0.02 * exact.std()
+    slopes = [torch.autograd.grad(picture.square().sum(), w)[0] for picture in (exact, drawn)]
+    assert torch.nn.functional.cosine_similarity(*slopes).min() > 0.99
+
+
 class TestSizes:
+    @pytest.mark.parametrize("side", [64, 128, 256, 512, 1024])
+    def test_pictures_of_every_published_size(self, side):
+        with torch.device("meta"):
+            generator = Generator(GeneratorConfig.standard(side))
+            assert generator(torch.empty(2, 512)).shape == (2, 3, side, side)
+
     def test_the_size_for_1024_pixels(self):
         full = GeneratorConfig.standard(1024)
         assert full.channels == (512, 512, 512, 512, 512, 256, 128, 64, 32)
@@ -170,6 +198,19 @@ class TestLayers:
         assert torch.equal(torch.stack(seen, 1), codes)
         with pytest.raises(ValueError, match="code must be from 0 to 5, got 6"):
             generator.layer(6)
+
+    def test_mixing_takes_rows_of_another_code(self):
+        generator = untamed(SMALL)
+        w, other = random(2, 7), random(2, 7, seed=5)
+        mixed = generator.mix(w, other, [0, 3])
+        for i, row in enumerate(mixed.unbind(1)):
+            assert torch.equal(row, other if i in (0, 3) else w)
+        # a style changes nothing before its layer
+        mixed = generator.mix(w, other, generator.codes("middle"))
+        first, last = ([generator.synthesis(v, size=side) for v in (w, mixed)] for side in (4, 16))
+        torch.testing.assert_close(*first)
+        assert not torch.allclose(*last)
+        assert torch.equal(generator.mix(w, other, []), w[:, None].expand(-1, SMALL.codes, -1))
 
     def test_chosen_layers_alone_are_trained(self):
         generator = Generator(SMALL).requires_grad_(False)

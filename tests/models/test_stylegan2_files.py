@@ -48,6 +48,14 @@ def names_in_circulation(size: int) -> set[str]:
     return keys | {f"noises.noise_{i}" for i in range(2 * count + 1)}
 
 
+@pytest.mark.parametrize("size", [64, 128, 512, 1024])
+def test_keys_of_every_size_are_those_in_circulation(size):
+    with torch.device("meta"):
+        state = Generator(GeneratorConfig.standard(size)).state_dict()
+    assert set(state) == names_in_circulation(size)
+    assert GeneratorConfig.of(state) == GeneratorConfig.standard(size)
+
+
 def test_full_size_checkpoint_in_the_common_format(tmp_path):
     """256 pixels, channel multiplier 2, as training scripts leave it: arguments and optimiser included."""
     config = GeneratorConfig.standard(256)

@@ -69,6 +69,32 @@ def test_the_distance_can_be_another_s(tiny_generator, drawn):
     assert found.history[0, 2] > 0
 
 
+def test_a_bad_loss_stops_and_keeps_the_last_good_code(tiny_generator, drawn):
+    spoilt = [1.0, 1.0, float("nan")]
+
+    def distance(a, b):
+        return spoilt[run.index] * (a - b).abs().mean()
+
+    run = WInversion(tiny_generator, drawn, config=SHORT, generator=chance(), perceptual=distance)
+    run.step()
+    run.step()
+    good = run.w.detach().clone()
+    with pytest.raises(FloatingPointError, match="the loss at step 2 is nan; lower the learning rate"):
+        run.step()
+    assert torch.equal(run.w, good)
+    assert (run.index, len(run.history)) == (2, 2)
+
+
+def test_out_of_memory_is_one_sentence_that_names_the_knobs(tiny_generator, drawn, monkeypatch):
+    def fail(*args, **kw):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB.")
+
+    run = WInversion(tiny_generator, drawn, config=SHORT, generator=chance())
+    monkeypatch.setattr(tiny_generator, "synthesis", fail)
+    with pytest.raises(MemoryError, match=r"^the device ran out of memory; lower chunk \(--chunk\).*$"):
+        run.step()
+
+
 def test_refusals(tiny_generator, drawn):
     with pytest.raises(ValueError, match=r"picture must have shape \(3, H, W\), got \(1, 4, 4\)"):
         WInversion(tiny_generator, torch.zeros(1, 4, 4), generator=chance())
