@@ -1,4 +1,4 @@
-"""The command line: ``geokernels demo | morph | adapt | edit | eval | interpolate | world | bench | doctor``.
+"""The command line: ``geokernels demo | morph | video | adapt | edit | eval | interpolate | world | ...``.
 
 One module a command. Models, picture files and reports load when a command runs, so that
 ``doctor`` needs torch alone.
@@ -6,7 +6,7 @@ One module a command. Models, picture files and reports load when a command runs
 
 import typer
 
-from . import adapt, bench, demo, doctor, edit, evaluate, interpolate, morph, world
+from . import adapt, bench, demo, doctor, edit, evaluate, interpolate, morph, video, world
 
 app = typer.Typer(
     help="Move pictures by text, with losses that follow the geometry inside CLIP.",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(morph.morph)
+app.command()(video.video)
 app.command()(adapt.adapt)
 app.command()(edit.edit)
 app.command("eval")(evaluate.evaluate)

@@ -73,13 +73,18 @@ class InternalDataset:
         self.source, self.guidance, self.crops = source, guidance, crops
         self._seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
+    def picture(self, turn: int) -> Tensor:
+        """What the encoders see of the source."""
+        return self.crops[turn].take(self.source)
+
     def sample(self, step: int) -> Sample:
         """What step ``step`` is about: every crop in turn."""
         turn = step % len(self.crops)
-        crop, views = self.crops[turn], self.guidance.draw(turn, self.source.device)
+        picture, crop = self.picture(turn), self.crops[turn]
+        views = self.guidance.draw(turn, picture.device)
         if turn not in self._seen:
             with torch.no_grad():
-                seen = self.guidance.see_with_tokens(crop.take(self.source), views)
+                seen = self.guidance.see_with_tokens(picture, views)
             self._seen[turn] = [(features, self_similarity(tokens)) for features, tokens in seen]
         features, similarity = zip(*self._seen[turn])
         return Sample(turn, crop, views, list(features), list(similarity))

@@ -64,7 +64,15 @@ class LayerGuidance(Guidance):
         Gradients:
             To ``layer``.
         """
-        seen = self.see_with_tokens(lay_over(layer[:, :3], layer[:, 3:], ground), sample.views)
+        return self.terms_of_composite(lay_over(layer[:, :3], layer[:, 3:], ground), sample)
+
+    def terms_of_composite(self, composite: Tensor, sample: Sample) -> dict[str, Tensor]:
+        """The same of a composite ``(1, 3, h, w)`` that was made otherwise.
+
+        Gradients:
+            To ``composite``.
+        """
+        seen = self.see_with_tokens(composite, sample.views)
         previous = self.previous.get(sample.turn, [None] * len(seen))
         terms: dict[str, Tensor] = {}
         for i, (features, tokens) in enumerate(seen):

@@ -27,6 +27,7 @@ def recolour(
     *,
     size: int,
     area: float,
+    whole: bool = False,
 ) -> Guess:
     """Search for the recolouring of ``source`` that changes it most nearly as the text asks.
 
@@ -36,6 +37,7 @@ def recolour(
         likeness: Of pictures ``(n, 3, size, size)``, given the source ``(1, 3, size, size)``.
         size: Side of the square at which recolourings are tried.
         area: What it costs to recolour the whole picture, in cosines.
+        whole: Whether all regions together are tried and nothing else, as for a picture of one layer.
 
     Returns:
         The best one, at the size of ``source``.
@@ -54,7 +56,7 @@ def recolour(
         if float(scores[top]) > best[0]:
             best = (float(scores[top]), regions, inks[top])
 
-    for regions in _unions(len(centres)):
+    for regions in [tuple(range(len(centres)))] if whole else _unions(len(centres)):
         attempt(regions, grid)
     for step in REFINEMENTS:
         around = best[2] + (grid - grid.mean()) * (step / (INKS[1] - INKS[0]))

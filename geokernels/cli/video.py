@@ -1,0 +1,116 @@
+"""``geokernels video``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import bar, device_of, extras, say, sentences, stop
+from .encoders import encoder_of, pace, warn_of_unknown_words
+
+
+def video(
+    clip: Annotated[Path, typer.Argument(help="A video (mp4, GIF, ...), or a folder of frames.")],
+    source: Annotated[str, typer.Option("--from", help="What the frames show.")],
+    target: Annotated[str, typer.Option("--to", help="What they shall show.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    layer: Annotated[str, typer.Option(help="What to edit: foreground or background.")] = "foreground",
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="A folder of masks, one a frame, white for foreground; else found from motion."),
+    ] = None,
+    atlas: Annotated[
+        Path | None, typer.Option(help="The atlas.safetensors of an earlier run on the same clip.")
+    ] = None,
+    flow: Annotated[str, typer.Option(help="dis, or raft_small=FILE or raft_large=FILE.")] = "dis",
+    loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
+    clip_model: Annotated[str, typer.Option("--clip", help="world, or open_clip:NAME.")] = "world",
+    clip_weights: Annotated[
+        Path | None, typer.Option(help="Weights file for the CLIP: safetensors, or a plain torch state dict.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the edit.")] = None,
+    fit_steps: Annotated[int | None, typer.Option(min=1, help="Steps of the atlas's fit.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Pixels a step of the fit.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Weight of the text's direction.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Longest side at which the edit is optimised.")
+    ] = None,
+    screen: Annotated[str | None, typer.Option(help="What the edit alone shows, over green.")] = None,
+    rate: Annotated[float, typer.Option(min=0.1, help="Frames a second of a folder of frames.")] = 24.0,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses samples, views and the edit's start.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+) -> None:
+    """Edit one layer of a clip from what one text says to what another says."""
+    with sentences(), extras():
+        import torch
+
+        from ..models import load_atlas, load_flow
+        from ..pipelines import VideoEdit, VideoEditConfig
+        from ..report.video import VideoFolder
+        from ..report.video_driver import VideoRun, run_video
+        from ..report.video_files import VideoSource
+
+        given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size, "layer": layer}
+        config = VideoEditConfig(**{k: v for k, v in given.items() if v is not None})
+        fitting = {k: v for k, v in {"steps": fit_steps, "samples": samples}.items() if v is not None}
+        where = device_of(device)
+        encoder = encoder_of(clip_model, clip_weights, where)
+        warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
+
+        def begin(footage, fitted):
+            chance = torch.Generator().manual_seed(seed)
+            return VideoEdit(
+                footage, fitted, [encoder], source, target, screen=screen, config=config, generator=chance
+            )
+
+        run = VideoRun(
+            VideoSource(clip, rate),
+            load_flow(flow, device=where),
+            begin,
+            masks=None if masks is None else VideoSource(masks),
+            atlas=None if atlas is None else _atlas(atlas, {"--masks": masks, **fitting}, load_atlas, where),
+            fit_settings=fitting,
+            seed=seed,
+            device=where,
+        )
+        folder = VideoFolder(out)
+        folder.claim(resume=resume, overwrite=overwrite)
+        facts = {"clip": clip.name, "from": source, "to": target, "seed": seed, "flow": flow.split("=")[0]}
+        facts |= {"masks": masks and masks.name, "encoders": [encoder.name]}
+        with bar() as progress:
+            tasks: dict[str, int] = {}
+
+            def show(stage: str, done: int, total: int | None, descent, seconds: float) -> None:
+                if stage not in tasks:
+                    tasks[stage] = progress.add_task(stage, total=total, loss="", speed="")
+                how = {} if descent is None else pace(descent, seconds)
+                progress.update(tasks[stage], completed=done, **how)
+
+            try:
+                record = run_video(run, folder, facts=facts, resume=resume, on_step=show)
+            except KeyboardInterrupt:
+                progress.stop()
+                stop(_reached(run), out)
+    seconds = record["seconds"]
+    say(f"{sum(seconds.values()):.1f} s, the atlas {seconds['atlas']:.1f} s. Report: {out / 'report.html'}")
+
+
+def _atlas(path: Path, of_fit: dict, load, device: str):
+    """The atlas of an earlier run; refuses options of a fit, which there will be none of."""
+    for name, value in of_fit.items():
+        if value is not None:
+            option = {"steps": "--fit-steps", "samples": "--samples"}.get(name, name)
+            raise ValueError(f"{option} is no option with --atlas, which is fitted already, got {value}")
+    return load(path, device=device)
+
+
+def _reached(run) -> str:
+    """How far a run that was stopped is."""
+    for stage, name in ((run.edit, "the edit"), (run.fit, "the atlas")):
+        if stage is not None:
+            return f"step {stage.index} of {stage.config.steps} of {name}"
+    return "reading the clip"

@@ -1,0 +1,224 @@
+"""Layered atlases of a clip: two pictures, and the maps by which every frame looks at them."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import require_positive
+from .._files import replacing
+
+KIND = "geokernels layered atlas 1"
+CHUNK = 65_536  # points at a time, where no gradient is asked for
+
+
+@dataclass(frozen=True)
+class AtlasShape:
+    """Sizes of the networks of an atlas.
+
+    Attributes:
+        width: Of every hidden layer.
+        map_layers: Hidden layers of a map.
+        layers: Hidden layers of the opacity and of the colours.
+        octaves: Of positions in the colours' and the opacity's encoding: wavelengths 2, 1, ... of a frame's
+            half longest side.
+        plain_octaves: Of positions in the frame and of time, in the opacity's.
+    """
+
+    width: int = 64
+    map_layers: int = 2
+    layers: int = 3
+    octaves: int = 6
+    plain_octaves: int = 3
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            require_positive(name, value)
+
+
+class Points(NamedTuple):
+    """Points of frames, ``N`` of them."""
+
+    frame: Tensor  # (N,) int64
+    place: Tensor  # (N, 2), in the frame's plane: 0 in the middle, 1 for half the longest side
+
+
+class LayerSample(NamedTuple):
+    """What an atlas says of ``N`` points; the foreground comes first."""
+
+    places: Tensor  # (2, N, 2), in each layer's atlas
+    opacity: Tensor  # (N, 1), of the foreground
+    colours: Tensor  # (2, N, 3)
+
+    def mixed(self) -> Tensor:
+        """The colours that are seen, ``(N, 3)``."""
+        return self.colours[1] + self.opacity * (self.colours[0] - self.colours[1])
+
+
+class LayeredAtlas(nn.Module):
+    """Maps, opacity and colours as networks of coordinates.
+
+    A map is the affine motion of its layer plus what a network of (x, y, t) adds to it, which starts at 0.
+    The opacity is a network of (x, y, t) and of the place in the foreground's atlas, where an outline stands
+    still.
+
+    Args:
+        motion: Affine maps of the layers from each frame to the atlas's plane, ``(2, T, 2, 3)``.
+        size: Height and width of a frame.
+        shape: Of the networks.
+        generator: Source of chance.
+
+    Attributes:
+        clip: Checksum of the frames that it was fitted to; empty before.
+        bounds: Part of each atlas that is seen: left, top, right and bottom, ``(2, 4)``.
+    """
+
+    def __init__(
+        self,
+        motion: Tensor,
+        size: tuple[int, int],
+        shape: AtlasShape = AtlasShape(),
+        *,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        self.size, self.shape, self.clip = tuple(size), shape, ""
+        self.register_buffer("motion", motion.float())
+        self.register_buffer("bounds", torch.tensor([[-1.0, -1.0, 1.0, 1.0]]).repeat(2, 1))
+        width, seen = shape.width, 2 + 4 * shape.octaves
+        self.maps = nn.ModuleList(_network(3, 2, width, shape.map_layers) for _ in range(2))
+        self.cover = _network(seen + 3 + 6 * shape.plain_octaves, 1, width, shape.layers)
+        self.paints = nn.ModuleList(_network(seen, 3, width, shape.layers) for _ in range(2))
+        _initialise(self, generator)
+
+    @property
+    def frames(self) -> int:
+        """Of the clip."""
+        return self.motion.shape[1]
+
+    def times(self, frame: Tensor) -> Tensor:
+        """From -1 at the first to 1 at the last frame, ``(N, 1)``."""
+        last = max(self.frames - 1, 1)
+        # a clip of one frame is at 0
+        return (2 * frame[:, None] - (self.frames - 1)).to(self.motion.dtype) / last
+
+    def place(self, layer: int, points: Points) -> Tensor:
+        """Where the atlas of ``layer`` shows ``points``, ``(N, 2)``."""
+        motion = self.motion[layer][points.frame]
+        affine = torch.einsum("nij,nj->ni", motion[..., :2], points.place) + motion[..., 2]
+        return affine + self.maps[layer](torch.cat([points.place, self.times(points.frame)], 1))
+
+    def opacity(self, points: Points, place: Tensor) -> Tensor:
+        """How much the foreground covers, ``(N, 1)`` in (0, 1); ``place`` is where its atlas shows them."""
+        plain = torch.cat([points.place, self.times(points.frame)], 1)
+        seen = [encode(place, self.shape.octaves), encode(plain, self.shape.plain_octaves)]
+        return self.cover(torch.cat(seen, 1)).sigmoid()
+
+    def colour(self, layer: int, place: Tensor) -> Tensor:
+        """What the atlas of ``layer`` shows at ``place`` (N, 2): ``(N, 3)`` in (0, 1)."""
+        return self.paints[layer](encode(place, self.shape.octaves)).sigmoid()
+
+    def forward(self, points: Points) -> LayerSample:
+        """Everything about ``points``."""
+        places = [self.place(layer, points) for layer in range(2)]
+        colours = [self.colour(layer, place) for layer, place in enumerate(places)]
+        return LayerSample(torch.stack(places), self.opacity(points, places[0]), torch.stack(colours))
+
+    def points(self, frame: int, *, stride: int = 1) -> Points:
+        """Every pixel of a frame, row by row, or of every ``stride``-th row and column."""
+        H, W = self.size
+        device, longest = self.motion.device, max(H, W)
+        y = (2 * torch.arange(0, H, stride, device=device) + 1 - H) / longest
+        x = (2 * torch.arange(0, W, stride, device=device) + 1 - W) / longest
+        place = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
+        return Points(torch.full((len(place),), frame, device=device), place)
+
+    @torch.no_grad()
+    def look(self, frame: int) -> LayerSample:
+        """Everything about a whole frame, a part at a time; its pixels row by row."""
+        points = self.points(frame)
+        parts = [self(Points(*part)) for part in zip(points.frame.split(CHUNK), points.place.split(CHUNK))]
+        places, opacity, colours = zip(*parts)
+        return LayerSample(torch.cat(places, 1), torch.cat(opacity), torch.cat(colours, 1))
+
+    def frame(self, index: int) -> Tensor:
+        """A frame as the atlas has it, ``(3, H, W)``."""
+        return self.look(index).mixed().T.reshape(3, *self.size)
+
+    def require_clip(self, checksum: str) -> None:
+        """Refuse a clip that the atlas was not fitted to.
+
+        Raises:
+            ValueError: If the checksums differ.
+        """
+        if self.clip != checksum:
+            raise ValueError(
+                f"the atlas must be of this clip, whose checksum is {checksum[:12]}..., "
+                f"it was fitted to one with {self.clip[:12] or 'none'}..."
+            )
+
+
+def encode(x: Tensor, octaves: int) -> Tensor:
+    """Positions (N, D) and their sines and cosines at ``octaves`` frequencies, ``(N, D + 2 D octaves)``."""
+    waves = (x[..., None] * (math.pi * 2.0 ** torch.arange(octaves, device=x.device))).flatten(-2)
+    return torch.cat([x, waves.sin(), waves.cos()], -1)
+
+
+def save_atlas(atlas: LayeredAtlas, path: str | Path) -> None:
+    """Write an atlas as safetensors, whole or not at all."""
+    from safetensors.torch import save_file
+
+    about = {"kind": KIND, "clip": atlas.clip, "size": json.dumps(atlas.size)}
+    about["shape"] = json.dumps(asdict(atlas.shape))
+    state = {name: value.detach().cpu().contiguous() for name, value in atlas.state_dict().items()}
+    with replacing(path) as partial:
+        save_file(state, partial, metadata=about)
+
+
+def load_atlas(path: str | Path, *, device: str | torch.device = "cpu") -> LayeredAtlas:
+    """Read an atlas that :func:`save_atlas` wrote.
+
+    Raises:
+        ValueError: If there is no such file, or it is damaged or no atlas.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"atlas must be an existing file, found none at {path}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            about = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"atlas must be a whole safetensors file, {path.name} is damaged: {error}") from None
+    if about.get("kind") != KIND:
+        raise ValueError(f"atlas must be a file that geokernels wrote, {path.name} is not")
+    shape, size = AtlasShape(**json.loads(about["shape"])), json.loads(about["size"])
+    atlas = LayeredAtlas(state["motion"], size, shape, generator=torch.Generator())
+    atlas.load_state_dict(state)
+    atlas.clip = about["clip"]
+    return atlas.to(device).eval()
+
+
+def _network(inputs: int, outputs: int, width: int, layers: int) -> nn.Sequential:
+    sizes = [inputs, *[width] * layers]
+    hidden: list[nn.Module] = []
+    for a, b in pairwise(sizes):
+        hidden += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*hidden, nn.Linear(width, outputs))
+
+
+def _initialise(atlas: LayeredAtlas, generator: torch.Generator) -> None:
+    """He's initialisation from ``generator``; maps start at their affine motion."""
+    for module in atlas.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(module.bias)
+    for network in atlas.maps:
+        nn.init.zeros_(network[-1].weight)

@@ -1,0 +1,93 @@
+"""Optical flow between two frames: OpenCV's DIS, or torchvision's RAFT where its weights are at hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+RAFT = ("raft_small", "raft_large")
+LEAST = 128  # pixels a side that RAFT needs
+MULTIPLE = 8  # of its sides
+
+# From two frames (H, W, 3) uint8 to how far each pixel of the first moves, (H, W, 2) float32, right and down.
+Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def load_flow(name: str = "dis", *, device: str | torch.device = "cpu") -> Flow:
+    """Load an estimator of optical flow.
+
+    Args:
+        name: ``"dis"``, or ``"raft_small=FILE"`` or ``"raft_large=FILE"`` with a state dict of torchvision's.
+        device: Where RAFT runs; DIS runs on the CPU.
+
+    Raises:
+        ImportError: If OpenCV or torchvision is not installed.
+        ValueError: If there is no such estimator, or the weights are no file or do not fit.
+    """
+    kind, _, weights = name.partition("=")
+    if kind == "dis" and not weights:
+        return _dis()
+    if kind in RAFT and weights:
+        return _raft(kind, Path(weights), device)
+    raise ValueError(f"flow must be dis, raft_small=FILE or raft_large=FILE, got {name!r}")
+
+
+def _dis() -> Flow:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError('optical flow needs OpenCV: pip install "geokernels[video]"') from error
+    estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    # down to whole pixels: half the error of the preset's half resolution on small pictures
+    estimator.setFinestScale(0)
+
+    def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
+        return estimator.calc(*grey, None)
+
+    return flow
+
+
+def _raft(kind: str, path: Path, device: str | torch.device) -> Flow:
+    try:
+        from torchvision.models import optical_flow
+    except ImportError as error:
+        raise ImportError('RAFT needs torchvision: pip install "geokernels[video]"') from error
+    model = getattr(optical_flow, kind)(weights=None, progress=False)
+    try:
+        model.load_state_dict(_read(path))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"weights must fit {kind}, {path.name} does not: {reason}") from None
+    model = model.eval().requires_grad_(False).to(device)
+
+    @torch.no_grad()
+    def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        H, W = first.shape[:2]
+        size = [max(LEAST, -(-side // MULTIPLE) * MULTIPLE) for side in (H, W)]
+        frames = [torch.from_numpy(frame).to(device).permute(2, 0, 1)[None] for frame in (first, second)]
+        shown = [
+            F.interpolate(frame.float() / 127.5 - 1, size, mode="bilinear", align_corners=False)
+            for frame in frames
+        ]
+        found = F.interpolate(model(*shown)[-1], (H, W), mode="bilinear", align_corners=False)[0]
+        scale = found.new_tensor([W / size[1], H / size[0]])
+        return (found.permute(1, 2, 0) * scale).cpu().numpy()
+
+    return flow
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise ValueError(f"weights must be an existing file, found none at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise several kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"weights must be a plain state dict, {path.name} is not: {reason}") from None

@@ -1,0 +1,122 @@
+"""Where the foreground of a clip is, found from motion: what moves otherwise than the ground, and differs.
+
+Flow finds an object, and not its outline. Hence two stages: first the pixels that do not follow the ground,
+in their frame or where the flow takes them in another; then, among these, the ones that differ from the
+ground, which is put together from what the frames show of it.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layer_motion import apply, fit_affine, follow, frame_plane, inverse, motion_against, track
+
+MOVING = 0.2  # of the strongest motion against the ground, for a pixel to be suspected
+LEAST_MOTION = 0.25  # pixels a frame; less is no motion
+STRONGEST = 0.98  # share of a frame's pixels that move less than its strongest motion
+CARRIED = 0.98  # of a suspicion, to the next frame
+NEAR = 9  # pixels across, of the window around a suspect in which the object may be
+MARGIN = 3  # the same for what tells nothing of the ground
+REACH = 1.6  # of the ground's picture, in frames
+SEEN = 0.5  # frames that must have shown a point of the ground
+UNLIKE = 0.06  # least RGB distance from the ground
+NOISES = 4.0  # how many times the usual distance that must be
+GUESSED = 1.5  # how much more, from ground that was never seen
+ROUNDS = 4
+
+
+def find_masks(
+    frames: np.ndarray,
+    flow: np.ndarray,
+    back: np.ndarray,
+    trusted: np.ndarray,
+    *,
+    masks: np.ndarray,
+    scratch: np.ndarray,
+) -> None:
+    """Fill ``masks`` with 255 where the foreground is, one frame after another; all 0 where nothing moves.
+
+    Args:
+        frames: ``(T, H, W, 3)`` uint8.
+        flow: From each frame to the next, ``(T - 1, H, W, 2)``.
+        back: From each frame but the first to the one before.
+        trusted: Where the two agree, ``(T - 1, H, W)`` bool.
+        masks: To fill, ``(T, H, W)`` uint8.
+        scratch: Room for as many float16.
+    """
+    threshold = max(LEAST_MOTION, MOVING * _suspect(flow, back, scratch))
+    for t in range(len(frames)):
+        masks[t] = 255 * (scratch[t] > threshold)
+    for _ in range(ROUNDS if masks.any() else 0):
+        maps = track(flow, trusted, masks, ground=True)
+        ground = _ground(frames, masks, maps)
+        for t in range(len(frames)):
+            suspects = torch.from_numpy(scratch[t] > threshold)
+            masks[t] = 255 * _differing(_picture(frames[t]), suspects, ground, maps[t]).numpy()
+
+
+def _suspect(flow: np.ndarray, back: np.ndarray, out: np.ndarray) -> float:
+    """Motion against the ground, in pixels, carried along the flow both ways; the strongest found."""
+    T, whole, strongest = len(out), torch.ones(out.shape[1:]), 0.0
+    carried = None
+    for t in range(T):
+        ways = [torch.from_numpy(x) for x in (*flow[t : t + 1], *back[max(t - 1, 0) : t])]
+        own = [motion_against(way, fit_affine(way, whole)) for way in ways]
+        now = torch.stack(own).mean(0) if own else torch.zeros_like(whole)
+        strongest = max(
+            strongest, now.flatten().kthvalue(1 + int(STRONGEST * (now.numel() - 1))).values.item()
+        )
+        if carried is not None:
+            now = torch.maximum(now, CARRIED * follow(carried, torch.from_numpy(back[t - 1])))
+        carried = now
+        out[t] = carried.numpy()
+    later = torch.from_numpy(out[-1].astype(np.float32))
+    for t in reversed(range(T - 1)):
+        forth = torch.from_numpy(out[t].astype(np.float32))
+        later = torch.maximum(forth, CARRIED * follow(later, torch.from_numpy(flow[t])))
+        out[t] = ((forth + later) / 2).numpy()
+    return strongest
+
+
+def _ground(frames: np.ndarray, masks: np.ndarray, maps: Tensor) -> Tensor:
+    """The ground without the foreground, in the plane of the middle frame: colours, and how often seen.
+
+    Returns:
+        ``(4, S, S)`` over ``REACH`` frames' longest side; what was never seen has the colours around it.
+    """
+    H, W = masks.shape[1:]
+    side, longest = round(REACH * max(H, W)), max(H, W)
+    plane = frame_plane(side, side) * REACH
+    total = torch.zeros(4, side, side)
+    for frame, mask, motion in zip(frames, masks, maps):
+        grid = apply(inverse(motion), plane) * (longest / plane.new_tensor([W, H]))
+        known = 1 - _widened(torch.from_numpy(mask > 0), MARGIN)[None]
+        total += F.grid_sample(
+            torch.cat([_picture(frame) * known, known])[None], grid[None], align_corners=False
+        )[0]
+    filled, width = total, 3
+    while width < side:
+        around = F.avg_pool2d(total[None], width, 1, width // 2)[0]
+        filled = torch.where(filled[3:] > 1e-3, filled, around)
+        width = 2 * width + 1
+    return torch.cat([filled[:3] / filled[3:].clamp(min=1e-6), total[3:]])
+
+
+def _differing(picture: Tensor, suspects: Tensor, ground: Tensor, motion: Tensor) -> Tensor:
+    """Where ``picture`` (3, H, W), among and around its suspects, is not the ground: ``(H, W)`` bool."""
+    grid = apply(motion, frame_plane(*suspects.shape)) / REACH
+    expected = F.grid_sample(ground[None], grid[None], align_corners=False)[0]
+    distance = (picture - expected[:3]).square().sum(0).sqrt()
+    near, seen = _widened(suspects, NEAR) > 0, expected[3] > SEEN
+    surely = distance[~near & seen]
+    least = max(UNLIKE, NOISES * surely.median().item()) if surely.numel() else UNLIKE
+    return torch.where(seen, near & (distance > least), suspects & (distance > GUESSED * least))
+
+
+def _widened(mask: Tensor, width: int) -> Tensor:
+    return F.max_pool2d(mask[None].float(), width, 1, width // 2)[0]
+
+
+def _picture(frame: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(frame)).permute(2, 0, 1).float() / 255

@@ -1,0 +1,196 @@
+"""Runs an edit of a clip in a folder: footage, atlas, edit, frames, the record."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..models.atlas import LayeredAtlas, save_atlas
+from ..models.optical_flow import Flow
+from ..pipelines import AtlasFit, AtlasFitConfig, Footage, VideoEdit, prepare_footage
+from .driver import interrupts_between_steps
+from .record import machine, peak_memory_mib, versions
+from .video import ATLAS, VideoFolder
+from .video_files import VideoSource
+
+SCRATCH = ".clip"  # arrays of the footage, while a run lasts
+
+# Called with a stage, how far it is and of how many, the descent, if it is one, and its seconds.
+Progress = Callable[[str, int, int | None, AtlasFit | VideoEdit | None, float], None]
+
+
+class VideoRun:
+    """What is to be done with a clip, and how far it is.
+
+    Args:
+        clip: Where frames are read.
+        flow: Estimator of optical flow.
+        begin: Makes the edit, at its first step, of footage and atlas.
+        masks: Where masks are read; None to find them from motion.
+        atlas: Fitted before, to be used again; None to fit one.
+        fit_settings: Of the fit, besides what suits the size of the frames.
+        seed: Of the fit.
+        device: Where to fit.
+    """
+
+    def __init__(
+        self,
+        clip: VideoSource,
+        flow: Flow,
+        begin: Callable[[Footage, LayeredAtlas], VideoEdit],
+        *,
+        masks: VideoSource | None = None,
+        atlas: LayeredAtlas | None = None,
+        fit_settings: dict | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ):
+        self.clip, self.flow, self.masks, self.atlas = clip, flow, masks, atlas
+        self.fit_settings, self.seed, self.device = fit_settings or {}, seed, device
+        self._begin = begin
+        self.footage: Footage | None = None
+        self.fit: AtlasFit | None = None
+        self.edit: VideoEdit | None = None
+        self.seconds = dict.fromkeys(("footage", "atlas", "edit", "frames"), 0.0)
+
+    def prepare(
+        self, scratch: Path, state: dict | None, tell: Callable[[str, int, int | None], None]
+    ) -> None:
+        """Read the clip, and stand where ``state`` was left."""
+        start = time.perf_counter()
+        masks = None if self.masks is None else self.masks.masks()
+        self.footage = prepare_footage(
+            self.clip.frames(), self.flow, masks=masks, folder=scratch, callback=tell
+        )
+        if self.atlas is None:
+            config = AtlasFitConfig.of_size(self.footage.size, **self.fit_settings)
+            chance = torch.Generator().manual_seed(self.seed)
+            self.fit = AtlasFit(self.footage, config=config, generator=chance, device=self.device)
+            if state and state["fit"]:
+                self.fit.load_state_dict(state["fit"])
+        else:
+            self.atlas.require_clip(self.footage.checksum)
+        if state:
+            self.seconds |= state["seconds"]
+            if state["edit"]:
+                self.begin_edit()
+                self.edit.load_state_dict(state["edit"])
+        self.seconds["footage"] = time.perf_counter() - start
+
+    def begin_edit(self) -> None:
+        """Begin the second stage; the first is done."""
+        self.edit = self._begin(self.footage, self.fitted)
+
+    @property
+    def fitted(self) -> LayeredAtlas:
+        """The atlas that is edited."""
+        return self.atlas if self.fit is None else self.fit.atlas
+
+    def state_dict(self) -> dict:
+        """Everything a later run needs: tensors, numbers and strings only."""
+        stages = {"fit": self.fit, "edit": self.edit}
+        states = {name: stage and stage.state_dict() for name, stage in stages.items()}
+        return {**states, "seconds": dict(self.seconds)}
+
+
+def run_video(
+    run: VideoRun,
+    folder: VideoFolder,
+    *,
+    facts: dict,
+    resume: bool = False,
+    checkpoint_every: int = 100,
+    on_step: Progress = lambda stage, done, total, descent, seconds: None,
+) -> dict:
+    """Run everything to its end in ``folder``, and write what it leaves behind.
+
+    Args:
+        run: Fresh; with ``resume`` it is taken to where the checkpoint stands.
+        folder: Claimed already.
+        facts: What ``run.json`` says besides: prompts, seed, encoders.
+        resume: Whether to continue from the folder's checkpoint.
+        checkpoint_every: Steps between checkpoints.
+        on_step: Called on every frame that is read or written and after every step; a KeyboardInterrupt it
+            raises leaves a checkpoint and is raised again.
+
+    Returns:
+        The record, as in ``run.json`` without the checksums.
+    """
+    state = folder.load("cpu") if resume else None
+    if state is None:
+        # at once: an interruption while the clip is read must leave something to continue from
+        folder.save(run.state_dict())
+    scratch = folder.path / SCRATCH
+    try:
+        with interrupts_between_steps() as check:
+
+            def tell(stage: str, done: int, total: int | None) -> None:
+                on_step(stage, done, total, None, 0.0)
+                check()
+
+            run.prepare(scratch, state, tell)
+            if run.fit is not None:
+                _descend(run, "atlas", run.fit, folder, check, checkpoint_every, on_step)
+            save_atlas(run.fitted, folder.path / ATLAS)
+            if run.edit is None:
+                run.begin_edit()
+                run.seconds["edit"] += run.edit.prepared_in
+            _descend(run, "edit", run.edit, folder, check, checkpoint_every, on_step)
+            start = time.perf_counter()
+            shown = folder.write_frames(run.footage, run.edit, run.clip, tell)
+            run.seconds["frames"] = time.perf_counter() - start
+        record = _record(run, facts, shown.psnr)
+        folder.finish(record, run.edit, shown)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return record
+
+
+def _descend(
+    run: VideoRun, stage: str, descent, folder: VideoFolder, check, every: int, on_step: Progress
+) -> None:
+    """Take what steps are left of one stage."""
+    while not descent.done:
+        start = time.perf_counter()
+        try:
+            descent.step()
+        except FloatingPointError:
+            folder.save(run.state_dict())
+            raise
+        run.seconds[stage] += time.perf_counter() - start
+        try:
+            on_step(stage, descent.index, descent.config.steps, descent, run.seconds[stage])
+            check()
+        except KeyboardInterrupt:
+            folder.save(run.state_dict())
+            raise
+        if descent.done or descent.index % every == 0:
+            folder.save(run.state_dict())
+
+
+def _record(run: VideoRun, facts: dict, psnr: float) -> dict:
+    footage, edit = run.footage, run.edit
+    fitted = None
+    if run.fit is not None:
+        fitted = {"config": dict(run.fit.state_dict()["run"]["config"]), **_history(run.fit)}
+    return {
+        "command": "video",
+        **facts,
+        "frames": len(footage),
+        "size": [footage.size[1], footage.size[0]],
+        "config": dict(edit.state_dict()["run"]["config"]),
+        "atlas": {"clip": footage.checksum, "psnr": psnr, "fit": fitted},
+        "seconds": {stage: round(value, 3) for stage, value in run.seconds.items()},
+        "steps_per_second": round(edit.config.steps / max(run.seconds["edit"], 1e-9), 2),
+        "peak_memory_mib": peak_memory_mib(str(edit.source.device)),
+        "machine": machine(str(edit.source.device)),
+        "versions": versions(),
+        **_history(edit),
+    }
+
+
+def _history(descent: AtlasFit | VideoEdit) -> dict:
+    rows = [[round(v, 6) for v in row] for row in descent.history.tolist()]
+    return {"terms": list(descent.terms), "history": rows}
