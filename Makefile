@@ -13,8 +13,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := .venv-newest
-# how many registers a kernel takes is a matter of the Triton it was written with
-NEWEST_TESTS ?= tests/ops tests/kernels tests/compat --ignore tests/kernels/test_triton_compiled.py
+# what a compiled library of another torch could break; the kernels of Triton, and those of CUDA that the tests
+# compile for the host, are the same under every torch, and passed under 2.15 when they were run there
+NEWEST_TESTS ?= tests/ops tests/kernels tests/compat --ignore-glob '*/test_triton_*' --ignore-glob '*/test_cuda_*'
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
 
 .PHONY: env demo test test-newest sanitize lint format bench wheel clean
