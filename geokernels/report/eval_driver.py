@@ -100,7 +100,9 @@ def run_evaluation(
             start = time.perf_counter()
             batch = _Batch(plan, models, cases, first)
             for contender in left:
-                rows += [folder.add(row, picture) for row, picture in batch.edit(contender, measures)]
+                made = batch.edit(contender, measures)
+                # an edit may have been made already, in a batch that ended before it was full
+                rows += [folder.add(*one) for one in made if (one[0]["key"], contender.label) not in done]
                 seconds, start = seconds + time.perf_counter() - start, time.perf_counter()
                 folder.keep(run, rows, seconds)
                 on_rows(len(rows), seconds)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from .pictures import write_picture
 from .record import checksums
 
 RESULTS, SUMMARY, PAGE, PICTURES = "results.csv", "summary.csv", "report.html", "pictures"
+ROWS = "results.json"  # everything in results.csv, and each picture with its checksum: to be continued from
 HEAD = ("key", "kind", "attribute", "method", "seconds", "failure", *COLUMNS)
 
 
@@ -25,28 +27,40 @@ class EvalFolder(RunFolder):
 
     checkpoint = "results.partial.json"
 
+    def claim(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a folder as others do; a finished evaluation may be resumed, with more edits or methods."""
+        if resume and (self.path / RECORD).exists() and (self.path / ROWS).exists():
+            os.replace(self.path / ROWS, self.path / self.checkpoint)
+            (self.path / RECORD).unlink()
+        super().claim(resume=resume, overwrite=overwrite)
+
     def clear(self) -> None:
         """Remove an earlier run with its pictures."""
-        names = [SUMMARY, PAGE]
-        if (self.path / self.checkpoint).exists():
-            rows = json.loads((self.path / self.checkpoint).read_text(encoding="utf-8"))["rows"]
-            names += [row["picture"] for row in rows if row["picture"]]
-        if (self.path / RECORD).exists():
-            names += [name for name in self.finished()["sha256"] if name.startswith(PICTURES)]
-        for name in (*names, RESULTS):
+        names = [RESULTS, SUMMARY, PAGE, ROWS]
+        for kept in (self.path / self.checkpoint, self.path / ROWS):
+            if kept.exists():
+                rows = json.loads(kept.read_text(encoding="utf-8"))["rows"]
+                names += [row["picture"] for row in rows if row["picture"]]
+        for name in names:
             (self.path / name).unlink(missing_ok=True)
         super().clear()
 
     def begun(self, run: dict) -> tuple[list[dict], float]:
-        """Rows and seconds of a stopped run of the same settings.
+        """Rows and seconds of an earlier run of the same settings, which may have had fewer edits or methods.
 
         Raises:
             ValueError: If the settings were others, or a picture of it is not what was written.
         """
-        kept = json.loads((self.path / self.checkpoint).read_text(encoding="utf-8"))
-        for key, value in json.loads(json.dumps(run)).items():
-            if kept["run"].get(key) != value:
-                raise ValueError(f"the stopped run had {key} = {kept['run'].get(key)}, this one has {value}")
+        kept, run = json.loads((self.path / self.checkpoint).read_text("utf-8")), json.loads(json.dumps(run))
+        before = kept["run"]
+        for key, value in run.items():
+            if key not in ("methods", "edits") and before.get(key) != value:
+                raise ValueError(f"the earlier run had {key} = {before.get(key)}, this one has {value}")
+        if run["edits"][: len(before["edits"])] != before["edits"]:
+            raise ValueError("the earlier run had other edits; give the same folder, and no smaller limit")
+        for label, settings in before["methods"].items():
+            if run["methods"].get(label) != settings:
+                raise ValueError(f"the earlier run had the method {label}; give it again, with its settings")
         for row in kept["rows"]:
             path = row["picture"] and self.path / row["picture"]
             if path and not (path.is_file() and sha256(path) == row["sha256"]):
@@ -77,9 +91,10 @@ class EvalFolder(RunFolder):
         head, lines = summary_rows(summary)
         write_text(self.path / SUMMARY, _csv(head, lines))
         write_text(self.path / PAGE, evaluation_page(record, summary, rows, cases, self.path))
-        names = [RESULTS, SUMMARY, PAGE, *(row["picture"] for row in rows if row["picture"])]
+        write_text(self.path / ROWS, (self.path / self.checkpoint).read_text("utf-8"))
+        names = [RESULTS, SUMMARY, PAGE, ROWS, *(row["picture"] for row in rows if row["picture"])]
         write_json(self.path / RECORD, {**record, "summary": summary, "sha256": checksums(self.path, names)})
-        (self.path / self.checkpoint).unlink(missing_ok=True)
+        (self.path / self.checkpoint).unlink()
 
 
 def safe(name: str) -> str:

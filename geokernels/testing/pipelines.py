@@ -95,6 +95,11 @@ def _stable_diffusion() -> dict:
     }
 
 
+def _instruct_pix2pix() -> dict:
+    # it sees the picture to edit beside the latents
+    return {**_stable_diffusion(), "unet": _unet(cross_attention_dim=WIDTH, in_channels=8)}
+
+
 def _stable_diffusion_xl() -> dict:
     return {
         "unet": _unet(
@@ -177,6 +182,7 @@ def _flux() -> dict:
 
 _PARTS = {
     "StableDiffusionPipeline": _stable_diffusion,
+    "StableDiffusionInstructPix2PixPipeline": _instruct_pix2pix,
     "StableDiffusionXLPipeline": _stable_diffusion_xl,
     "PixArtAlphaPipeline": _pixart,
     "PixArtSigmaPipeline": _pixart,

@@ -77,7 +77,7 @@ def fit_empty_prompt(denoiser: Denoiser, source: EditSource, config: NullTextCon
     schedule = schedule_of(denoiser.pipeline.scheduler, source.steps)
     path = source.path.to(denoiser.device, denoiser.dtype)
     asked, empty = denoiser.read(source.captions), denoiser.read([""]).repeat(len(source.captions))
-    rows, latents, fitted = empty.rows.float(), path[0], []
+    rows, latents, fitted = empty.rows.to(denoiser.dtype), path[0], []
     for k, wanted in enumerate(path[1:]):
         i = k + source.skip
         with torch.no_grad():

@@ -1,0 +1,53 @@
+"""DINO's keys are those of the last block, and damaged weights are refused."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from geokernels.models.dino import MEAN, STD, load_dino
+
+timm = pytest.importorskip("timm")
+
+TINY = "test_vit"  # timm's own, for tests
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    torch.manual_seed(0)
+    model = timm.create_model(TINY, pretrained=False, num_classes=0).eval()
+    path = tmp_path_factory.mktemp("dino") / "tiny.safetensors"
+    save_file(model.state_dict(), path)
+    return model, path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_keys_by_hand(saved, suffix, tmp_path):
+    model, path = saved
+    if suffix == ".pth":
+        path = tmp_path / "tiny.pth"
+        torch.save(model.state_dict(), path)
+    dino = load_dino(path, architecture=TINY)
+    pictures = torch.rand(2, 3, dino.side, dino.side)
+    found = dino(pictures)
+    normal = (pictures - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    with torch.no_grad():
+        x = model.norm_pre(model._pos_embed(model.patch_embed(normal)))
+        for block in model.blocks[:-1]:
+            x = block(x)
+        last = model.blocks[-1]
+        C = x.shape[-1]
+        keys = torch.nn.functional.linear(
+            last.norm1(x), last.attn.qkv.weight[C : 2 * C], last.attn.qkv.bias[C : 2 * C]
+        )
+    torch.testing.assert_close(found, keys)
+    assert dino(torch.rand(1, 3, 48, 80)).shape[1:] == found.shape[1:]
+
+
+def test_refusals(saved, tmp_path):
+    with pytest.raises(ValueError, match="must be an existing file"):
+        load_dino(tmp_path / "none.pth", architecture=TINY)
+    with pytest.raises(ValueError, match="weights must fit vit_tiny_patch16_224"):
+        load_dino(saved[1], architecture="vit_tiny_patch16_224")
+    (tmp_path / "torn.safetensors").write_bytes(saved[1].read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"torn.safetensors does not"):
+        load_dino(tmp_path / "torn.safetensors", architecture=TINY)
