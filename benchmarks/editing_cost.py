@@ -51,8 +51,8 @@ AUTOENCODER = {
 }
 
 
-def meta_models():
-    """A pipeline and a CLIP of the real shapes, and a tiny autoencoder, without values."""
+def models_of_shape(device: str):
+    """A pipeline and a CLIP of the real shapes and a tiny autoencoder, untrained; on meta without values."""
     import diffusers
     import open_clip
 
@@ -65,11 +65,11 @@ def meta_models():
         skip_prk_steps=True,
         steps_offset=1,
     )
-    with torch.device("meta"):
+    with torch.device(device):
         pipeline = diffusers.StableDiffusionPipeline(
             unet=diffusers.UNet2DConditionModel(**STANDARD).eval(),
             vae=diffusers.AutoencoderKL(**AUTOENCODER).eval(),
-            text_encoder=clip_text(),
+            text_encoder=clip_text(width=WIDTH),
             tokenizer=clip_tokenizer(),
             scheduler=scheduler,
             safety_checker=None,
@@ -77,7 +77,7 @@ def meta_models():
             requires_safety_checker=False,
         )
         tiny = diffusers.AutoencoderTiny().eval()
-        model = open_clip.create_model("ViT-B-32", device="meta", load_weights=False)
+        model = open_clip.create_model("ViT-B-32", device=device, load_weights=False)
         encoder = ClipEncoder("ViT-B-32", model, open_clip.get_tokenizer("ViT-B-32"))
     return pipeline, encoder, tiny
 
@@ -207,7 +207,7 @@ def count_published(pipeline, encoder, weights) -> dict[str, float]:
 
 def measure(done: dict[str, dict[str, float]], advance: Callable[[dict], None]) -> None:
     """Every variant that is not ``done``; each is added to it, and it is passed to ``advance``."""
-    pipeline, encoder, tiny = meta_models()
+    pipeline, encoder, tiny = models_of_shape("meta")
     modules = [pipeline.unet, pipeline.vae, tiny, encoder.model]
     weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     variants = {

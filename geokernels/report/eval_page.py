@@ -81,22 +81,27 @@ def _pictures(rows: Sequence[dict], cases: Sequence[EditCase], folder: Path) -> 
     """Source, truth where there is one, and every method's result, an edit a row."""
     shown = []
     for case in cases:
-        figures = [picture(read_picture(case.picture).rgb, case.source, "source", longest=THUMB)]
+        figures = [_figure(case.picture, case.source, "source")]
         if case.edited is not None:
-            figures.append(picture(read_picture(case.edited).rgb, case.target, "truth", longest=THUMB))
+            figures.append(_figure(case.edited, case.target, "truth"))
         for found in (r for r in rows if r["key"] == case.key):
-            mark = (
-                ""
-                if found["right"] is None
-                else badge("right" if found["right"] else "not", bool(found["right"]))
+            right = found["right"]
+            mark = "" if right is None else badge("right" if right else "not", bool(right))
+            made = found["picture"] and folder / found["picture"]
+            figures.append(
+                _figure(made, f"{found['method']}: {case.target}", f"{text(found['method'])} {mark}")
             )
-            label = f"{text(found['method'])} {mark}"
-            if found["picture"] is None:
-                figures.append(f"<figure><figcaption>{label} failed</figcaption></figure>")
-            else:
-                made = read_picture(folder / found["picture"]).rgb
-                figures.append(picture(made, f"{found['method']}: {case.target}", label, longest=THUMB))
         kind = KINDS[case.kind].replace("_", " ")
         heading = f"<p>{text(case.source)} → <strong>{text(case.target)}</strong> ({text(kind)})</p>"
         shown.append(heading + row(*figures))
     return shown
+
+
+def _figure(path: Path | None, alt: str, label: str) -> str:
+    """A picture's file, or its label alone where there is none, or none that can be read."""
+    try:
+        if path is not None:
+            return picture(read_picture(path).rgb, alt, label, longest=THUMB)
+    except ValueError:
+        pass
+    return f"<figure><figcaption>{label}: no picture</figcaption></figure>"
