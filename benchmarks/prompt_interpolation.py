@@ -15,8 +15,11 @@ noise at the same times; pictures are compared in 8 bits.
   all five    share in which it names every attribute; the judge uses no model
 
 What transport itself changes, the rows it sends elsewhere and the cost it saves, needs no picture:
-``--couplings-only``. Means over pairs with 95% intervals, and the difference of every coupling to row by row
-on the same pairs. Each finished pair is one line of ``pairs.jsonl``; a run that was stopped continues there.
+``--couplings-only``. Whom a picture follows that is drawn from one prompt's words and the other's padding,
+the rows that are padding in both: ``--swap-padding``.
+
+Means over pairs with 95% intervals, and the difference of every coupling to row by row on the same pairs.
+Each finished pair is one line of ``pairs.jsonl``; a run that was stopped continues there.
 """
 
 import argparse
@@ -59,9 +62,14 @@ class Settings:
     rows: str
 
 
+def chance_of(index: int, seed: int) -> torch.Generator:
+    """What is random of a pair."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + index)
+
+
 def draw_pair(index: int, seed: int) -> tuple[str, list[str]]:
     """The kind of a pair, and its two prompts."""
-    chance = torch.Generator().manual_seed(seed * 1_000_003 + index)
+    chance = chance_of(index, seed)
     first = world.sample_scenes(1, generator=chance)
     if index % 2 == 0:
         attribute = list(world.ATTRIBUTES)[(index // 2) % len(world.ATTRIBUTES)]
@@ -148,12 +156,33 @@ def run_pair(index: int, model: TextToImage, negative: Embedding, distance: Call
     """Draw and measure one pair."""
     _, prompts = draw_pair(index, how.seed)
     keys = [model.encode(prompt) for prompt in prompts]
-    chance = torch.Generator().manual_seed(how.seed * 1_000_003 + index)
-    noise = torch.randn(1, *model.latent_shape(), generator=chance)
+    noise = torch.randn(1, *model.latent_shape(), generator=chance_of(index, how.seed))
     paths, goal = draw_paths(model, keys, negative, noise, how)
     return {
         **couple_pair(index, model, how),
         "paths": {coupling: score(pictures, goal, distance) for coupling, pictures in paths.items()},
+    }
+
+
+@torch.no_grad()
+def swap_padding(
+    index: int, model: TextToImage, negative: Embedding, distance: Callable, how: Settings
+) -> dict:
+    """How far the padding of the second prompt takes the picture of the first one's words."""
+    kind, prompts = draw_pair(index, how.seed)
+    first, last = (model.encode(prompt) for prompt in prompts)
+    padding = (first.kinds == PADDING) & (last.kinds == PADDING)
+    rows = torch.stack([first.rows, last.rows, torch.where(padding[:, None], last.rows, first.rows)])
+    noise = torch.randn(1, *model.latent_shape(), generator=chance_of(index, how.seed)).expand(3, -1, -1, -1)
+    pictures = model.draw(rows, None, negative, noise, steps=how.steps, guidance=how.guidance)
+    words, pads = distance(pictures[[2, 2]], pictures[:2]).tolist()
+    here, there, mixed = world.judge(pictures).names()
+    read = [(mixed[a] == here[a], mixed[a] == there[a]) for a in here if here[a] != there[a]]
+    return {
+        "kind": kind,
+        "way": words / (words + pads),
+        "read": [sum(found) for found in zip(*read)] if read else [0, 0],
+        "of": len(read),
     }
 
 
@@ -214,6 +243,23 @@ def as_markdown(summary: dict) -> str:
     return "\n".join(lines)
 
 
+def describe_swaps(rows: list[dict]) -> str:
+    """A sentence for each kind of pairs."""
+    lines = []
+    for kind in ("similar", "dissimilar"):
+        group = [row for row in rows if row["kind"] == kind]
+        if not group:
+            continue
+        way, of = interval([row["way"] for row in group]), sum(row["of"] for row in group)
+        words, padding = (sum(row["read"][i] for row in group) for i in (0, 1))
+        lines.append(
+            f"{kind}, {len(group)} pairs: with the other's padding the picture is {way['mean']:.2f} ± "
+            f"{way['half']:.2f} of the way to the other's; of {of} attributes in which the two differ the "
+            f"judge reads {words} as the words say and {padding} as the padding says"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -228,10 +274,13 @@ def main() -> None:
     parser.add_argument(
         "--couplings-only", action="store_true", help="draw nothing, say what transport moves"
     )
+    parser.add_argument(
+        "--swap-padding", action="store_true", help="say whom words with other padding follow"
+    )
     parser.add_argument("--out", type=Path, help="folder of the results")
     args = parser.parse_args()
-    if args.out is None and not args.couplings_only:
-        parser.error("--out must be given unless --couplings-only")
+    if args.out is None and not (args.couplings_only or args.swap_padding):
+        parser.error("--out must be given unless --couplings-only or --swap-padding")
     torch.set_num_threads(args.threads)
     how = Settings(args.seed, args.frames, args.steps, args.guidance, args.rows)
 
@@ -240,13 +289,15 @@ def main() -> None:
         rows = {i: couple_pair(i, model, how) for i in range(args.pairs)}
         print(as_markdown({"kinds": kinds_of(rows)}))
         return
+    distance, negative = feature_metric(load_clip("world")), model.encode_negative()
+    if args.swap_padding:
+        print(describe_swaps([swap_padding(i, model, negative, distance, how) for i in range(args.pairs)]))
+        return
     record = json.loads(embedded("world-diffusion").with_suffix(".record.json").read_text())
     header = {**asdict(how), "model": record["sha256"]}
     path = args.out / "pairs.jsonl"
     args.out.mkdir(parents=True, exist_ok=True)
     rows = finished(path, header)
-    distance = feature_metric(load_clip("world"))
-    negative = model.encode_negative()
     with path.open("a") as file:
         if not rows and file.tell() == 0:
             file.write(json.dumps(header) + "\n")
