@@ -220,6 +220,9 @@ def kinds_of(rows: dict[int, dict]) -> dict[str, dict]:
 def as_markdown(summary: dict) -> str:
     """Two tables for each kind of pairs."""
     lines = []
+    if "frames" in summary:
+        drawn = "{frames} pictures a path, {steps} steps, guidance {guidance}, rows {rows}, seed {seed}"
+        lines += [f"Embedded diffusion model, {drawn.format(**summary)}", ""]
     for kind, group in summary["kinds"].items():
         of = {name: found["mean"] for name, found in group["facts"].items()}
         lines += [
