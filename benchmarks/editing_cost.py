@@ -216,7 +216,6 @@ def measure(done: dict[str, dict[str, float]], advance: Callable[[dict], None]) 
         "exact, checkpointing": {"checkpointing": True},
         "exact, tiny decoder, checkpointing": {"decoder": tiny, "checkpointing": True},
         PUBLISHED: None,
-        "released": {"gradient": "released"},
         "exact, source inverted": {"real": True},
         "exact, decoded at 256 pixels": {"decode_size": 256},
     }
