@@ -105,6 +105,25 @@ def test_sdxl(random_pipeline, tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_a_captioner_says_what_the_picture_shows(arguments, given, tmp_path, monkeypatch):
+    from geokernels.models import captioner
+
+    asked = []
+
+    def load(name, *, device):
+        asked.append(name)
+        return lambda pictures: ["c d" for _ in pictures]
+
+    monkeypatch.setattr(captioner, "load_captioner", load)
+    options = [*arguments[:2], *arguments[4:], "--size", 32, "--out", tmp_path / "out"]
+    found = run(given, *options, "--captioner", "blip")
+    assert found.exit_code == 0, found.output
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (record["from"], record["captioner"], asked) == ("c d", "blip", ["blip"])
+    assert "give either --from or --captioner" in run(given, *options).output
+    assert "--captioner needs a picture" in run(*options, "--captioner", "blip").output
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

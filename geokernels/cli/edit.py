@@ -16,10 +16,15 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 def edit(
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    source: Annotated[str, typer.Option("--from", help="What the picture shows.")],
     target: Annotated[list[str], typer.Option("--to", help="What it shall show; repeat for several edits.")],
     picture: Annotated[
         Path | None, typer.Argument(help="PNG, JPEG or WebP; without one, the model draws the source.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="What the picture shows; or give --captioner.")
+    ] = None,
+    captioner: Annotated[
+        str | None, typer.Option(help="A BLIP that says what the picture shows: a folder or a hub name.")
     ] = None,
     model: Annotated[str, typer.Option(help="world, a diffusers folder, or organisation/model.")] = "world",
     clip: Annotated[str, typer.Option(help="world, or open_clip:NAME.")] = "world",
@@ -61,6 +66,7 @@ def edit(
         )
         where = device_of(device)
         encoder = encoder_of(clip, clip_weights, where)
+        source = _caption(source, captioner, picture, where)
         warn_of_unknown_words([encoder], source, *target)
         pipeline, tiny = models_of(model, decoder, dtype, where)
         folder = EditFolder(out)
@@ -73,6 +79,7 @@ def edit(
         facts = {
             "picture": picture and picture.name,
             "from": source,
+            "captioner": captioner and Path(captioner).name,
             "to": list(target),
             "seed": seed,
             "model": Path(model).name if Path(model).is_dir() else model,
@@ -99,6 +106,22 @@ def edit(
                 progress.stop()
                 stop(f"step {run.index} of {run.steps}", out)
     say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
+
+
+def _caption(given: str | None, captioner: str | None, picture: Path | None, device: str) -> str:
+    """What the picture shows, as it was said, or as a captioner says."""
+    if (given is None) == (captioner is None):
+        raise ValueError("give either --from or --captioner, not both or neither")
+    if given is not None:
+        return given
+    if picture is None:
+        raise ValueError("--captioner needs a picture, got none; say --from what the model shall draw")
+    from ..models.captioner import load_captioner
+    from ..report.pictures import read_picture
+
+    (found,) = load_captioner(captioner, device=device)(read_picture(picture).rgb[None])
+    say(f"The picture shows: {found}")
+    return found
 
 
 def models_of(model: str, decoder: str | None, dtype: str, device: str):
