@@ -1,6 +1,7 @@
 """The losses of layered atlases: two pictures, seen through maps that bend little, explain every frame."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .._checks import require_shape
@@ -84,3 +85,22 @@ def hidden_colour_loss(colour: Tensor, opacity: Tensor) -> Tensor:
     """
     require_shape("opacity", opacity, (*colour.shape[:-1], 1), "(N, 1)")
     return ((1 - opacity) * colour).square().sum(-1).mean()
+
+
+@full_precision
+def mask_loss(opacity: Tensor, masks: Tensor) -> Tensor:
+    r"""Does the foreground cover what masks say? The cross-entropy of the two.
+
+    $$L = -\frac1N \sum_n m_n \log \alpha_n + (1 - m_n) \log(1 - \alpha_n)$$
+
+    Its slope does not vanish where the opacity is wrong and sure of it, as that of a square does.
+
+    Args:
+        opacity: In [0, 1], ``(N, 1)``.
+        masks: Like ``opacity``.
+
+    Gradients:
+        To ``opacity``, first order.
+    """
+    require_shape("masks", masks, tuple(opacity.shape), "like opacity")
+    return F.binary_cross_entropy(opacity, masks)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._checks import require_positive
 from .._files import replacing
 
-KIND = "geokernels layered atlas 1"
+KIND, ENTRY = "layered atlas 1", "geokernels"  # of files
 CHUNK = 65_536  # points at a time, where no gradient is asked for
 
 
@@ -173,11 +173,11 @@ def save_atlas(atlas: LayeredAtlas, path: str | Path) -> None:
     """Write an atlas as safetensors, whole or not at all."""
     from safetensors.torch import save_file
 
-    about = {"kind": KIND, "clip": atlas.clip, "size": json.dumps(atlas.size)}
-    about["shape"] = json.dumps(asdict(atlas.shape))
+    about = {"kind": KIND, "clip": atlas.clip, "size": atlas.size, "shape": asdict(atlas.shape)}
     state = {name: value.detach().cpu().contiguous() for name, value in atlas.state_dict().items()}
     with replacing(path) as partial:
-        save_file(state, partial, metadata=about)
+        # one entry: safetensors writes several in an order of chance
+        save_file(state, partial, metadata={ENTRY: json.dumps(about)})
 
 
 def load_atlas(path: str | Path, *, device: str | torch.device = "cpu") -> LayeredAtlas:
@@ -193,14 +193,14 @@ def load_atlas(path: str | Path, *, device: str | torch.device = "cpu") -> Layer
         raise ValueError(f"atlas must be an existing file, found none at {path}")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            about = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get(ENTRY, "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"atlas must be a whole safetensors file, {path.name} is damaged: {error}") from None
     if about.get("kind") != KIND:
         raise ValueError(f"atlas must be a file that geokernels wrote, {path.name} is not")
-    shape, size = AtlasShape(**json.loads(about["shape"])), json.loads(about["size"])
-    atlas = LayeredAtlas(state["motion"], size, shape, generator=torch.Generator())
+    shape = AtlasShape(**about["shape"])
+    atlas = LayeredAtlas(state["motion"], about["size"], shape, generator=torch.Generator())
     atlas.load_state_dict(state)
     atlas.clip = about["clip"]
     return atlas.to(device).eval()

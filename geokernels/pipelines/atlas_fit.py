@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from .._checks import require_positive
-from ..losses.atlas import colour_gradient_loss, flow_loss, hidden_colour_loss, rigidity_loss
-from ..losses.text2live import bootstrap_loss
+from ..losses.atlas import colour_gradient_loss, flow_loss, hidden_colour_loss, mask_loss, rigidity_loss
 from ..models.atlas import AtlasShape, LayeredAtlas, Points
 from .descent import Descent
 from .footage import Footage
@@ -52,7 +51,7 @@ class AtlasFitConfig:
     cover_flow: float = 0.02
     rigidity: float = 0.002
     sparsity: float = 0.02
-    bootstrap: float = 0.4
+    bootstrap: float = 0.2
     bootstrapped: float = 0.5
     shape: AtlasShape = field(default_factory=AtlasShape)
 
@@ -186,7 +185,7 @@ class AtlasFit(Descent):
                 for place in places
             ),
             "sparsity": hidden_colour_loss(over[0], opacity[0]),
-            "bootstrap": bootstrap_loss(opacity[0], sample.masks),
+            "bootstrap": mask_loss(opacity[0], sample.masks),
         }
 
     def _weight(self, term: str) -> float:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 POINTS = 20_000  # pixels of a frame that a map is fitted to, at most
-ROUNDS = 8  # of reweighting
+SCALES = (8.0, 4.0, 2.0, 1.0, 0.5, 0.5, 0.5)  # pixels off at which a point counts half, round by round
 LEAST_POINTS = 12  # that must speak for a map
 RIDGE = 1e-3  # of the spread of the points below which they say nothing of turns
 
@@ -47,11 +47,11 @@ def fit_affine(flow: Tensor, weight: Tensor) -> Tensor:
     points = torch.cat([here - middle, torch.ones_like(given)], 1)
     ridge = RIDGE * torch.diag(given.new_tensor([1.0, 1.0, 1e-6]))
     weights = given
-    for _ in range(ROUNDS):
+    for scale in SCALES:
         rows = points * weights / weights.sum()
         motion = torch.linalg.solve(points.T @ rows + ridge, rows.T @ moved)
         error = (moved - points @ motion).square().sum(1, keepdim=True)
-        weights = given / (1 + error * max(H, W) ** 2)  # half a pixel off counts half
+        weights = given / (1 + error * (max(H, W) / 2 / scale) ** 2)
     linear = torch.eye(2, dtype=torch.float64) + motion[:2].T
     return torch.cat([linear, (motion[2] - motion[:2].T @ middle)[:, None]], 1)
 

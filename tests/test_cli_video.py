@@ -1,0 +1,159 @@
+"""``geokernels video``: what it leaves behind, how it stops and goes on in both stages, what it refuses."""
+
+import json
+import os
+import signal
+from fractions import Fraction
+from functools import partial
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from geokernels import pipelines, world
+from geokernels.cli import app
+from geokernels.models import AtlasShape
+from geokernels.pipelines import AtlasFit, AtlasFitConfig, VideoEdit, VideoEditConfig
+from geokernels.report import video_driver
+from geokernels.report.pictures import read_picture, write_picture
+from geokernels.report.video_files import VideoSource, mp4_writer
+
+pytest.importorskip("av"), pytest.importorskip("cv2")
+TIMES = [Fraction(ms, 1000) for ms in (0, 40, 200, 240)]
+
+
+class Small(AtlasFitConfig):
+    """Few small steps, of an opacity that follows the masks."""
+
+    @classmethod
+    def of_size(cls, size, **given):
+        shape = AtlasShape(width=16, layers=2, map_layers=1, octaves=3)
+        how = {"steps": 60, "samples": 128, "learning_rate": 0.02, "bootstrap": 1.0, "bootstrapped": 2.0}
+        return AtlasFitConfig(**{**how, "shape": shape, **given})
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(video_driver, "AtlasFitConfig", Small)
+    monkeypatch.setattr(pipelines, "VideoEditConfig", partial(VideoEditConfig, views=2, crops=2, guess=2.0))
+
+
+@pytest.fixture(scope="module")
+def truth():
+    chance = torch.Generator().manual_seed(1)
+    return world.render_clip(world.sample_scenes(1, generator=chance), 4, 24, generator=chance)
+
+
+@pytest.fixture
+def clip(truth, tmp_path):
+    with mp4_writer(tmp_path / "clip.mp4") as add:
+        for frame, time in zip(truth.frames, TIMES):
+            add(frame, time)
+    for i, mask in enumerate(truth.masks):
+        write_picture(tmp_path / "masks" / f"{i}.png", mask.expand(3, -1, -1))
+    return tmp_path / "clip.mp4"
+
+
+def video(clip, out, *more, steps=3):
+    options = ["--from", "a blue circle", "--to", "a red circle", "--out", out, "--steps", steps]
+    return CliRunner().invoke(app, [str(x) for x in ("video", clip, *options, *more)])
+
+
+def sums(out):
+    return json.loads((out / "run.json").read_text())["sha256"]
+
+
+def test_everything_is_left_behind_and_the_atlas_serves_again(clip, tmp_path):
+    out, masks = tmp_path / "out", ("--masks", tmp_path / "masks")
+    done = video(clip, out, *masks)
+    assert done.exit_code == 0, done.output
+    names = [
+        "atlas.safetensors",
+        "edit.png",
+        "alpha.png",
+        "edited.mp4",
+        "side-by-side.mp4",
+        "edited.gif",
+        "report.html",
+    ]
+    assert {p.name for p in out.iterdir()} == {*names, "frames", "run.json"}
+    record = json.loads((out / "run.json").read_text())
+    assert set(record["sha256"]) == set(names)
+    assert (record["frames"], record["size"], record["config"]["layer"]) == (4, [24, 24], "foreground")
+    assert len(record["atlas"]["fit"]["history"]) == 60
+    assert record["atlas"]["psnr"] > 15
+    # the clip's own times, and both halves side by side
+    edited, beside = (list(VideoSource(out / name).timed()) for name in ("edited.mp4", "side-by-side.mp4"))
+    assert [time for _, time in edited] == [time for _, time in beside] == TIMES
+    assert beside[0][0].shape == (3, 24, 24 + 4 + 24)
+    for i, (frame, _) in enumerate(edited):
+        kept = read_picture(out / "frames" / f"{i:04d}.png").rgb
+        assert (frame - kept).abs().mean() < 0.05
+    page = (out / "report.html").read_text()
+    assert "The atlas" in page
+    assert 'alt=""' not in page
+
+    again = video(clip, tmp_path / "again", "--atlas", out / "atlas.safetensors")
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "again" / "run.json").read_text())["atlas"]["fit"] is None
+    for name in ("edit.png", "edited.mp4", "atlas.safetensors"):
+        assert sums(tmp_path / "again")[name] == sums(out)[name]
+    other = tmp_path / "other"
+    for i in range(4):
+        write_picture(other / f"{i}.png", torch.full((3, 24, 24), i / 4))
+    refused = video(other, tmp_path / "no", "--atlas", out / "atlas.safetensors")
+    assert refused.exit_code == 2
+    assert "Error: the atlas must be of this clip, whose checksum is" in refused.stderr
+    refused = video(clip, tmp_path / "no2", "--atlas", out / "atlas.safetensors", "--fit-steps", 3)
+    assert "--fit-steps is no option with --atlas" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "said"),
+    [(AtlasFit, 1, "step 2 of 60 of the atlas"), (VideoEdit, 1, "step 2 of 3 of the edit")],
+)
+def test_a_run_stopped_in_either_stage_resumes_to_the_identical_files(
+    clip, tmp_path, monkeypatch, kind, at, said
+):
+    masks = ("--masks", tmp_path / "masks")
+    assert video(clip, tmp_path / "whole", *masks).exit_code == 0
+    step = kind._step
+
+    def press(self):
+        if self.index == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        step(self)
+
+    monkeypatch.setattr(kind, "_step", press)
+    stopped = video(clip, tmp_path / "halves", *masks)
+    assert stopped.exit_code == 130
+    assert f"Stopped after {said}" in stopped.stderr
+    assert not (tmp_path / "halves" / ".clip").exists()
+    monkeypatch.setattr(kind, "_step", step)
+    resumed = video(clip, tmp_path / "halves", *masks, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    whole, halves = sums(tmp_path / "whole"), sums(tmp_path / "halves")
+    assert {k: v for k, v in whole.items() if k != "report.html"} == {
+        k: v for k, v in halves.items() if k != "report.html"
+    }
+
+
+def test_bad_clips_are_refused_in_one_sentence(clip, tmp_path):
+    folder = tmp_path / "frames"
+    write_picture(folder / "0.png", torch.zeros(3, 20, 20))
+    write_picture(folder / "1.png", torch.zeros(3, 20, 24))
+    for given, sentence in (
+        (
+            (folder, tmp_path / "a"),
+            "frames must be of one size, the first is 20 x 20 pixels, frame 1 is 24 x 20",
+        ),
+        ((tmp_path / "none.mp4", tmp_path / "b"), "clip must be a video file or a folder of frames"),
+        ((clip, tmp_path / "c", "--masks", folder), "mask 0 must have shape"),
+        ((clip, tmp_path / "d", "--layer", "middle"), "layer must be one of foreground, background"),
+        ((clip, tmp_path / "e", "--flow", "raft"), "flow must be dis, raft_small=FILE or raft_large=FILE"),
+    ):
+        done = video(*given)
+        assert done.exit_code == 2, sentence
+        assert sentence in done.stderr
+        assert not (given[1] / "run.json").exists()
+        assert not (given[1] / ".clip").exists()
