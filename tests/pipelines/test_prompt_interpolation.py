@@ -47,6 +47,25 @@ def test_ends_are_the_pictures_of_the_prompts(coupling, model):
     assert found.score.length == pytest.approx(float(found.distances.sum()), abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline"])
+def test_rows_of_all_encoders_move_together_and_reach_the_end(kind, random_pipeline):
+    model = TextToImage(load_text_to_image(random_pipeline(kind)))
+    size = {"height": 64, "width": 64} if kind == "FluxPipeline" else {}
+    run = PromptInterpolation(
+        model, PROMPTS, config=quick(frames=2, **size), generator=chance(), distance=pixels
+    )
+    (segment,), last = run.path.segments, run.keys[-1]
+    moved = segment.end[:, None].eq(last.rows).all(-1)  # whole rows, all encoders' numbers in them
+    assert moved.any(1).all()
+    assert moved.any(0).all()
+    assert not torch.equal(segment.end, last.rows)
+    assert torch.equal(run.path.pooled[-1], last.pooled)
+    while not run.done:
+        run.step()
+    # at the end the rows are those of the prompt in another order, the picture is the same
+    assert run.score().fidelity > 0.9
+
+
 def test_entropic_does_not_reach_the_end_exactly(model):
     config = quick(coupling="entropic", eps=1.0)
     found = interpolate_prompts(model, PROMPTS, config=config, generator=chance(), distance=pixels)
