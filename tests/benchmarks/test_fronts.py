@@ -10,9 +10,12 @@ from benchmarks import adaptation_plasticity as adaptations
 from benchmarks import inversion_plasticity as inversions
 from benchmarks import plasticity_fronts as bench
 from benchmarks.fronts import LOSSES, START, front, hypervolume, share_interval, summarise
+from benchmarks.loss_gradients import pulls
 from benchmarks.resuming import work_through
-from geokernels import world
+from geokernels import subspace_basis, world
+from geokernels.losses.directional import unit_rows
 from geokernels.pipelines import AdaptationConfig, ClipInversionConfig, LayerEditConfig
+from geokernels.pipelines.terms import Texts
 from geokernels.report.pictures import read_picture
 
 # the package exports a function of the same name
@@ -165,3 +168,15 @@ def test_an_edit_is_one_line_of_every_loss_from_one_guess(monkeypatch):
     assert (start["reached"], start["kept"]) == (0.0, 1.0)
     assert start["psnr"] > 55  # what 8 bits a channel leave
     assert json.loads(json.dumps(line)) == line
+
+
+def test_of_one_picture_the_geodesic_and_the_directional_loss_pull_alike():
+    chance = torch.Generator().manual_seed(0)
+    current, source, previous, before, after = unit_rows(torch.randn(5, 1, 8, generator=chance))
+    current.requires_grad_()
+    texts = Texts(before, after, subspace_basis(unit_rows(after - before), 1).basis)
+    found = pulls(current, source, previous, texts, ClipInversionConfig(), [current])
+    assert found["geo~dir"] == pytest.approx(1, abs=1e-4)
+    assert found["agreement"] == pytest.approx(1)
+    assert abs(found["geo~sph"]) < 0.99
+    assert found["step"] > 0
