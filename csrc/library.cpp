@@ -13,6 +13,7 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
   m.def(
       "subspace_basis_backward(Tensor grad_directions, Tensor? grad_values, Tensor left, Tensor directions, "
       "Tensor values, int rank) -> Tensor grad_x");
+  m.def("principal_angles(Tensor p, Tensor q) -> Tensor");
   m.def(
       "geodesic_cosine(Tensor x, Tensor y, Tensor p, Tensor q, float eps) -> (Tensor cosine, Tensor left, "
       "Tensor right, Tensor g, Tensor coordinates)");
@@ -34,6 +35,15 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
       "cost, "
       "float eps, float reach, int max_iter, float tol) "
       "-> (Tensor costs, Tensor value, Tensor f, Tensor g, Tensor error, Tensor iterations)");
+  // where the GPU's kernel multiplies the plan by columns v as well
+  m.def(
+      "sinkhorn_carry(Tensor cost, Tensor v, Tensor? a, Tensor? b, Tensor? n, Tensor? m, Tensor? start, "
+      "float eps, float reach, int max_iter, float tol) "
+      "-> (Tensor value, Tensor f, Tensor g, Tensor error, Tensor iterations, Tensor carried)");
+  m.def(
+      "sinkhorn_points_carry(Tensor x, Tensor y, Tensor v, Tensor? a, Tensor? b, Tensor? n, Tensor? m, "
+      "Tensor? start, int cost, float eps, float reach, int max_iter, float tol) -> (Tensor costs, "
+      "Tensor value, Tensor f, Tensor g, Tensor error, Tensor iterations, Tensor carried)");
   m.def(
       "sinkhorn_clouds(Tensor x, Tensor y, Tensor? a, Tensor? b, Tensor? n, Tensor? m, Tensor? start, int "
       "cost, "

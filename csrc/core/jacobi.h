@@ -12,9 +12,9 @@
 // block. Rows of one block meet when the halves of two blocks have changed places, then the quarters, and
 // so on. A sweep lets each pair of rows meet once; rows need not be where they were afterwards.
 //
-// A pair is left alone when its cosine is below rounding, or when one of its rows is below the rounding of
-// the largest and could not turn the other visibly. Turns converge quadratically: a sweep in which every turn
-// was small, by the measure of `settled`, is the last.
+// The turns themselves, which pairs are left alone, and when sweeps end, are core/rotation.h. The GPU's
+// kernels share that alone: they turn a pair with the lanes of a warp along the rows, where lanes belong to
+// rows here.
 //
 // Small values keep their absolute accuracy, eps times the largest; no Gram matrix squares them. The order of
 // operations depends on sizes and the vector width alone: the same input gives the same bits.
@@ -22,9 +22,9 @@
 //
 // No include guard: included once for every SIMD level, after core/products.h.
 
-namespace geokernels::GEOKERNELS_LEVEL {
+#include "core/rotation.h"
 
-constexpr int kSweeps = 40;  // five to ten suffice; the bound is for NaN
+namespace geokernels::GEOKERNELS_LEVEL {
 
 // Lanes for so many rows: whole pairs of blocks.
 template <class T>
@@ -39,30 +39,8 @@ struct Sweep {
   T* lanes;
   int64_t size, lines, seats;
   T* squares;  // [seats]   squared lengths of the rows
-  T floor;     // squares up to here are rounding
-  T small;     // turns up to the root of this, and cosines, leave nothing visible behind
+  Invisible<T> invisible;
   typename Vector<T>::mask unsettled = {};
-};
-
-// The turn that makes opposite lanes orthogonal: its sine and the tangent of its half; 0 where none is due.
-template <class T>
-struct Turn {
-  vec<T> tangent, sine, half;
-
-  Turn(Sweep<T>& sweep, vec<T> inner, vec<T> above, vec<T> below) {
-    const vec<T> scale = 1 / (above + below), zero = {};
-    const vec<T> apart = (below - above) * scale, twice = 2 * inner * scale;
-    const vec<T> product = 4 * (above * scale) * (below * scale), square = twice * twice;
-    const vec<T> size = apart < zero ? -apart : apart;
-    const vec<T> steep = (apart < zero ? -twice : twice) / (size + root<T>(apart * apart + square));
-    const T eps = std::numeric_limits<T>::epsilon();
-    const auto done = (above <= sweep.floor) | (below <= sweep.floor) | (square <= eps * eps * product);
-    tangent = done ? zero : steep;
-    sweep.unsettled |= ~done & ((steep * steep > sweep.small) | (square > sweep.small * product));
-    const vec<T> secant = root<T>(1 + tangent * tangent);
-    sine = tangent / secant;
-    half = tangent / (1 + secant);
-  }
 };
 
 // All lanes of two blocks against their opposites, `Group` rounds; the lower block moves within groups.
@@ -74,15 +52,14 @@ inline void meet(Sweep<T>& sweep, int64_t upper, int64_t lower) {
   vec<T> above = load<T>(sweep.squares + upper), below = load<T>(sweep.squares + lower), inner = {};
   for (int64_t k = 0; k < sweep.size; ++k) inner += load<T>(a + k * seats) * load<T>(b + k * seats);
   for (int round = 0; round < Group; ++round) {
-    const Turn<T> by(sweep, inner, above, below);
+    const Turn<T, vec<T>> by(inner, above, below, sweep.invisible);
+    sweep.unsettled |= by.unsettled;
     above -= by.tangent * inner;
     below = next_lane<T, Group>(below + by.tangent * inner);
     vec<T> even = {}, odd = {};
     auto turn = [&](int64_t k) {
       const vec<T> first = load<T>(a + k * seats), second = load<T>(b + k * seats);
-      // as corrections to the rows, small turns leave small rounding errors, and lengths do not drift
-      const vec<T> up = first - by.sine * (second + by.half * first);
-      const vec<T> down = next_lane<T, Group>(second + by.sine * (first - by.half * second));
+      const vec<T> up = by.up(first, second), down = next_lane<T, Group>(by.down(first, second));
       store<T>(a + k * seats, up);
       store<T>(b + k * seats, down);
       return up * down;
@@ -168,11 +145,10 @@ template <class T>
 inline void orthogonalise(T* lanes, int64_t seats, int64_t rows, int64_t size, T* squares, T* values,
                           int64_t* order) {
   constexpr int64_t width = Vector<T>::width;
-  const T eps = std::numeric_limits<T>::epsilon(), least = std::numeric_limits<T>::min();
   const int64_t used = (rows + width - 1) / width * width;
   for (int count = 0; count < kSweeps; ++count) {
-    const T floor = eps * eps / 4 * measure(lanes, size, seats, squares);
-    Sweep<T> sweep{lanes, size, size + rows, seats, squares, std::max(floor, least), eps / (4 * T(rows))};
+    const Invisible<T> invisible(measure(lanes, size, seats, squares), rows);
+    Sweep<T> sweep{lanes, size, size + rows, seats, squares, invisible};
     for (int64_t i = 0; i < used; i += width)
       for (int64_t j = i + width; j < used; j += width) meet<T, width>(sweep, i, j);
     for (int64_t i = 0; i < used; i += 2 * width) mingle<T>(sweep, i, i + width, rows - i);

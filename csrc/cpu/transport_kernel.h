@@ -30,6 +30,7 @@
 // error is larger than tol.
 
 #include "core/exponential.h"
+#include "core/scaling.h"
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
@@ -43,8 +44,7 @@ class Sinkhorn {
   }
 
   Sinkhorn(const TransportProblem<T>& problem, T* memory)
-      : p(problem), rows(padded(p.n)), cols(padded(p.m)), inverse_eps(T(1 / p.eps)) {
-    lambda = Balanced ? T(1) : T(p.reach / (p.reach + p.eps));
+      : p(problem), rows(padded(p.n)), cols(padded(p.m)), inverse_eps(T(1 / p.eps)), scaling(p.eps, p.reach) {
     T** row_arrays[kRowArrays] = {&a, &phi, &u, &log_u, &next, &log_next, &left};
     T** column_arrays[kColumnArrays] = {&b, &gamma, &v, &log_v, &right, &column, &top};
     for (T** array : row_arrays) *array = memory, memory += rows;
@@ -59,16 +59,14 @@ class Sinkhorn {
     }
     for (int64_t j = 0; p.start && j < p.m; ++j)
       if (b[j] > 0) gamma[j] = T(p.start[j] / p.eps);
-    double aim = p.tol;
+    Aim aim(p.tol, p.max_iter);
     int64_t done = 0;
     renew_rows();
     for (;; ++done) {
       bool in_range = sweep();
-      double error = row_error + stranded;
-      if (done > 0 && (!(error > aim) || done >= p.max_iter)) {  // NaN stops as well
-        double returned = finish(error);
-        if (!(returned > p.tol) || done >= p.max_iter || returned - error >= aim) break;
-        aim -= returned - error;  // rounding f and g cost this much: go on for as much less
+      const double error = row_error + stranded;
+      if (done > 0 && aim.reached(error, done)) {
+        if (aim.satisfied(error, finish(error), done)) break;
         in_range = false;
       }
       if (!in_range) {
@@ -86,8 +84,7 @@ class Sinkhorn {
  private:
   static constexpr int kRowArrays = 7, kColumnArrays = 7;
   static constexpr T inf = std::numeric_limits<T>::infinity();
-  // e^30 leaves float32 room above its least number; float64 can wait longer
-  static constexpr T kReach = sizeof(T) == 4 ? T(1e13) : T(1e90);
+  static constexpr T kReach = Scaling<T>::kReach;
 
   // Copies weights and marks the points that take no part; false if one is negative or NaN, or all are 0.
   bool load_side(const T* weight, int64_t count, int64_t whole, T* to, T* potential, double& mass) {
@@ -188,20 +185,6 @@ class Sinkhorn {
     scale_columns();
   }
 
-  struct Step {
-    vec<T> scale, log_scale, sums;
-  };
-
-  // A half-step's scaling from its sums; 1 for points that take no part.
-  Step half_step(vec<T> sums, vec<T> potential) const {
-    auto idle = potential == -inf;
-    sums = idle ? broadcast<T>(1) : sums;
-    if constexpr (Balanced) return {T(1) / sums, vec<T>{}, sums};
-    potential = idle ? vec<T>{} : potential;
-    vec<T> log_scale = -lambda * log<T>(sums) - (T(1) - lambda) * potential;
-    return {exp<T>(log_scale), log_scale, sums};
-  }
-
   // Row sums of the present plan and their error; the next u, and the column sums that go with it.
   // False when the row sums are too small or too large to be trusted.
   bool sweep() {
@@ -216,11 +199,11 @@ class Sinkhorn {
         for (int64_t k = 0; k < width; ++k) dot[k] += load(block + k * cols + j) * r;
       }
       vec<T> sums = sum_each<T>(dot), weight = load(a + i), potential = load(phi + i);
-      vec<T> off = load(u + i) * sums - wanted(potential, load(log_u + i));
+      vec<T> off = load(u + i) * sums - scaling.wanted(Balanced, potential, load(log_u + i));
       wrong += weight > T(0) ? weight * (off < T(0) ? -off : off) : vec<T>{};
-      Step step = half_step(sums, potential);
-      least = step.sums < least ? step.sums : least;
-      most = step.sums > most ? step.sums : most;
+      const Step<vec<T>> step = scaling.step(Balanced, sums, potential);
+      least = step.sum < least ? step.sum : least;
+      most = step.sum > most ? step.sum : most;
       store(next + i, step.scale);
       store(log_next + i, step.log_scale);
       const vec<T> scaled = step.scale * weight;
@@ -239,19 +222,13 @@ class Sinkhorn {
     return !any<T>(least < 1 / kReach) && !any<T>(most > kReach);
   }
 
-  // What a row sum should be, as a fraction of a.
-  vec<T> wanted(vec<T> potential, vec<T> log_scale) const {
-    if constexpr (Balanced) return broadcast<T>(1);
-    return exp<T>((potential + log_scale) * T(-p.eps / p.reach));
-  }
-
   // v from the column sums; false when those are too small or too large to be trusted.
   bool scale_columns() {
     vec<T> least = broadcast<T>(1), most = broadcast<T>(1);
     for (int64_t j = 0; j < cols; j += width) {
-      Step step = half_step(load(column + j), load(gamma + j));
-      least = step.sums < least ? step.sums : least;
-      most = step.sums > most ? step.sums : most;
+      const Step<vec<T>> step = scaling.step(Balanced, load(column + j), load(gamma + j));
+      least = step.sum < least ? step.sum : least;
+      most = step.sum > most ? step.sum : most;
       store(v + j, step.scale);
       store(log_v + j, step.log_scale);
       store(right + j, step.scale * load(b + j));
@@ -296,7 +273,7 @@ class Sinkhorn {
     for (int64_t k = 0; k < count; ++k)
       if (weight[k] > 0)
         total += weight[k] * std::exp(double(potential[k]) - double(cost[k * step]) / p.eps - most);
-    return -double(lambda) * (most + std::log(total));
+    return -double(scaling.lambda) * (most + std::log(total));
   }
 
   // What one side adds to the value; a point stranded has gone to the end of its gain.
@@ -334,7 +311,7 @@ class Sinkhorn {
   const TransportProblem<T>& p;
   const int64_t rows, cols;  // padded n and m
   const T inverse_eps;
-  T lambda;
+  const Scaling<T> scaling;
   double mass_a = 0, mass_b = 0;
   double stranded = 0;                              // mass that no admissible pair can take
   double row_error = 0;                             // of the plan that the last sweep met

@@ -1,5 +1,6 @@
 // Subspaces and the geodesic cosine on the GPU: how their kernels are launched, and registration.
-// The kernels are cuda/subspace_kernel.h and cuda/geodesic_kernel.h.
+// The kernels are cuda/subspace_kernel.h, cuda/angles_kernel.h, cuda/geodesic_kernel.h and
+// cuda/geodesic_backward_kernel.h.
 
 #include <torch/csrc/stable/library.h>
 
@@ -8,6 +9,8 @@
 #include <tuple>
 #include <vector>
 
+#include "cuda/angles_kernel.h"
+#include "cuda/geodesic_backward_kernel.h"
 #include "cuda/geodesic_kernel.h"
 #include "cuda/launch.h"
 #include "fresh.h"
@@ -134,6 +137,22 @@ Tensor subspace_basis_backward(const Tensor& grad_directions, const std::optiona
   return grad_x;
 }
 
+Tensor principal_angles(const Tensor& p, const Tensor& q) {
+  check_first(p);
+  check_first(q);
+  const Device device(p);
+  const Batch batch(p);
+  const int64_t K = p.size(-2), L = q.size(-2), D = p.size(-1);
+  check_like(q, batch.with({L, D}), p);
+  Tensor angles = fresh(p, batch.with({std::min(K, L)}), p.scalar_type());
+  with_type(p, [&](auto zero) {
+    using T = decltype(zero);
+    const AngleBatch<T> work{read<T>(p), read<T>(q), write<T>(angles), batch.count, D, K, L};
+    launch_in_room(principal_angles_kernel<T>, work, work.room(), kSubspaceThreads, p, device);
+  });
+  return angles;
+}
+
 struct Sizes {
   Batch batch;
   int64_t N, D, K, L, M;
@@ -233,6 +252,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> geodesic_cosine_backward(
 STABLE_TORCH_LIBRARY_IMPL(geokernels, CUDA, m) {
   m.impl("subspace_basis", TORCH_BOX(&geokernels::subspace_basis));
   m.impl("subspace_basis_backward", TORCH_BOX(&geokernels::subspace_basis_backward));
+  m.impl("principal_angles", TORCH_BOX(&geokernels::principal_angles));
   m.impl("geodesic_cosine", TORCH_BOX(&geokernels::geodesic_cosine));
   m.impl("geodesic_cosine_backward", TORCH_BOX(&geokernels::geodesic_cosine_backward));
 }

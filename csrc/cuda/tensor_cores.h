@@ -2,7 +2,7 @@
 //
 // A float32 is split into two numbers of tf32 (11 significant bits each); three products of these, small
 // parts first, leave out only the smallest. Relative to |x||y| an inner product is off by 2^-21 or so, and by
-// the rounding of the float32 sums.
+// the rounding of the float32 sums. Half precision, bfloat16 as well, needs no second number.
 
 #pragma once
 
@@ -11,6 +11,7 @@
 namespace geokernels {
 
 #ifdef GEOKERNELS_CUDA_ON_HOST
+using cuda_on_host::half_to_float;
 using cuda_on_host::multiply_tf32;
 using cuda_on_host::round_to_tf32;
 #else
@@ -19,6 +20,12 @@ __device__ inline uint32_t round_to_tf32(float x) {
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
   return bits;
+}
+
+__device__ inline float half_to_float(uint16_t bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
 }
 
 // d += a b for a of 16 x 8 and b of 8 x 8, held by a warp as PTX lays out mma.m16n8k8: with lane = 4 r + c,
@@ -33,25 +40,32 @@ __device__ inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], cons
 }
 #endif
 
-// Numbers of a fragment as sums of two of tf32.
-template <int Count>
-struct Split {
+// Numbers of a fragment as sums of two of tf32; or as they are, where they are of tf32 already.
+template <int Count, bool Exact>
+struct Fragment {
   uint32_t large[Count], small[Count];
 
-  __device__ explicit Split(const float (&x)[Count]) {
+  __device__ explicit Fragment(const float (&x)[Count]) {
 #pragma unroll
     for (int i = 0; i < Count; ++i) {
-      large[i] = round_to_tf32(x[i]);
-      float rounded;
-      memcpy(&rounded, &large[i], sizeof(rounded));
-      small[i] = round_to_tf32(x[i] - rounded);
+      if constexpr (Exact) {
+        memcpy(&large[i], &x[i], sizeof(float));
+      } else {
+        large[i] = round_to_tf32(x[i]);
+        float rounded;
+        memcpy(&rounded, &large[i], sizeof(rounded));
+        small[i] = round_to_tf32(x[i] - rounded);
+      }
     }
   }
 };
 
-__device__ inline void multiply(float (&d)[4], const Split<4>& a, const Split<2>& b) {
-  multiply_tf32(d, a.small, b.large);
-  multiply_tf32(d, a.large, b.small);
+template <bool Exact>
+__device__ inline void add_product(float (&d)[4], const Fragment<4, Exact>& a, const Fragment<2, Exact>& b) {
+  if constexpr (!Exact) {
+    multiply_tf32(d, a.small, b.large);
+    multiply_tf32(d, a.large, b.small);
+  }
   multiply_tf32(d, a.large, b.large);
 }
 

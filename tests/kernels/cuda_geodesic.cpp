@@ -3,6 +3,8 @@
 
 #include "cuda_on_host.h"
 // the names that it stands in for
+#include "cuda/angles_kernel.h"
+#include "cuda/geodesic_backward_kernel.h"
 #include "cuda/geodesic_kernel.h"
 
 namespace {
@@ -40,6 +42,13 @@ void basis_backward(const Options& o, const T* grad_directions, const T* grad_va
   const BasisGradient<T> work{grad_directions, grad_values, left, directions, values,
                               grad_x,          o.problems,  o.N,  o.D,        o.rank};
   run<T>([&](Room<T> room) { subspace_basis_backward_kernel(work, room); }, o.problems, work.room(),
+         kSubspaceThreads, o.far, int(o.order));
+}
+
+template <class T>
+void angles(const Options& o, const T* p, const T* q, T* found) {
+  const AngleBatch<T> work{p, q, found, o.problems, o.D, o.K, o.L};
+  run<T>([&](Room<T> room) { principal_angles_kernel(work, room); }, o.problems, work.room(),
          kSubspaceThreads, o.far, int(o.order));
 }
 
@@ -92,6 +101,9 @@ void cosine_backward(const Options& o, const T* grad, const T* x, const T* y, co
   extern "C" void basis_backward_##T(const Options* o, const T* grad_directions, const T* grad_values,     \
                                      const T* left, const T* directions, const T* values, T* grad_x) {     \
     basis_backward(*o, grad_directions, grad_values, left, directions, values, grad_x);                    \
+  }                                                                                                        \
+  extern "C" void angles_##T(const Options* o, const T* p, const T* q, T* found) {                         \
+    angles(*o, p, q, found);                                                                               \
   }                                                                                                        \
   extern "C" void cosine_##T(const Options* o, const T* x, const T* y, const T* p, const T* q, T* cosines, \
                              T* left, T* right, T* g, T* coordinates) {                                    \

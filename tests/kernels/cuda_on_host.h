@@ -21,6 +21,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -184,6 +185,15 @@ inline uint32_t round_to_tf32(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof(bits));
   return (bits + 0x1000) & ~uint32_t(0x1fff);  // to the nearest, a tie away from zero
+}
+
+// Sign, five bits of exponent from 2^-15 on, ten of fraction.
+inline float half_to_float(uint16_t bits) {
+  const int exponent = bits >> 10 & 0x1f, fraction = bits & 0x3ff;
+  float size = std::ldexp(float(fraction + (exponent ? 0x400 : 0)), (exponent ? exponent : 1) - 25);
+  if (exponent == 0x1f)
+    size = fraction ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
+  return bits >> 15 ? -size : size;
 }
 
 // mma.m16n8k8 of tf32 by PTX's tables of who holds what. Sums are exact here but for the last rounding, where

@@ -1,4 +1,4 @@
-// The Sinkhorn kernel of csrc/cuda, run on the host for tests/kernels/test_cuda_emulated.py.
+// The Sinkhorn kernel of csrc/cuda, run on the host for tests/kernels/test_cuda_transport.py.
 
 #include "cuda_on_host.h"
 // the names that it stands in for
@@ -11,13 +11,13 @@ using namespace geokernels;
 struct Options {
   int64_t problems, rows, columns;
   double eps, reach, tol;
-  int64_t max_iter, blocks, near_groups, order, features, kind;
+  int64_t max_iter, blocks, near_groups, order, features, kind, stored, width;
 };
 
 template <class T>
-void solve(const Options& o, const PointBatch<T>& points, const T* cost, const T* a, const T* b,
-           const T* start, const int64_t* n, const int64_t* m, T* value, T* f, T* g, T* error,
-           int64_t* iterations) {
+void solve(const Options& o, const PointBatch<T>& points, const Carried<T>& carried, const T* cost,
+           const T* a, const T* b, const T* start, const int64_t* n, const int64_t* m, T* value, T* f, T* g,
+           T* error, int64_t* iterations) {
   const TransportBatch<T> batch{cost,  a,       b,     start,      n,     m, o.problems, o.rows, o.columns,
                                 o.eps, o.reach, o.tol, o.max_iter, value, f, g,          error,  iterations};
   with_layout<T>(o.rows, o.columns, [&](auto layout) {
@@ -27,19 +27,20 @@ void solve(const Options& o, const PointBatch<T>& points, const T* cost, const T
     Store<T> store{near, nullptr, L::kResident ? 0 : int64_t(groups - near) * L::kEntries};
     std::vector<T> far(o.blocks * store.far_size, std::numeric_limits<T>::quiet_NaN());
     store.far = far.empty() ? nullptr : far.data();
-    cuda_on_host::launch(int(o.blocks), L::kThreads, shared_bytes<T, L>(near, points.x), int(o.order),
-                         [&] { sinkhorn_kernel<T, L>(batch, store, points); });
+    cuda_on_host::launch(int(o.blocks), L::kThreads, shared_bytes<T, L>(near, points.x, carried.v),
+                         int(o.order), [&] { sinkhorn_kernel<T, L>(batch, store, points, carried); });
   });
 }
 
 }  // namespace
 
-#define EXPORT(T)                                                                                         \
-  extern "C" void sinkhorn_##T(const Options* o, const T* x, const T* y, T* cost, const T* a, const T* b, \
-                               const T* start, const int64_t* n, const int64_t* m, T* value, T* f, T* g,  \
-                               T* error, int64_t* iterations) {                                           \
-    const PointBatch<T> points{x, y, cost, o->features, PointCost(o->kind)};                              \
-    solve(*o, points, cost, a, b, start, n, m, value, f, g, error, iterations);                           \
+#define EXPORT(T)                                                                                          \
+  extern "C" void sinkhorn_##T(const Options* o, const void* x, const void* y, T* cost, const T* columns,  \
+                               T* carried, const T* a, const T* b, const T* start, const int64_t* n,       \
+                               const int64_t* m, T* value, T* f, T* g, T* error, int64_t* iterations) {    \
+    const PointBatch<T> points{x, y, cost, o->features, PointCost(o->kind), Stored(o->stored)};            \
+    solve(*o, points, Carried<T>{columns, carried, o->width}, cost, a, b, start, n, m, value, f, g, error, \
+          iterations);                                                                                     \
   }
 
 EXPORT(float)

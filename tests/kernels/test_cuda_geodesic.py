@@ -34,6 +34,12 @@ class Kernels:
     def basis(self, x, rank=None, rtol=0.0):
         return _Basis.apply(x, self, rank or min(x.shape[-2:]), rtol)
 
+    def angles(self, p, q):
+        (B, D, K), L = p.shape, q.shape[-1]
+        found = p.new_empty(B, min(K, L))
+        self.call("angles", p, (B, 0, D, K, L, 0), 0.0, p.mT.contiguous(), q.mT.contiguous(), found)
+        return found
+
     def cosine(self, x, y, p, q, eps=1e-12):
         return _Cosine.apply(x, y, p, q, self, eps)
 
@@ -160,6 +166,24 @@ def test_cosine_matches_reference(kernels, N, D, K, L, kind, dtype):
     compare(["cosine", *"xypq"], run, kernels.cosine, reference.geodesic_cosine, inputs)
 
 
+@pytest.mark.parametrize("kind", ["plain", "equal", "close", "right", "zero columns"])
+@pytest.mark.parametrize(("D", "K", "L"), [(1, 1, 1), (9, 2, 5), (40, 17, 3), (33, 12, 12)], ids=str)
+@DTYPES
+def test_angles_match_reference(kernels, D, K, L, kind, dtype):
+    whole, other = orthonormal(2, D, min(K + L, D), seed=2), orthonormal(2, D, L, seed=3)
+    p, q = whole[..., :K], {"plain": other, "right": whole[..., -L:]}.get(kind, whole[..., :L])
+    if kind == "close":
+        q = torch.linalg.qr(q + 1e-4 * other).Q
+    if kind == "zero columns":
+        p, q = p.clone(), other.clone()
+        p[..., -1], q[0, :, 0] = 0, 0
+    p, q = p.to(dtype), q.to(dtype)
+    found, truth = kernels.angles(p, q), reference.principal_angles(p.double(), q.double())
+    if dtype == torch.float32:
+        assert_as_accurate("angles", found, reference.principal_angles(p, q), truth)
+    torch.testing.assert_close(found.double(), truth, rtol=0, atol=32 * D * torch.finfo(dtype).eps)
+
+
 class TestBasis:
     def test_rank_and_dependent_rows(self, kernels):
         x = cloud(1, 3, 8, seed=0).repeat(1, 2, 1)
@@ -225,7 +249,8 @@ class TestOrder:
         ]
         (p, _), (q, _) = (kernels.basis(part, rank=7, rtol=1e-6) for part in leaves[2:])
         out = kernels.cosine(*leaves[:2], p, q)
-        return out, *torch.autograd.grad(out.sum(), leaves)
+        angles = kernels.angles(p.detach(), q.detach())
+        return out, angles, *torch.autograd.grad(out.sum(), leaves)
 
     @pytest.mark.parametrize("far", [False, True], ids=["shared memory", "device memory"])
     def test_changes_no_bit(self, library, far):

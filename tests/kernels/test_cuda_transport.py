@@ -7,18 +7,20 @@ import pytest
 import torch
 
 from geokernels import reference
+from geokernels._transport import density
 from geokernels.kernels import transport
 from geokernels.testing import assert_as_accurate, cloud, weights
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 ASCENDING, DESCENDING, BY_CHANCE = 0, 1, 7
+STORED = {torch.float16: 1, torch.bfloat16: 2}
 
 
 class Options(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("problems", "rows", "columns")]
     _fields_ += [(name, ctypes.c_double) for name in ("eps", "reach", "tol")]
     _fields_ += [(name, ctypes.c_int64) for name in ("max_iter", "blocks", "near_groups", "order")]
-    _fields_ += [(name, ctypes.c_int64) for name in ("features", "kind")]
+    _fields_ += [(name, ctypes.c_int64) for name in ("features", "kind", "stored", "width")]
 
 
 @pytest.fixture(scope="module")
@@ -26,21 +28,27 @@ def solve(emulated):
     library = emulated("cuda_transport")
 
     def run(cost, a=None, b=None, n=None, m=None, start=None, *, eps, reach=math.inf, tol, max_iter=1000,
-            blocks=None, near_groups=99, order=ASCENDING, x=None, y=None, kind=0):  # fmt: skip
+            blocks=None, near_groups=99, order=ASCENDING, x=None, y=None, kind=0, v=None):  # fmt: skip
         B, N, M = cost.shape
-        features = 0 if x is None else x.shape[-1]
-        numbers = eps, reach, tol, max_iter, blocks or B, near_groups, order, features, kind
+        features, stored = (0, 0) if x is None else (x.shape[-1], STORED.get(x.dtype, 0))
+        width = 0 if v is None else v.shape[-1]
+        numbers = eps, reach, tol, max_iter, blocks or B, near_groups, order, features, kind, stored, width
         options = Options(B, N, M, *numbers)
         # torch.empty is NaN in tests; one more number than there is room for must stay so
         outs = [cost.new_empty(size + 1) for size in (B, B * N, B * M, B)]
         iterations = torch.full((B,), -1)
-        held = [None if x is None else x.contiguous() for x in (x, y, cost, a, b, start, n, m)]
+        carried = None if v is None else cost.new_empty(B * N * width + 1)
+        parts = x, y, cost, v, carried, a, b, start, n, m
+        held = [None if part is None else part.contiguous() for part in parts]
         pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in (*held, *outs, iterations)]
         name = "sinkhorn_float" if cost.dtype == torch.float32 else "sinkhorn_double"
         getattr(library, name)(ctypes.byref(options), *pointers)
         assert all(out[-1].isnan() for out in outs)
         value, f, g, error = (out[:-1].view(*shape) for out, shape in zip(outs, ((B,), (B, N), (B, M), (B,))))
-        return value, f, g, error, iterations
+        if v is None:
+            return value, f, g, error, iterations
+        assert carried[-1].isnan()
+        return value, f, g, error, iterations, carried[:-1].view(B, N, width)
 
     return run
 
@@ -180,6 +188,53 @@ class TestDegenerate:
         assert iterations[1] == 1
 
 
+class TestCarry:
+    """Columns that the plan carries, in the same launch; in float32 on the tensor cores."""
+
+    # every layout; more columns than a block takes at a time, and rows than a panel has
+    @pytest.mark.parametrize(("N", "M"), [(1, 1), (17, 33), (77, 77), (100, 128), (140, 70)], ids=str)
+    @pytest.mark.parametrize("width", [1, 70])
+    @DTYPES
+    def test_is_the_product_with_the_plan(self, solve, N, M, width, dtype):
+        cost, a, b = (part.to(dtype) for part in problem(N, M))
+        v = cloud(2, M, width, seed=5).to(dtype)
+        settings = {"eps": 0.1, "tol": 0.0, "max_iter": 5}
+        *found, carried = solve(cost, a, b, v=v, **settings)
+        for part, alone in zip(found, solve(cost, a, b, **settings), strict=True):
+            assert torch.equal(part, alone)
+        f, g = found[1:3]
+        eager = density(cost, f, g, 0.1) @ (b[..., None] * v)
+        wide = [part.double() for part in (cost, f, g)]
+        exact = density(*wide, 0.1) @ (b[..., None] * v).double()
+        assert_as_accurate("carried", carried, eager, exact)
+
+    def test_degenerate(self, solve):
+        # ragged, without weight, forbidden pairs, a point that reaches nobody, a problem without a solution
+        cost, a, b = problem(9, 12, B=3)
+        n, m = torch.tensor([9, 4, 9]), torch.tensor([12, 7, 12])
+        cost[0, 2], cost[0, 4, 5], a[0, 1], b[0, 3] = math.inf, math.inf, 0, 0
+        a[1, 4:], b[1, 7:], b[2, 4] = 0, 0, -1
+        v = cloud(3, 12, 5, seed=5)
+        v[1, 7:] = math.nan
+        _, f, g, *_, carried = solve(cost, a, b, n, m, v=v, eps=0.2, tol=1e-9, max_iter=30)
+        expected = density(cost, f, g, 0.2) @ (b[..., None] * v.nan_to_num())
+        expected[1, 4:] = 0
+        torch.testing.assert_close(carried, expected)
+        assert (carried[0, 2] == 0).all()
+        assert (carried[2] == 0).all()
+
+    def test_from_points_and_order_changes_no_bit(self, solve):
+        x, y = cloud(2, 20, 6, seed=0).float(), cloud(2, 30, 6, seed=1).float()
+        settings = {"x": x, "y": y, "kind": SQUARE, "v": y, "eps": 1.0, "tol": 1e-4}
+        first = solve(x.new_empty(2, 20, 30), **settings)
+        eager = reference.transport.pairwise_cost(x.double(), y.double())
+        expected = density(eager, *(part.double() for part in first[1:3]), 1.0) @ y.double() / 30
+        torch.testing.assert_close(first[-1].double(), expected, rtol=0, atol=1e-5)
+        for order in (DESCENDING, BY_CHANCE):
+            again = solve(x.new_empty(2, 20, 30), blocks=1, order=order, **settings)
+            assert all(map(torch.equal, bits(first), bits(again)))
+
+
 DOT, ANGLE, SQUARE = range(3)
 KINDS = {"dot": DOT, "cosine": ANGLE, "sqeuclidean": SQUARE}
 
@@ -189,7 +244,8 @@ class TestPoints:
 
     def run(self, solve, x, y, kind, n=None, m=None, **settings):
         settings = {"eps": 8.0, "tol": 0.0, "max_iter": 3} | settings
-        cost = x.new_empty(*x.shape[:-1], y.shape[-2])
+        computed = torch.float32 if x.dtype in STORED else x.dtype
+        cost = x.new_empty(*x.shape[:-1], y.shape[-2], dtype=computed)
         return cost, *solve(cost, None, None, n, m, x=x, y=y, kind=KINDS[kind], **settings)
 
     def points(self, N, M, D, dtype, kind):
@@ -228,6 +284,23 @@ class TestPoints:
         lengths = x.double().norm(dim=-1)[..., :, None] * y.double().norm(dim=-1)[..., None, :]
         # one product of tf32 alone is off by 2^-11 of the lengths
         assert (error / lengths).max() < 2.0**-20
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("dtype", STORED, ids=["f16", "bf16"])
+    def test_half_precision_is_read_as_it_is(self, solve, kind, dtype):
+        x, y = self.points(20, 30, 40, torch.float32, kind)
+        x, y = x.to(dtype), y.to(dtype)
+        x[0, 0, :3] = torch.tensor([0.0, -6e-8, 6e-5])  # zero, and numbers without a leading one in float16
+        cost, value, *_ = self.run(solve, x, y, kind)
+        wide, its_value, *_ = self.run(solve, x.float(), y.float(), kind)
+        # products need not be split, and lose less
+        close = {"rtol": 0, "atol": 0 if kind == "sqeuclidean" else 1e-5}
+        torch.testing.assert_close(cost, wide, **close)
+        torch.testing.assert_close(value, its_value, rtol=1e-5, atol=close["atol"])
+        exact = reference.transport.pairwise_cost(x.double(), y.double(), kind)
+        if kind == "cosine":  # of what are no longer quite directions
+            exact = 1 - x.double() @ y.double().mT
+        assert_as_accurate("cost", cost, wide, exact)
 
     def test_ragged(self, solve):
         x, y = self.points(20, 40, 6, torch.float64, "sqeuclidean")

@@ -1,0 +1,73 @@
+// A half-step of Sinkhorn's iteration in the scaling domain, and when it ends, for the CPU and the GPU.
+//
+//   scale = sum^-lambda exp(-(1 - lambda) potential),   lambda = rho / (rho + eps), 1 for hard marginals
+//
+// V is a number, or a vector of them: a point each. cpu/transport_kernel.h derives it.
+//
+// No include guard: included once for every SIMD level after core/exponential.h, and by CUDA kernels with a
+// level of their own (cuda/formulas.h).
+
+#include "core/anywhere.h"
+
+namespace geokernels::GEOKERNELS_LEVEL {
+
+template <class V>
+struct Step {
+  V scale, log_scale, sum;
+};
+
+template <class T>
+struct Scaling {
+  // Sums beyond this, or below its inverse, are not trusted: scalings are absorbed, and K is made anew.
+  // e^30 leaves float32 room above its least number; float64 can wait longer.
+  static constexpr T kReach = sizeof(T) == 4 ? T(1e13) : T(1e90);
+
+  T lambda;
+  T bend;  // -eps / rho
+
+  GEOKERNELS_ANYWHERE Scaling(double eps, double reach)
+      : lambda(reach < std::numeric_limits<double>::infinity() ? T(reach / (reach + eps)) : T(1)),
+        bend(T(-eps / reach)) {}
+
+  // From a sum and the potential; 1 for a point that takes no part, whose potential is -inf. Balanced, there
+  // is no logarithm: log_scale is 0 then.
+  template <class V>
+  GEOKERNELS_ANYWHERE Step<V> step(bool balanced, V sum, V potential) const {
+    const V zero = {}, one = zero + T(1);
+    const auto idle = potential == zero - std::numeric_limits<T>::infinity();
+    sum = idle ? one : sum;
+    if (balanced) return {one / sum, zero, sum};
+    potential = idle ? zero : potential;
+    const V log_scale = -lambda * log<T>(sum) - (T(1) - lambda) * potential;
+    return {exp<T>(log_scale), log_scale, sum};
+  }
+
+  // What a marginal should be, as a fraction of the weight, by a potential and what is not yet absorbed.
+  template <class V>
+  GEOKERNELS_ANYWHERE V wanted(bool balanced, V potential, V log_scale) const {
+    const V one = V() + T(1);
+    return balanced ? one : exp<T>((potential + log_scale) * bend);
+  }
+};
+
+// The error at which an iteration stops. That of what is returned may be larger, as potentials are rounded:
+// then the iteration goes on for as much less, while that helps.
+struct Aim {
+  double tol, error;
+  int64_t most;
+
+  GEOKERNELS_ANYWHERE Aim(double tol, int64_t max_iter) : tol(tol), error(tol), most(max_iter) {}
+
+  // NaN stops as well.
+  GEOKERNELS_ANYWHERE bool reached(double found, int64_t done) const {
+    return !(found > error) || done >= most;
+  }
+
+  GEOKERNELS_ANYWHERE bool satisfied(double found, double returned, int64_t done) {
+    if (!(returned > tol) || done >= most || returned - found >= error) return true;
+    error -= returned - found;
+    return false;
+  }
+};
+
+}  // namespace geokernels::GEOKERNELS_LEVEL

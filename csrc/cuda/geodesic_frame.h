@@ -1,0 +1,141 @@
+// What a block of the geodesic cosine keeps of a problem: the frame of principal vectors, and the weights.
+//
+// Matrices of M x M stay in shared memory where they fit. The weights are core/path_formulas.h, the small
+// singular value problem cuda/jacobi.h.
+
+#pragma once
+
+#include <cmath>
+
+#include "cuda/formulas.h"
+#include "cuda/subspace_kernel.h"
+
+namespace geokernels {
+
+constexpr int kGeodesicThreads = 256, kGeodesicWarps = kGeodesicThreads / kWarp;
+
+// What a block keeps of a problem. Rows of matrices lie an odd number apart, for the sake of the banks.
+template <class T>
+struct Frame {
+  int M, stride;
+  T *u, *v;                  // [M, stride]   u_j and v_j as rows
+  T *g, *c, *h1, *h, *sinc;  // [M]
+  T *sum, *difference;       // [M]   w+, w-
+  T* projections;            // [warps, 2, stride]
+  T *work, *more;            // [M, stride]
+
+  __host__ __device__ Frame(T* memory, int M) : M(M), stride(M | 1) {
+    u = memory, v = u + M * stride;
+    T* at = v + M * stride;
+    for (T** array : {&g, &c, &h1, &h, &sinc, &sum, &difference}) *array = at, at += M;
+    projections = at;
+    work = projections + kGeodesicWarps * 2 * stride;
+    more = work + M * stride;
+  }
+
+  static int64_t room(int64_t M) { return 4 * M * (M | 1) + 7 * M + kGeodesicWarps * 2 * (M | 1); }
+
+  __device__ void weigh() const {
+    for (int j = threadIdx.x; j < M; j += kGeodesicThreads) {
+      const device::Angle<T> angle(g[j]);
+      c[j] = angle.c, h1[j] = angle.h1, h[j] = angle.h, sinc[j] = angle.sinc;
+      sum[j] = angle.sum, difference[j] = angle.difference;
+    }
+    __syncthreads();
+  }
+
+  // sum_j w+_j x+_j y+_j + w-_j x-_j y-_j, over the lanes of this warp.
+  __device__ T product(const T* x_plus, const T* x_minus, const T* y_plus, const T* y_minus) const {
+    T total = 0;
+    for (int j = lane(); j < M; j += kWarp)
+      total += sum[j] * x_plus[j] * y_plus[j] + difference[j] * x_minus[j] * y_minus[j];
+    return warp_sum(total);
+  }
+};
+
+// Rows from `known` on: the coordinate axis that the rows before see least, made orthogonal to them. One
+// warp.
+template <class T>
+__device__ void complete_rows(T* rows, int M, int stride, int known) {
+  for (int j = known; j < M; ++j) {
+    T* row = rows + j * stride;
+    // the least seen axis: its share, and among equals the first
+    T least = infinity<T>();
+    int axis = M;
+    for (int k = lane(); k < M; k += kWarp) {
+      T seen = 0;
+      for (int i = 0; i < j; ++i) seen += rows[i * stride + k] * rows[i * stride + k];
+      if (seen < least) least = seen, axis = k;
+    }
+    for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) {
+      const T other = __shfl_xor_sync(kAllLanes, least, lanes);
+      const int its = __shfl_xor_sync(kAllLanes, axis, lanes);
+      if (other < least || (other == least && its < axis)) least = other, axis = its;
+    }
+    for (int k = lane(); k < M; k += kWarp) row[k] = k == axis;
+    for (int pass = 0; pass < 2; ++pass) {
+      for (int i = 0; i < j; ++i) {
+        T along = 0;
+        for (int k = lane(); k < M; k += kWarp) along += row[k] * rows[i * stride + k];
+        along = warp_sum(along);
+        for (int k = lane(); k < M; k += kWarp) row[k] -= along * rows[i * stride + k];
+      }
+      T square = 0;
+      for (int k = lane(); k < M; k += kWarp) square += row[k] * row[k];
+      const T length = std::sqrt(warp_sum(square));
+      for (int k = lane(); k < M; k += kWarp) row[k] /= length;
+    }
+    __syncwarp();
+  }
+}
+
+// u, v and g of a frame from two bases; squares, order: [M] spare.
+template <class T>
+__device__ void decompose(const T* p, const T* q, int64_t D, int K, int L, const Frame<T>& frame, T* squares,
+                          int* order) {
+  const int M = frame.M;
+  T *a = frame.work, *j = frame.more;  // [M, M], the rows of q in the first basis
+  for (int i = threadIdx.x; i < M * M; i += kGeodesicThreads) a[i] = 0;
+  set_identity(j, M);
+  __syncthreads();
+  for (int r = warp(); r < L; r += kGeodesicWarps) warp_dots(p, K, q + r * D, D, a + r * M, 1);
+  __syncthreads();
+  orthogonalise_rows(a, j, M, M, squares);
+  sort_rows(squares, M, order);
+  const T noise = M * std::numeric_limits<T>::epsilon();
+  for (int i = warp(); i < M; i += kGeodesicWarps) {
+    const int from = order[i];
+    const T length = std::sqrt(squares[from]), unit = length > noise ? 1 / length : T(0);
+    for (int k = lane(); k < M; k += kWarp) {
+      frame.u[i * frame.stride + k] = a[from * M + k] * unit;
+      frame.v[i * frame.stride + k] = j[from * M + k];
+    }
+    if (lane() == 0) frame.g[i] = length;
+  }
+  __syncthreads();
+  // below rounding, what is left of a row has no direction: any u_j orthogonal to the others will do
+  int known = 0;
+  while (known < M && frame.g[known] > noise) ++known;
+  if (warp() == 0) complete_rows(frame.u, M, frame.stride, known);
+  __syncthreads();
+}
+
+// x+ and x- of one row by one warp; mine: its projections, [2, stride] spare.
+template <class T>
+__device__ void coordinates_of(const T* row, const T* p, const T* q, int64_t D, int K, int L,
+                               const Frame<T>& frame, T* mine, T* plus, T* minus) {
+  T *on_p = mine, *on_q = mine + frame.stride;
+  warp_dots(p, K, row, D, on_p, 1);
+  warp_dots(q, L, row, D, on_q, 1);
+  __syncwarp();
+  for (int j = lane(); j < frame.M; j += kWarp) {
+    T a = 0, b = 0;
+    for (int k = 0; k < K; ++k) a += on_p[k] * frame.u[j * frame.stride + k];
+    for (int k = 0; k < L; ++k) b += on_q[k] * frame.v[j * frame.stride + k];
+    plus[j] = a + b;
+    minus[j] = a - b;
+  }
+  __syncwarp();
+}
+
+}  // namespace geokernels

@@ -1,0 +1,302 @@
+// Sinkhorn's iteration for small problems, one block a problem, CUDA.
+//
+//   P_ij = a_i u_i K_ij v_j b_j,      K_ij = exp(phi_i + gamma_j - C_ij / eps)
+//
+// cost   [B, N, M]   row-major; +inf forbids a pair; given, or made of points first
+// a, b   [B, N], [B, M]   weights, or null: uniform; a point of zero weight takes no part
+// f, g   [B, N], [B, M]   written in full, zero beyond a problem's own n and m
+//
+// The algorithm is that of cpu/transport_kernel.h, whose header derives it: the scaling domain, with u and v
+// absorbed into phi and gamma, and K made anew, when a sum leaves [1/kReach, kReach]; one sweep over K for
+// both half-steps; the stopping rule, the value and the error of what is returned.
+//
+// Warp w has rows R at a time, lane l the columns l, l + 32, ... of them. These R x C entries of K
+// belong to one thread for good: in its registers (Layout::kResident), else in as much shared memory
+// as there is and the rest in device memory, which the L2 cache holds. Row sums go through the lanes of a
+// warp, R of them at once; column sums through shared memory, a line for each warp. Two barriers an
+// iteration.
+//
+// Sums and products are in T, masses and the value in float64. The order of summation depends on the
+// layout alone: results repeat from run to run. The host never waits for the device. What only rare steps
+// need lies in shared memory, so that registers are left for K.
+//
+// Limits: N and M at most kMostPoints.
+
+#pragma once
+
+#include <cmath>
+
+#include "cuda/formulas.h"
+#include "cuda/transport_layout.h"
+#include "cuda/transport_result.h"
+
+namespace geokernels {
+
+template <class T, class L>
+class Sinkhorn {
+ public:
+  // Takes the problem that thread 0 has put into the shared memory.
+  __device__ explicit Sinkhorn(const Store<T>& store)
+      : p(shared().problem),
+        groups(L::kResident ? 1 : L::groups(p.n)),
+        K(store),
+        balanced(!(p.reach < infinity<double>())),
+        inverse_eps(T(1 / p.eps)),
+        scaling(p.eps, p.reach) {}
+
+  __device__ void run() {
+    Shared<T, L>& s = shared();
+    const bool valid_a = load_side(p.a, p.n, L::kMostRows, s.a, s.phi, s.mass_a);
+    const bool valid_b = load_side(p.b, p.m, L::kWidth, s.b, s.gamma, s.mass_b);
+    if (!valid_a || !valid_b) return refuse();
+    for (int j = threadIdx.x; j < L::kWidth; j += L::kThreads) {
+      if (p.start && s.b[j] > 0) s.gamma[j] = T(p.start[j] / p.eps);
+      s.v[j] = 1, s.log_v[j] = 0;
+    }
+    device::Aim aim(p.tol, p.max_iter);
+    int64_t done = 0;
+    for (bool stale = true;;) {
+      if (stale) {
+        absorb(s.v, s.log_v, s.gamma, L::kWidth);
+        renew_rows();
+      }
+      bool in_range = sweep() || stale;
+      const double error = row_error + stranded;
+      if (!stale && aim.reached(error, done)) {
+        if (aim.satisfied(error, finish(error), done)) break;
+        in_range = false;
+      }
+      stale = !in_range;
+      if (stale) continue;
+      now = 1 - now;
+      ++done;
+      if (!scale_columns()) renew_columns();
+    }
+    if (threadIdx.x == 0) *p.iterations = done;
+  }
+
+ private:
+  static constexpr int C = L::kColumns, R = L::kRows;
+  static constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  static constexpr T kReach = device::Scaling<T>::kReach;
+
+  __device__ static Shared<T, L>& shared() { return shared_memory<T, L>(); }
+  __device__ static int column(int c) { return L::column(c); }
+  __device__ static int row(int group, int r) { return L::row(group, r); }
+  __device__ static bool in_reach(T sum) { return !(sum < 1 / kReach) && !(sum > kReach); }
+
+  // A pair's cost in units of eps, +inf where one of them is not there.
+  __device__ T exponent(int i, int j) const {
+    return i < int(p.n) && j < int(p.m) ? p.cost[i * int(p.stride) + j] * inverse_eps : kInfinity;
+  }
+
+  // Copies weights and marks the points that take no part; false if one is negative or NaN, or all are 0.
+  __device__ bool load_side(const T* weight, int64_t count, int whole, T* to, T* potential, double& mass) {
+    double sum = 0, bad = 0;
+    for (int i = threadIdx.x; i < whole; i += L::kThreads) {
+      const T w = i >= count ? T(0) : weight ? weight[i] : T(1) / T(count);
+      bad += !(w >= 0 && w < kInfinity);
+      to[i] = w;
+      potential[i] = w > 0 ? T(0) : -kInfinity;
+      sum += w;
+    }
+    sum = block_sum(sum, shared().spare);
+    if (threadIdx.x == 0) mass = sum;
+    return block_sum(bad, shared().spare) == 0 && sum > 0;
+  }
+
+  __device__ void refuse() {
+    const T nan = std::numeric_limits<T>::quiet_NaN();
+    for (int64_t i = threadIdx.x; i < p.n; i += L::kThreads) p.f[i] = nan;
+    for (int64_t j = threadIdx.x; j < p.m; j += L::kThreads) p.g[j] = nan;
+    if (threadIdx.x == 0) *p.value = *p.error = nan, *p.iterations = 0;
+  }
+
+  // Moves a scaling into its potential. With a penalty the logarithm is at hand, and does not underflow.
+  __device__ void absorb(T* scale, T* log_scale, T* potential, int count) {
+    __syncthreads();
+    for (int i = threadIdx.x; i < count; i += L::kThreads) {
+      potential[i] += balanced ? T(std::log(scale[i])) : log_scale[i];
+      scale[i] = 1;
+      log_scale[i] = 0;
+    }
+    __syncthreads();
+  }
+  __device__ void absorb_rows() {
+    absorb(shared().u[now], shared().log_u[now], shared().phi, groups * L::kHeight);
+  }
+
+  // Makes K with every row's largest entry 1, from gamma alone; v and u start at 1.
+  __device__ void renew_rows() {
+    Shared<T, L>& s = shared();
+    for (int j = threadIdx.x; j < L::kWidth; j += L::kThreads) s.right[j] = s.b[j];
+    for (int i = threadIdx.x; i < groups * L::kHeight; i += L::kThreads) s.u[now][i] = 1, s.log_u[now][i] = 0;
+    double lost = 0;
+    for (int group = 0; group < groups; ++group) {
+#pragma unroll
+      for (int r = 0; r < R; ++r) {
+        const int i = row(group, r);
+        const T weight = s.a[i];
+        T best = -kInfinity;
+#pragma unroll
+        for (int c = 0; c < C; ++c) {
+          const T x = s.gamma[column(c)] - exponent(i, column(c));
+          best = x > best ? x : best;
+          K.tile[r][c] = x;
+        }
+        best = warp_max(best);
+        const T most = best == -kInfinity ? T(0) : best;
+#pragma unroll
+        for (int c = 0; c < C; ++c) K.tile[r][c] = weight > 0 ? T(std::exp(K.tile[r][c] - most)) : T(0);
+        __syncwarp();  // everybody has read the weight
+        if (lane() == 0) lost += set_potential(s.a, s.phi, i, best);
+      }
+      K.keep(group);
+    }
+    lose(lost);
+  }
+
+  // A potential that makes the largest entry 1; returns the weight of a point that can reach nobody.
+  __device__ static T set_potential(T* weight, T* potential, int i, T best) {
+    const T given = weight[i];
+    potential[i] = given > 0 ? -best : -kInfinity;
+    if (!(given > 0) || best != -kInfinity) return 0;
+    weight[i] = 0;
+    potential[i] = -kInfinity;
+    return given;
+  }
+
+  // Counts mass that no admissible pair can take; a barrier for what came before.
+  __device__ void lose(double mass) {
+    mass = block_sum(mass, shared().spare);
+    if (balanced) stranded += mass;
+  }
+
+  // Row sums of the present plan and their error; the next u, and the column sums that go with it.
+  // False when the row sums are too small or too large to be trusted.
+  __device__ bool sweep() {
+    Shared<T, L>& s = shared();
+    T weights[C], of_columns[C] = {};
+#pragma unroll
+    for (int c = 0; c < C; ++c) weights[c] = s.right[column(c)];
+    T wrong = 0;
+    bool in_range = true;
+    for (int group = 0; group < groups; ++group) {
+      K.recall(group);
+      T sums[R];
+#pragma unroll
+      for (int r = 0; r < R; ++r) {
+        sums[r] = 0;
+#pragma unroll
+        for (int c = 0; c < C; ++c) sums[r] += K.tile[r][c] * weights[c];
+      }
+      const T sum = sum_each<R>(sums);
+      const int i = row(group, lane() % R);
+      const T weight = s.a[i], potential = s.phi[i];
+      const auto step = scaling.step(balanced, sum, potential);
+      in_range &= in_reach(step.sum);
+      if (lane() < R) {
+        // what the sum should be, as a fraction of the weight
+        const T wanted = scaling.wanted(balanced, potential, s.log_u[now][i]);
+        if (weight > 0) wrong += weight * T(std::fabs(s.u[now][i] * sum - wanted));
+        s.u[1 - now][i] = step.scale;
+        s.log_u[1 - now][i] = step.log_scale;
+      }
+      const T scaled = step.scale * weight;
+#pragma unroll
+      for (int r = 0; r < R; ++r) {
+        const T left = __shfl_sync(kAllLanes, scaled, r);
+#pragma unroll
+        for (int c = 0; c < C; ++c) of_columns[c] += K.tile[r][c] * left;
+      }
+    }
+    s.show_columns(of_columns);
+    wrong = warp_sum(wrong);
+    if (lane() == 0) s.errors[warp()] = wrong;
+    in_range = __syncthreads_and(in_range);
+    row_error = 0;
+    for (int w = 0; w < L::kWarps; ++w) row_error += s.errors[w];
+    return in_range;
+  }
+
+  // v from the column sums; false when those are too small or too large to be trusted.
+  __device__ bool scale_columns() {
+    Shared<T, L>& s = shared();
+    bool in_range = true;
+    for (int j = threadIdx.x; j < L::kWidth; j += L::kThreads) {
+      const auto step = scaling.step(balanced, s.column_sum(j), s.gamma[j]);
+      in_range &= in_reach(step.sum);
+      s.v[j] = step.scale;
+      s.log_v[j] = step.log_scale;
+      s.right[j] = step.scale * s.b[j];
+    }
+    return __syncthreads_and(in_range);
+  }
+
+  // Makes K with every column's largest entry 1, from phi and u alone, and takes the column step.
+  __device__ void renew_columns() {
+    Shared<T, L>& s = shared();
+    absorb_rows();
+    T best[C];
+#pragma unroll
+    for (int c = 0; c < C; ++c) best[c] = -kInfinity;
+    for (int group = 0; group < groups; ++group)
+#pragma unroll
+      for (int r = 0; r < R; ++r) {
+        const int i = row(group, r);
+#pragma unroll
+        for (int c = 0; c < C; ++c) {
+          const T x = s.phi[i] - exponent(i, column(c));
+          best[c] = x > best[c] ? x : best[c];
+        }
+        __syncwarp();  // a row's costs at a time, for the sake of registers
+      }
+    s.show_columns(best);
+    __syncthreads();
+    double lost = 0;
+    for (int j = threadIdx.x; j < L::kWidth; j += L::kThreads) {
+      T most = -kInfinity;
+      for (int w = 0; w < L::kWarps; ++w) most = s.partial[w][j] > most ? s.partial[w][j] : most;
+      lost += set_potential(s.b, s.gamma, j, most);
+    }
+    lose(lost);
+    T sums[C] = {};
+    for (int group = 0; group < groups; ++group) {
+#pragma unroll
+      for (int r = 0; r < R; ++r) {
+        const int i = row(group, r);
+        const T weight = s.a[i], potential = s.phi[i];
+#pragma unroll
+        for (int c = 0; c < C; ++c) {
+          const int j = column(c);
+          K.tile[r][c] = weight > 0 ? T(std::exp((potential - exponent(i, j)) + s.gamma[j])) : T(0);
+          sums[c] += K.tile[r][c] * weight;
+        }
+        __syncwarp();
+      }
+      K.keep(group);
+    }
+    s.show_columns(sums);
+    __syncthreads();
+    scale_columns();
+  }
+
+  // phi and gamma become the potentials in units of eps; what is returned is written, and its error known.
+  __device__ double finish(double error) {
+    absorb_rows();
+    absorb(shared().v, shared().log_v, shared().gamma, L::kWidth);
+    return Result<T, L>(balanced, inverse_eps, scaling.lambda, stranded).write(error);
+  }
+
+  const TransportProblem<T>& p;  // in shared memory
+  const int groups;
+  KernelMatrix<T, L> K;
+  const bool balanced;
+  const T inverse_eps;
+  const device::Scaling<T> scaling;
+  int now = 0;          // which of the two u is in force
+  double stranded = 0;  // mass that no admissible pair can take
+  T row_error;          // of the plan that the last sweep met
+};
+
+}  // namespace geokernels
