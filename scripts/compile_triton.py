@@ -23,7 +23,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
 from geokernels.kernels.triton import (
-    decompose,
+    geodesic,
+    geodesic_kernels,
     interpreted,
     transport,
     transport_clouds,
@@ -39,7 +40,7 @@ ARCHS = (80, 90, 100)
 MOST_SHARED = {80: 101_376, 90: 232_448, 100: 232_448}
 TENSOR_CORE = {80: r"HMMA", 90: r"H?GMMA", 100: r"UTC\w*MMA"}
 # what an argument is where its name does not say "a pointer to float32"
-SCALARS = {"scale", "damping", "cooled", "heat", "reach", "rounding", "tol", "p"}
+SCALARS = {"scale", "damping", "cooled", "heat", "reach", "rounding", "tol", "eps", "p"}
 POINTERS = {"active": "*i32", "count": "*i32", "count_x": "*i32", "count_y": "*i32", "valid": "*i32"}
 
 
@@ -53,6 +54,7 @@ class Variant(NamedTuple):
     points: str = "*fp32"
     tensor_core: bool = False
     archs: tuple[int, ...] = ARCHS
+    stages: int = 3
 
 
 def of_clouds() -> Iterator[Variant]:
@@ -105,18 +107,27 @@ def of_small_problems() -> Iterator[Variant]:
 
 
 def of_subspaces() -> Iterator[Variant]:
-    """Decompositions of overlaps, small and the largest."""
-    for block in (16, 64):
-        yield Variant(
-            f"decompose {block}", decompose.decompose_kernel, {"BLOCK": block}, decompose.warps_of(block)
-        )
+    """The geodesic cosine of few directions and of the most."""
+    kernels = [
+        getattr(geodesic_kernels, f"{name}_kernel") for name in ("cosine", "turn", "overlap", "spread")
+    ]
+    for block in (16, 32):
+        cut = {"BLOCK": block, "BLOCK_N": geodesic.BLOCK_N, "BLOCK_D": geodesic.BLOCK_D, "TERMS": 10}
+        for kernel in kernels:
+            constants = {word: cut[word] for word in cut if word in kernel.arg_names}
+            if kernel is geodesic_kernels.spread_kernel:
+                constants["BLOCK_D"] = geodesic.SPREAD_D
+            name = f"geodesic {kernel.fn.__name__} {block}"
+            yield Variant(
+                name, kernel, constants, geodesic.LAUNCH["num_warps"], stages=geodesic.LAUNCH["num_stages"]
+            )
 
 
 def variants() -> list[Variant]:
     """All of them; an error if a kernel of the package is in none."""
     found = [*of_clouds(), *of_small_problems(), *of_subspaces()]
     held = {variant.kernel.fn.__name__ for variant in found}
-    for module in (transport_clouds_sweep, transport_clouds_products, transport_small, decompose):
+    for module in (transport_clouds_sweep, transport_clouds_products, transport_small, geodesic_kernels):
         for name, _ in inspect.getmembers(module, lambda x: isinstance(x, triton.JITFunction)):
             if name.endswith("_kernel") and name not in held:
                 raise SystemExit(f"{name} of {module.__name__} is not compiled here")
@@ -127,7 +138,8 @@ def type_of(name: str, points: str, names: list[str]) -> str:
     """The type of an argument, by its name."""
     if name in ("x", "x_low", "y", "y_low"):
         return points
-    if name in SCALARS:
+    basis = name == "p" and "q" in names
+    if name in SCALARS and not basis:
         return "fp32"
     if name == "iterations":
         return "*i32" if "max_iter" in names else "*i64"
@@ -144,7 +156,7 @@ def compiled(variant: Variant, arch: int) -> CompiledKernel:
         (i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if types[n].startswith("*") or n == "D"
     }
     source = ASTSource(variant.kernel, types, variant.constants, aligned)
-    options = {"num_warps": variant.warps}
+    options = {"num_warps": variant.warps, "num_stages": variant.stages}
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 

@@ -27,6 +27,14 @@ def transport(dtype: torch.dtype) -> None:
         x, y = (cloud(3, size, 70, seed=size).to("cuda", dtype) for size in (N, M))
         for kind in range(3):
             torch.ops.geokernels.sinkhorn_points(x, y, *parts[1:], n, m, None, kind, 50.0, math.inf, 20, 1e-4)
+        numbers = 50.0, math.inf, 20, 1e-4
+        torch.ops.geokernels.sinkhorn_points_carry(x, y, y, *parts[1:], n, m, None, 2, *numbers)
+        if dtype == torch.float32:
+            for half in (torch.float16, torch.bfloat16):
+                for kind in (0, 2):
+                    torch.ops.geokernels.sinkhorn_points(
+                        x.to(half), y.to(half), *parts[1:], n, m, None, kind, *numbers
+                    )
 
 
 def geodesic(dtype: torch.dtype) -> None:
@@ -39,6 +47,7 @@ def geodesic(dtype: torch.dtype) -> None:
         torch.ops.geokernels.subspace_basis_backward(*ones, *frame, min(N, D))
         p, q = (orthonormal(3, D, rank, seed=rank).mT.contiguous().to("cuda", dtype) for rank in (K, L))
         p[0, 0] = 0
+        torch.ops.geokernels.principal_angles(p, q)
         cosine, *kept = torch.ops.geokernels.geodesic_cosine(x, y, p, q, 1e-12)
         wanted = 1e-12, True, True, True, True
         torch.ops.geokernels.geodesic_cosine_backward(torch.ones_like(cosine), x, y, p, q, *kept, *wanted)

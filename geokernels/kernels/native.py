@@ -94,6 +94,15 @@ def first_order_only(operator: str) -> None:
     torch.library.register_autograd(f"geokernels::{operator}_backward", backward)
 
 
+def without_derivative(operator: str) -> None:
+    """Let a gradient through ``geokernels::operator`` say that there is none."""
+
+    def backward(ctx, *grads):
+        raise NotImplementedError(f"{operator} has no derivative")
+
+    torch.library.register_autograd(f"geokernels::{operator}", backward)
+
+
 def _load_cuda() -> str | None:
     """Register the CUDA kernels; a reason when that cannot be."""
     if missing:

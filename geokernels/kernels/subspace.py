@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .._precision import full_precision
+from .._typing import Basis
 from . import native
 from .batching import lead_with_mapped_dimension
 
@@ -24,6 +26,35 @@ def basis(x: Tensor, rank: int, rtol: float) -> tuple[Tensor, Tensor]:
     if rank < values.shape[-1]:
         directions, values = directions[..., :rank, :], values[..., :rank]
     return directions.mT, values
+
+
+def refuse_angles(p: Basis, q: Basis) -> str | None:
+    """Say why the compiled kernels cannot measure the angles between ``p`` and ``q``."""
+    if reason := native.refuse(p, devices=("cpu", "cuda")):
+        return reason
+    if torch.is_grad_enabled() and (p.requires_grad or q.requires_grad):
+        return "the compiled angles have no derivative"
+    if q.shape[-1] > MOST_ROWS:
+        return f"the compiled kernel takes a second basis of up to {MOST_ROWS} columns, not {q.shape[-1]}"
+    return None
+
+
+def angles(p: Basis, q: Basis) -> Tensor:
+    """Principal angles ``(..., min(K, L))`` of float32 or float64 bases whose batch shapes agree."""
+    return torch.ops.geokernels.principal_angles(p.mT.contiguous(), q.mT.contiguous())
+
+
+@full_precision
+def _angles_by_parts(p: Tensor, q: Tensor) -> Tensor:
+    """The same of bases as rows, on the CPU: products by the library, both decompositions by our kernel."""
+    overlap = q @ p.mT
+    # a zero row stands for a direction of its own, at a right angle to everything
+    own = torch.diag_embed((q == 0).all(-1).to(q.dtype))
+    unseen = torch.cat([q - overlap @ p, own], -1)
+    decompose = torch.ops.geokernels.subspace_basis
+    cosines, sines = (decompose(rows, min(rows.shape[-2:]), 0.0)[2] for rows in (overlap, unseen))
+    count = min(p.shape[-2], q.shape[-2])
+    return torch.atan2(sines.flip(-1)[..., :count], cosines[..., :count])
 
 
 def _save(ctx, inputs, output) -> None:
@@ -56,6 +87,13 @@ if not native.missing:
     def _(grad_directions, grad_values, left, directions, values, rank):
         return left.new_empty(*left.shape[:-2], left.shape[-1], directions.shape[-1])
 
+    @torch.library.register_fake("geokernels::principal_angles")
+    def _(p, q):
+        return p.new_empty(*p.shape[:-2], min(p.shape[-2], q.shape[-2]))
+
+    torch.library.register_kernel("geokernels::principal_angles", "cpu")(_angles_by_parts)
+    native.without_derivative("principal_angles")
+    lead_with_mapped_dimension("principal_angles")
     native.differentiable("subspace_basis", _backward, _save)
     native.first_order_only("subspace_basis")
     lead_with_mapped_dimension("subspace_basis")

@@ -67,6 +67,18 @@ def solve_points(
     return native.run(operator, x, y, a, b, n, m, start, GRAM[cost], eps, reach, max_iter, tol)
 
 
+def solve_points_and_carry(x: Points, y: Points, v: Tensor, *, cost: str, **settings) -> tuple[Tensor, ...]:
+    """What :func:`solve_points` returns with uniform weights, and ``density @ (b * v)`` of columns ``v``.
+
+    They are ``(..., M, E)``. One launch on a GPU, without a derivative.
+    """
+    if cost == "cosine":
+        x, y = _transport.directions(x), _transport.directions(y)
+    operator = torch.ops.geokernels.sinkhorn_points_carry
+    numbers = (settings[name] for name in ("eps", "reach", "max_iter", "tol"))
+    return operator(x, y, v, None, None, None, None, None, GRAM[cost], *numbers)
+
+
 def assignment(cost: Cost) -> Tensor:
     """Columns of the cheapest one-to-one assignment, ``(..., N)``; -1 where there is none."""
     return torch.ops.geokernels.assignment(cost.double())
@@ -91,6 +103,29 @@ class Pairs(_transport.DensePairs):
     def density(self, f: Potential, g: Potential) -> Tensor:
         """See :class:`geokernels._transport.Pairs`."""
         return density(self.cost, f, g, self.eps)
+
+
+def _carried(cost, v, b, n, m, f, g, eps) -> Tensor:
+    """What the plan carries, on the CPU: a second pass over costs that are in the cache."""
+    b = _transport.uniform(cost, m, -1) if b is None else b
+    E = density(cost, f, g, eps)
+    # what lies beyond the lengths may be NaN
+    for count, dim in ((n, -2), (m, -1)):
+        if count is not None:
+            inside = torch.arange(cost.shape[dim], device=cost.device) < count[..., None]
+            E = torch.where(inside.unsqueeze(-1 if dim == -2 else -2), E, 0)
+            v = v if dim == -2 else torch.where(inside[..., None], v, 0)
+    return E @ (b[..., None] * v)
+
+
+def _solve_then_carry(cost, v, a, b, n, m, start, eps, reach, max_iter, tol):
+    found = torch.ops.geokernels.sinkhorn(cost, a, b, n, m, start, eps, reach, max_iter, tol)
+    return *found, _carried(cost, v, b, n, m, found[1], found[2], eps)
+
+
+def _solve_points_then_carry(x, y, v, a, b, n, m, start, cost, eps, reach, max_iter, tol):
+    found = torch.ops.geokernels.sinkhorn_points(x, y, a, b, n, m, start, cost, eps, reach, max_iter, tol)
+    return *found, _carried(found[0], v, b, n, m, found[2], found[3], eps)
 
 
 def _save_density(ctx, inputs, output: Tensor) -> None:
@@ -137,6 +172,11 @@ def _save_points(ctx, inputs, output) -> None:
     ctx.save_for_backward(x, y, cost, a, b, n, m, f, g)
 
 
+def _widened(x: Points) -> Points:
+    # half precision, which the GPU's kernel reads as it is
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def _points_backward(ctx, grad_cost, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
     x, y, *problem = ctx.saved_tensors
     to_cost, to_a, to_b = _to_problem(ctx, *problem, grad_value, grad_f, grad_g)
@@ -144,8 +184,9 @@ def _points_backward(ctx, grad_cost, grad_value, grad_f, grad_g, _grad_error, _g
     to_x = to_y = None
     if to_cost is not None:
         wanted = ctx.needs_input_grad
-        to_x = _point_gradient(to_cost, x, y, ctx.kind) if wanted[0] else None
-        to_y = _point_gradient(to_cost.mT, y, x, ctx.kind) if wanted[1] else None
+        dtype, x, y = x.dtype, _widened(x), _widened(y)
+        to_x = _point_gradient(to_cost, x, y, ctx.kind).to(dtype) if wanted[0] else None
+        to_y = _point_gradient(to_cost.mT, y, x, ctx.kind).to(dtype) if wanted[1] else None
     return to_x, to_y, to_a, to_b, *(None,) * 8
 
 
@@ -223,11 +264,27 @@ def register_solver(name: str) -> None:
 if not native.missing:
     register_solver("sinkhorn")
 
+    def _fake_solution(x, y):
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        costs, one, f, g = (
+            x.new_empty(shape, dtype=dtype)
+            for shape in ((*x.shape[:-1], y.shape[-2]), x.shape[:-2], x.shape[:-1], y.shape[:-1])
+        )
+        return costs, one, f, g, torch.empty_like(one), one.new_empty(one.shape, dtype=torch.int64)
+
     @torch.library.register_fake("geokernels::sinkhorn_points")
     def _(x, y, a, b, n, m, start, cost, eps, reach, max_iter, tol):
-        costs = x.new_empty((*x.shape[:-1], y.shape[-2]))
-        one, f, g = x.new_empty(x.shape[:-2]), x.new_empty(x.shape[:-1]), x.new_empty(y.shape[:-1])
-        return costs, one, f, g, torch.empty_like(one), one.new_empty(one.shape, dtype=torch.int64)
+        return _fake_solution(x, y)
+
+    @torch.library.register_fake("geokernels::sinkhorn_points_carry")
+    def _(x, y, v, a, b, n, m, start, cost, eps, reach, max_iter, tol):
+        costs, *found = _fake_solution(x, y)
+        return costs, *found, costs.new_empty((*x.shape[:-1], v.shape[-1]))
+
+    @torch.library.register_fake("geokernels::sinkhorn_carry")
+    def _(cost, v, a, b, n, m, start, eps, reach, max_iter, tol):
+        _, *found = _fake_solution(cost, cost.mT)
+        return *found, cost.new_empty((*cost.shape[:-1], v.shape[-1]))
 
     @torch.library.register_fake("geokernels::point_gradient")
     def _(weight, x, y, cost):
@@ -246,6 +303,11 @@ if not native.missing:
         moved = x.new_empty((*times.shape, *x.shape[-2:]))
         return moved, x.new_empty(x.shape[:-1], dtype=torch.int64)
 
+    torch.library.register_kernel("geokernels::sinkhorn_carry", "cpu")(_solve_then_carry)
+    torch.library.register_kernel("geokernels::sinkhorn_points_carry", "cpu")(_solve_points_then_carry)
+    for _name in ("sinkhorn_carry", "sinkhorn_points_carry"):
+        native.without_derivative(_name)
+        lead_with_mapped_dimension(_name)
     native.differentiable("sinkhorn_points", _points_backward, _save_points)
     native.differentiable("point_gradient", _point_gradient_backward, _save_point_gradient)
     native.differentiable("transport_density", _density_backward, _save_density)

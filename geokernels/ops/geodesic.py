@@ -47,8 +47,8 @@ def geodesic_cosine(
         q: The same, ``(..., D, L)``. Where one subspace has fewer dimensions, the other's directions without
             a partner fade in or out along the path.
         eps: A row with $x^\top G x$ at most ``eps`` has no direction: it scores 0, with zero gradient.
-        backend: ``"native"``, ``"triton"`` (float32, on a GPU: the decomposition is its kernel, the products
-            are PyTorch's) or ``"reference"`` to insist on one; None for the fastest that can run.
+        backend: ``"native"``, ``"triton"`` (float32, on a GPU) or ``"reference"`` to insist on one; None for
+            the fastest that can run.
 
     Batch shapes broadcast.
 
@@ -86,8 +86,10 @@ def geodesic_cosine(
     args = [widened(part) for part in in_common_batch(x=x, y=y, p=p, q=q)]
     if chosen != "native":
         require_all_finite(x=x, y=y, p=p, q=q)
-        made = {"svd": _triton_svd()} if chosen == "triton" else {}
-        return narrowed(reference.geodesic_cosine(*args, eps=eps, **made), x.dtype)
+        cosines = (
+            _triton().cosine(*args, eps) if chosen == "triton" else reference.geodesic_cosine(*args, eps=eps)
+        )
+        return narrowed(cosines, x.dtype)
     cosines = kernels.cosine(*args, eps)
     # the kernel hands NaN and infinities on: looking at the scores spares looking at all features
     if not native.is_finite(cosines):
@@ -95,11 +97,11 @@ def geodesic_cosine(
     return narrowed(cosines, x.dtype)
 
 
-def _triton_svd():
+def _triton():
     # triton loads on use
-    from ..kernels.triton.decompose import decompose
+    from ..kernels.triton import geodesic
 
-    return decompose
+    return geodesic
 
 
 def geodesic_flow(p: Basis, q: Basis, *, backend: str | None = None) -> GeodesicFlow:

@@ -172,8 +172,6 @@ def sinkhorn(
         require_choice("precision", precision, PRECISIONS)
     a, b = checked_weights(a, b, x, "x", y)
     settings = checked_settings(eps, reach, max_iter, tol, anneal)
-    if x.dtype in (torch.float16, torch.bfloat16):
-        x, y = x.float(), y.float()
 
     if lengths is not None:
         require_lengths(lengths, x.shape[:-2], x.shape[-2], y.shape[-2], x)

@@ -16,7 +16,7 @@ from .._checks import (
     values_can_be_read,
 )
 from .._typing import Cost, Points
-from ..kernels import dispatch
+from ..kernels import dispatch, native
 from ..kernels import transport as kernels
 from .transport import sinkhorn
 from .transport_checks import explain_cost, require_clouds
@@ -122,7 +122,8 @@ def displacement(
     if values_can_be_read(times) and not bool(((times >= 0) & (times <= 1)).all()):
         raise ValueError(f"t must lie in [0, 1], got {t}")
     if plan == "entropic":
-        target = sinkhorn(x, y, eps=eps, backend=backend).barycentric(y)
+        solve = _target_at_once if _runs_at_once(x, y, backend) else _target
+        target = solve(x, y, eps, backend)
         return torch.lerp(x[None], target[None], times.view(-1, *(1,) * x.dim()))
     refusals = {"native": kernels.refuse_assignment(x), "reference": None}
     run = kernels if dispatch.choose("displacement", refusals, backend, x) == "native" else reference
@@ -134,3 +135,26 @@ def displacement(
             raise ValueError("x and y must be finite, got NaN or infinite values")
         raise ValueError(f"x and y must be so near that their squared distances are finite in {wide}")
     return moved.to(x.dtype).movedim(-3, 0)
+
+
+def _target(x: Points, y: Points, eps: float, backend: str | None) -> Points:
+    """Where the entropic plan sends each point, on average."""
+    return sinkhorn(x, y, eps=eps, backend=backend).barycentric(y)
+
+
+def _runs_at_once(x: Points, y: Points, backend: str | None) -> bool:
+    """Whether the GPU's kernel multiplies by the plan in the launch that finds it: it has no derivative."""
+    if backend != "native" or not x.is_cuda or native.refuse(x, devices=("cuda",)):
+        return False
+    small = max(x.shape[-2], y.shape[-2]) <= kernels.MOST_POINTS
+    return small and not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad))
+
+
+def _target_at_once(x: Points, y: Points, eps: float, _backend: str | None) -> Points:
+    """The same in one launch."""
+    wide = y.to(torch.promote_types(y.dtype, torch.float32))
+    columns = torch.cat([wide, torch.ones_like(wide[..., :1])], -1)
+    settings = {"cost": "sqeuclidean", "eps": eps, "reach": math.inf, "max_iter": 1000, "tol": 1e-5}
+    *_, sums = kernels.solve_points_and_carry(x, y, columns, **settings)
+    total = sums[..., -1:]
+    return torch.where(total > 0, sums[..., :-1] / total.masked_fill(total == 0, 1), 0).to(y.dtype)

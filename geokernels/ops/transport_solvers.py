@@ -94,9 +94,18 @@ def solve_points(
         if chosen != "reference":
             run = _solve_gram if chosen == "native" and not large else _stream
             passes = _triton_passes(precision) if chosen == "triton" else (clouds.NATIVE, ())
+            if not (
+                run is _solve_gram and x.is_cuda and cost != "cosine"
+            ):  # that reads half precision itself
+                x, y = _widened(x), _widened(y)
             return run(x, y, a, b, lengths, init, settings, cost, p, explain, passes)
+    x, y = _widened(x), _widened(y)
     costs = reference.pairwise_cost(x, y, cost, p)
     return solve(costs, a, b, lengths, init, settings, backend, "sinkhorn", explain)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _triton_solver():
@@ -117,8 +126,10 @@ def _triton_passes(precision: str | None) -> tuple[str, tuple[int]]:
 def _solve_gram(x, y, a, b, lengths, init, settings, cost, _p, explain, _passes) -> Transport:
     """Small clouds under a cost that is a product of their points."""
     n, m = (None, None) if lengths is None else lengths
-    a, b = _weights_within(lengths, a, b, x, y)
-    start = None if init is None else checked_start(init, x, "x", x.shape[-2], y.shape[-2])
+    # points without features, in the precision of the computation
+    of_x, of_y = _widened(x[..., :0]), _widened(y[..., :0])
+    a, b = _weights_within(lengths, a, b, of_x, of_y)
+    start = None if init is None else checked_start(init, of_x, "x", x.shape[-2], y.shape[-2])
 
     def run(start: Potential | None, **numbers) -> tuple[Tensor, ...]:
         return kernels.solve_points(x, y, a, b, n, m, start, cost=cost, **numbers)

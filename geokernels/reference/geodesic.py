@@ -1,6 +1,5 @@
 """Geodesics between subspaces and the cosine along them, as defined."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,6 @@ from . import path
 from .subspace import living
 
 SERIES_BELOW = 0.5  # radians
-Decomposition = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def _filled(p: Basis, q: Basis) -> tuple[Basis, Basis]:
@@ -33,11 +31,6 @@ def _weighting_gradient(grad: Tensor, _overlap: Tensor, u: Tensor, g: Tensor, v:
     return u @ (inner + twist.mT - twist) @ v.mT
 
 
-def _svd(overlap: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    u, g, vt = torch.linalg.svd(overlap)
-    return u, g, vt.mT
-
-
 class _Weighting(torch.autograd.Function):
     r"""The overlap $C = P^\top Q$ to the matrix $F$ with $G = [P\,Q]\,F\,[P\,Q]^\top$, ``(..., 2K, 2K)``.
 
@@ -50,8 +43,9 @@ class _Weighting(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(overlap: Tensor, svd: Decomposition) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        u, g, v = svd(overlap)
+    def forward(overlap: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        u, g, vt = torch.linalg.svd(overlap)
+        v = vt.mT
         w = path.weights(g)
         same, cross = ((w.sum + w.difference)[..., None, :], (w.sum - w.difference)[..., None, :])
         upper = torch.cat([(u * same) @ u.mT, (u * cross) @ v.mT], -1)
@@ -59,13 +53,13 @@ class _Weighting(torch.autograd.Function):
         return torch.cat([upper, lower], -2), u, g, v
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Decomposition], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(inputs[0], *output[1:])
 
     @staticmethod
-    def backward(ctx, grad: Tensor, *_grad_frame: Tensor) -> tuple[Tensor, None]:
-        return FirstOrder.apply("geodesic_cosine", _weighting_gradient, grad, *ctx.saved_tensors), None
+    def backward(ctx, grad: Tensor, *_grad_frame: Tensor) -> Tensor:
+        return FirstOrder.apply("geodesic_cosine", _weighting_gradient, grad, *ctx.saved_tensors)
 
 
 def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: float) -> Scores:
@@ -76,12 +70,10 @@ def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: float) -> Scores:
 
 
 @full_precision
-def geodesic_cosine(
-    x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = 1e-12, svd: Decomposition = _svd
-) -> Scores:
-    """See :func:`geokernels.geodesic_cosine`, which this defines; ``svd`` makes ``U``, ``g`` and ``V``."""
+def geodesic_cosine(x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = 1e-12) -> Scores:
+    """See :func:`geokernels.geodesic_cosine`, which this defines."""
     p, q = _filled(p, q)
-    weighting, *_frame = _Weighting.apply(p.mT @ q, svd)
+    weighting, *_frame = _Weighting.apply(p.mT @ q)
     both = torch.cat([p, q], -1)
     x, y = x @ both, y @ both
     weighted_x, weighted_y = x @ weighting, y @ weighting

@@ -30,6 +30,29 @@ def test_sinkhorn_matches_reference(shape, dtype, reach):
         assert_as_accurate(name, *(getattr(t, name).cpu() for t in (ours, eager)), getattr(truth, name))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=["f16", "bf16", "f32"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 17, 33), (5, 256, 130)], ids=str)
+def test_plan_of_points_carries_columns(shape, dtype):
+    B, N, M = shape
+    x, y = (cloud(B, size, 40, seed=size).to("cuda", dtype) for size in (N, M))
+    v = cloud(B, M, 70, seed=5).cuda().float()
+    solve = torch.ops.geokernels.sinkhorn_points_carry
+    *_, carried = solve(x, y, v, *(None,) * 5, 2, 8.0, float("inf"), 200, 1e-6)
+    exact = gk.sinkhorn(
+        *(part.cpu().double() for part in (x, y)), eps=8.0, max_iter=200, tol=1e-6, backend="reference"
+    )
+    expected = exact.apply(v.cpu().double()) * N
+    torch.testing.assert_close(carried.cpu().double(), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+def test_angles_match_reference(dtype):
+    p, q = (orthonormal(4, 100, rank, seed=rank).to("cuda", dtype) for rank in (9, 33))
+    exact = gk.principal_angles(p.cpu().double(), q.cpu().double(), backend="reference")
+    eager = gk.principal_angles(p, q, backend="reference")
+    assert_as_accurate("angles", gk.principal_angles(p, q, backend="native").cpu(), eager.cpu(), exact)
+
+
 def sinkhorn():
     cost = torch.rand(8, 77, 77, device="cuda")
     return torch.ops.geokernels.sinkhorn(cost, None, None, None, None, None, 0.1, float("inf"), 100, 1e-5)

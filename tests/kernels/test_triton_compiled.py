@@ -29,13 +29,13 @@ TRACED = """
 import torch
 from torch._functorch.aot_autograd import aot_export_module
 from torch._subclasses import FakeTensorMode
-from geokernels.kernels.triton import decompose, transport, transport_clouds
+from geokernels.kernels.triton import geodesic, transport, transport_clouds
 
 ops, no = torch.ops.geokernels, None
 calls = {
     ops.triton_multiply_clouds: ((2, 70, 5), (2, 90, 5), (2, 70), (2, 90), no, no, (2, 90, 7), 1, 2.0, 2),
     ops.triton_sinkhorn: ((2, 70, 50), no, no, no, no, no, 0.1, 1e9, 10, 1e-3),
-    ops.triton_decompose: ((2, 7, 7),),
+    ops.triton_geodesic_cosine: ((2, 3, 9), (2, 3, 9), (2, 9, 4), (2, 9, 5), 1e-12),
 }
 for operator, args in calls.items():
     class Call(torch.nn.Module):

@@ -1,10 +1,9 @@
-"""Triton's decomposition, on the GPU or in the interpreter, and the geodesic cosine that is made with it."""
+"""Triton's geodesic cosine, on the GPU or in the interpreter, and the decomposition in it."""
 
 import pytest
 import torch
 
 import geokernels as gk
-from geokernels import reference
 from geokernels.kernels import triton
 from geokernels.testing import assert_as_accurate, cloud, orthonormal
 
@@ -18,9 +17,12 @@ def there(*parts, dtype=WIDEST):
 
 
 def decompose(c):
-    from geokernels.kernels.triton.decompose import decompose
+    """By the kernel, whose overlap of a whole basis with anything is that itself."""
+    from geokernels.kernels.triton import geodesic  # noqa: F401  registers the operator
 
-    return decompose(c)
+    one = torch.eye(c.shape[-1], dtype=c.dtype, device=c.device).expand_as(c)
+    _, u, v, g, _ = torch.ops.geokernels.triton_geodesic_cosine(one, one, one, c, 0.0)
+    return u, g, v
 
 
 def matrices(K):
@@ -93,18 +95,45 @@ def test_equal_subspaces_and_zero_columns():
         assert torch.allclose(ours.double().cpu(), truth, rtol=0, atol=10 * NEAR[WIDEST])
 
 
+def test_more_rows_and_features_than_a_tile_and_a_row_without_direction():
+    x, y, p, q = problem(N=18, D=35, B=1)
+    x[0, 17] = 0
+    exact = value_and_gradients((x, y, p, q), "reference", torch.float64)
+    found = value_and_gradients((x, y, p, q), "triton")
+    for ours, truth in zip(found, exact, strict=True):
+        assert torch.allclose(ours.double().cpu(), truth, rtol=0, atol=10 * NEAR[WIDEST])
+    assert (found[1][0, 17] == 0).all()
+
+
 def test_refusals():
-    x, basis = torch.zeros(1, 70, device=DEVICE), torch.eye(70, device=DEVICE)
-    with pytest.raises(gk.BackendError, match="bases of up to 64 columns, not 70"):
+    x, basis = torch.zeros(1, 40, device=DEVICE), torch.eye(40, device=DEVICE)
+    with pytest.raises(gk.BackendError, match="bases of up to 32 columns, not 40"):
         gk.geodesic_cosine(x, x, basis, basis, backend="triton")
 
 
-def test_operator_is_well_registered_and_maps():
-    (c,) = there(matrices(2))
-    decompose(c)
-    torch.library.opcheck(torch.ops.geokernels.triton_decompose.default, (c,))
-    for once, mapped in zip(decompose(c), torch.vmap(decompose)(c), strict=True):
-        assert torch.equal(once, mapped)
+def test_operators_are_well_registered_and_map():
+    from geokernels.kernels.triton import geodesic  # noqa: F401
+
+    ops = torch.ops.geokernels
+    parts = [part.requires_grad_() for part in there(*problem(N=2, D=4, K=2, L=2))]
+    torch.library.opcheck(ops.triton_geodesic_cosine.default, (*parts, 1e-12))
+    parts = [part.detach() for part in parts]
+    cosines, *kept = found = ops.triton_geodesic_cosine(*parts, 1e-12)
+    args = cosines, *parts, *kept, 1e-12
+    torch.library.opcheck(ops.triton_geodesic_cosine_backward.default, args)
+    mapped = torch.vmap(lambda *parts: ops.triton_geodesic_cosine(*parts, 1e-12))(*parts)
+    assert all(map(torch.equal, mapped, found))
+    grads = torch.vmap(lambda *args: ops.triton_geodesic_cosine_backward(*args, 1e-12))(*args[:-1])
+    assert all(map(torch.equal, grads, ops.triton_geodesic_cosine_backward(*args)))
+
+
+def test_has_first_derivatives_only():
+    parts = [part.requires_grad_() for part in there(*problem(N=1, D=4, K=1, L=1))]
+    (grad,) = torch.autograd.grad(
+        gk.geodesic_cosine(*parts, backend="triton").sum(), parts[0], create_graph=True
+    )
+    with pytest.raises(NotImplementedError, match="first derivatives only"):
+        grad.sum().backward()
 
 
 # torch's tracer does that with the derivative of the definition, too
@@ -115,13 +144,3 @@ def test_compiles_whole():
         lambda *parts: gk.geodesic_cosine(*parts, backend="triton"), fullgraph=True, backend="aot_eager"
     )
     assert torch.allclose(compiled(*parts), gk.geodesic_cosine(*parts, backend="triton"), atol=1e-6)
-
-
-def test_reference_takes_any_decomposition():
-    parts = problem()
-
-    def svd(c):
-        u, g, vt = torch.linalg.svd(c)
-        return u.flip(-1), g.flip(-1), vt.mT.flip(-1)
-
-    assert torch.allclose(reference.geodesic_cosine(*parts, svd=svd), reference.geodesic_cosine(*parts))

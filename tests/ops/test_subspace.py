@@ -212,6 +212,7 @@ def pair_of_subspaces(*angles, features=11):
 
 
 class TestPrincipalAngles:
+    @pytest.mark.parametrize("backend", BACKENDS)
     @pytest.mark.parametrize(
         "angles",
         [
@@ -223,27 +224,40 @@ class TestPrincipalAngles:
         ],
         ids=str,
     )
-    def test_finds_them(self, angles):
-        found = gk.principal_angles(*pair_of_subspaces(*angles))
+    def test_finds_them(self, angles, backend):
+        found = gk.principal_angles(*pair_of_subspaces(*angles), backend=backend)
         torch.testing.assert_close(found, torch.tensor(angles).double(), rtol=1e-6, atol=1e-15)
 
+    @pytest.mark.parametrize("backend", BACKENDS)
     @pytest.mark.parametrize(("K", "L"), [(2, 4), (4, 2), (1, 3)], ids=str)
-    def test_ranks_may_differ(self, K, L):
+    def test_ranks_may_differ(self, K, L, backend):
         p, q = orthonormal(9, K, seed=1), orthonormal(9, L, seed=2)
-        torch.testing.assert_close(gk.principal_angles(p, q).cos(), torch.linalg.svdvals(p.mT @ q))
-        torch.testing.assert_close(gk.principal_angles(p, q), gk.principal_angles(q, p))
+        torch.testing.assert_close(
+            gk.principal_angles(p, q, backend=backend).cos(), torch.linalg.svdvals(p.mT @ q)
+        )
+        torch.testing.assert_close(
+            gk.principal_angles(p, q, backend=backend), gk.principal_angles(q, p, backend=backend)
+        )
 
-    def test_a_zero_column_is_at_a_right_angle(self):
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_a_zero_column_is_at_a_right_angle(self, backend):
         p, q = pair_of_subspaces(0.3, 0.9)
         right = torch.tensor([0.3, 0.9, math.pi / 2]).double()
         none = torch.zeros(11, 1).double()
         wider_p, wider_q = torch.cat([p, none], -1), torch.cat([none, q], -1)
-        torch.testing.assert_close(gk.principal_angles(wider_p, wider_q), right, rtol=1e-6, atol=0)
-        torch.testing.assert_close(gk.principal_angles(p, wider_q), right[:2], rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            gk.principal_angles(wider_p, wider_q, backend=backend), right, rtol=1e-6, atol=0
+        )
+        torch.testing.assert_close(
+            gk.principal_angles(p, wider_q, backend=backend), right[:2], rtol=1e-6, atol=0
+        )
 
-    def test_single_precision_sees_small_angles(self):
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_single_precision_sees_small_angles(self, backend):
         p, q = (b.float() for b in pair_of_subspaces(1e-5, 0.5))
-        assert abs(gk.principal_angles(p, q)[0].item() - 1e-5) < 5e-7  # arccos would see 0 or 3e-4
+        assert (
+            abs(gk.principal_angles(p, q, backend=backend)[0].item() - 1e-5) < 5e-7
+        )  # arccos would see 0 or 3e-4
 
     def test_gradient_by_finite_differences(self):
         def angles(x, y):
@@ -251,6 +265,11 @@ class TestPrincipalAngles:
 
         x, y = rows(3, 8).requires_grad_(), rows(3, 8)[:, :2].flip(-1).contiguous().requires_grad_()
         assert torch.autograd.gradcheck(angles, (x, y))
+
+    def test_the_compiled_ones_have_no_gradient(self):
+        p, q = (part.requires_grad_() for part in pair_of_subspaces(0.3, 0.9))
+        with pytest.raises(gk.BackendError, match="the compiled angles have no derivative"):
+            gk.principal_angles(p, q, backend="native")
 
     def test_symmetric_functions_at_repeated_angles(self):
         def distance(x, y):

@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 import geokernels as gk
 from geokernels import reference
 from geokernels.kernels import transport as kernels
+from geokernels.ops.transport_assignment import _target, _target_at_once
 from geokernels.testing import cloud
 
 BACKENDS = pytest.mark.parametrize("backend", ["native", "reference"])
@@ -203,6 +204,12 @@ class TestDisplacement:
 
         compiled = torch.compile(move, fullgraph=True, backend="aot_eager")
         assert torch.equal(compiled(x, y), move(x, y))
+
+    def test_entropic_path_in_one_launch(self):
+        # what a GPU's kernel is asked for, and what is made of it
+        x, y = cloud(2, 5, 3, seed=0), cloud(2, 7, 3, seed=1)
+        expected = _target(x, y, 0.5, "native")
+        torch.testing.assert_close(_target_at_once(x, y, 0.5, "native"), expected)
 
     def test_gradients_of_the_entropic_path(self):
         x, y = cloud(4, 2, seed=0), cloud(5, 2, seed=1)

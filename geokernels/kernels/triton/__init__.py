@@ -17,7 +17,7 @@ interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "o
 
 PRECISIONS = ("fp32", "tf32", "bf16", "bf16x3")  # of products of points, by their number in the operators
 
-MOST_DIRECTIONS = 64  # of bases, whose overlap a program has in its registers
+MOST_DIRECTIONS = 32  # of bases, whose overlap a program has in its registers
 MOST_POINTS = 256  # a side, of problems that one program solves
 
 

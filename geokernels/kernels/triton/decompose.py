@@ -1,6 +1,6 @@
-r"""Singular value decomposition of small square matrices, a program each, by one-sided Jacobi rotations.
+r"""Singular value decomposition of a small square matrix in a program, by one-sided Jacobi rotations.
 
-    C = U diag(g) V^T,   C, U, V [B, K, K],   g [B, K], in no order
+    C = U diag(g) V^T,   C, U, V [K, K],   g [K], in no order
 
 Columns of C are made orthogonal, all disjoint pairs of a round at once: in round r of K - 1 the columns i and
 j meet where i + j = r modulo K - 1, and the one that would meet itself meets the last. A column finds its
@@ -8,16 +8,11 @@ partner by a gather, and its rotation from the three products of the two, which 
 told apart. What is left of a column below rounding has no direction; any that is orthogonal to the others
 takes its place. Sums depend on the sizes alone.
 
-Limits: K at most 64, a tile of K x K numbers in the registers of a program, three of them at once.
+Limits: K at most 32, a tile of K x K numbers in the registers of a program, three of them at once.
 """
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
-from ..batching import lead_with_mapped_dimension
-from .registration import device_of, operator, wrap_triton
 
 MOST_SWEEPS = tl.constexpr(16)
 
@@ -36,13 +31,9 @@ def rotations(alpha, beta, gamma, o_k, partner, rounding):
 
 
 @triton.jit
-def decompose_kernel(c, u, g, v, rounding, K, BLOCK: tl.constexpr):
-    """One matrix; beyond K columns are zero and stay alone."""
-    i_problem = tl.program_id(0).to(tl.int64)
+def decomposed(b_c, rounding, K, BLOCK: tl.constexpr):
+    """``U``, ``g`` and ``V`` of one matrix; beyond K columns are zero and stay alone."""
     o_k = tl.arange(0, BLOCK)
-    inside = (o_k[:, None] < K) & (o_k[None, :] < K)
-    at = i_problem * K * K + o_k[:, None] * K + o_k[None, :]
-    b_c = tl.load(c + at, mask=inside, other=0.0)
     b_v = (o_k[:, None] == o_k[None, :]).to(b_c.dtype)
     off = tl.max(tl.max(tl.abs(b_c), 0), 0)
     sweep = 0
@@ -74,33 +65,4 @@ def decompose_kernel(c, u, g, v, rounding, K, BLOCK: tl.constexpr):
                 fresh -= tl.sum(b_u * along[None, :], 1)
             fresh = fresh / tl.sqrt(tl.sum(fresh * fresh, 0))
             b_u = tl.where(o_k[None, :] == j, fresh[:, None], b_u)
-    tl.store(u + at, b_u, mask=inside)
-    tl.store(v + at, b_v, mask=inside)
-    tl.store(g + i_problem * K + o_k, b_g, mask=o_k < K)
-
-
-def warps_of(block: int) -> int:
-    """How many warps share a matrix: so many that three of them fit the registers."""
-    return 16 if block > 32 else 4
-
-
-@operator("triton_decompose")
-def decompose(c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``U``, ``g`` and ``V`` of ``c`` ``(..., K, K)``, without a derivative."""
-    batch, K = c.shape[:-2], c.shape[-1]
-    c = c.reshape(-1, K, K).contiguous()
-    u, v, g = torch.empty_like(c), torch.empty_like(c), c.new_empty(c.shape[:-1])
-    block = max(triton.next_power_of_2(K), 2)
-    with device_of(c):
-        wrap_triton(decompose_kernel)[(c.shape[0],)](
-            c, u, g, v, torch.finfo(c.dtype).eps, K, block, num_warps=warps_of(block)
-        )
-    return u.reshape((*batch, K, K)), g.reshape((*batch, K)), v.reshape((*batch, K, K))
-
-
-@decompose.register_fake
-def _(c):
-    return torch.empty_like(c), c.new_empty(c.shape[:-1]), torch.empty_like(c)
-
-
-lead_with_mapped_dimension("triton_decompose")
+    return b_u, b_g, b_v

@@ -1,0 +1,125 @@
+"""Geodesic cosine: the launches, forward and backward, and registration."""
+
+import torch
+import triton
+from torch import Tensor
+
+from ..._typing import Basis, Rows, Scores
+from .. import native
+from ..batching import lead_with_mapped_dimension
+from .geodesic_kernels import cosine_kernel, overlap_kernel, spread_kernel, turn_kernel
+from .registration import device_of, operator, wrap_triton
+
+BLOCK_N = 16  # rows at a time, the least that a product of tiles takes
+BLOCK_D = 32
+SPREAD_D = 16  # features of a program of the gradient
+LAUNCH = {"num_warps": 8, "num_stages": 1}  # by what does not spill
+
+
+def cosine(x: Rows, y: Rows, p: Basis, q: Basis, eps: float) -> Scores:
+    """Cosines ``(..., N)`` of input whose batch shapes agree; gradients reach all four tensors, once."""
+    return torch.ops.geokernels.triton_geodesic_cosine(x, y, p, q, eps)[0]
+
+
+def _flat(*tensors: Tensor, inner: int = 2) -> tuple[Tensor, ...]:
+    """Problems one behind the other."""
+    return tuple(part.reshape(-1, *part.shape[part.dim() - inner :]).contiguous() for part in tensors)
+
+
+def _sizes(x: Tensor, p: Tensor, q: Tensor) -> tuple[tuple[int, ...], dict]:
+    """N, D, K, L and M, and how a program is cut; of flat tensors."""
+    N, D, K, L = *x.shape[1:], p.shape[-1], q.shape[-1]
+    M = max(K, L)
+    block = max(triton.next_power_of_2(M), 16)
+    terms = 21 if x.dtype == torch.float64 else 10  # of the series of the weights
+    cut = {"BLOCK": block, "BLOCK_N": BLOCK_N, "BLOCK_D": BLOCK_D, "TERMS": terms}
+    return (N, D, K, L, M), {**cut, **LAUNCH}
+
+
+@operator("triton_geodesic_cosine")
+def geodesic_cosine(
+    x: Tensor, y: Tensor, p: Tensor, q: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Cosines, and what the backward pass keeps; geodesic_kernels.py says of which shapes."""
+    batch = x.shape[:-2]
+    x, y, p, q = _flat(x, y, p, q)
+    sizes, cut = _sizes(x, p, q)
+    N, *_, M = sizes
+    shapes = (N,), (M, M), (M, M), (M,), (4, N, M)
+    outs = [x.new_empty((x.shape[0], *shape)) for shape in shapes]
+    rounding = torch.finfo(x.dtype).eps
+    with device_of(x):
+        wrap_triton(cosine_kernel)[(x.shape[0],)](x, y, p, q, *outs, eps, rounding, *sizes, **cut)
+    found, left, right, g, coordinates = (
+        out.reshape((*batch, *shape)) for out, shape in zip(outs, shapes, strict=True)
+    )
+    return found, left, right, g, coordinates
+
+
+@operator("triton_geodesic_cosine_backward")
+def geodesic_cosine_backward(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    p: Tensor,
+    q: Tensor,
+    left: Tensor,
+    right: Tensor,
+    g: Tensor,
+    coordinates: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients to rows and bases."""
+    given = x, y, p, q
+    flat = _flat(*given)
+    sizes, cut = _sizes(flat[0], *flat[2:])
+    kept = (*_flat(left, right), *_flat(g, inner=1), *_flat(coordinates, inner=3))
+    outs = [torch.empty_like(part) for part in flat]
+    left, right, g, coordinates = kept
+    turned, on, overlap = torch.empty_like(coordinates), torch.empty_like(coordinates), torch.empty_like(left)
+    x, y, p, q = flat
+    problems, N, D = x.shape
+    with device_of(x):
+        wrap_triton(turn_kernel)[(problems, triton.cdiv(N, BLOCK_N))](
+            *_flat(grad, inner=1), p, q, *kept, turned, on, eps, *sizes, **cut
+        )
+        wrap_triton(overlap_kernel)[(problems,)](
+            p, q, *kept, turned, overlap, torch.finfo(x.dtype).eps, *sizes, **cut
+        )
+        wrap_triton(spread_kernel)[(problems, triton.cdiv(D, SPREAD_D))](
+            *flat, on, overlap, *outs, *sizes, cut["BLOCK"], BLOCK_N, SPREAD_D, **LAUNCH
+        )
+    to_x, to_y, to_p, to_q = (out.reshape(part.shape) for out, part in zip(outs, given, strict=True))
+    return to_x, to_y, to_p, to_q
+
+
+@geodesic_cosine.register_fake
+def _(x, y, p, q, eps):
+    *batch, N, _D = x.shape
+    M = max(p.shape[-1], q.shape[-1])
+    return tuple(x.new_empty((*batch, *shape)) for shape in ((N,), (M, M), (M, M), (M,), (4, N, M)))
+
+
+@geodesic_cosine_backward.register_fake
+def _(grad, x, y, p, q, left, right, g, coordinates, eps):
+    return tuple(torch.empty_like(part, memory_format=torch.contiguous_format) for part in (x, y, p, q))
+
+
+def _save(ctx, inputs, output) -> None:
+    *tensors, ctx.eps = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, *output[1:])
+
+
+def _backward(ctx, grad: Tensor | None, *_frame: None):
+    if grad is None:
+        return (None,) * 5
+    grads = torch.ops.geokernels.triton_geodesic_cosine_backward(grad, *ctx.saved_tensors, ctx.eps)
+    return *grads, None
+
+
+geodesic_cosine.register_autograd(_backward, setup_context=_save)
+native.first_order_only("triton_geodesic_cosine")
+lead_with_mapped_dimension("triton_geodesic_cosine")
+lead_with_mapped_dimension("triton_geodesic_cosine_backward")
