@@ -190,7 +190,8 @@ class TextToImage:
         """Measure whether the model reads a prompt's rows as a set, and whether as a measure.
 
         Args:
-            key: A prompt.
+            key: A prompt that is not empty: of the empty one, what leaving it away changes is taken to be a
+                thousandth of the output.
             noise: For one picture, ``(1, ...)``.
         """
         L = len(key.rows)
@@ -202,7 +203,7 @@ class TextToImage:
             return self.draw(rows[None], pooled, None, noise, steps=2, guidance=1.0, latent=True)
 
         plain = draw(key.rows)
-        effect = (draw(nothing.rows) - plain).norm().clamp(min=torch.finfo(torch.float32).tiny)
+        effect = torch.maximum((draw(nothing.rows) - plain).norm(), 1e-3 * plain.norm())
         permuted = draw(key.rows[shuffled]) - plain
         repeated = draw(key.rows.repeat(2, 1)) - plain
         shares = [float(difference.norm() / effect) for difference in (permuted, repeated)]

@@ -13,7 +13,7 @@ from .._checks import require_choice, require_positive
 from ..losses.perceptual import feature_distance
 from ..metrics import PathScore, respace, score_path
 from ..models.clip import ClipEncoder
-from ..models.text_to_image import Embedding, Invariance, TextToImage
+from ..models.text_to_image import CONTENT, Embedding, Invariance, TextToImage
 from .couplings import COUPLINGS, ROWS, prompt_path, slerp
 from .running import naming_knobs, plain, require_same_run
 
@@ -132,7 +132,8 @@ class PromptInterpolation:
             generator=torch.Generator().manual_seed(self._chance),
         )
         with naming_knobs("height and width"):
-            self.invariance = invariance or model.invariance(self.keys[0], self.noise[:1])
+            telling = next((key for key in self.keys if bool((key.kinds == CONTENT).any())), self.keys[0])
+            self.invariance = invariance or model.invariance(telling, self.noise[:1])
         self._require_invariance()
         self.round = 0
         self.times = torch.linspace(0, 1, config.frames, dtype=torch.float64)
@@ -236,10 +237,13 @@ class PromptInterpolation:
     def _require_invariance(self) -> None:
         permuted, repeated, tolerance = self.invariance
         if not permuted <= tolerance:
+            half = self.model.dtype in (torch.float16, torch.bfloat16)
+            cause = "it knows the rows' order"
+            cause += ", or rounds too coarsely, which float32 would tell" if half else ""
             raise ValueError(
                 "the model must read a prompt's rows as a set, but exchanging them changes its output by "
                 f"{100 * permuted:.2g}% of what the prompt changes, and {100 * tolerance:.2g}% is allowed: "
-                "it knows the rows' order, and a path between exchanged rows means nothing to it"
+                f"{cause}, and a path between exchanged rows means nothing to it"
             )
         lengths = [len(key.rows) for key in self.keys]
         if len(set(lengths)) > 1 and not repeated <= tolerance:

@@ -109,6 +109,14 @@ def test_negative_prompts_and_guidance_matter(model):
     assert not torch.equal(guided, away)
 
 
+@pytest.mark.parametrize("prompts", [["", "red cat"], ["red cat", ""], ["", ""]], ids=str)
+def test_a_prompt_may_be_empty(prompts, model):
+    found = interpolate_prompts(model, prompts, config=quick(), generator=chance(), distance=pixels)
+    assert found.invariance.permuted < 1e-3
+    # the last bits depend on the size of a batch
+    assert (float(found.distances.sum()) > 1e-3) == (prompts[0] != prompts[1])
+
+
 def test_embeddings_are_as_good_as_prompts(model):
     keys = [model.encode(prompt) for prompt in PROMPTS]
     given, said = (
@@ -228,6 +236,18 @@ class TestRefusals:
         model.pipeline.unet.register_forward_pre_hook(number_rows, with_kwargs=True)
         with pytest.raises(ValueError, match=r"exchanging them changes its output by [\d.e+]+% .* 1% is"):
             PromptInterpolation(model, PROMPTS, generator=chance())
+
+    def test_half_precision_that_rounds_too_coarsely(self, model):
+        coarse = Invariance(0.2, 0.2, 0.1)
+        halved = TextToImage(model.pipeline)
+        halved.pipeline.unet.to(torch.bfloat16)
+        try:
+            with pytest.raises(
+                ValueError, match=r"by 20% .* or rounds too coarsely, which float32 would tell"
+            ):
+                PromptInterpolation(halved, PROMPTS, generator=chance(), invariance=coarse)
+        finally:
+            halved.pipeline.unet.to(torch.float32)
 
     def test_different_lengths_for_a_model_that_counts_rows(self, random_pipeline):
         model = TextToImage(load_text_to_image(random_pipeline("StableDiffusion3Pipeline")))
