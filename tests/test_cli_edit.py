@@ -42,7 +42,8 @@ def test_edits_a_picture_and_keeps_its_inversion(arguments, given, tmp_path):
     assert record["config"]["gradient"] == "exact"
     assert torch.tensor(record["history"]).shape == (4, 2, len(record["terms"]))
     assert set(record["sha256"]) == {
-        "given.png", "source.png", "edit-00.png", "edit-01.png", "edit.gif", "report.html", "inversion.pt",
+        "given.png", "source.png", "edits.png", "edit-00.png", "edit-01.png", "edit.gif",
+        "report.html", "inversion.pt",
     }  # fmt: skip
     # the longest side is the one asked for, the other the nearest that the model can take
     assert read_picture(out / "edit-01.png").rgb.shape == (3, 48, 64)

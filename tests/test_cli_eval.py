@@ -65,6 +65,9 @@ def test_leaves_tables_pictures_and_a_page(whole):
     assert swap["edits"] == "3"
     mean = sum(float(row["structure"]) for row in rows[1::2]) / 3
     assert float(swap["structure"]) == pytest.approx(mean)
+    table = (whole / "summary.md").read_text().splitlines()
+    assert len(table) == 4
+    assert table[3].startswith("| ddim_swap:guidance=2,negative=empty | 3 | 0 | ")
     page = (whole / "report.html").read_text()
     assert "data:image/png" in page
     assert "http" not in page.replace("http://www.w3.org", "")

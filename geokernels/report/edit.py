@@ -12,13 +12,9 @@ from .page import chart, details, figure, film, page, picture, row, section, tab
 from .pictures import fit, gif, grid, write_bytes, write_picture
 from .record import checksums
 
-GIVEN, SOURCE, ANIMATION, PAGE, INVERSION = (
-    "given.png",
-    "source.png",
-    "edit.gif",
-    "report.html",
-    "inversion.pt",
-)
+GIVEN, SOURCE, SHEET, INVERSION = "given.png", "source.png", "edits.png", "inversion.pt"
+ANIMATION, PAGE = "edit.gif", "report.html"
+SIDE = 192  # longest side of a picture on the sheet
 
 
 class EditFolder(MorphFolder):
@@ -48,11 +44,13 @@ class EditFolder(MorphFolder):
             frames: The edits at each kept step, ``(B, 3, h, w)``; the last are ``edits``.
             labels: A word for each frame.
         """
-        names = [SOURCE, ANIMATION, PAGE, *(f"edit-{i:02d}.png" for i in range(len(edits)))]
+        names = [SOURCE, SHEET, ANIMATION, PAGE, *(f"edit-{i:02d}.png" for i in range(len(edits)))]
         write_picture(self.path / SOURCE, source)
         if given is not None:
             names.append(GIVEN)
             write_picture(self.path / GIVEN, given)
+        shown = [*([] if given is None else [given]), source, *edits]
+        write_picture(self.path / SHEET, grid([fit(p, SIDE) for p in shown], columns=len(shown), gap=6))
         for i, edit in enumerate(edits):
             write_picture(self.path / f"edit-{i:02d}.png", edit)
         write_bytes(self.path / ANIMATION, gif([grid(list(frame)) for frame in frames], longest=512))

@@ -12,12 +12,18 @@ from torch import Tensor
 from .._files import sha256, write_json, write_text
 from ..world import EditCase
 from .eval_page import evaluation_page
-from .eval_summary import COLUMNS, summarise, summary_rows
+from .eval_summary import COLUMNS, markdown, summarise, summary_rows
 from .folder import RECORD, RunFolder
 from .pictures import write_picture
 from .record import checksums
 
-RESULTS, SUMMARY, PAGE, PICTURES = "results.csv", "summary.csv", "report.html", "pictures"
+RESULTS, SUMMARY, TABLE, PAGE, PICTURES = (
+    "results.csv",
+    "summary.csv",
+    "summary.md",
+    "report.html",
+    "pictures",
+)
 ROWS = "results.json"  # everything in results.csv, and each picture with its checksum: to be continued from
 HEAD = ("key", "kind", "attribute", "method", "seconds", "failure", *COLUMNS)
 
@@ -36,7 +42,7 @@ class EvalFolder(RunFolder):
 
     def clear(self) -> None:
         """Remove an earlier run with its pictures."""
-        names = [RESULTS, SUMMARY, PAGE, ROWS]
+        names = [RESULTS, SUMMARY, TABLE, PAGE, ROWS]
         for kept in (self.path / self.checkpoint, self.path / ROWS):
             if kept.exists():
                 rows = json.loads(kept.read_text(encoding="utf-8"))["rows"]
@@ -90,9 +96,10 @@ class EvalFolder(RunFolder):
         write_text(self.path / RESULTS, _csv(HEAD, [[row[name] for name in HEAD] for row in rows]))
         head, lines = summary_rows(summary)
         write_text(self.path / SUMMARY, _csv(head, lines))
+        write_text(self.path / TABLE, markdown(summary))
         write_text(self.path / PAGE, evaluation_page(record, summary, rows, cases, self.path))
         write_text(self.path / ROWS, (self.path / self.checkpoint).read_text("utf-8"))
-        names = [RESULTS, SUMMARY, PAGE, ROWS, *(row["picture"] for row in rows if row["picture"])]
+        names = [RESULTS, SUMMARY, TABLE, PAGE, ROWS, *(row["picture"] for row in rows if row["picture"])]
         write_json(self.path / RECORD, {**record, "summary": summary, "sha256": checksums(self.path, names)})
         (self.path / self.checkpoint).unlink()
 

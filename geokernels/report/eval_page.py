@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..world import KINDS, EditCase
-from .eval_measures import BETTER, SHARES
+from .eval_summary import readable
 from .page import badge, details, page, picture, row, section, table, text
 from .pictures import read_picture
 
@@ -42,26 +42,13 @@ def evaluation_page(
 
 
 def _summary_table(summary: dict) -> tuple[list[str], list[list[str]]]:
-    """Head and lines, without the columns that nobody has."""
-    columns = [name for name in BETTER if any(found[name] for found in summary.values())]
-    arrows = [f"{name.replace('_', ' ')} {'↑' if BETTER[name] else '↓'}" for name in columns]
-    lines = []
-    for label, found in summary.items():
-        seconds = "" if found["seconds"] is None else f"{found['seconds']:.2f}"
-        failed = badge(str(found["failed"]), False) if found["failed"] else "0"
-        cells = [_cell(name, found[name]) for name in columns]
-        lines.append([text(label), str(found["edits"]), failed, *cells, seconds])
-    return ["method", "edits", "failed", *arrows, "s an edit"], lines
-
-
-def _cell(name: str, found: dict | None) -> str:
-    if found is None:
-        return ""
-    if name in SHARES:
-        return f"{100 * found['value']:.0f}% [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
-    if name == "kept":
-        return f"{100 * found['value']:.1f}% ± {50 * (found['high'] - found['low']):.1f}"
-    return f"{found['value']:.3g} ± {(found['high'] - found['low']) / 2:.2g}"
+    """Head and lines; failures are marked."""
+    head, lines = readable(summary)
+    marked = [
+        [text(label), edits, badge(failed, False) if failed != "0" else failed, *cells]
+        for label, edits, failed, *cells in lines
+    ]
+    return head, marked
 
 
 def _by_attribute(rows: Sequence[dict], labels: list[str]) -> tuple[list[str], list[list[str]]]:

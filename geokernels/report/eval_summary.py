@@ -54,3 +54,35 @@ def summary_rows(summary: dict[str, dict]) -> tuple[list[str], list[list[object]
         cells = [(found[name] or {}).get(part) for name in COLUMNS for part in bounds]
         lines.append([label, found["edits"], found["failed"], found["seconds"], *cells])
     return head, lines
+
+
+def readable(summary: dict[str, dict]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of a table for people, without the columns that nobody has."""
+    columns = [name for name in COLUMNS if any(found[name] for found in summary.values())]
+    arrows = [f"{name.replace('_', ' ')} {'↑' if BETTER[name] else '↓'}" for name in columns]
+    lines = []
+    for label, found in summary.items():
+        seconds = "" if found["seconds"] is None else f"{found['seconds']:.2f}"
+        cells = [_cell(name, found[name]) for name in columns]
+        lines.append([label, str(found["edits"]), str(found["failed"]), *cells, seconds])
+    return ["method", "edits", "failed", *arrows, "s an edit"], lines
+
+
+def markdown(summary: dict[str, dict]) -> str:
+    """The same table in Markdown."""
+    head, lines = readable(summary)
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _cell(name: str, found: dict | None) -> str:
+    if found is None:
+        return ""
+    if name in SHARES:
+        return f"{100 * found['value']:.0f}% [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
+    half = (found["high"] - found["low"]) / 2
+    return (
+        f"{100 * found['value']:.1f}% ± {100 * half:.1f}"
+        if name == "kept"
+        else f"{found['value']:.3g} ± {half:.2g}"
+    )
