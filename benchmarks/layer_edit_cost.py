@@ -4,7 +4,8 @@
     python -m benchmarks.layer_edit_cost --real --out benchmarks/results/layer-edit-cost-real.json
 
 All minimise the same losses, the directional one among them, from nothing, by the same network, with 16
-views but for the last, which has as few as the default recipe. The first command edits scenes of the rendered world with the embedded CLIP:
+views but for the last, which has as few as the default recipe. The first command edits scenes of the
+rendered world with the embedded CLIP:
 
   seconds   of processor time a step on one thread, steps taken in turns, so that a busy machine disturbs all;
             the source's encodes are among ours, at every crop's first turn

@@ -67,13 +67,14 @@ def interpolate(
         from ..models import load_text_to_image
         from ..models.text_to_image import TextToImage
         from ..pipelines import PromptInterpolationConfig
-        from ..report.interpolation import HEAD, InterpolationFolder, require_mp4, scores_table
+        from ..report.interpolation import HEAD, InterpolationFolder, scores_table
         from ..report.interpolation_driver import run_interpolations
+        from ..report.video_files import require_av
 
         if compare and coupling is not None:
             raise ValueError(f"--compare runs every coupling, got --coupling {coupling} with it")
         if mp4:
-            require_mp4()
+            require_av()
         settings = {"rows": rows, "eps": eps, "uniform": uniform, "frames": frames, "steps": steps}
         settings |= {"guidance": guidance, "height": height, "width": width, "batch": batch}
         config = PromptInterpolationConfig(coupling=coupling or "ot", truncate=truncate, **settings)

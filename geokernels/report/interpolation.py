@@ -1,18 +1,20 @@
 """The folder that an interpolation leaves behind."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from .._files import replacing, write_json, write_text
+from .._files import write_json, write_text
 from .folder import RECORD, RunFolder
 from .page import chart, details, figure, film, page, row, section, table, text
-from .pictures import fit, gif, strip, to_image, write_bytes, write_picture
+from .pictures import fit, gif, strip, write_bytes, write_picture
 from .record import checksums
+from .video_files import mp4_writer
 
 PAGE = "report.html"
+RATE = 10  # frames a second of an MP4
 HEAD = ("coupling", "path length", "smoothness", "largest step", "end reached")
 NAMES = {
     "ot": "optimal transport",
@@ -51,32 +53,11 @@ class InterpolationFolder(RunFolder):
         write_bytes(self.path / f"{stem}.gif", gif([*frames, *frames[-2:0:-1]]))
         names += [f"{stem}.png", f"{stem}.gif"]
         if mp4:
-            write_mp4(self.path / f"{stem}.mp4", frames)
+            with mp4_writer(self.path / f"{stem}.mp4") as add:
+                for i, frame in enumerate(frames):
+                    add(fit(frame, 512), Fraction(i, RATE))
             names.append(f"{stem}.mp4")
         return names
-
-
-def require_mp4() -> None:
-    """Refuse to promise an MP4 that cannot be written.
-
-    Raises:
-        ImportError: With the remedy.
-    """
-    try:
-        import imageio.v2  # noqa: F401
-        import imageio_ffmpeg  # noqa: F401  imageio imports without it, and fails at the first frame
-    except ImportError as error:
-        raise ImportError('MP4 files need imageio with ffmpeg: pip install "imageio[ffmpeg]"') from error
-
-
-def write_mp4(path: Path, frames: Sequence[Tensor], *, rate: int = 10) -> None:
-    """Write frames of one size as H.264; small ones are enlarged crisply, sides are made even."""
-    import imageio.v2 as imageio
-    import numpy as np
-
-    with replacing(path) as partial, imageio.get_writer(partial, fps=rate, macro_block_size=2) as writer:
-        for frame in frames:
-            writer.append_data(np.asarray(to_image(fit(frame, 512))))
 
 
 def scores_table(scores: Mapping[str, dict | None]) -> list[tuple[str, ...]]:

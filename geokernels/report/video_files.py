@@ -79,7 +79,7 @@ def mp4_writer(path: str | Path) -> Iterator[Callable[[Tensor, Fraction], None]]
     Yields:
         A function that takes a frame, ``(3, H, W)`` in [0, 1], and when it is shown, in seconds, rising.
     """
-    av = _av()
+    av = require_av()
     with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as file:
         # one thread: the same frames give the same file
         stream = file.add_stream("libx264", options={"crf": QUALITY, "threads": "1"})
@@ -100,7 +100,7 @@ def mp4_writer(path: str | Path) -> Iterator[Callable[[Tensor, Fraction], None]]
 
 
 def _decoded(path: Path) -> Iterator[tuple[Tensor, Fraction]]:
-    av = _av()
+    av = require_av()
     index = None
     try:
         with av.open(str(path)) as file:
@@ -131,7 +131,12 @@ def _upright(frame) -> Tensor:
     return torch.rot90(picture, round(frame.rotation / 90), (0, 1)).permute(2, 0, 1).contiguous()
 
 
-def _av():
+def require_av():
+    """PyAV, by which video files are read and written.
+
+    Raises:
+        ImportError: With the remedy, where it is not installed.
+    """
     try:
         import av
     except ImportError as error:
