@@ -4,6 +4,7 @@ from .editing import OutsideScore, blank, clip_score, directional_similarity, ou
 from .intervals import Interval, wilson_interval
 from .path import PathScore, gini, respace, score_path
 from .stability import EditScore, outside_psnr, score_edit
+from .warping import warping_error
 
 __all__ = [
     "EditScore",
@@ -19,5 +20,6 @@ __all__ = [
     "respace",
     "score_edit",
     "score_path",
+    "warping_error",
     "wilson_interval",
 ]

@@ -21,6 +21,8 @@ PACKAGES = (
     "safetensors",
     "numpy",
     "pillow",
+    "av",
+    "opencv-python-headless",
 )
 
 

@@ -72,3 +72,37 @@ def test_an_edit_as_a_layer(picture, tmp_path, monkeypatch, capsys):
     assert (laid - composite).abs().max() < 3 / 255
     kept = (edit.alpha == 0).float().mean().item()
     assert f"{kept:.0%} of the picture is untouched" in said
+
+
+def test_a_clip_edited_by_one_picture(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("av"), pytest.importorskip("cv2")
+    from geokernels.report.video_files import VideoSource
+
+    chance = torch.Generator().manual_seed(1)
+    clip = world.render_clip(world.sample_scenes(1, generator=chance), 3, 24, generator=chance)
+    for i, (frame, mask) in enumerate(zip(clip.frames, clip.masks)):
+        write_picture(tmp_path / "frames" / f"{i}.png", frame)
+        write_picture(tmp_path / "masks" / f"{i}.png", mask.expand(3, -1, -1))
+    texts = ["--from", "a blue object", "--to", "a red object", "--layer", "background"]
+    options = [
+        "--masks",
+        str(tmp_path / "masks"),
+        "--fit-steps",
+        "15",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
+    argv = ["text2live_video.py", str(tmp_path / "frames"), *texts, *options]
+    monkeypatch.setattr(sys, "argv", argv)
+    load("text2live_video").main()
+    first = capsys.readouterr().out
+    assert "atlas, step 15 of 15: loss" in first
+    assert len(list(VideoSource(tmp_path / "edited.mp4").frames())) == 3
+    written = (tmp_path / "edited.mp4").read_bytes()
+    options = [*options[:2], *options[4:], "--atlas", str(tmp_path / "atlas.safetensors")]
+    monkeypatch.setattr(sys, "argv", ["text2live_video.py", str(tmp_path / "frames"), *texts, *options])
+    load("text2live_video").main()
+    assert "atlas, step" not in capsys.readouterr().out
+    assert (tmp_path / "edited.mp4").read_bytes() == written

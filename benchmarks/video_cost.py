@@ -1,0 +1,217 @@
+"""What an edit of a clip costs once its atlas is there, ours beside the original's pattern of work.
+
+    python -m benchmarks.video_cost --out benchmarks/results/video-cost.json
+    python -m benchmarks.video_cost --real --out benchmarks/results/video-cost-real.json
+
+Both minimise the same losses, the directional one among them, from nothing, by the same network on the same
+atlas, with 16 views; ours looks at the screen under 4 of them, and has 16 windows. The atlas is not fitted,
+which costs the same. The first command edits clips of 64 pixels with the embedded CLIP:
+
+  seconds   of processor time a step on one thread, steps taken in turns, after one turn of the windows
+  encodes   pictures that the CLIP encodes a step, once the source is known
+  flops     of such a step, by torch's counter
+  memory    peak of what is allocated in the whole run beyond the weights, in MiB, counted tensor by tensor:
+            from looking at the clip, over the steps, to the last edited frame; for clips of three lengths
+
+The second counts at 768 x 432 pixels with ViT-B/32, on tensors without values.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from geokernels._files import write_json, write_text
+from geokernels.models.atlas import LayeredAtlas
+from geokernels.models.clip import ClipEncoder, load_clip
+from geokernels.pipelines import AtlasFitConfig, Footage, VideoEdit, VideoEditConfig
+from geokernels.pipelines import text2live_video as pipeline
+from geokernels.pipelines.atlas_view import AtlasPicture, view_frame
+from geokernels.report.record import versions
+
+from .adaptation_cost import MIB, Memory
+from .baselines.text2live_video import OriginalVideoPattern
+from .layer_edit_cost import encodes
+from .layer_edit_cost import without_values as pictures_without_values
+from .machine import machine
+
+PATTERN, OURS = "original's pattern", "ours"
+TEXTS = ("a red object", "a blue object", "a blue object on a green background")
+LENGTHS = (8, 24, 70)
+COUNTED = 2
+
+Run = VideoEdit | OriginalVideoPattern
+
+
+class Clip:
+    """A clip of noise and its atlas, which is not fitted; ``device="meta"`` for one without values."""
+
+    def __init__(self, frames: int, size: tuple[int, int], device: str):
+        chance = np.random.default_rng(0)
+        shape = (frames, *size)
+        # one frame again and again: nothing is counted in how many arrays there are
+        pixels = np.broadcast_to(chance.integers(0, 255, (1, *size, 3), dtype=np.uint8), (*shape, 3))
+        motion = torch.eye(2, 3).expand(2, frames, 2, 3)
+        empty = np.zeros((0,))
+        self.footage = Footage(pixels, empty, empty, empty, motion, "")
+        networks = AtlasFitConfig.of_size(size).shape
+        atlas = LayeredAtlas(motion, size, networks, generator=torch.Generator().manual_seed(0))
+        self.atlas = atlas.to(device).requires_grad_(False)
+        self.source = torch.rand(1, 3, *size).to(device)
+
+
+def config(size: tuple[int, int]) -> VideoEditConfig:
+    return VideoEditConfig(
+        loss="directional", guess=2.0, views=16, screen_views=4, crops=16, working_size=max(size), steps=1000
+    )
+
+
+def begin(name: str, clip: Clip, encoder: ClipEncoder) -> Run:
+    """A run at its first step; the atlas's picture is given to both."""
+    size, chance = clip.footage.size, torch.Generator().manual_seed(0)
+    if name == PATTERN:
+        return OriginalVideoPattern(
+            clip.footage, clip.atlas, clip.source, encoder, TEXTS, config=config(size), generator=chance
+        )
+    picture = AtlasPicture(clip.source, torch.ones_like(clip.source[:, :1]))
+    with (
+        patch.object(pipeline, "atlas_picture", lambda *args: picture),
+        patch.object(pipeline, "require_layer", lambda *args: 0),
+    ):
+        return VideoEdit(
+            clip.footage,
+            clip.atlas,
+            [encoder],
+            *TEXTS[:2],
+            screen=TEXTS[2],
+            config=config(size),
+            generator=chance,
+        )
+
+
+@torch.no_grad()
+def write_all(run: Run) -> None:
+    """Make every edited frame, as each pattern does before it writes."""
+    if isinstance(run, OriginalVideoPattern):
+        run.frames()
+        return
+    layer = run.painted()
+    for index in range(len(run.footage)):  # as VideoEdit.frame does, on whatever device
+        view = view_frame(run.atlas, run.layer, index, run.footage.frame(index))
+        view.composite(view.shown(layer))
+
+
+def peak_mib(name: str, clip: Clip, encoder: ClipEncoder) -> float:
+    """Peak of a whole run, with as many steps as there are windows."""
+    held = [*encoder.parameters(), *encoder.buffers(), *clip.atlas.parameters(), *clip.atlas.buffers()]
+    with Memory([*held, clip.source]) as memory:
+        run = begin(name, clip, encoder)
+        for _ in range(config(clip.footage.size).crops + 1):
+            run.step()
+        write_all(run)
+    return (memory.peak - memory.held) / MIB
+
+
+def count(run: Run, name: str, size: tuple[int, int]) -> dict[str, float]:
+    """Encodes and flops of a step whose window has come before."""
+    for _ in range(config(size).crops if name == OURS else 1):
+        run.step()
+    with encodes() as shown, FlopCounterMode(display=False) as counter:
+        for _ in range(COUNTED):
+            run.step()
+    return {"encodes": shown() / COUNTED, "flops": counter.get_total_flops() / COUNTED}
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Leave out what reads values."""
+    with (
+        pictures_without_values(),
+        patch.object(pipeline, "_checksum", lambda atlas: ""),
+        patch.object(pipeline, "require_finite_step", lambda *args: None),
+    ):
+        yield
+
+
+def measure(size: tuple[int, int], encoder: ClipEncoder, device: str, steps: int) -> dict[str, dict]:
+    """Every figure; ``steps`` timed ones, none on tensors without values."""
+    rows: dict[str, dict] = {}
+    clip = Clip(LENGTHS[1], size, device)
+    with without_values() if device == "meta" else nullcontext():
+        runs = {name: begin(name, clip, encoder) for name in (PATTERN, OURS)}
+        for name, run in runs.items():
+            rows[name] = count(run, name, size)
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(steps):
+            for name, run in runs.items():
+                clock = time.process_time()
+                run.step()
+                times[name].append(time.process_time() - clock)
+        for name in rows:
+            if steps:
+                rows[name]["seconds"] = statistics.fmean(times[name])
+            rows[name]["peak_mib"] = {T: peak_mib(name, Clip(T, size, device), encoder) for T in LENGTHS}
+    return rows
+
+
+def real_encoder(name: str) -> ClipEncoder:
+    """A CLIP of open_clip without values."""
+    import open_clip
+
+    with torch.device("meta"):
+        model = open_clip.create_model(name, device="meta", load_weights=False)
+        return ClipEncoder(name, model, open_clip.get_tokenizer(name))
+
+
+def as_markdown(summary: dict) -> str:
+    """One row a pattern, and how many times cheaper than the original's ours is."""
+    rows = summary["patterns"]
+    first = rows[PATTERN]
+    head = ["pattern", "pictures encoded a step", "Gflop a step"]
+    head += [f"peak MiB, {T} frames" for T in LENGTHS] + ["s a step"] * ("seconds" in first)
+    lines = [summary["what"], "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+
+    def cell(now: float, then: float, form: str) -> str:
+        return f"{now:{form}} ({then / now:.2f} x less)"
+
+    for name, row in rows.items():
+        cells = [name, cell(row["encodes"], first["encodes"], ".0f")]
+        cells.append(cell(row["flops"] / 1e9, first["flops"] / 1e9, ".4g"))
+        cells += [cell(row["peak_mib"][T], first["peak_mib"][T], ".0f") for T in LENGTHS]
+        if "seconds" in row:
+            cells.append(cell(row["seconds"], first["seconds"], ".3f"))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--real", action="store_true", help="a real size, on tensors without values")
+    parser.add_argument("--model", default="ViT-B-32", help="of open_clip, with --real")
+    parser.add_argument("--steps", type=int, default=20, help="timed ones")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.real:
+        what = f"Clips of 768 x 432 pixels, {args.model}, 16 views, float32, not run"
+        rows = measure((432, 768), real_encoder(args.model), "meta", 0)
+    else:
+        what = f"Clips of 64 x 64 pixels, embedded CLIP, 16 views, one thread, {machine()['processor']}"
+        rows = measure((64, 64), load_clip(), "cpu", args.steps)
+    summary = {"what": what, "patterns": rows, "machine": machine(), "versions": versions()}
+    write_json(args.out, summary)
+    write_text(args.out.with_suffix(".md"), as_markdown(summary))
+    print(as_markdown(summary))
+
+
+if __name__ == "__main__":
+    main()
