@@ -26,6 +26,7 @@ from geokernels.kernels.triton import (
     geodesic,
     geodesic_kernels,
     interpreted,
+    subspace,
     transport,
     transport_clouds,
     transport_clouds_products,
@@ -40,7 +41,7 @@ ARCHS = (80, 90, 100)
 MOST_SHARED = {80: 101_376, 90: 232_448, 100: 232_448}
 TENSOR_CORE = {80: r"HMMA", 90: r"H?GMMA", 100: r"UTC\w*MMA"}
 # what an argument is where its name does not say "a pointer to float32"
-SCALARS = {"scale", "damping", "cooled", "heat", "reach", "rounding", "tol", "eps", "p"}
+SCALARS = {"scale", "damping", "cooled", "heat", "reach", "rounding", "tol", "eps", "settled", "p"}
 POINTERS = {"active": "*i32", "count": "*i32", "count_x": "*i32", "count_y": "*i32", "valid": "*i32"}
 
 
@@ -123,11 +124,24 @@ def of_subspaces() -> Iterator[Variant]:
             )
 
 
+def of_rows() -> Iterator[Variant]:
+    """Bases of few rows, and of the most."""
+    for N, D in ((16, 256), (16, 1024), (32, 512)):
+        rows, block, warps = subspace.cut_of(N, D)
+        yield Variant(f"basis {N} {D}", subspace.basis_kernel, {"ROWS": rows, "BLOCK": block}, warps)
+
+
 def variants() -> list[Variant]:
     """All of them; an error if a kernel of the package is in none."""
-    found = [*of_clouds(), *of_small_problems(), *of_subspaces()]
+    found = [*of_clouds(), *of_small_problems(), *of_subspaces(), *of_rows()]
     held = {variant.kernel.fn.__name__ for variant in found}
-    for module in (transport_clouds_sweep, transport_clouds_products, transport_small, geodesic_kernels):
+    for module in (
+        transport_clouds_sweep,
+        transport_clouds_products,
+        transport_small,
+        geodesic_kernels,
+        subspace,
+    ):
         for name, _ in inspect.getmembers(module, lambda x: isinstance(x, triton.JITFunction)):
             if name.endswith("_kernel") and name not in held:
                 raise SystemExit(f"{name} of {module.__name__} is not compiled here")

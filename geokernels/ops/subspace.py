@@ -13,7 +13,7 @@ from .._checks import (
     require_rank,
 )
 from .._typing import Basis, Rows
-from ..kernels import dispatch, native
+from ..kernels import dispatch, native, triton
 from ..kernels import subspace as kernels
 from ..reference import SubspaceBasis
 
@@ -86,7 +86,8 @@ def subspace_basis(
         center: ``"none"``; ``"rows"`` takes each row's own mean over ``D`` away; ``"batch"`` the mean row.
         rtol: A direction whose value is at most ``rtol`` times the largest is noise and comes back as a zero
             column, so that shapes do not depend on values. Default: ``max(N, D)`` roundings.
-        backend: ``"native"`` or ``"reference"`` to insist on one; None for the fastest that can run.
+        backend: ``"native"``, ``"triton"`` (float32, on a GPU, up to 32 rows; its gradient is PyTorch's) or
+            ``"reference"`` to insist on one; None for the fastest that can run.
 
     Returns:
         ``basis`` ``(..., D, rank)`` and ``values`` ``(..., rank)``, descending, in the dtype of ``x``.
@@ -117,10 +118,13 @@ def subspace_basis(
         raise ValueError(f"rtol must be from 0 to below 1, got {rtol}")
 
     wide = widened(x)
-    refusals = {"native": kernels.refuse_native(x), "reference": None}
-    if dispatch.choose("subspace_basis", refusals, backend, x) == "reference":
+    by_name = triton.refuse_rows(x) if backend == "triton" else "it runs when it is named"
+    refusals = {"native": kernels.refuse_native(x), "triton": by_name, "reference": None}
+    chosen = dispatch.choose("subspace_basis", refusals, backend, x)
+    if chosen != "native":
         require_finite("x", x)
-        found = reference.subspace_basis(wide, rank, center=center, rtol=rtol)
+        made = {"svd": _triton_svd()} if chosen == "triton" else {}
+        found = reference.subspace_basis(wide, rank, center=center, rtol=rtol, **made)
     else:
         rtol = reference.default_rtol(wide) if rtol is None else rtol
         basis, values = kernels.basis(reference.centred(wide, center), rank or most, rtol)
@@ -129,6 +133,13 @@ def subspace_basis(
             require_finite("x", x)
         found = SubspaceBasis(basis, values)
     return found if wide is x else SubspaceBasis(*(part.to(x.dtype) for part in found))
+
+
+def _triton_svd():
+    # triton loads on use
+    from ..kernels.triton.subspace import decompose_rows
+
+    return decompose_rows
 
 
 def project(x: Rows, basis: Basis, *, backend: str | None = None) -> Tensor:

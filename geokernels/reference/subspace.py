@@ -1,5 +1,6 @@
 """Subspaces of features, as defined: bases, projection, principal angles."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -76,14 +77,21 @@ def basis_gradient(
     return left.mT @ (inverse[..., None] * grad + along @ directions)
 
 
+Decomposition = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def _svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.linalg.svd(x, full_matrices=False)
+
+
 class _Directions(torch.autograd.Function):
     """Right and left singular vectors, as rows, and values; the gradient is :func:`basis_gradient`."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, rank: int, rtol: float) -> tuple[Tensor, Tensor, Tensor]:
-        left, values, directions = torch.linalg.svd(x, full_matrices=False)
+    def forward(x: Tensor, rank: int, rtol: float, svd: Decomposition) -> tuple[Tensor, Tensor, Tensor]:
+        left, values, directions = svd(x)
         low, high = directions.aminmax(dim=-1, keepdim=True)
         sign = torch.where(-low > high, -1, 1).to(x.dtype)
         directions = torch.where((values > rtol * values[..., :1])[..., None], directions * sign, 0)
@@ -100,16 +108,21 @@ class _Directions(torch.autograd.Function):
     def backward(ctx, grad_directions: Tensor, _grad_left: Tensor, grad_values: Tensor):
         formula = partial(basis_gradient, rank=ctx.rank)
         grads = (grad_directions, grad_values)
-        return FirstOrder.apply("subspace_basis", formula, *grads, *ctx.saved_tensors), None, None
+        return FirstOrder.apply("subspace_basis", formula, *grads, *ctx.saved_tensors), None, None, None
 
 
 def subspace_basis(
-    x: Rows, rank: int | None = None, *, center: str = "none", rtol: float | None = None
+    x: Rows,
+    rank: int | None = None,
+    *,
+    center: str = "none",
+    rtol: float | None = None,
+    svd: Decomposition = _svd,
 ) -> SubspaceBasis:
-    """See :func:`geokernels.subspace_basis`, which this defines."""
+    """See :func:`geokernels.subspace_basis`, which this defines; ``svd`` decomposes the rows."""
     rank = min(x.shape[-2:]) if rank is None else rank
     rtol = default_rtol(x) if rtol is None else rtol
-    directions, _left, values = _Directions.apply(centred(x, center), rank, rtol)
+    directions, _left, values = _Directions.apply(centred(x, center), rank, rtol, svd)
     return SubspaceBasis(directions[..., :rank, :].mT, values[..., :rank])
 
 

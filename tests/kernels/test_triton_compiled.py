@@ -29,12 +29,13 @@ TRACED = """
 import torch
 from torch._functorch.aot_autograd import aot_export_module
 from torch._subclasses import FakeTensorMode
-from geokernels.kernels.triton import geodesic, transport, transport_clouds
+from geokernels.kernels.triton import geodesic, subspace, transport, transport_clouds
 
 ops, no = torch.ops.geokernels, None
 calls = {
     ops.triton_multiply_clouds: ((2, 70, 5), (2, 90, 5), (2, 70), (2, 90), no, no, (2, 90, 7), 1, 2.0, 2),
     ops.triton_sinkhorn: ((2, 70, 50), no, no, no, no, no, 0.1, 1e9, 10, 1e-3),
+    ops.triton_decompose_rows: ((2, 5, 9),),
     ops.triton_geodesic_cosine: ((2, 3, 9), (2, 3, 9), (2, 9, 4), (2, 9, 5), 1e-12),
 }
 for operator, args in calls.items():
@@ -58,4 +59,4 @@ def test_the_compiler_sees_the_kernels():
         [sys.executable, "-c", TRACED], capture_output=True, text=True, check=False, env=clean
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.split() == ["1"] * 3
+    assert run.stdout.split() == ["1"] * 4

@@ -3,6 +3,7 @@
 This file does not import triton: what can run is said without it. The kernels themselves load on first use.
 """
 
+import math
 import os
 from importlib import util
 
@@ -18,6 +19,8 @@ interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "o
 PRECISIONS = ("fp32", "tf32", "bf16", "bf16x3")  # of products of points, by their number in the operators
 
 MOST_DIRECTIONS = 32  # of bases, whose overlap a program has in its registers
+MOST_ROWS = 32  # of which a program makes a basis,
+MOST_NUMBERS = 16_384  # all of them in its registers
 MOST_POINTS = 256  # a side, of problems that one program solves
 
 
@@ -48,4 +51,14 @@ def refuse_bases(x: Tensor, p: Tensor, q: Tensor) -> str | None:
     most = max(p.shape[-1], q.shape[-1])
     if most > MOST_DIRECTIONS:
         return f"the Triton kernel takes bases of up to {MOST_DIRECTIONS} columns, not {most}"
+    return refuse(x)
+
+
+def refuse_rows(x: Tensor) -> str | None:
+    """The same for feature rows ``x``, of which a basis is wanted."""
+    if x.shape[-2] > MOST_ROWS:
+        return f"the Triton kernel takes up to {MOST_ROWS} rows, not {x.shape[-2]}"
+    tile = math.prod(1 << (size - 1).bit_length() for size in x.shape[-2:])
+    if tile > MOST_NUMBERS:
+        return f"the Triton kernel takes up to {MOST_NUMBERS} numbers, in powers of two, not {tile}"
     return refuse(x)

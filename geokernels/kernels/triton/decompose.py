@@ -18,40 +18,59 @@ MOST_SWEEPS = tl.constexpr(16)
 
 
 @triton.jit
-def rotations(alpha, beta, gamma, o_k, partner, rounding):
-    """Cosine and sine of each column's rotation with its partner, and how far from orthogonal they were."""
-    size = tl.sqrt(alpha) * tl.sqrt(beta)
-    turn = tl.abs(gamma) > rounding * size
+def partners(r, o_k, BLOCK: tl.constexpr):
+    """Whom each column meets in round ``r``."""
+    met = (r - o_k + 2 * (BLOCK - 1)) % (BLOCK - 1)
+    partner = tl.where(met == o_k, BLOCK - 1, met)
+    return tl.where(o_k == BLOCK - 1, (r * (BLOCK // 2)) % (BLOCK - 1), partner)
+
+
+@triton.jit
+def rotations(alpha, beta, gamma, turn, o_k, partner):
+    """Cosine and sine of each column's rotation with its partner, where there is to be a ``turn``."""
     zeta = (beta - alpha) / (2 * tl.where(turn, gamma, 1.0))
     zeta = tl.minimum(tl.maximum(zeta, -1e15), 1e15)
     sign = tl.where((zeta > 0) | ((zeta == 0) & (o_k < partner)), 1.0, -1.0)
     tangent = tl.where(turn, sign / (tl.abs(zeta) + tl.sqrt(1 + zeta * zeta)), 0.0)
     cosine = 1 / tl.sqrt(1 + tangent * tangent)
-    return cosine, cosine * tangent, tl.max(tl.where(turn, tl.abs(gamma) / tl.where(turn, size, 1.0), 0.0), 0)
+    return cosine, cosine * tangent
+
+
+@triton.jit
+def orthogonalised(b_c, rounding, settled, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """``b_c V`` with orthogonal columns, ``[ROWS, BLOCK]``, and ``V``.
+
+    Turns converge quadratically: a sweep in which none was larger than ``settled`` is the last.
+    """
+    o_k = tl.arange(0, BLOCK)
+    b_v = (o_k[:, None] == o_k[None, :]).to(b_c.dtype)
+    # columns below the rounding of the largest have no direction to speak of
+    floor = rounding * rounding / 4 * tl.max(tl.sum(b_c * b_c, 0), 0)
+    off = tl.max(tl.max(tl.abs(b_c), 0), 0) * 0.0 + 1
+    sweep = 0
+    while (off > settled) & (sweep < MOST_SWEEPS):
+        off = off * 0.0
+        for r in range(0, BLOCK - 1):
+            partner = partners(r, o_k, BLOCK)
+            other = tl.gather(b_c, tl.broadcast_to(partner[None, :], [ROWS, BLOCK]), 1)
+            alpha, beta, gamma = tl.sum(b_c * b_c, 0), tl.sum(other * other, 0), tl.sum(b_c * other, 0)
+            size = tl.sqrt(alpha) * tl.sqrt(beta)
+            turn = (tl.abs(gamma) > rounding * size) & (alpha > floor) & (beta > floor)
+            cosine, sine = rotations(alpha, beta, gamma, turn, o_k, partner)
+            b_c = cosine[None, :] * b_c - sine[None, :] * other
+            other = tl.gather(b_v, tl.broadcast_to(partner[None, :], [BLOCK, BLOCK]), 1)
+            b_v = cosine[None, :] * b_v - sine[None, :] * other
+            far = tl.where(turn, tl.abs(gamma) / tl.where(turn, size, 1.0), 0.0)
+            off = tl.maximum(off, tl.max(tl.maximum(far, tl.abs(sine)), 0))
+        sweep += 1
+    return b_c, b_v
 
 
 @triton.jit
 def decomposed(b_c, rounding, K, BLOCK: tl.constexpr):
     """``U``, ``g`` and ``V`` of one matrix; beyond K columns are zero and stay alone."""
     o_k = tl.arange(0, BLOCK)
-    b_v = (o_k[:, None] == o_k[None, :]).to(b_c.dtype)
-    off = tl.max(tl.max(tl.abs(b_c), 0), 0)
-    sweep = 0
-    while (off > rounding) & (sweep < MOST_SWEEPS):
-        off = off * 0.0
-        for r in range(0, BLOCK - 1):
-            met = (r - o_k + 2 * (BLOCK - 1)) % (BLOCK - 1)
-            partner = tl.where(met == o_k, BLOCK - 1, met)
-            partner = tl.where(o_k == BLOCK - 1, (r * (BLOCK // 2)) % (BLOCK - 1), partner)
-            which = tl.broadcast_to(partner[None, :], [BLOCK, BLOCK])
-            other = tl.gather(b_c, which, 1)
-            alpha, beta, gamma = tl.sum(b_c * b_c, 0), tl.sum(other * other, 0), tl.sum(b_c * other, 0)
-            cosine, sine, far = rotations(alpha, beta, gamma, o_k, partner, rounding)
-            b_c = cosine[None, :] * b_c - sine[None, :] * other
-            b_v = cosine[None, :] * b_v - sine[None, :] * tl.gather(b_v, which, 1)
-            off = tl.maximum(off, far)
-        sweep += 1
-
+    b_c, b_v = orthogonalised(b_c, rounding, tl.sqrt(rounding / (4 * K)), BLOCK, BLOCK)
     b_g = tl.sqrt(tl.sum(b_c * b_c, 0))
     known = (b_g > K * rounding).to(tl.int32)
     b_u = tl.where(known[None, :] > 0, b_c / tl.where(known > 0, b_g, 1.0)[None, :], 0.0)
