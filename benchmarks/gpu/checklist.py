@@ -1,6 +1,6 @@
 """Builds, tests, sanitizes and times the GPU's kernels, on a machine with an NVIDIA GPU and no network.
 
-    benchmarks/gpu/checklist.sh [--dry-run] [--wheels FOLDER] [build|tests|sanitizer|bench ...]
+    benchmarks/gpu/checklist.sh [--dry-run] [--wheels FOLDER] [build|tests|triton|sanitizer|bench ...]
 
 Needs a Python with torch (and triton, pybind11, ninja, pytest, hypothesis, scipy, typer, rich), and nvcc; the
 sanitizer stage compute-sanitizer. Stages run in the order given, all of them if none is; ``build`` comes
@@ -66,6 +66,12 @@ def tests(place: Place) -> list[Command]:
     ]
 
 
+def triton(place: Place) -> list[Command]:
+    # these put on the GPU what belongs there, and hold it to the definition on the CPU
+    files = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/kernels/test_triton_*.py"))
+    return [[place.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *files]]
+
+
 def sanitizer(place: Place) -> list[Command]:
     check = ["compute-sanitizer", "--error-exitcode", "9", "--print-limit", "20"]
     kernels = [place.python, "-m", "benchmarks.gpu.small"]
@@ -78,7 +84,7 @@ def bench(place: Place) -> list[Command]:
 
 
 STAGES: dict[str, Callable[[Place], list[Command]]] = {
-    stage.__name__: stage for stage in (build, tests, sanitizer, bench)
+    stage.__name__: stage for stage in (build, tests, triton, sanitizer, bench)
 }
 
 

@@ -50,7 +50,7 @@ class TestDryRun:
         done = checklist("--dry-run", OUT=str(tmp_path / "out"))
         assert done.returncode == 0, done.stderr
         stages = [line.split(":")[0] for line in done.stdout.splitlines()]
-        assert list(dict.fromkeys(stages)) == ["build", "tests", "sanitizer", "bench"]
+        assert list(dict.fromkeys(stages)) == ["build", "tests", "triton", "sanitizer", "bench"]
         for wanted in ("setup.py build_ext", "--device cuda", "memcheck", "racecheck", "benchmarks.run"):
             assert wanted in done.stdout
         assert not (tmp_path / "out").exists()
@@ -84,7 +84,7 @@ class TestDryRun:
 def test_an_unknown_stage_is_refused():
     done = checklist("--dry-run", "polish")
     assert done.returncode == 2
-    assert "stages must be among build, tests, sanitizer, bench, got polish" in done.stderr
+    assert "stages must be among build, tests, triton, sanitizer, bench, got polish" in done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -106,9 +106,9 @@ class TestRun:
     def test_all_that_pass(self, perform, tmp_path):
         done = perform()
         assert done.returncode == 0, done.stdout
-        table = done.stdout.splitlines()[-4:]
+        table = done.stdout.splitlines()[-5:]
         assert [line.split()[:2] for line in table] == [
-            [stage, "passed"] for stage in ("build", "tests", "sanitizer", "bench")
+            [stage, "passed"] for stage in ("build", "tests", "triton", "sanitizer", "bench")
         ]
         assert json.loads((tmp_path / "out/bench.json").read_text())["code"] == 0
         assert "called setup.py build_ext --inplace" in (tmp_path / "out/build.log").read_text()
