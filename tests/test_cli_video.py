@@ -138,6 +138,23 @@ def test_a_run_stopped_in_either_stage_resumes_to_the_identical_files(
     }
 
 
+def test_a_run_stopped_while_the_clip_is_read_goes_on(clip, tmp_path, monkeypatch):
+    prepare = video_driver.prepare_footage
+
+    def press(*args, **how):
+        os.kill(os.getpid(), signal.SIGINT)
+        return prepare(*args, **how)
+
+    options = ("--masks", tmp_path / "masks", "--fit-steps", 40)
+    monkeypatch.setattr(video_driver, "prepare_footage", press)
+    stopped = video(clip, tmp_path / "out", *options, steps=1)
+    assert stopped.exit_code == 130
+    assert "Stopped after no step, while the clip was read" in stopped.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["checkpoint.pt"]
+    monkeypatch.setattr(video_driver, "prepare_footage", prepare)
+    assert video(clip, tmp_path / "out", *options, "--resume", steps=1).exit_code == 0
+
+
 def test_bad_clips_are_refused_in_one_sentence(clip, tmp_path):
     folder = tmp_path / "frames"
     write_picture(folder / "0.png", torch.zeros(3, 20, 20))

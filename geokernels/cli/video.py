@@ -113,4 +113,4 @@ def _reached(run) -> str:
     for stage, name in ((run.edit, "the edit"), (run.fit, "the atlas")):
         if stage is not None:
             return f"step {stage.index} of {stage.config.steps} of {name}"
-    return "reading the clip"
+    return "no step, while the clip was read"

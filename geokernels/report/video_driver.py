@@ -118,7 +118,7 @@ def run_video(
     Returns:
         The record, as in ``run.json`` without the checksums.
     """
-    state = folder.load("cpu") if resume else None
+    state = folder.load(run.device) if resume else None
     if state is None:
         # at once: an interruption while the clip is read must leave something to continue from
         folder.save(run.state_dict())
