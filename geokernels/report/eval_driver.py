@@ -190,7 +190,7 @@ class _Batch:
 
 
 def _edited(contender: Contender, models: EditModels, task: EditTask) -> list[tuple[Tensor | str, float]]:
-    """Picture or failure of each edit of a task, and the processor's seconds that it took."""
+    """Picture or failure of each edit of a task, and the seconds that it took."""
     start, n = time.perf_counter(), len(task.targets)
     try:
         pictures = contender.method.run(models, task, contender.settings)
