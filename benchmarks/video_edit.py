@@ -1,6 +1,6 @@
 """Is a clip's edit seen in every frame, does the rest stay, and is it steadier than editing frame by frame?
 
-    python -m benchmarks.video_edit --clips 4 --beside 1 --out benchmarks/results/video-edit.json
+    python -m benchmarks.video_edit --clips 7 --beside 1 --out benchmarks/results/video-edit.json
 
 Clips of the rendered world, 24 frames of 64 pixels, an object moving over a moving ground; nothing is given
 but the frames and two captions: flow is DIS's, masks are found from motion. One atlas a clip is fitted with
@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--clips", type=int, default=7)
     parser.add_argument("--beside", type=int, default=1, help="clips that are edited frame by frame as well")
     parser.add_argument("--seed", type=int, default=1000, help="of the first clip")
     parser.add_argument("--sheets", type=Path, help="folder for pictures: source, atlas, edits, row by row")
