@@ -215,7 +215,8 @@ def main() -> None:
         what = f"Clips of 768 x 432 pixels, {args.model}, 16 views unless said, float32, not run"
         rows = measure((432, 768), real_encoder(args.model), "meta", 0)
     else:
-        what = f"Clips of 64 x 64 pixels, embedded CLIP, 16 views unless said, one thread, {machine()['processor']}"
+        cpu = machine()["processor"]
+        what = f"Clips of 64 x 64 pixels, embedded CLIP, 16 views unless said, one thread, {cpu}"
         rows = measure((64, 64), load_clip(), "cpu", args.steps)
     summary = {"what": what, "patterns": rows, "machine": machine(), "versions": versions()}
     write_json(args.out, summary)
