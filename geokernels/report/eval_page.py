@@ -42,10 +42,15 @@ def evaluation_page(
 
 
 def _summary_table(summary: dict) -> tuple[list[str], list[list[str]]]:
-    """Head and lines; failures are marked."""
+    """Head and lines; failures are marked, and no number breaks from its bounds."""
     head, lines = readable(summary)
     marked = [
-        [text(label), edits, badge(failed, False) if failed != "0" else failed, *cells]
+        [
+            text(label),
+            edits,
+            badge(failed, False) if failed != "0" else failed,
+            *(cell.replace(" ", "\u00a0") for cell in cells),
+        ]
         for label, edits, failed, *cells in lines
     ]
     return head, marked
