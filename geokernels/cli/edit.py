@@ -43,6 +43,8 @@ def edit(
         str | None, typer.Option(help="A tiny autoencoder for CLIP's view: world, a folder or a hub name.")
     ] = None,
     decode_size: Annotated[int | None, typer.Option(min=8, help="Longest side of CLIP's view.")] = None,
+    cycle: Annotated[float | None, typer.Option(help="Weight of the cycle of OIG+; 0 leaves it out.")] = None,
+    cycle_steps: Annotated[int | None, typer.Option(min=1, help="Steps that close the cycle.")] = None,
     checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
     size: Annotated[int | None, typer.Option(min=8, help="Longest side of the edit, in pixels.")] = None,
     dtype: Annotated[str, typer.Option(help=", ".join(PRECISIONS) + ".")] = "float32",
@@ -58,7 +60,7 @@ def edit(
         from ..report.edit_driver import run_edit
 
         given = {"guidance": guidance, "clip": clip_weight, "structure": structure, "every": every}
-        given |= {"until": until, "decode_size": decode_size}
+        given |= {"until": until, "decode_size": decode_size, "cycle": cycle, "cycle_steps": cycle_steps}
         config = OIGConfig(
             gradient=gradient,
             checkpointing=checkpointing,

@@ -3,69 +3,26 @@
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._checks import require_choice, require_positive
 from ..losses.editing import contrast_loss, resemblance_loss
-from ..models.denoiser import Denoiser, Words, decode
+from ..models.denoiser import Denoiser, decode
+from .classifier_free import guided_output
 from .ddim import schedule_of
 from .edit_source import EditSource
+from .oig_config import OIGConfig, step_length
+from .oig_cycle import CYCLE_TERMS, Ahead, Cycle, distance
 from .running import naming_knobs, plain, require_same_run
 from .unet_features import checkpointed, frozen, tapped
 
-GRADIENTS = ("exact", "released")
 TERMS = ("loss", "clip", "structure", "gradient")
 HALF_SCALE = 4096.0  # of losses that run back through float16, whose smallest numbers they would fall below
 KNOBS = "the number of edits or decode_size, or use checkpointing, bfloat16 or the tiny decoder"
-
-
-@dataclass(frozen=True)
-class OIGConfig:
-    """How an edit is guided. Defaults are those published for Stable Diffusion 1.4, unless said otherwise.
-
-    Attributes:
-        guidance: Scale of classifier-free guidance.
-        clip: Weight of the loss that moves the picture from the source text to the target text.
-        structure: Weight of the loss that keeps the source's features; 0.5, 1 and 1.5 were published.
-        margin: By how much the cosine with the target text shall exceed that with the source text.
-        pull: How much more the distance to the source's features counts than the last step's movement.
-        step: Largest length of a gradient step; see :func:`step_length`.
-        gradient: ``"exact"``, the loss's gradient; or ``"released"``, through the U-Net's unconditional copy
-            alone, as the published numbers were made.
-        every: Guide each ``every``-th step, the first among them. Ours; 1 was published.
-        until: Share of the steps after which guidance ends. Ours; 1 was published.
-        decode_size: Longest side of the pictures that CLIP is shown; latents of larger ones are averaged
-            before they are decoded. Ours; None, which decodes whole ones, was published.
-        checkpointing: Whether activations are computed again instead of kept: less memory, more time.
-    """
-
-    guidance: float = 5.0
-    clip: float = 0.1
-    structure: float = 1.0
-    margin: float = 0.5
-    pull: float = 2.5
-    step: float = 2.0
-    gradient: str = "exact"
-    every: int = 1
-    until: float = 1.0
-    decode_size: int | None = None
-    checkpointing: bool = False
-
-    def __post_init__(self):
-        require_choice("gradient", self.gradient, GRADIENTS)
-        for name in ("guidance", "clip", "structure", "margin", "pull", "step", "until"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number, 0 or above, got {getattr(self, name)}")
-        if self.until > 1:
-            raise ValueError(f"until must be a share of the steps, at most 1, got {self.until}")
-        require_positive("every", self.every)
-        if self.decode_size is not None:
-            require_positive("decode_size", self.decode_size)
 
 
 class OIGResult(NamedTuple):
@@ -121,6 +78,8 @@ class OIGEdit:
         self.previous: list[Tensor] | None = None
         self._history: list[Tensor] = []
         self._read(source, targets)
+        self.cycle = self._begin_cycle() if self.config.cycle else None
+        self.terms = TERMS + (CYCLE_TERMS if self.cycle else ())
         self._run = {
             "config": plain(self.config),
             "captions": list(source.captions),
@@ -139,14 +98,25 @@ class OIGEdit:
         each = captions * (B // len(captions))  # of every edit's source
         shown, asked = self.denoiser.read(captions), self.denoiser.read(targets)
         if source.inverted:
-            nothing, self._source_words = self.denoiser.read(each), shown
+            nothing, self._source_words = self.denoiser.read(each), (shown,)
         else:
             empty = self.denoiser.read([""])
-            nothing, self._source_words = empty.repeat(B), Words.cat([empty.repeat(len(captions)), shown])
+            nothing, self._source_words = empty.repeat(B), (empty.repeat(len(captions)), shown)
         self._words = nothing, asked
-        self._guided_source = not source.inverted
         texts = [self.encoder.encode_text(prompts)[:, 0].to(self.edits.device) for prompts in (each, targets)]
         self._texts = tuple(texts)
+
+    def _begin_cycle(self) -> Cycle:
+        repeats, config = len(self.edits) // len(self.sources), self.config
+        source = [words.repeat(repeats) for words in self._source_words]
+        settings = {"weight": config.cycle, "steps": config.cycle_steps}
+        return Cycle(self._output, self.schedule, source, self._words, **settings)
+
+    @property
+    def _output(self) -> Callable:
+        """The U-Net's, guided; of latents, timestep and words."""
+        guided = {"guidance": self.config.guidance, "gradient": self.config.gradient}
+        return partial(guided_output, self.denoiser, **guided)
 
     @property
     def steps(self) -> int:
@@ -160,8 +130,8 @@ class OIGEdit:
 
     @property
     def history(self) -> Tensor:
-        """Terms so far, ``(index, B, len(TERMS))`` float32 on the CPU; NaN where a step was not guided."""
-        empty = torch.empty(0, len(self.edits), len(TERMS))
+        """Terms so far, ``(index, B, len(terms))`` float32 on the CPU; NaN where a step was not guided."""
+        empty = torch.empty(0, len(self.edits), len(self.terms))
         return torch.stack(self._history).cpu() if self._history else empty
 
     @property
@@ -190,6 +160,8 @@ class OIGEdit:
             raise RuntimeError(f"all {self.steps} steps have been taken")
         models = self.denoiser.unet, self.decoder
         with naming_knobs(KNOBS), frozen(*models):
+            if self.cycle and self.index == 0:
+                self.cycle.begin(self.sources, self._source_words)
             before = self._step_sources()
             if self.guides(self.index):
                 with checkpointed(*models, enabled=self.config.checkpointing):
@@ -202,21 +174,22 @@ class OIGEdit:
     @torch.no_grad()
     def _step_sources(self) -> list[Tensor]:
         """Take the sources' step; their features, ``(R, S, C, H, W)`` each."""
-        roles = 2 if self._guided_source else 1
         with tapped(self.denoiser.unet) as features:
-            output = self.denoiser(self.sources.repeat(roles, 1, 1, 1), self._time, self._source_words)
-        output = output.unflatten(0, (roles, -1))
-        self.sources = self._move(self.sources, self._guide(*output) if roles == 2 else output[0])
-        return [part.unflatten(0, (roles, -1)) for part in features]
+            output = self._output(self.sources, self._time, self._source_words)
+        self.sources = self._move(self.sources, output)
+        return [part.unflatten(0, (len(self._source_words), -1)) for part in features]
 
     @torch.no_grad()
     def _step_unguided(self) -> Tensor:
         output, features = self._see(self.edits)
         self.edits, self.previous = self._move(self.edits, output), features
-        return self.edits.new_full((len(self.edits), len(TERMS)), math.nan, dtype=torch.float32)
+        if self.cycle and self._guides_later:
+            self.cycle.advance(self.index)
+        return self.edits.new_full((len(self.edits), len(self.terms)), math.nan, dtype=torch.float32)
 
     def _step_guided(self, before: list[Tensor]) -> Tensor:
-        """Take the edits' step and the one against the gradient; the terms, ``(B, len(TERMS))``."""
+        """Take the edits' step and the one against the gradient; the terms, ``(B, len(terms))``."""
+        ahead = self.cycle and self.cycle.look(self.index)
         x = self.edits.detach().requires_grad_()
         output, features = self._see(x)
         picture = self.schedule.split(x, output, self.schedule.shares[self.index]).picture
@@ -224,32 +197,31 @@ class OIGEdit:
         # U-Net's own way back begins, and source features are kept for no way back at all.
         clip, to_picture = self._follow_text(picture)
         structure, to_features = self._keep_structure(features, before)
+        terms = [self.config.clip * clip + self.config.structure * structure, clip, structure]
+        if ahead:
+            missing, to_goal = self._close_cycle(picture, ahead)
+            to_picture = to_picture + to_goal
         scale = self._scale
         paths = [(p, g) for p, g in [(picture, to_picture), *zip(features, to_features)] if p.requires_grad]
         (gradient,) = torch.autograd.grad([p for p, _ in paths], x, [g for _, g in paths])
         gradient = gradient / scale
         _require_finite(gradient, self.index)
         with torch.no_grad():
-            length = step_length(self.index, self.steps, largest=self.config.step)
-            self.edits = self._move(x.detach(), output.detach()) - length * gradient
+            self.edits = self._move(x.detach(), output.detach()) - self._length * gradient
         self.previous = [part.detach() for part in features]
-        norms = gradient.flatten(1).norm(dim=1)
-        total = self.config.clip * clip + self.config.structure * structure
-        return torch.stack([total, clip, structure, norms], 1).float()
+        terms.append(gradient.flatten(1).norm(dim=1))
+        if ahead:
+            terms += [missing, self._follow_edits(ahead)]
+        return torch.stack(terms, 1).float()
 
     def _see(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The guided output, and features with and without the prompt, ``(2, B, C, H, W)`` each."""
-        denoise, (nothing, asked), t = self.denoiser, self._words, self._time
-        if self.config.gradient == "exact" or not x.requires_grad:
-            with tapped(denoise.unet) as features:
-                output = denoise(x.repeat(2, 1, 1, 1), t, Words.cat([nothing, asked]))
-            return self._guide(*output.chunk(2)), [part.unflatten(0, (2, -1)) for part in features]
-        with torch.no_grad(), tapped(denoise.unet) as others:
-            conditional = denoise(x, t, asked)
-        with tapped(denoise.unet) as features:
-            unconditional = denoise(x, t, nothing)
-        pairs = [torch.stack(pair) for pair in zip(features, others)]
-        return self._guide(unconditional, conditional), pairs
+        with tapped(self.denoiser.unet) as features:
+            output = self._output(x, self._time, self._words)
+        if len(features[0]) == 2 * len(x):
+            return output, [part.unflatten(0, (2, -1)) for part in features]
+        half = len(features) // 2  # with the prompt first, in a pass of its own
+        return output, [torch.stack(pair) for pair in zip(features[half:], features[:half])]
 
     def _follow_text(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """CLIP's loss of each edit, and its weighted gradient to the predicted pictures' latents."""
@@ -271,12 +243,31 @@ class OIGEdit:
         gradients = torch.autograd.grad((self._scale * self.config.structure * loss).sum(), leaves)
         return loss.detach(), [g.to(part.dtype) for g, part in zip(gradients, features)]
 
-    def _guide(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
-        return unconditional + self.config.guidance * (conditional - unconditional)
+    def _close_cycle(self, picture: Tensor, ahead: Ahead) -> tuple[Tensor, Tensor]:
+        """The cycle's loss of each edit, and its gradient to the picture as the step's length leaves it."""
+        leaf = picture.detach().requires_grad_()
+        loss = distance(leaf, ahead.goal)
+        weight = self.cycle.weight(self.index) / self._length
+        (gradient,) = torch.autograd.grad((self._scale * weight * loss).sum(), leaf)
+        return loss.detach(), gradient
+
+    def _follow_edits(self, ahead: Ahead) -> Tensor:
+        """Take the step of the sources' way back; its loss, NaN where no later step would look at it."""
+        if not self._guides_later:
+            return self.edits.new_full((len(self.edits),), math.nan)
+        return self.cycle.follow(ahead, self.edits, self.index, scale=self._scale)
 
     def _move(self, latents: Tensor, output: Tensor) -> Tensor:
         share, after = self.schedule.shares[self.index : self.index + 2]
         return self.schedule.split(latents, output, share).at(after)
+
+    @property
+    def _guides_later(self) -> bool:
+        return any(self.guides(index) for index in range(self.index + 1, self.steps))
+
+    @property
+    def _length(self) -> float:
+        return step_length(self.index, self.steps, largest=self.config.step)
 
     @property
     def _time(self) -> int:
@@ -289,7 +280,7 @@ class OIGEdit:
 
     def state_dict(self) -> dict:
         """Everything a later run needs to end as this one would: tensors, numbers and strings only."""
-        return {
+        state = {
             "run": self._run,
             "index": self.index,
             "sources": self.sources,
@@ -297,6 +288,7 @@ class OIGEdit:
             "previous": self.previous,
             "history": self.history,
         }
+        return {**state, "cycle": self.cycle.latents} if self.cycle else state
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from a state of the same run.
@@ -310,6 +302,8 @@ class OIGEdit:
         self.sources, self.edits = state["sources"].to(device), state["edits"].to(device)
         self.previous = state["previous"] and [part.to(device) for part in state["previous"]]
         self._history = [row.to(device) for row in state["history"]]
+        if self.cycle and self.index:
+            self.cycle.latents = state["cycle"].to(device)
 
 
 def oig_edit(
@@ -332,16 +326,7 @@ def oig_edit(
         run.step()
         if callback is not None:
             callback(run)
-    return OIGResult(run.pictures(), run.denoiser.pictures(run.sources), run.history, TERMS)
-
-
-def step_length(index: int, steps: int, *, largest: float = 2.0) -> float:
-    """Length of the gradient step after DDIM step ``index``: it grows over a tenth of the steps, then decays.
-
-    ``largest * (i + 1) / (N // 10)`` while ``i + 1 < N // 10``, then ``largest * 1.05 ** -(i + 1)``.
-    """
-    k, rising = index + 1, steps // 10
-    return largest * k / rising if k < rising else largest * 1.05**-k
+    return OIGResult(run.pictures(), run.denoiser.pictures(run.sources), run.history, run.terms)
 
 
 def _require_finite(gradient: Tensor, index: int) -> None:

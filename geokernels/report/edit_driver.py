@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..pipelines.oig import TERMS, OIGEdit
+from ..pipelines.oig import OIGEdit
 from .driver import interrupts_between_steps
 from .edit import EditFolder
 from .pictures import fit
@@ -86,7 +86,7 @@ def run_edit(
         "peak_memory_mib": peak_memory_mib(device),
         "machine": machine(device),
         "versions": versions(),
-        "terms": list(TERMS),
+        "terms": list(edit.terms),
         "history": [[[_plain(v) for v in row] for row in rows] for rows in edit.history.tolist()],
     }
     (source,) = edit.denoiser.pictures(edit.sources).cpu()

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from geokernels.pipelines.unet_features import residual_convolutions
 diffusers = pytest.importorskip("diffusers")
 
 V = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+
+CYCLED = OIGConfig(cycle=0.3, cycle_steps=2)
 
 
 def pictures(n, height=64, width=64):
@@ -119,17 +122,20 @@ class TestLosses:
 
 
 class TestBatches:
-    def test_an_edit_does_not_depend_on_the_others(self, exact_pipeline, encoder):
+    @pytest.mark.parametrize("config", [OIGConfig(), CYCLED], ids=["plain", "cycle"])
+    def test_an_edit_does_not_depend_on_the_others(self, exact_pipeline, config, encoder):
         source = ddim_inversion(exact_pipeline, pictures(2), ["a", "c"], steps=3)
-        both = oig_edit(exact_pipeline, encoder, source, ["b", "d"])
+        both = oig_edit(exact_pipeline, encoder, source, ["b", "d"], config=config)
         for i, (caption, target) in enumerate([("a", "b"), ("c", "d")]):
             alone = EditSource(source.latents[i : i + 1], (caption,), True, 3, source.model, 1)
-            found = oig_edit(exact_pipeline, encoder, alone, [target])
+            found = oig_edit(exact_pipeline, encoder, alone, [target], config=config)
             torch.testing.assert_close(found.pictures[0], both.pictures[i], rtol=1e-5, atol=1e-6)
-            torch.testing.assert_close(found.history[:, 0], both.history[:, i], rtol=1e-4, atol=1e-6)
+            ours, theirs = found.history[:, 0], both.history[:, i]
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6, equal_nan=True)
 
+    @pytest.mark.parametrize("config", [OIGConfig(), CYCLED], ids=["plain", "cycle"])
     @pytest.mark.parametrize("real", [True, False], ids=["inverted", "drawn"])
-    def test_one_source_serves_several_edits(self, exact_pipeline, real, tmp_path, encoder):
+    def test_one_source_serves_several_edits(self, exact_pipeline, real, config, tmp_path, encoder):
         source = (
             ddim_inversion(exact_pipeline, pictures(1), ["a"], steps=3)
             if real
@@ -137,10 +143,10 @@ class TestBatches:
         )
         source.save(tmp_path / "source.pt")
         kept = EditSource.load(tmp_path / "source.pt")
-        both = oig_edit(exact_pipeline, encoder, kept, ["b", "c"])
+        both = oig_edit(exact_pipeline, encoder, kept, ["b", "c"], config=config)
         assert both.sources.shape[0] == 1
         for i, target in enumerate("bc"):
-            alone = oig_edit(exact_pipeline, encoder, source, [target])
+            alone = oig_edit(exact_pipeline, encoder, source, [target], config=config)
             torch.testing.assert_close(alone.pictures[0], both.pictures[i], rtol=1e-5, atol=1e-6)
 
     def test_any_aspect_ratio(self, exact_pipeline, encoder):
@@ -149,11 +155,13 @@ class TestBatches:
 
 
 class TestEconomy:
-    def test_checkpointing_changes_nothing(self, exact_pipeline, encoder):
+    @pytest.mark.parametrize("config", [OIGConfig(), CYCLED], ids=["plain", "cycle"])
+    def test_checkpointing_changes_nothing(self, exact_pipeline, config, encoder):
         source = noise(exact_pipeline, ["a"], steps=2)
-        plain = oig_edit(exact_pipeline, encoder, source, ["b"])
-        saved = oig_edit(exact_pipeline, encoder, source, ["b"], config=OIGConfig(checkpointing=True))
-        torch.testing.assert_close(plain.history, saved.history, rtol=1e-6, atol=0)
+        plain = oig_edit(exact_pipeline, encoder, source, ["b"], config=config)
+        config = replace(config, checkpointing=True)
+        saved = oig_edit(exact_pipeline, encoder, source, ["b"], config=config)
+        torch.testing.assert_close(plain.history, saved.history, rtol=1e-6, atol=0, equal_nan=True)
         torch.testing.assert_close(plain.pictures, saved.pictures, rtol=1e-5, atol=1e-6)
         assert not exact_pipeline.unet.is_gradient_checkpointing
         assert not exact_pipeline.vae.is_gradient_checkpointing
@@ -177,6 +185,24 @@ class TestEconomy:
         guided = ~run.history.isnan().any(-1)[:, 0]
         assert guided.tolist() == [True, False, True, False, False, False, False, False]
         assert run.loss == run.history[2, 0, 0].item()
+
+    def test_the_way_back_goes_on_where_a_step_is_not_guided(self, exact_pipeline, encoder):
+        config, source = replace(CYCLED, every=2, until=0.8), noise(exact_pipeline, ["a"], steps=4)
+        run, ways = OIGEdit(exact_pipeline, encoder, source, ["b"], config=config), []
+        while not run.done:
+            run.step()
+            ways.append(run.cycle.latents)
+        known = ~run.history[:, 0].isnan()
+        # L4 moves the source while a later step looks at it
+        assert known[:, run.terms.index("cycle")].tolist() == [True, False, True, False]
+        assert known[:, run.terms.index("source_cycle")].tolist() == [True, False, False, False]
+        assert not torch.equal(ways[0], ways[1])
+        assert ways[1] is ways[2] is ways[3]
+        alone = OIGEdit(exact_pipeline, encoder, source, ["b"], config=OIGConfig(every=2, until=0.8))
+        while not alone.done:
+            alone.step()
+        assert run.terms[: len(alone.terms)] == alone.terms
+        assert not torch.equal(run.edits, alone.edits)
 
     def test_reduced_decoding_shows_the_same_picture_smaller(self, exact_pipeline, encoder):
         source = noise(exact_pipeline, ["a"], steps=2)
@@ -203,33 +229,36 @@ class TestEconomy:
             )
             assert torch.isfinite(result.history).all()
 
+    @pytest.mark.parametrize("config", [OIGConfig(), CYCLED], ids=["plain", "cycle"])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-    def test_precisions(self, pipeline_folder, dtype, encoder, single_encoder):
+    def test_precisions(self, pipeline_folder, dtype, config, encoder, single_encoder):
         pipeline = load_diffusion(pipeline_folder, dtype=dtype)
         source = noise(pipeline, ["a"], steps=3)
-        found = oig_edit(pipeline, single_encoder, source, ["b"])
+        found = oig_edit(pipeline, single_encoder, source, ["b"], config=config)
         assert found.history.dtype == found.pictures.dtype == source.latents.dtype == torch.float32
         truth = load_diffusion(pipeline_folder, dtype=torch.float64)
-        expected = oig_edit(truth, encoder, source, ["b"])
-        error = (found.history - expected.history).norm() / expected.history.norm()
+        expected = oig_edit(truth, encoder, source, ["b"], config=config)
+        found, expected = (result.history.nan_to_num() for result in (found, expected))
+        error = (found - expected).norm() / expected.norm()
         assert error < 300 * torch.finfo(dtype).eps
 
 
 class TestResuming:
+    @pytest.mark.parametrize("config", [OIGConfig(), CYCLED], ids=["plain", "cycle"])
     @pytest.mark.parametrize("at", [0, 2])
-    def test_ends_as_if_never_stopped(self, exact_pipeline, at, tmp_path, encoder):
+    def test_ends_as_if_never_stopped(self, exact_pipeline, at, config, tmp_path, encoder):
         source = ddim_inversion(exact_pipeline, pictures(1), ["a"], steps=3)
-        whole = oig_edit(exact_pipeline, encoder, source, ["b", "c"])
-        first = OIGEdit(exact_pipeline, encoder, source, ["b", "c"])
+        whole = oig_edit(exact_pipeline, encoder, source, ["b", "c"], config=config)
+        first = OIGEdit(exact_pipeline, encoder, source, ["b", "c"], config=config)
         for _ in range(at):
             first.step()
         torch.save(first.state_dict(), tmp_path / "state.pt")
-        rest = OIGEdit(exact_pipeline, encoder, source, ["b", "c"])
+        rest = OIGEdit(exact_pipeline, encoder, source, ["b", "c"], config=config)
         rest.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
         while not rest.done:
             rest.step()
         assert torch.equal(rest.pictures(), whole.pictures)
-        assert torch.equal(rest.history, whole.history)
+        assert torch.equal(rest.history.nan_to_num(-1), whole.history.nan_to_num(-1))
 
     def test_not_into_another_run(self, exact_pipeline, encoder):
         source = noise(exact_pipeline, ["a"], steps=2)
@@ -287,6 +316,9 @@ class TestErrors:
             {"every": 0},
             {"decode_size": 0},
             {"step": math.nan},
+            {"cycle": -0.1},
+            {"cycle_steps": 0},
+            {"step": 0, "cycle": 1},
         ],
         ids=str,
     )
