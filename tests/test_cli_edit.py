@@ -90,12 +90,14 @@ def test_interrupted_and_resumed(arguments, tmp_path, monkeypatch):
 
 
 def test_the_embedded_model_is_the_default(tmp_path):
-    options = ["--decoder", "world", "--until", 0.5, "--checkpointing"]
+    options = ["--decoder", "world", "--until", 0.5, "--checkpointing", "--cycle", 0.1, "--cycle-steps", 1]
     found = run("--from", RED, "--to", BLUE, "--to", GREEN, "--steps", 2, "--out", tmp_path, *options)
     assert found.exit_code == 0, found.output
     record = json.loads((tmp_path / "run.json").read_text())
     assert (record["model"], record["decoder"], record["dtype"]) == ("world", "world", "float32")
     assert record["history"][1][0] == [None] * len(record["terms"])
+    assert record["terms"][-2:] == ["cycle", "source_cycle"]
+    assert (record["config"]["cycle"], record["config"]["cycle_steps"]) == (0.1, 1)
 
 
 def test_sdxl(random_pipeline, tmp_path):

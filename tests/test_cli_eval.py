@@ -202,11 +202,12 @@ def test_summary_of_what_failed():
         (["--method", "photoshop"], "--method must be one of no_edit, oig, ddim_swap"),
         (["--method", "oig:step_count=3"], "--method oig has guidance, clip"),
         (["--method", "masactrl:start=2"], "start must lie between 0 and 1"),
+        (["--method", "oig:cycle=-1,cycle_steps=null"], "cycle must be a finite number"),
         (["--method", "oig", "--method", "oig"], "once"),
         (["nowhere", "--world", "2"], "give either a folder of edits or --world"),
         (["nowhere"], "must hold mapping_file.json"),
     ],
-    ids=["method", "field", "value", "twice", "both", "no folder"],
+    ids=["method", "field", "value", "weight", "twice", "both", "no folder"],
 )
 def test_refusals(options, message, pipeline_folder, tmp_path):
     found = run(*options, "--model", pipeline_folder, "--out", tmp_path / "out")
