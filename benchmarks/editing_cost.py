@@ -179,7 +179,8 @@ def count_ours(pipeline, encoder, weights, *, real: bool, decoder=None, **settin
         decoder=decoder,
     )
     run.step()
-    return count(run.step, weights, [run.sources, run.edits, *run.previous])
+    held = [run.sources, run.edits, *run.previous, *([run.cycle.latents] if run.cycle else [])]
+    return count(run.step, weights, held)
 
 
 def count_published(pipeline, encoder, weights) -> dict[str, float]:
@@ -218,6 +219,9 @@ def measure(done: dict[str, dict[str, float]], advance: Callable[[dict], None]) 
         PUBLISHED: None,
         "exact, source inverted": {"real": True},
         "exact, decoded at 256 pixels": {"decode_size": 256},
+        "exact, cycle": {"cycle": 1.0},
+        "exact, cycle, source inverted": {"cycle": 1.0, "real": True},
+        "exact, cycle, checkpointing": {"cycle": 1.0, "checkpointing": True},
     }
     for name, settings in variants.items():
         if name in done:
