@@ -7,7 +7,7 @@ pixels, float32. Nothing is run, so no time is given. A count that was stopped c
 
   TMAC      multiply-adds of a step, 1e12, by torch's counter of flops, the source's part of it included; what
             fused attention computes twice, forth and again on the way back, is counted once
-  saved     what the forward passes of U-Net, autoencoder and CLIP keep for the way back, each storage once,
+  saved     the most that forward passes and losses keep for the way back at one time, each storage once,
             weights left out, GiB; where checkpointing computes again on the way back, that is not in it
   peak      the most that lives at one time in a step, weights left out, GiB; the pattern's also has the
             source's features of all steps; attention is fused here
@@ -16,6 +16,7 @@ pixels, float32. Nothing is run, so no time is given. A count that was stopped c
 import argparse
 import json
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,22 +105,44 @@ def fused(query: Tensor, key: Tensor, value: Tensor, *args, **settings) -> Tenso
     return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]
 
 
+class Kept:
+    """A tensor that a graph keeps, as long as the graph does."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+
+
 class Saved:
-    """Bytes that forward passes keep for the way back, each storage once, but for those of ``weights``."""
+    """The most bytes kept for the way back at one time, each storage once, but for those of ``weights``."""
 
     def __init__(self, weights: list[Tensor]):
-        self.known = {weight.untyped_storage()._cdata for weight in weights}
-        self.bytes, self.open = 0, True
+        self.weights = {weight.untyped_storage()._cdata for weight in weights}
+        self.holders, self.now, self.peak, self.open = Counter(), 0, 0, True
 
-    def pack(self, tensor: Tensor) -> Tensor:
-        """Count the storage of ``tensor``; it is not held, and its key may serve another when it is freed."""
+    def pack(self, tensor: Tensor) -> Tensor | Kept:
+        """Count the storage of ``tensor`` until the graph lets it go."""
         storage = tensor.untyped_storage()
-        key = storage._cdata
-        if self.open and key not in self.known:
-            self.known.add(key)
-            self.bytes += storage.nbytes()
-            weakref.finalize(storage, self.known.discard, key)
-        return tensor
+        key, size = storage._cdata, storage.nbytes()
+        if not self.open or key in self.weights:
+            return tensor
+        if not self.holders[key]:
+            self.now += size
+            self.peak = max(self.peak, self.now)
+        self.holders[key] += 1
+        kept = Kept(tensor)
+        weakref.finalize(kept, self.drop, key, size)
+        return kept
+
+    def drop(self, key: int, size: int) -> None:
+        """One graph fewer keeps a storage."""
+        self.holders[key] -= 1
+        if not self.holders[key]:
+            self.now -= size
+
+    @staticmethod
+    def unpack(kept: Tensor | Kept) -> Tensor:
+        """What ``pack`` was given."""
+        return kept.tensor if isinstance(kept, Kept) else kept
 
     def closing(self, backward: Callable) -> Callable:
         """``backward``, during which nothing is noted: what it computes again was not kept."""
@@ -147,7 +170,7 @@ def count(step: Callable[[], None], weights: list[Tensor], held: list[Tensor]) -
         patch.object(F, "scaled_dot_product_attention", fused),
         patch.object(torch.autograd, "grad", saved.closing(torch.autograd.grad)),
         patch.object(torch.Tensor, "backward", saved.closing(torch.Tensor.backward)),
-        torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack),
         Memory(weights) as memory,
     ):
         base = memory.now
@@ -158,7 +181,7 @@ def count(step: Callable[[], None], weights: list[Tensor], held: list[Tensor]) -
         step()
     return {
         "tmac": counter.get_total_flops() / 2e12,
-        "saved_gib": saved.bytes / GIB,
+        "saved_gib": saved.peak / GIB,
         "peak_gib": (memory.peak - base) / GIB,
     }
 

@@ -16,7 +16,7 @@ from .classifier_free import guided_output
 from .ddim import schedule_of
 from .edit_source import EditSource
 from .oig_config import OIGConfig, step_length
-from .oig_cycle import CYCLE_TERMS, Ahead, Cycle, distance
+from .oig_cycle import CYCLE_TERMS, Cycle, distance
 from .running import naming_knobs, plain, require_same_run
 from .unet_features import checkpointed, frozen, tapped
 
@@ -189,7 +189,7 @@ class OIGEdit:
 
     def _step_guided(self, before: list[Tensor]) -> Tensor:
         """Take the edits' step and the one against the gradient; the terms, ``(B, len(terms))``."""
-        ahead = self.cycle and self.cycle.look(self.index)
+        goal = self.cycle and self.cycle.goal(self.index)
         x = self.edits.detach().requires_grad_()
         output, features = self._see(x)
         picture = self.schedule.split(x, output, self.schedule.shares[self.index]).picture
@@ -198,8 +198,8 @@ class OIGEdit:
         clip, to_picture = self._follow_text(picture)
         structure, to_features = self._keep_structure(features, before)
         terms = [self.config.clip * clip + self.config.structure * structure, clip, structure]
-        if ahead:
-            missing, to_goal = self._close_cycle(picture, ahead)
+        if goal is not None:
+            missing, to_goal = self._close_cycle(picture, goal)
             to_picture = to_picture + to_goal
         scale = self._scale
         paths = [(p, g) for p, g in [(picture, to_picture), *zip(features, to_features)] if p.requires_grad]
@@ -210,8 +210,8 @@ class OIGEdit:
             self.edits = self._move(x.detach(), output.detach()) - self._length * gradient
         self.previous = [part.detach() for part in features]
         terms.append(gradient.flatten(1).norm(dim=1))
-        if ahead:
-            terms += [missing, self._follow_edits(ahead)]
+        if goal is not None:
+            terms += [missing, self._follow_edits()]
         return torch.stack(terms, 1).float()
 
     def _see(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -243,19 +243,19 @@ class OIGEdit:
         gradients = torch.autograd.grad((self._scale * self.config.structure * loss).sum(), leaves)
         return loss.detach(), [g.to(part.dtype) for g, part in zip(gradients, features)]
 
-    def _close_cycle(self, picture: Tensor, ahead: Ahead) -> tuple[Tensor, Tensor]:
+    def _close_cycle(self, picture: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
         """The cycle's loss of each edit, and its gradient to the picture as the step's length leaves it."""
         leaf = picture.detach().requires_grad_()
-        loss = distance(leaf, ahead.goal)
+        loss = distance(leaf, goal)
         weight = self.cycle.weight(self.index) / self._length
         (gradient,) = torch.autograd.grad((self._scale * weight * loss).sum(), leaf)
         return loss.detach(), gradient
 
-    def _follow_edits(self, ahead: Ahead) -> Tensor:
+    def _follow_edits(self) -> Tensor:
         """Take the step of the sources' way back; its loss, NaN where no later step would look at it."""
         if not self._guides_later:
             return self.edits.new_full((len(self.edits),), math.nan)
-        return self.cycle.follow(ahead, self.edits, self.index, scale=self._scale)
+        return self.cycle.follow(self.edits, self.index, scale=self._scale)
 
     def _move(self, latents: Tensor, output: Tensor) -> Tensor:
         share, after = self.schedule.shares[self.index : self.index + 2]

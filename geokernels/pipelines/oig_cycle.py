@@ -16,7 +16,6 @@ of it against that of $L_4$; what each is held to is a constant.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,14 +25,6 @@ from .ddim import Parts, Schedule
 
 CYCLE_TERMS = ("cycle", "source_cycle")  # L3 and L4
 SOURCE_SHARE = 0.2  # of the edit's weight, for the source
-
-
-class Ahead(NamedTuple):
-    """What a step knows of the source's way back into noise."""
-
-    latents: Tensor  # y, a leaf
-    parts: Parts  # of y, with gradients to it
-    goal: Tensor  # G, what the edit's picture is held to
 
 
 class Cycle:
@@ -74,38 +65,42 @@ class Cycle:
         B = len(self.source[0].rows)
         self.latents = self._sample(noise, words, range(len(self.schedule) + 1)).expand(B, -1, -1, -1)
 
-    def look(self, index: int) -> Ahead:
-        """What the step of this number is held to, and what the way back can learn from it."""
-        y = self.latents.detach().requires_grad_()
-        parts = self._find(y, index)
-        noise = parts.at(self.schedule.shares[0]).detach()
-        return Ahead(y, parts, self._sample(noise, self.target, self.levels))
+    @torch.no_grad()
+    def goal(self, index: int) -> Tensor:
+        """What the target's words make of the source's latents at the step of this number: G."""
+        noise = self._find(self.latents, index).at(self.schedule.shares[0])
+        return self._sample(noise, self.target, self.levels)
 
     @torch.no_grad()
     def advance(self, index: int) -> None:
         """Go a level up without guidance."""
         self.latents = self._find(self.latents, index).at(self._share(index + 1))
 
-    def follow(self, ahead: Ahead, edits: Tensor, index: int, *, scale: float = 1.0) -> Tensor:
+    def follow(self, edits: Tensor, index: int, *, scale: float = 1.0) -> Tensor:
         """Go a level up, and towards where the edits came from; L4, ``(B,)``.
 
         Args:
-            ahead: Of :meth:`look` at this step.
-            edits: Their latents after it, which is not the last.
-            index: Its number.
+            edits: Their latents after the step of this number, which is not the last.
+            index: The number.
             scale: Of the gradient on its way back.
         """
-        noisiest = self.schedule.shares[0]
-        with torch.no_grad():
-            output = self.output(edits, self.schedule.timesteps[index + 1], self.target)
-            picture = self.schedule.split(edits, output, self.schedule.shares[index + 1]).picture
-            output = self.output(picture, self.schedule.timesteps[-1], self.target)
-            origin = _taken_apart(self.schedule, picture, output, 1.0).at(noisiest)
-        loss = distance(ahead.parts.at(noisiest), origin)
-        (gradient,) = torch.autograd.grad((scale * loss).sum(), ahead.latents)
-        moved = ahead.parts.at(self._share(index + 1)).detach()
+        origin, y = self._origin(edits, index + 1), self.latents.detach().requires_grad_()
+        # again, after goal: a graph that was kept until now would lie beside that of the edit
+        parts = self._find(y, index)
+        loss = distance(parts.at(self.schedule.shares[0]), origin)
+        (gradient,) = torch.autograd.grad((scale * loss).sum(), y)
+        moved = parts.at(self._share(index + 1)).detach()
         self.latents = moved - SOURCE_SHARE * self.weight(index) / scale * gradient
         return loss.detach()
+
+    @torch.no_grad()
+    def _origin(self, edits: Tensor, level: int) -> Tensor:
+        """The noisiest latents of the picture in ``edits``, by the noise that is found in the picture."""
+        schedule = self.schedule
+        output = self.output(edits, schedule.timesteps[level], self.target)
+        picture = schedule.split(edits, output, schedule.shares[level]).picture
+        output = self.output(picture, schedule.timesteps[-1], self.target)
+        return _taken_apart(schedule, picture, output, 1.0).at(schedule.shares[0])
 
     def _find(self, y: Tensor, index: int) -> Parts:
         """What ``y`` is made of after ``index`` steps; the U-Net is told the noisier end of the next."""
