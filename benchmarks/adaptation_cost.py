@@ -33,19 +33,28 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from geokernels._files import write_json, write_text
 from geokernels.losses import directional_loss
 from geokernels.models import Generator, GeneratorConfig, load_clip, load_generator
 from geokernels.models.clip import ClipEncoder
 from geokernels.pipelines import Adaptation, AdaptationConfig
 from geokernels.pipelines import nada as pipeline
 from geokernels.pipelines.terms import Texts
-from geokernels.report.record import versions
 
 from .baselines.nada import OriginalPattern
+from .cost_table import LOSS, Column, publish
 from .machine import machine
 
 TEXTS = ("an object", "a large object")
+PATTERN = "original's pattern"
+COLUMNS = (
+    Column("pictures encoded a step", "encodes", ".1f", compared=False),
+    Column("Tflop a step", "flops", ".4g", 1e-12),
+    Column("peak MiB", "peak_mib", ".0f"),
+    Column("held MiB", "held_mib", ".0f"),
+    Column("s a step", "seconds", ".3f"),
+    LOSS,
+    Column("Tflop a latent of the pool, once", "prepare_flops", ".3g", 1e-12, compared=False),
+)
 PUBLISHED = AdaptationConfig(
     loss="directional", reach=0.0, train="layers", guess=2.0, batch=2, choose_every=1, chunk=2, pool=64
 )
@@ -174,7 +183,7 @@ def variants(steps: int) -> dict[str, AdaptationConfig | None]:
     """What is measured: None is the original's pattern."""
     every = replace(PUBLISHED, steps=steps)
     return {
-        "original's pattern": None,
+        PATTERN: None,
         "ours, layers chosen every step": every,
         "ours, layers chosen every 10 steps": replace(every, choose_every=10),
     }
@@ -258,27 +267,6 @@ def measure_real(size: int, names: Sequence[str]) -> dict[str, dict]:
     return found
 
 
-def as_markdown(summary: dict) -> str:
-    """One row a variant, and how many times cheaper than the original's pattern each is."""
-    rows = summary["variants"]
-    first = rows["original's pattern"]
-    timed = "seconds" in first
-    head = ["variant", "pictures encoded a step", "Tflop a step", "peak MiB", "held MiB"]
-    head += ["s a step", "final loss"] if timed else ["Tflop a latent of the pool, once"]
-    lines = [summary["what"], "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name, row in rows.items():
-        cells = [name, f"{row['encodes']:.1f}"]
-        for key, scale, form in (("flops", 1e-12, ".4g"), ("peak_mib", 1, ".0f"), ("held_mib", 1, ".0f")):
-            cells.append(f"{row[key] * scale:{form}} ({first[key] / row[key]:.2f} x less)")
-        if timed:
-            cells.append(f"{row['seconds']:.3f} ({first['seconds'] / row['seconds']:.2f} x less)")
-            cells.append(f"{row['loss']:.3f} ± {row['spread']:.3f}")
-        else:
-            cells.append(f"{row['prepare_flops'] * 1e-12:.3g}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -299,10 +287,7 @@ def main() -> None:
             f"{machine()['processor']}"
         )
         rows = measure_embedded(args.steps, args.seeds)
-    summary = {"what": what, "variants": rows, "machine": machine(), "versions": versions()}
-    write_json(args.out, summary)
-    write_text(args.out.with_suffix(".md"), as_markdown(summary))
-    print(as_markdown(summary))
+    publish(args.out, what, rows, COLUMNS, PATTERN)
 
 
 if __name__ == "__main__":

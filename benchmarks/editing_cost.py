@@ -27,19 +27,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from geokernels._files import write_json, write_text
 from geokernels.models.clip import ClipEncoder
 from geokernels.models.denoiser import Denoiser, Words
 from geokernels.pipelines import oig
 from geokernels.pipelines.ddim import schedule_of
 from geokernels.pipelines.edit_source import EditSource
-from geokernels.report.record import versions
 
 from .adaptation_cost import Memory
 from .baselines.oig import PublishedPattern
+from .cost_table import Column, publish
 
 STEPS, TOKENS, WIDTH = 50, 77, 768
 PUBLISHED = "published pattern"
+COLUMNS = (
+    Column("TMAC a step", "tmac", ".2f"),
+    Column("saved GiB", "saved_gib", ".2f"),
+    Column("peak GiB", "peak_gib", ".2f"),
+)
 GIB = 2**30
 STANDARD = {"sample_size": 64, "cross_attention_dim": WIDTH, "attention_head_dim": 8}
 CHANNELS = (128, 256, 512, 512)
@@ -259,24 +263,6 @@ def measure(done: dict[str, dict[str, float]], advance: Callable[[dict], None]) 
         advance(done)
 
 
-def as_markdown(summary: dict) -> str:
-    """One row a variant, and how many times less than the published pattern each takes."""
-    rows = summary["variants"]
-    first = rows.get(PUBLISHED)
-    lines = [
-        summary["what"],
-        "",
-        "| variant | TMAC a step | saved GiB | peak GiB |",
-        "|---|---|---|---|",
-    ]
-    for name, row in rows.items():
-        cells = [
-            f"{row[key]:.2f}" + (f" ({first[key] / row[key]:.2f} x less)" if first else "") for key in row
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -286,10 +272,7 @@ def main() -> None:
     what = "Shapes of Stable Diffusion 1.4 and ViT-B/32, one edit of 512 pixels, 50 steps, float32, not run"
 
     def keep(rows: dict) -> None:
-        summary = {"what": what, "variants": rows, "versions": versions()}
-        write_json(args.out, summary)
-        write_text(args.out.with_suffix(".md"), as_markdown(summary))
-        print(as_markdown(summary), flush=True)
+        publish(args.out, what, rows, COLUMNS, PUBLISHED)
 
     before = json.loads(args.out.read_text()) if args.out.exists() else {}
     with without_values():

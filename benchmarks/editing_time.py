@@ -21,18 +21,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from geokernels._files import write_json, write_text
 from geokernels.models import load_clip, load_diffusion, load_tiny_autoencoder
 from geokernels.models.denoiser import Denoiser
 from geokernels.pipelines import OIGConfig, draw_source
 from geokernels.pipelines.ddim import schedule_of
 from geokernels.pipelines.oig import OIGEdit
-from geokernels.report.record import versions
 
 from .adaptation_cost import MIB, Memory
 from .baselines.oig import PublishedPattern
+from .cost_table import Column, publish
 from .editing_cost import PUBLISHED, models_of_shape
 from .machine import machine
+
+COLUMNS = (Column("ms a step", "ms", ".1f"), Column("peak MiB", "mib", ".1f"))
 
 CAPTION, TARGET = "a red circle", "a blue circle"
 
@@ -147,16 +148,6 @@ def _modules(models: tuple) -> list[nn.Module]:
     return [pipeline.unet, pipeline.vae, pipeline.text_encoder, tiny, encoder]
 
 
-def as_markdown(summary: dict) -> str:
-    """One row a variant, and how many times less than the published pattern each takes."""
-    rows, first = summary["variants"], summary["variants"][PUBLISHED]
-    lines = [summary["what"], "", "| variant | ms a step | peak MiB |", "|---|---|---|"]
-    for name, row in rows.items():
-        cells = [f"{row[key]:.1f} ({first[key] / row[key]:.2f} x less)" for key in ("ms", "mib")]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -176,10 +167,7 @@ def main() -> None:
     where = torch.cuda.get_device_name() if args.device == "cuda" else machine()["processor"]
     called = "Embedded model, 64" if args.shapes == "embedded" else "Shapes of Stable Diffusion 1.4, 512"
     what = f"{called} pixels, one edit, {args.steps} steps, float32, one thread, {where}"
-    summary = {"what": what, "variants": rows, "machine": machine(), "versions": versions()}
-    write_json(args.out, summary)
-    write_text(args.out.with_suffix(".md"), as_markdown(summary))
-    print(as_markdown(summary))
+    publish(args.out, what, rows, COLUMNS, PUBLISHED)
 
 
 if __name__ == "__main__":

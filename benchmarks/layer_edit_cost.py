@@ -32,7 +32,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from geokernels import world
-from geokernels._files import write_json, write_text
 from geokernels.losses import sparsity_loss
 from geokernels.models.clip import ClipEncoder, load_clip
 from geokernels.pipelines import LayerEdit, LayerEditConfig, guidance, text2live
@@ -40,14 +39,21 @@ from geokernels.pipelines.edit_network import as_layer
 from geokernels.pipelines.internal_dataset import Crop, InternalDataset
 from geokernels.pipelines.layer_guidance import LayerGuidance, screen_text
 from geokernels.pipelines.terms import Texts
-from geokernels.report.record import versions
 
 from .adaptation_cost import MIB, Memory
 from .baselines.text2live import OriginalPattern
+from .cost_table import LOSS, Column, publish
 from .machine import machine
 from .stability_plasticity import draw
 
 PATTERN = "original's pattern"
+COLUMNS = (
+    Column("pictures encoded a step", "encodes", ".0f"),
+    Column("Gflop a step", "flops", ".4g", 1e-9),
+    Column("peak MiB", "peak_mib", ".0f"),
+    Column("s a step", "seconds", ".3f"),
+    LOSS,
+)
 SHARED = LayerEditConfig(loss="directional", guess=2.0, views=16, screen_views=16)
 COUNTED = 2  # steps, after a first that fills what is kept
 HELD_OUT = 64
@@ -175,26 +181,6 @@ def measure_real(size: int, name: str) -> dict[str, dict]:
         }
 
 
-def as_markdown(summary: dict) -> str:
-    """One row a variant, and how many times cheaper than the original's pattern each is."""
-    rows = summary["variants"]
-    first = rows[PATTERN]
-    columns = {"encodes": ("pictures encoded a step", 1, ".0f"), "flops": ("Gflop a step", 1e-9, ".4g")}
-    columns["peak_mib"] = ("peak MiB", 1, ".0f")
-    if "seconds" in first:
-        columns["seconds"] = ("s a step", 1, ".3f")
-    head = ["variant", *(title for title, _, _ in columns.values()), *(["final loss"] * ("loss" in first))]
-    lines = [summary["what"], "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name, row in rows.items():
-        cells = [name]
-        for key, (_, scale, form) in columns.items():
-            cells.append(f"{row[key] * scale:{form}} ({first[key] / row[key]:.2f} x less)")
-        if "loss" in row:
-            cells.append(f"{row['loss']:.3f} ± {row['spread']:.3f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -213,10 +199,7 @@ def main() -> None:
         processor = machine()["processor"]
         what = f"Rendered world, 16 views, {args.steps} steps, {args.scenes} scenes, one thread, {processor}"
         rows = measure_embedded(args.steps, args.scenes)
-    summary = {"what": what, "variants": rows, "machine": machine(), "versions": versions()}
-    write_json(args.out, summary)
-    write_text(args.out.with_suffix(".md"), as_markdown(summary))
-    print(as_markdown(summary))
+    publish(args.out, what, rows, COLUMNS, PATTERN)
 
 
 if __name__ == "__main__":

@@ -55,24 +55,6 @@ def test_both_patterns_choose_the_layers_alike(models):
     assert sorted(theirs.choose()) == ours._choose()
 
 
-def test_the_table_compares_with_the_original():
-    row = {
-        "flops": 2e12,
-        "peak_mib": 100.0,
-        "held_mib": 50.0,
-        "encodes": 12.0,
-        "seconds": 0.4,
-        "loss": 0.5,
-        "spread": 0.1,
-    }
-    half = {**row, "flops": 1e12, "peak_mib": 40.0, "seconds": 0.1}
-    table = cost.as_markdown({"what": "Tiny", "variants": {"original's pattern": row, "ours": half}})
-    assert (
-        "| ours | 12.0 | 1 (2.00 x less) | 40 (2.50 x less) | 50 (1.00 x less) | 0.100 (4.00 x less) |"
-        in table
-    )
-
-
 def test_the_original_s_first_step_moves(models):
     generator, encoder = models
     run = cost.original(generator, [encoder], 4, 0)

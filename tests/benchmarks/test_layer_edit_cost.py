@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.layer_edit_cost import PATTERN, as_markdown, begin, count, final_loss, variants
+from benchmarks.layer_edit_cost import PATTERN, begin, count, final_loss, variants
 from geokernels.models.clip import load_clip
 
 TEXTS = "a red object", "a blue object", "a blue object on a green background"
@@ -31,10 +31,6 @@ def test_every_variant_is_counted_and_ours_is_lighter(encoder, picture):
     for row in ours:
         assert row["flops"] < 0.7 * first["flops"]
         assert row["peak_mib"] < 0.7 * first["peak_mib"]
-    table = as_markdown({"what": "a test", "variants": rows})
-    assert table.count("\n| ") == 5
-    assert "32 (1.00 x less)" in table
-    assert "10 (3.20 x less)" in table
 
 
 def test_both_patterns_lower_one_loss_that_does_not_know_them_apart(encoder, picture):
