@@ -203,11 +203,18 @@ def test_summary_of_what_failed():
         (["--method", "oig:step_count=3"], "--method oig has guidance, clip"),
         (["--method", "masactrl:start=2"], "start must lie between 0 and 1"),
         (["--method", "oig:cycle=-1,cycle_steps=null"], "cycle must be a finite number"),
+        (["--method", "masactrl:start=late"], "masactrl: start must be a number, got 'late'"),
+        (["--method", "oig:checkpointing=1"], "oig: checkpointing must be true or false, got '1'"),
+        (["--method", "instruct_pix2pix"], "--method instruct_pix2pix needs --instruct"),
+        (["--skip", "30"], "--skip must leave some of the 50 steps at both ends, got 30"),
         (["--method", "oig", "--method", "oig"], "once"),
         (["nowhere", "--world", "2"], "give either a folder of edits or --world"),
         (["nowhere"], "must hold mapping_file.json"),
     ],
-    ids=["method", "field", "value", "weight", "twice", "both", "no folder"],
+    ids=[
+        *("method", "field", "value", "weight", "kind", "flag", "instruct", "skip"),
+        *("twice", "both", "no folder"),
+    ],
 )
 def test_refusals(options, message, pipeline_folder, tmp_path):
     found = run(*options, "--model", pipeline_folder, "--out", tmp_path / "out")

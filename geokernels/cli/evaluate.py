@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import Field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,8 @@ def evaluate(
         from ..report.eval_folder import EvalFolder
 
         contenders = _contenders(method, instruct is not None)
+        if 2 * skip >= steps:
+            raise ValueError(f"--skip must leave some of the {steps} steps at both ends, got {skip}")
         where, results = device_of(device), EvalFolder(out)
         guide = encoder_of(clip, clip_weights, where)
         pipeline, tiny = models_of(model, decoder, dtype, where)
@@ -123,6 +126,10 @@ def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
     found = []
     for label in wanted:
         name, _, given = label.partition(":")
+        if name == INSTRUCTED and not instructed:
+            raise ValueError(
+                f"--method {name} needs --instruct, a pipeline that was trained to follow commands"
+            )
         if name not in METHODS:
             raise ValueError(f"--method must be one of {', '.join(METHODS)}, got {name!r}")
         settings = METHODS[name].settings
@@ -133,22 +140,28 @@ def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
             if field not in fields:
                 known = ", ".join(fields) or "no settings"
                 raise ValueError(f"--method {name} has {known}, got {field!r}")
-            values[field] = _value(value)
-        try:
-            found.append(Contender(label, METHODS[name], settings(**values)))
-        except TypeError as error:
-            raise ValueError(f"--method {label}: {error}") from None
+            values[field] = _value(value, fields[field], f"--method {name}: {field}")
+        found.append(Contender(label, METHODS[name], settings(**values)))
     if len({contender.label for contender in found}) < len(found):
         raise ValueError(f"--method must name each method and its settings once, got {', '.join(wanted)}")
     return found
 
 
-def _value(text: str) -> object:
-    """A number, true, false or null; any other text is itself."""
+def _value(text: str, field: Field, name: str) -> object:
+    """A number, true, false or null; any other text is itself. Refuses another kind than the default's."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
-        return text
+        value = text
+    if value is None and "None" in str(field.type):
+        return None
+    default = field.default
+    for kind, called in ((bool, "true or false"), ((int, float), "a number"), (str, "a word")):
+        if isinstance(default, kind):
+            if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
+                raise ValueError(f"{name} must be {called}, got {text!r}")
+            break
+    return value
 
 
 def _cases(folder: Path | None, world: int | None, written: Path, seed: int, pipeline):
