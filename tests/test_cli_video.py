@@ -167,10 +167,10 @@ def test_bad_clips_are_refused_in_one_sentence(clip, tmp_path):
         ((tmp_path / "none.mp4", tmp_path / "b"), "clip must be a video file or a folder of frames"),
         ((clip, tmp_path / "c", "--masks", folder), "mask 0 must have shape"),
         ((clip, tmp_path / "d", "--layer", "middle"), "layer must be one of foreground, background"),
+        ((clip, tmp_path / "e", "--to", "a blue circle"), "target must differ from source"),
         ((clip, tmp_path / "e", "--flow", "raft"), "flow must be dis, raft_small=FILE or raft_large=FILE"),
     ):
         done = video(*given)
         assert done.exit_code == 2, sentence
         assert sentence in done.stderr
-        assert not (given[1] / "run.json").exists()
-        assert not (given[1] / ".clip").exists()
+        assert not list(given[1].glob("*")), sentence

@@ -50,6 +50,7 @@ def video(
 
         from ..models import load_atlas, load_flow
         from ..pipelines import VideoEdit, VideoEditConfig
+        from ..pipelines.terms import require_guides
         from ..report.video import VideoFolder
         from ..report.video_driver import VideoRun, run_video
         from ..report.video_files import VideoSource
@@ -59,6 +60,7 @@ def video(
         fitting = {k: v for k, v in {"steps": fit_steps, "samples": samples}.items() if v is not None}
         where = device_of(device)
         encoder = encoder_of(clip_model, clip_weights, where)
+        require_guides([encoder], source, target, config)  # now, and not once the atlas is fitted
         warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
 
         def begin(footage, fitted):

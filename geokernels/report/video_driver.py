@@ -130,7 +130,12 @@ def run_video(
                 on_step(stage, done, total, None, 0.0)
                 check()
 
-            run.prepare(scratch, state, tell)
+            try:
+                run.prepare(scratch, state, tell)
+            except (ValueError, OSError):
+                if state is None:
+                    folder.clear()  # a clip that cannot be used leaves nothing to continue
+                raise
             if run.fit is not None:
                 _descend(run, "atlas", run.fit, folder, check, checkpoint_every, on_step)
             save_atlas(run.fitted, folder.path / ATLAS)
