@@ -17,6 +17,7 @@ from geokernels.cli import app
 from geokernels.pipelines import ClipInversion, ClipInversionConfig
 from geokernels.report import demo as demo_report
 from geokernels.report.demo import DemoConfig
+from geokernels.report.doctor import extra_of
 from geokernels.report.pictures import read_picture, write_picture
 
 BEFORE, AFTER = (
@@ -202,6 +203,13 @@ def test_a_missing_extra_names_its_remedy(picture, tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     said = sentence(morph(picture, tmp_path / "out"))
     assert said.endswith('which is not installed: pip install "geokernels[morph]"')
+
+
+@pytest.mark.parametrize(
+    "module, extra", [("open_clip", "morph"), ("cv2", "video"), ("diffusers.utils", "diffusion")]
+)
+def test_the_extra_that_brings_a_module(module, extra):
+    assert extra_of(module) == extra
 
 
 def test_doctor_names_every_backend_and_why_one_cannot_run():

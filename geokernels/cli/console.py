@@ -32,7 +32,10 @@ def extras() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("geokernels"):
             raise
-        fail(f'this command needs {error.name}, which is not installed: pip install "geokernels[morph]"')
+        from ..report.doctor import extra_of
+
+        extra = extra_of(error.name or "")
+        fail(f'this command needs {error.name}, which is not installed: pip install "geokernels[{extra}]"')
     except ImportError as error:
         # loaders name what they miss and the remedy
         fail(str(error))

@@ -79,10 +79,9 @@ def interpolate(
         settings |= {"guidance": guidance, "height": height, "width": width, "batch": batch}
         config = PromptInterpolationConfig(coupling=coupling or "ot", truncate=truncate, **settings)
         where, folder = device_of(device), InterpolationFolder(out)
-        measure, called = _distance(
-            distance or ("features" if model == "world" else "lpips"), lpips_weights, where
-        )
         drawing = TextToImage(load_text_to_image(model, dtype=_dtype(dtype), device=where))
+        kind = distance or ("features" if model == "world" else "lpips")
+        measure, called = _distance(kind, lpips_weights, where)
         if model == "world":
             _warn_of_unknown_words([*prompt, negative or ""])
         with bar() as progress, _warnings_as_lines():

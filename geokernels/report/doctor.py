@@ -10,8 +10,15 @@ from .record import PACKAGES, versions
 
 # what each extra is for, and the modules it brings
 EXTRAS = {
-    "morph": ("demo, morph and world", ("torchvision", "open_clip", "lpips", "safetensors", "numpy", "PIL")),
-    "diffusion": ("prompts of demo and world", ("diffusers", "transformers", "accelerate", "safetensors")),
+    "morph": (
+        "demo, morph, adapt and world",
+        ("torchvision", "open_clip", "lpips", "safetensors", "numpy", "PIL"),
+    ),
+    "video": ("video and interpolate --mp4", ("av", "cv2")),
+    "diffusion": (
+        "interpolate, edit, eval, and the prompts of demo and world",
+        ("diffusers", "transformers", "accelerate", "safetensors", "torchmetrics"),
+    ),
 }
 
 
@@ -52,6 +59,12 @@ def missing_extras() -> dict[str, tuple[str, list[str]]]:
         for extra, (purpose, modules) in EXTRAS.items()
     }
     return {extra: (purpose, modules) for extra, (purpose, modules) in absent.items() if modules}
+
+
+def extra_of(module: str) -> str:
+    """The extra that brings ``module``; the one of the models where none is known to."""
+    package = module.partition(".")[0]
+    return next((extra for extra, (_, modules) in EXTRAS.items() if package in modules), "morph")
 
 
 def _refuse_triton() -> str | None:
