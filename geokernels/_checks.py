@@ -1,6 +1,7 @@
 """Refusals of bad arguments: argument, expectation, finding, in one sentence."""
 
 import math
+import re
 
 import torch
 from torch import Tensor
@@ -62,6 +63,14 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a word that is not one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in a phrase: the first sentence of another library's error, or else its kind."""
+    said = str(error).strip()
+    first = re.split(r"\.\s|\n", said, maxsplit=1)[0].rstrip(".") if said else ""
+    # a KeyError says the key alone
+    return first if " " in first else f"{type(error).__name__} {first}".strip()
 
 
 def values_can_be_read(*tensors: Tensor) -> bool:

@@ -183,7 +183,7 @@ def test_a_bad_inversion_keeps_its_last_good_step_and_says_so(checkpoint, pictur
         (("--layers", 9), "layers must be from 1 to 6"),
         (("--real-steps", 3), "--real-steps goes with --real, got 3 without it"),
         (("--real", "none.png"), "picture must be a file"),
-        (("--generator", "none.pt"), "source must be 'world' or an existing file"),
+        (("--generator", "none.pt"), "checkpoint must be 'world' or an existing file"),
         (("--resume",), "--resume needs an interrupted run in --out"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

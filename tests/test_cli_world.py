@@ -138,7 +138,7 @@ def test_an_interrupted_run_is_resumed(tmp_path, monkeypatch):
             ("sample", "scenes", "--model", "mine"),
             "--model goes with generator and diffusion, not with scenes",
         ),
-        (("sample", "generator", "--model", "none.pt"), "source must be 'world' or an existing file"),
+        (("sample", "generator", "--model", "none.pt"), "checkpoint must be 'world' or an existing file"),
         (("sample", "generator", "--device", "abacus"), "--device must be cpu or cuda, got 'abacus'"),
         (("train", "poet"), "NAME must be one of clip, "),
         (("train", "clip", "--vae", "runs"), "--vae goes with diffusion, not with clip"),

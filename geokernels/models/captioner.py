@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .._checks import reason_of
+
 WORDS = 40  # most tokens of a caption
 
 
@@ -60,8 +62,7 @@ def load_captioner(name: str | Path, *, device: str | torch.device = "cpu") -> C
         )
         processor = transformers.BlipProcessor.from_pretrained(str(name), **options)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"a captioner must be a whole BLIP saved as safetensors, {name} is not ({reason})"
+            f"a captioner must be a whole BLIP saved as safetensors, {name} is not ({reason_of(error)})"
         ) from error
     return Captioner(Path(name).name, model.to(device), processor)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._checks import require_float
 from .embedded import embedded, verify
+from .tensor_files import require_file, unreadable
 
 # Embedded models and their files' names without ending. The second only evaluates: no gradient passes it.
 EMBEDDED = {"world": "world-clip.safetensors", "world-evaluation": "world-evaluation-clip.safetensors"}
@@ -216,8 +217,8 @@ def load_clip(
     if name in EMBEDDED:
         path = embedded(EMBEDDED[name]) if weights is None else Path(weights)
         if weights is None:
-            verify(_existing(path))
-        open_clip.add_model_config(_existing(path.with_suffix(".json")))
+            verify(require_file("weights", path))
+        open_clip.add_model_config(require_file("configuration", path.with_suffix(".json")).absolute())
         architecture = path.stem
     elif name not in open_clip.list_models():
         raise ValueError(
@@ -228,7 +229,7 @@ def load_clip(
         raise ValueError(
             f"weights must name a file for {name!r}, got None; or load 'hf-hub:organisation/model'"
         )
-    path = _existing(Path(path))
+    path = require_file("weights", path).absolute()  # resolved, a link into a cache loses its ending
     if path.suffix not in FORMATS:
         raise ValueError(
             f"weights must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {path.name!r}; "
@@ -257,12 +258,6 @@ def _import_open_clip():
     except ImportError as error:
         raise ImportError('CLIP models need open_clip: pip install "geokernels[morph]"') from error
     return open_clip
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"weights must be an existing file, found none at {path}")
-    return path.resolve()
 
 
 def _create(open_clip, architecture: str, path: Path) -> nn.Module:
@@ -298,8 +293,4 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_state_dict(str(path), weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"weights must be a whole file of tensors alone, but {path.name} could not be read ({reason}); "
-            "fetch it again, or, where it is trusted, save its state dict with safetensors.torch.save_file"
-        ) from error
+        raise unreadable("weights", path, error) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .._checks import reason_of
 from .embedded import embedded, verify
 from .families import FAMILIES
 
@@ -172,7 +173,10 @@ def _class_of(folder: Path) -> str | None:
     index = folder / "model_index.json"
     if not index.is_file():
         raise ValueError(f"a pipeline's folder must hold model_index.json, found none in {folder}")
-    return json.loads(index.read_text()).get("_class_name")
+    try:
+        return json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"a pipeline's folder must hold its index, {index} is damaged") from error
 
 
 def _require_pipeline(folder: Path, kinds: tuple[str, ...]) -> None:
@@ -190,12 +194,11 @@ def _read(source: Path | str, load):
     try:
         return load()
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if isinstance(source, str):
             raise FileNotFoundError(
-                f"{source!r} could not be fetched from the hub, nor is it a folder ({reason})"
+                f"{source!r} could not be fetched from the hub, nor is it a folder ({reason_of(error)})"
             ) from error
         raise ValueError(
-            f"the model in {source} could not be read ({reason}); "
+            f"the model in {source} could not be read ({reason_of(error)}); "
             "every weight must be whole, fit its configuration, and be saved as safetensors"
         ) from error

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .tensor_files import last_line, read_tensors
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 
@@ -52,26 +54,17 @@ def load_dino(
 
     Raises:
         ImportError: If timm is not installed.
-        ValueError: If there is no such file, or it does not fit the architecture.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or does not fit the architecture.
     """
     try:
         import timm
     except ImportError as error:
         raise ImportError('DINO needs timm: pip install "geokernels[morph]"') from error
-    path = Path(weights)
-    if not path.is_file():
-        raise ValueError(f"weights must be an existing file, found none at {path}")
+    state, file = read_tensors("weights", weights), Path(weights).name
     model = timm.create_model(architecture, pretrained=False, num_classes=0)
     try:
-        model.load_state_dict(_read(path))
-    except Exception as error:  # unpickling, safetensors and load_state_dict each have their own
-        raise ValueError(f"weights must fit {architecture}, {path.name} does not ({error})") from error
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"weights must fit {architecture}, {file} does not: {last_line(error)}") from error
     return DinoKeys(architecture, model).to(device)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)

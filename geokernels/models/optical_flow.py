@@ -7,6 +7,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .tensor_files import last_line, read_tensors
+
 RAFT = ("raft_small", "raft_large")
 LEAST = 128  # pixels a side that RAFT needs
 MULTIPLE = 8  # of its sides
@@ -24,7 +26,8 @@ def load_flow(name: str = "dis", *, device: str | torch.device = "cpu") -> Flow:
 
     Raises:
         ImportError: If OpenCV or torchvision is not installed.
-        ValueError: If there is no such estimator, or the weights are no file or do not fit.
+        FileNotFoundError: If there is no such file of weights.
+        ValueError: If there is no such estimator, or the weights are damaged or do not fit.
     """
     kind, _, weights = name.partition("=")
     if kind == "dis" and not weights:
@@ -55,12 +58,12 @@ def _raft(kind: str, path: Path, device: str | torch.device) -> Flow:
         from torchvision.models import optical_flow
     except ImportError as error:
         raise ImportError('RAFT needs torchvision: pip install "geokernels[video]"') from error
+    state = read_tensors("weights", path)
     model = getattr(optical_flow, kind)(weights=None, progress=False)
     try:
-        model.load_state_dict(_read(path))
+        model.load_state_dict(state)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"weights must fit {kind}, {path.name} does not: {reason}") from None
+        raise ValueError(f"weights must fit {kind}, {path.name} does not: {last_line(error)}") from error
     model = model.eval().requires_grad_(False).to(device)
 
     @torch.no_grad()
@@ -77,17 +80,3 @@ def _raft(kind: str, path: Path, device: str | torch.device) -> Flow:
         return (found.permute(1, 2, 0) * scale).cpu().numpy()
 
     return flow
-
-
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise ValueError(f"weights must be an existing file, found none at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise several kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"weights must be a plain state dict, {path.name} is not: {reason}") from None

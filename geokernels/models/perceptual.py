@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import require_choice
+from .tensor_files import read_tensors
 
 BACKBONES = ("alex", "vgg", "squeeze")
 
@@ -32,7 +33,8 @@ def load_lpips(
 
     Raises:
         ImportError: If lpips is not installed.
-        ValueError: If the backbone is unknown, or the weights do not fit it.
+        FileNotFoundError: If there is no such weights file.
+        ValueError: If the backbone is unknown, or the file is damaged or does not fit it.
     """
     require_choice("backbone", backbone, BACKBONES)
     try:
@@ -59,9 +61,7 @@ class _Lpips(nn.Module):
 
 def _fill(net: nn.Module, path: Path, backbone: str) -> None:
     """Fill lpips' slices of a backbone from torchvision's state dict: ``features.3.weight`` is layer 3."""
-    if not path.is_file():
-        raise ValueError(f"weights must be an existing file, found none at {path}")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_tensors("weights", path)
     own = net.state_dict()
     for key in own:
         layer = "features." + key.split(".", 1)[1]

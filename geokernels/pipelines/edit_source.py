@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .._checks import require_finite, require_float
+from .._checks import reason_of, require_finite, require_float
 from .._files import replacing
 from ..models.denoiser import Denoiser
 from .ddim import schedule_of
@@ -56,9 +56,8 @@ class EditSource:
             found = torch.load(path, map_location="cpu", weights_only=True)
             return EditSource(**{**found, "captions": tuple(found["captions"])})
         except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError and more
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
-                f"{path} is damaged, or no inversion ({reason}); invert the picture again"
+                f"{path} is damaged, or no inversion ({reason_of(error)}); invert the picture again"
             ) from None
 
 

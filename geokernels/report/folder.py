@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from .._checks import reason_of
 from .._files import replacing
 
 RECORD = "run.json"
@@ -58,9 +59,8 @@ class RunFolder:
         try:
             return torch.load(self.path / self.checkpoint, map_location=device, weights_only=True)
         except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError and more
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
-                f"{self.path / self.checkpoint} is damaged ({reason}); start again with --overwrite"
+                f"{self.path / self.checkpoint} is damaged ({reason_of(error)}); start again with --overwrite"
             ) from None
 
     def finished(self) -> dict:

@@ -197,6 +197,12 @@ class TestErrors:
         with pytest.raises(FileNotFoundError, match=r"weights must be an existing file, found none at"):
             load_clip("RN50", "nowhere.safetensors")
 
+    def test_a_link_into_a_cache_is_known_by_its_own_ending(self, tmp_path):
+        (tmp_path / "4f1a").write_bytes(b"cut")
+        (tmp_path / "model.safetensors").symlink_to(tmp_path / "4f1a")
+        with pytest.raises(ValueError, match=r"model.safetensors could not be read"):
+            load_clip("RN50", tmp_path / "model.safetensors")
+
     def test_another_format(self, tmp_path):
         (tmp_path / "model.ckpt").touch()
         with pytest.raises(ValueError, match=r"got 'model.ckpt'; save the state dict with safetensors"):

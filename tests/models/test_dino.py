@@ -44,10 +44,10 @@ def test_keys_by_hand(saved, suffix, tmp_path):
 
 
 def test_refusals(saved, tmp_path):
-    with pytest.raises(ValueError, match="must be an existing file"):
+    with pytest.raises(FileNotFoundError, match="weights must be an existing file"):
         load_dino(tmp_path / "none.pth", architecture=TINY)
     with pytest.raises(ValueError, match="weights must fit vit_tiny_patch16_224"):
         load_dino(saved[1], architecture="vit_tiny_patch16_224")
     (tmp_path / "torn.safetensors").write_bytes(saved[1].read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"torn.safetensors does not"):
+    with pytest.raises(ValueError, match=r"torn.safetensors could not be read"):
         load_dino(tmp_path / "torn.safetensors", architecture=TINY)

@@ -38,5 +38,11 @@ def test_refusals(weights, tmp_path):
         load_lpips("resnet", weights)
     with pytest.raises(ValueError, match="weights must fit 'vgg', but features"):
         load_lpips("vgg", weights)
-    with pytest.raises(ValueError, match="weights must be an existing file, found none"):
+    with pytest.raises(FileNotFoundError, match="weights must be an existing file, found none"):
         load_lpips("alex", tmp_path / "none.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(ValueError, match=r"tensors alone, but text.pth could not be read"):
+        load_lpips("alex", tmp_path / "text.pth")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"weights must hold a state dict, got list in list.pth"):
+        load_lpips("alex", tmp_path / "list.pth")

@@ -100,7 +100,7 @@ def test_half_precision_is_widened(small, tmp_path):
 
 class TestErrors:
     def test_no_such_file(self):
-        with pytest.raises(FileNotFoundError, match="source must be 'world' or an existing file, found none"):
+        with pytest.raises(FileNotFoundError, match="checkpoint must be 'world' or an existing file"):
             load_generator("nowhere.pt")
 
     def test_an_nvidia_pickle(self, small, tmp_path):
@@ -162,7 +162,7 @@ class TestErrors:
 
     def test_a_list(self, tmp_path):
         torch.save([torch.zeros(3)], tmp_path / "g.pt")
-        with pytest.raises(ValueError, match=r"source must hold a state dict, got list in g.pt"):
+        with pytest.raises(ValueError, match=r"checkpoint must hold a state dict, got list in g.pt"):
             load_generator(tmp_path / "g.pt")
 
 
