@@ -36,6 +36,9 @@ def edit(
     guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
     clip_weight: Annotated[float | None, typer.Option(help="Weight of the move to the text.")] = None,
     structure: Annotated[float | None, typer.Option(help="Weight of the source's features.")] = None,
+    negative: Annotated[
+        str, typer.Option(help="What a given picture's edit is led away from: its source caption, or empty.")
+    ] = "source",
     gradient: Annotated[str, typer.Option(help="exact or released.")] = "exact",
     every: Annotated[int | None, typer.Option(min=1, help="Guide each so many-th step.")] = None,
     until: Annotated[float | None, typer.Option(help="Share of the steps after which guidance ends.")] = None,
@@ -62,6 +65,7 @@ def edit(
         given = {"guidance": guidance, "clip": clip_weight, "structure": structure, "every": every}
         given |= {"until": until, "decode_size": decode_size, "cycle": cycle, "cycle_steps": cycle_steps}
         config = OIGConfig(
+            negative=negative,
             gradient=gradient,
             checkpointing=checkpointing,
             **{k: v for k, v in given.items() if v is not None},

@@ -97,11 +97,13 @@ class OIGEdit:
         captions, B = source.captions, len(targets)
         each = captions * (B // len(captions))  # of every edit's source
         shown, asked = self.denoiser.read(captions), self.denoiser.read(targets)
-        if source.inverted:
-            nothing, self._source_words = self.denoiser.read(each), (shown,)
+        empty = self.denoiser.read([""])
+        guided = empty.repeat(len(captions)), shown
+        self._source_words = (shown,) if source.inverted else guided
+        if source.inverted and self.config.negative == "source":
+            nothing, self._compared_words = self.denoiser.read(each), (shown,)
         else:
-            empty = self.denoiser.read([""])
-            nothing, self._source_words = empty.repeat(B), (empty.repeat(len(captions)), shown)
+            nothing, self._compared_words = empty.repeat(B), guided
         self._words = nothing, asked
         texts = [self.encoder.encode_text(prompts)[:, 0].to(self.edits.device) for prompts in (each, targets)]
         self._texts = tuple(texts)
@@ -174,10 +176,13 @@ class OIGEdit:
     @torch.no_grad()
     def _step_sources(self) -> list[Tensor]:
         """Take the sources' step; their features, ``(R, S, C, H, W)`` each."""
+        # at a scale of 1 the copy without the prompt, which is there for its features, has no say
+        guidance = self.config.guidance if len(self._source_words) == 2 else 1.0
+        words = self._compared_words
         with tapped(self.denoiser.unet) as features:
-            output = self._output(self.sources, self._time, self._source_words)
+            output = guided_output(self.denoiser, self.sources, self._time, words, guidance=guidance)
         self.sources = self._move(self.sources, output)
-        return [part.unflatten(0, (len(self._source_words), -1)) for part in features]
+        return [part.unflatten(0, (len(words), -1)) for part in features]
 
     @torch.no_grad()
     def _step_unguided(self) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from .._checks import require_choice, require_positive
 
 GRADIENTS = ("exact", "released")
+NEGATIVES = ("source", "empty")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class OIGConfig:
             :class:`Cycle`. 0 leaves it out.
         cycle_steps: Steps of the sampling that closes the cycle, spread over those of the edit and at most
             as many. Ours; None, which takes all, was published.
+        negative: What an inverted source's edit is led away from: ``"source"``, its caption, as published;
+            or ``"empty"``, no prompt, where features of both copies are compared. Ours. The edit of a drawn
+            source is always led away from no prompt.
     """
 
     guidance: float = 5.0
@@ -45,9 +49,11 @@ class OIGConfig:
     checkpointing: bool = False
     cycle: float = 0.0
     cycle_steps: int | None = 4
+    negative: str = "source"
 
     def __post_init__(self):
         require_choice("gradient", self.gradient, GRADIENTS)
+        require_choice("negative", self.negative, NEGATIVES)
         for name in ("guidance", "clip", "structure", "margin", "pull", "step", "until", "cycle"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or above, got {getattr(self, name)}")

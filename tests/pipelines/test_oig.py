@@ -293,6 +293,7 @@ class TestErrors:
         "settings",
         [
             {"gradient": "true"},
+            {"negative": "caption"},
             {"clip": -1},
             {"until": 1.5},
             {"every": 0},

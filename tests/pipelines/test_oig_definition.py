@@ -42,11 +42,13 @@ class Literal:
         gradient="exact",
         cycle=0.0,
         cycle_steps=None,
+        negative="source",
     ):
         self.pipeline, self.encoder, self.N = pipeline, encoder, steps
         self.s, self.lambda2, self.pull, self.gradient = guidance, structure, pull, gradient
         self.margin, self.lambda4 = margin, cycle
         self.lambda3 = cycle / 5
+        self.negative = negative
         # levels of the sampling that closes the cycle
         self.levels = {None: [0, 1, 2, 3], 2: [0, 1, 3], 1: [0, 3]}[cycle_steps]
         scheduler = pipeline.scheduler
@@ -61,6 +63,10 @@ class Literal:
 
     def words(self, prompt):
         return self.pipeline.encode_prompt([prompt], "cpu", 1, False)[0]
+
+    def other_words(self, source, real):
+        """Those of the copy without the prompt."""
+        return self.words(source if real and self.negative == "source" else "")
 
     def unet(self, x, t, words):
         self.features.clear()
@@ -96,8 +102,7 @@ class Literal:
         """Features of every step, for both copies of a pair, and the picture's latents."""
         stored = []
         for i, t in enumerate(self.timesteps):
-            other = caption if real else ""
-            pair = torch.cat([self.words(other), self.words(caption)])
+            pair = torch.cat([self.other_words(caption, real), self.words(caption)])
             out, features = self.unet(torch.cat([x, x]), t, pair)
             out_u, out_c = out.chunk(2)
             out = out_c if real else out_u + self.s * (out_c - out_u)
@@ -111,7 +116,7 @@ class Literal:
         before, ways = None, []
         side, vae = self.encoder.image_size, self.pipeline.vae
         text_source, text_target = self.encoder.encode_text([source, target])[:, 0]
-        pair = torch.cat([self.words(source if real else ""), self.words(target)])
+        pair = torch.cat([self.other_words(source, real), self.words(target)])
         for i, t in enumerate(self.timesteps):
             x_in = torch.cat([x, x]).requires_grad_()
             out, features = self.unet(x_in, t, pair)
@@ -217,6 +222,23 @@ def test_the_same_latents(exact_pipeline, prediction, real, gradient, encoder):
     torch.testing.assert_close(run.sources, literal.source_pass(source.latents, "a", real)[1])
     # every term had a part in it, after the first step as well
     assert (run.history[:2, 0] > 0).all()
+
+
+def test_the_same_latents_away_from_no_prompt(exact_pipeline, encoder):
+    settings = {"negative": "empty", "cycle": 0.5, "cycle_steps": 2, **SETTINGS}
+    literal = Literal(copy.deepcopy(exact_pipeline), encoder, 3, **settings)
+    source = start_of(exact_pipeline, literal, True)
+    run = OIGEdit(exact_pipeline, encoder, source, ["b"], config=OIGConfig(**settings))
+    away = OIGEdit(
+        exact_pipeline, encoder, source, ["b"], config=OIGConfig(**{**settings, "negative": "source"})
+    )
+    while not run.done:
+        run.step()
+        away.step()
+    expected, _ = literal.edit(source.latents, "a", "b", True)
+    torch.testing.assert_close(run.edits, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(run.sources, away.sources)
+    assert (run.edits - away.edits).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("gradient, cycle_steps", [("exact", None), ("released", 2)])
