@@ -126,12 +126,23 @@ def peaks_text(peaks: list[dict]) -> str:
     return " ".join(lines)
 
 
-def origin(machine: dict) -> str:
-    """Where figures come from, in one sentence."""
-    return (
+def origin(found: dict) -> str:
+    """Where figures come from, in one sentence; which cases are of another commit than the rest."""
+    machine = found["machine"]
+    parts = [
         f"{machine['processor']}, {machine['threads']} threads, {machine['simd']}, torch {machine['torch']}, "
-        f"commit {machine['commit'][:12]}{' with changes' if 'with changes' in machine['commit'] else ''}"
-    )
+        f"commit {_short(machine['commit'])}"
+    ]
+    others: dict[str, list[str]] = {}
+    for row in found["rows"]:
+        if row["commit"] != machine["commit"] and row["case"] not in others.setdefault(row["commit"], []):
+            others[row["commit"]].append(row["case"])
+    parts += [f"of commit {_short(commit)}: {', '.join(names)}" for commit, names in others.items()]
+    return "; ".join(parts)
+
+
+def _short(commit: str) -> str:
+    return commit[:12] + (" with changes" if "with changes" in commit else "")
 
 
 def page(found: dict, name: str) -> str:
@@ -140,9 +151,7 @@ def page(found: dict, name: str) -> str:
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>geokernels, measured</title><style>{STYLE}"
     ]
-    parts.append(
-        f"</style><h1>geokernels beside others</h1><p>{html.escape(origin(found['machine']))}. {HOW}</p>"
-    )
+    parts.append(f"</style><h1>geokernels beside others</h1><p>{html.escape(origin(found))}. {HOW}</p>")
     parts.append(f"<p class=note>{html.escape(peaks_text(found['peaks']))} From {html.escape(name)}.</p>")
     drawn = figures.pictures(rows)
     for key, (title, text) in SECTIONS.items():
@@ -163,7 +172,7 @@ def _asked(rows: list[dict]) -> str:
 def readme_table(found: dict, name: str) -> str:
     """The README's part, in Markdown: cases of the table and of memory, lost ones too."""
     lines = ["![Speed against the fastest rival, and error against time](docs/pictures/benchmarks.png)", ""]
-    lines += [f"From [{name}]({name}): {origin(found['machine'])}.", ""]
+    lines += [f"From [{name}]({name}): {origin(found)}.", ""]
     lines += [
         "| work | ours | over floor | fastest rival as exact | ratio | asked |",
         "|---|---|---|---|---|---|",

@@ -30,6 +30,20 @@ def test_the_page_is_self_contained_and_shows_losses(found):
         assert word in text, word
 
 
+def test_cases_of_another_commit_are_named(found):
+    assert page.origin(found).endswith(f"commit {found['machine']['commit'][:12]}")
+    found["rows"][3]["commit"] = found["rows"][4]["commit"] = "f" * 40
+    assert page.origin(found).endswith(f"; of commit {'f' * 12}: lost")
+
+
+def test_the_published_figures_are_those_of_their_results():
+    published = results.read(page.RESULTS)
+    name = page.RESULTS.relative_to(page.ROOT).as_posix()
+    text = page.README.read_text(encoding="utf-8")
+    assert page.fill(text, page.readme_table(published, name)) == text
+    assert page.origin(published) in page.PAGE.read_text(encoding="utf-8")
+
+
 def test_the_page_does_without_curves(found):
     found["rows"] = [row for row in found["rows"] if row["series"] == "table"]
     assert page.page(found, "a file").count("data:image/png") == 2
