@@ -115,7 +115,7 @@ def geodesic_flow(p: Basis, q: Basis, *, backend: str | None = None) -> Geodesic
     Args:
         p: Orthonormal or zero columns, ``(..., D, K)``. Orthonormality is assumed, not checked.
         q: The same, ``(..., D, L)``; batch shapes broadcast. The smaller basis is filled with zero columns.
-        backend: ``"reference"`` is the only one so far.
+        backend: ``"reference"`` is the only one.
 
     Returns:
         ``.start`` and ``.turn`` ``(..., D, max(K, L))``, ``.angles`` ``(..., max(K, L))``; ``.at(t)`` is the
@@ -125,8 +125,9 @@ def geodesic_flow(p: Basis, q: Basis, *, backend: str | None = None) -> Geodesic
         None: the flow is a constant. Gradients to bases go through :func:`geodesic_cosine`.
 
     Raises:
-        ValueError: If shapes do not fit.
+        ValueError: If shapes or values do not fit.
         TypeError: If dtypes or devices disagree.
+        BackendError: If another backend is named.
 
     Example:
         >>> import torch
@@ -155,7 +156,7 @@ def geodesic_cosine_along(
         y: Rows on the other side, like ``x``.
         flow: From :func:`geodesic_flow`; its batch shape broadcasts with that of the rows.
         eps: A row with $x^\top G x$ at most ``eps`` has no direction: it scores 0, with zero gradient.
-        backend: ``"reference"`` is the only one so far.
+        backend: ``"reference"`` is the only one.
 
     Returns:
         Cosines, ``(..., N)``, in the dtype of ``x``.
@@ -166,6 +167,7 @@ def geodesic_cosine_along(
     Raises:
         ValueError: If shapes or values do not fit.
         TypeError: If dtypes or devices disagree.
+        BackendError: If another backend is named.
 
     Example:
         >>> import torch

@@ -157,8 +157,9 @@ def project(x: Rows, basis: Basis, *, backend: str | None = None) -> Tensor:
         Any order, to both.
 
     Raises:
-        ValueError: If shapes do not fit.
+        ValueError: If shapes or values do not fit.
         TypeError: If dtypes or devices disagree.
+        BackendError: If another backend is named.
 
     Example:
         >>> import torch
@@ -185,8 +186,8 @@ def principal_angles(p: Basis, q: Basis, *, backend: str | None = None) -> Tenso
         backend: ``"native"`` (without gradients; one launch on a GPU) or ``"reference"``, the default.
 
     Returns:
-        Radians, ``(..., min(K, L))``, ascending, in [0, pi/2]. A zero column is at a right
-            angle to everything.
+        Radians, ``(..., min(K, L))``, ascending, in [0, pi/2], in the dtype of ``p``. A zero column is
+        at a right angle to everything.
 
     Gradients:
         First order, to both, within the orthonormal bases. Each angle has a derivative where it is above 0,

@@ -9,6 +9,7 @@ from .._checks import require_choice, require_float, require_not_empty, require_
 from .._transport import Transport
 from .._typing import Cost, Points, Potential, Weights
 from ..kernels.triton import PRECISIONS
+from .subspace import widened
 from .transport_checks import (
     Lengths,
     checked_settings,
@@ -62,7 +63,8 @@ def sinkhorn_from_cost(
         anneal: ``(start, ratio)``: begin with the regularisation ``start`` and multiply it by ``ratio``,
             which is below 1, after each pair of half-steps, down to ``eps``. Pays where ``eps`` is much
             smaller than the costs; start at the largest of them. None: ``eps`` throughout.
-        backend: ``"native"`` or ``"reference"`` to insist on one; None for the fastest that can run.
+        backend: ``"native"``, ``"triton"`` (float32, on a GPU) or ``"reference"`` to insist on one; None for
+            the choice that ``geokernels doctor`` explains.
 
     Returns:
         A :class:`Transport`. Potentials and value are float32 for half-precision input.
@@ -93,10 +95,7 @@ def sinkhorn_from_cost(
     require_not_empty("cost", cost, "(..., N, M)")
     a, b = checked_weights(a, b, cost, "cost")
     settings = checked_settings(eps, reach, max_iter, tol, anneal)
-    if cost.dtype in (torch.float16, torch.bfloat16):
-        cost = cost.float()
-
-    return solve(cost, a, b, lengths, init, settings, backend, "sinkhorn_from_cost", explain_cost)
+    return solve(widened(cost), a, b, lengths, init, settings, backend, "sinkhorn_from_cost", explain_cost)
 
 
 def sinkhorn(

@@ -13,6 +13,7 @@ from .._typing import Cost, Points, Potential, Weights
 from ..kernels import dispatch, native, triton
 from ..kernels import transport as kernels
 from ..kernels import transport_clouds as clouds
+from .subspace import widened
 from .transport_checks import (
     Lengths,
     checked_start,
@@ -94,18 +95,13 @@ def solve_points(
         if chosen != "reference":
             run = _solve_gram if chosen == "native" and not large else _stream
             passes = _triton_passes(precision) if chosen == "triton" else (clouds.NATIVE, ())
-            if not (
-                run is _solve_gram and x.is_cuda and cost != "cosine"
-            ):  # that reads half precision itself
-                x, y = _widened(x), _widened(y)
+            # the GPU's kernel reads half precision itself, but for directions, which are made before it
+            if not (run is _solve_gram and x.is_cuda and cost != "cosine"):
+                x, y = widened(x), widened(y)
             return run(x, y, a, b, lengths, init, settings, cost, p, explain, passes)
-    x, y = _widened(x), _widened(y)
+    x, y = widened(x), widened(y)
     costs = reference.pairwise_cost(x, y, cost, p)
     return solve(costs, a, b, lengths, init, settings, backend, "sinkhorn", explain)
-
-
-def _widened(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _triton_solver():
@@ -127,7 +123,7 @@ def _solve_gram(x, y, a, b, lengths, init, settings, cost, _p, explain, _passes)
     """Small clouds under a cost that is a product of their points."""
     n, m = (None, None) if lengths is None else lengths
     # points without features, in the precision of the computation
-    of_x, of_y = _widened(x[..., :0]), _widened(y[..., :0])
+    of_x, of_y = widened(x[..., :0]), widened(y[..., :0])
     a, b = _weights_within(lengths, a, b, of_x, of_y)
     start = None if init is None else checked_start(init, of_x, "x", x.shape[-2], y.shape[-2])
 
