@@ -1,5 +1,6 @@
 """Files of tensors: read without running what stands in them, or refused by a sentence about the file."""
 
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -54,9 +55,11 @@ def read_tensors(name: str, path: str | Path) -> dict:
 
 def unreadable(name: str, path: Path, error: Exception) -> ValueError:
     """The sentence about a file whose reading failed with ``error``."""
+    function = re.search(r"GLOBAL ([\w.]+)", str(error))  # as torch names what it refuses to call
+    reason = f"it would run {function[1]}" if function else reason_of(error)
     return ValueError(
         f"{name} must be a whole file of tensors alone, but {path.name} could not be read "
-        f"({reason_of(error)}); fetch it again, or, where it is trusted, save its state dict with "
+        f"({reason}); fetch it again, or, where it is trusted, save its state dict with "
         "safetensors.torch.save_file"
     )
 
