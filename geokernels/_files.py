@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -31,6 +32,18 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Write ``value`` as indented JSON; refuses NaN and infinities, which JSON has no words for."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file says.
+
+    Raises:
+        ValueError: If it is damaged; names the file.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # of the bytes, or of what they say
+        raise ValueError(f"{path} must be JSON in UTF-8: {error}") from error
 
 
 def sha256(path: str | Path) -> str:

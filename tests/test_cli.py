@@ -242,6 +242,8 @@ def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
     assert "must be new, empty or an earlier demo" in sentence(run("demo", "--out", tmp_path / "mine"))
+    (tmp_path / "mine" / "run.json").write_text("{cut")
+    assert "run.json must be JSON in UTF-8" in sentence(run("demo", "--out", tmp_path / "mine"))
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Stable Diffusion pipelines of diffusers, frozen: the embedded one, a folder's, or one of the hub."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from .._checks import reason_of
+from .._files import read_json
 from .embedded import embedded, verify
 from .families import FAMILIES
 
@@ -173,10 +173,7 @@ def _class_of(folder: Path) -> str | None:
     index = folder / "model_index.json"
     if not index.is_file():
         raise ValueError(f"a pipeline's folder must hold model_index.json, found none in {folder}")
-    try:
-        return json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"a pipeline's folder must hold its index, {index} is damaged") from error
+    return read_json(index).get("_class_name")
 
 
 def _require_pipeline(folder: Path, kinds: tuple[str, ...]) -> None:

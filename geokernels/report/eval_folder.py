@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .._files import sha256, write_json, write_text
+from .._files import read_json, sha256, write_json, write_text
 from ..world import EditCase
 from .eval_page import evaluation_page
 from .eval_summary import COLUMNS, markdown, summarise, summary_rows
@@ -45,7 +45,7 @@ class EvalFolder(RunFolder):
         names = [RESULTS, SUMMARY, TABLE, PAGE, ROWS]
         for kept in (self.path / self.checkpoint, self.path / ROWS):
             if kept.exists():
-                rows = json.loads(kept.read_text(encoding="utf-8"))["rows"]
+                rows = read_json(kept)["rows"]
                 names += [row["picture"] for row in rows if row["picture"]]
         for name in names:
             (self.path / name).unlink(missing_ok=True)
@@ -57,7 +57,7 @@ class EvalFolder(RunFolder):
         Raises:
             ValueError: If the settings were others, or a picture of it is not what was written.
         """
-        kept, run = json.loads((self.path / self.checkpoint).read_text("utf-8")), json.loads(json.dumps(run))
+        kept, run = read_json(self.path / self.checkpoint), json.loads(json.dumps(run))
         before = kept["run"]
         for key, value in run.items():
             if key not in ("methods", "edits") and before.get(key) != value:

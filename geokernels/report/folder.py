@@ -1,6 +1,5 @@
 """The folder of a run: claimed before, and finished after, so that nothing is lost or half written."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -8,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from .._checks import reason_of
-from .._files import replacing
+from .._files import read_json, replacing
 
 RECORD = "run.json"
 
@@ -65,4 +64,4 @@ class RunFolder:
 
     def finished(self) -> dict:
         """The record of a finished run."""
-        return json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+        return read_json(self.path / RECORD)

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from .._files import sha256, write_json, write_text
+from .._files import read_json, sha256, write_json, write_text
 from ..metrics import wilson_interval
 from ..world import ATTRIBUTES
 from ..world.edits import MAPPING, RECIPE
@@ -52,7 +52,7 @@ class SampleFolder(RunFolder):
         listed = [EDITS + "/" + name for name in (MAPPING, RECIPE)]
         for name in (self.checkpoint, SAMPLES):
             if (self.path / name).exists():
-                kept = json.loads((self.path / name).read_text(encoding="utf-8"))
+                kept = read_json(self.path / name)
                 listed += [file for sample in kept["samples"] for file in sample["sha256"]]
         for name in (*listed, SAMPLES):
             self._remove(self.path / name)
@@ -73,7 +73,7 @@ class SampleFolder(RunFolder):
         Raises:
             ValueError: If the settings were others, or one of its files is gone.
         """
-        kept = json.loads((self.path / self.checkpoint).read_text(encoding="utf-8"))
+        kept = read_json(self.path / self.checkpoint)
         for key, value in run.items():
             if kept["run"].get(key) != value:
                 raise ValueError(f"the stopped run had {key} = {kept['run'].get(key)}, this one has {value}")

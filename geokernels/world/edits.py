@@ -7,7 +7,6 @@
 PIE-Bench is the benchmark of "PnP Inversion" (Ju et al., ICLR 2024): 700 pictures of 512 x 512.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._files import replacing, write_json
+from .._files import read_json, replacing, write_json
 from .captions import caption
 from .renderer import object_mask, render
 from .scenes import Scenes, edit, sample_scenes
@@ -152,10 +151,7 @@ def read_edit_folder(folder: str | Path) -> list[EditCase]:
     path = Path(folder) / MAPPING
     if not path.is_file():
         raise FileNotFoundError(f"a folder of edits must hold {MAPPING}, found none in {folder}")
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON in UTF-8: {error}") from error
+    entries = read_json(path)
     if not isinstance(entries, dict):
         raise ValueError(f"{path} must map keys to edits, got a {type(entries).__name__}")
     return [_case(Path(folder), key, entry) for key, entry in entries.items()]
@@ -255,7 +251,7 @@ def _claim(folder: Path, recipe: dict) -> None:
     """Say in the folder what is written there, or refuse if that is something else."""
     path = folder / RECIPE
     if path.is_file():
-        found = json.loads(path.read_text())
+        found = read_json(path)
         if found != recipe:
             raise ValueError(f"{folder} must be new or hold edits of {recipe}, found those of {found}")
     elif folder.is_dir() and any(folder.iterdir()):
