@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -37,11 +38,21 @@ def load_flow(name: str = "dis", *, device: str | torch.device = "cpu") -> Flow:
     raise ValueError(f"flow must be dis, raft_small=FILE or raft_large=FILE, got {name!r}")
 
 
-def _dis() -> Flow:
+def opencv(what: str) -> ModuleType:
+    """OpenCV, for ``what`` needs it.
+
+    Raises:
+        ImportError: If it is not installed; the message says how to install it.
+    """
     try:
         import cv2
     except ImportError as error:
-        raise ImportError('optical flow needs OpenCV: pip install "geokernels[video]"') from error
+        raise ImportError(f'{what} needs OpenCV: pip install "geokernels[video]"') from error
+    return cv2
+
+
+def _dis() -> Flow:
+    cv2 = opencv("optical flow")
     estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     # down to whole pixels: half the error of the preset's half resolution on small pictures
     estimator.setFinestScale(0)

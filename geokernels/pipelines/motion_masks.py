@@ -1,8 +1,10 @@
 """Where the foreground of a clip is, found from motion: what moves otherwise than the ground, and differs.
 
-Flow finds an object, and not its outline. Hence two stages: first the pixels that do not follow the ground,
+Flow finds an object, and not its outline. Hence three stages: first the pixels that do not follow the ground,
 in their frame or where the flow takes them in another; then, among these, the ones that differ from the
-ground, which is put together from what the frames show of it.
+ground, which is put together from what the frames show of it. That ground is off by parts of a pixel, and
+bright edges near the object differ from it as well: last, a cut where colours change, between those of the
+object and those around it.
 """
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.optical_flow import opencv
 from .layer_motion import apply, fit_affine, follow, frame_plane, inverse, motion_against, track
 
 MOVING = 0.2  # of the strongest motion against the ground, for a pixel to be suspected
@@ -24,6 +27,9 @@ UNLIKE = 0.06  # least RGB distance from the ground
 NOISES = 4.0  # how many times the usual distance that must be
 GUESSED = 1.5  # how much more, from ground that was never seen
 ROUNDS = 4
+SURE = 15  # pixels across, of the window that must be found whole for its middle to be kept by the cut
+AROUND = 5  # the same of the window in which one found pixel lets its middle become the object's
+CUTS = 3
 
 
 def find_masks(
@@ -54,6 +60,9 @@ def find_masks(
         for t in range(len(frames)):
             suspects = torch.from_numpy(scratch[t] > threshold)
             masks[t] = 255 * _differing(_picture(frames[t]), suspects, ground, maps[t]).numpy()
+    for frame, mask in zip(frames, masks):
+        if mask.any() and not mask.all():
+            mask[:] = 255 * _cut(frame, mask)
 
 
 def _suspect(flow: np.ndarray, back: np.ndarray, out: np.ndarray) -> float:
@@ -97,7 +106,7 @@ def _ground(frames: np.ndarray, masks: np.ndarray, maps: Tensor) -> Tensor:
         )[0]
     filled, width = total, 3
     while width < side:
-        around = F.avg_pool2d(total[None], width, 1, width // 2)[0]
+        around = _blurred(total, width)
         filled = torch.where(filled[3:] > 1e-3, filled, around)
         width = 2 * width + 1
     return torch.cat([filled[:3] / filled[3:].clamp(min=1e-6), total[3:]])
@@ -112,6 +121,33 @@ def _differing(picture: Tensor, suspects: Tensor, ground: Tensor, motion: Tensor
     surely = distance[~near & seen]
     least = max(UNLIKE, NOISES * surely.median().item()) if surely.numel() else UNLIKE
     return torch.where(seen, near & (distance > least), suspects & (distance > GUESSED * least))
+
+
+def _cut(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The part of ``mask`` and its surroundings whose colours are the object's, by GrabCut; 0 and 1."""
+    cv2 = opencv("finding masks")
+
+    def window(side: int) -> np.ndarray:
+        return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+    labels = np.full_like(mask, cv2.GC_BGD)
+    labels[cv2.dilate(mask, window(AROUND)) > 0] = cv2.GC_PR_BGD
+    labels[mask > 0] = cv2.GC_PR_FGD
+    labels[cv2.erode(mask, window(SURE)) > 0] = cv2.GC_FGD
+    cv2.setRNGSeed(0)  # of the first colour models
+    models = np.zeros((2, 1, 65))
+    cv2.grabCut(np.array(frame), labels, None, *models, CUTS, cv2.GC_INIT_WITH_MASK)
+    cut = labels & 1  # both kinds of foreground are odd
+    return cut if cut.any() else mask // 255  # an object in the ground's colours is not gone
+
+
+def _blurred(picture: Tensor, width: int) -> Tensor:
+    """Means over squares of ``width`` pixels, an odd number; 0 beyond the edges."""
+    for way in (1, 2):
+        # running sums, as windows grow with the frame
+        sums = F.pad(picture.double().transpose(way, 2), (width // 2 + 1, width // 2)).cumsum(2)
+        picture = ((sums[..., width:] - sums[..., :-width]) / width).transpose(way, 2)
+    return picture.float()
 
 
 def _widened(mask: Tensor, width: int) -> Tensor:

@@ -1,12 +1,15 @@
 """A clip made ready: masks found from motion, motion of layers, arrays in memory or in files alike."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from geokernels import world
 from geokernels.models import load_flow
-from geokernels.pipelines import prepare_footage
+from geokernels.pipelines import motion_masks, prepare_footage
 from geokernels.pipelines.layer_motion import apply, chain, fit_affine, frame_plane, inverse, then
 
 pytest.importorskip("cv2")
@@ -37,6 +40,44 @@ def test_the_object_is_found_from_motion(seed):
     for found, true in zip(footage.motion[1].double(), known, strict=True):
         assert (apply(found, plane) - apply(true, plane)).abs().mean() * 32 < 0.7
     assert torch.equal(footage.motion[:, 8], torch.eye(2, 3).expand(2, 2, 3))
+
+
+def collage(frames=8, size=(72, 96)):
+    """A disc of one busy pattern that crosses a drifting ground of another, and its masks."""
+    noise = torch.rand((2, 3, 14, 14), generator=chance())
+    tints = torch.tensor([[0.9, 0.5, 0.3], [0.2, 0.6, 1.0]])[..., None, None]
+    ground, thing = (F.interpolate(noise, scale_factor=16, mode="bicubic").clamp(0, 1) * tints).split(1)
+    H, W = (3 * side for side in size)
+    here = F.affine_grid(torch.eye(2, 3)[None], [1, 1, H, W], align_corners=False) * torch.tensor([W / H, 1])
+    shown, masks = [], []
+    for along in torch.linspace(-1, 1, frames):
+        own = here - 0.3 * along * torch.tensor([1.0, 0.4])
+        below = F.grid_sample(ground, 0.6 * here + 0.05 * along, align_corners=False)
+        above = F.grid_sample(thing, 0.6 * own, align_corners=False)
+        cover = (own.norm(dim=-1) < 0.45).float()[:, None]
+        shown.append(F.avg_pool2d(below + cover * (above - below), 3)[0])
+        masks.append(F.avg_pool2d(cover, 3)[0])
+    return SimpleNamespace(frames=torch.stack(shown), masks=torch.stack(masks))
+
+
+def test_edges_of_a_busy_ground_are_not_taken_along():
+    truth = collage()
+    assert overlap(prepare_footage(truth.frames, load_flow()).masks, truth) > 0.85  # 0.56 before the cut
+
+
+def test_a_cut_leaves_something_of_whatever_was_found():
+    frame = np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)
+    for count in (1, 4, 20, 479):
+        mask = 255 * (np.arange(480) < count).astype(np.uint8).reshape(20, 24)
+        for picture in (frame, 0 * frame):
+            assert motion_masks._cut(picture, mask).any()
+
+
+def test_running_sums_blur_as_windows_do():
+    picture = torch.rand((4, 40, 40), generator=chance())
+    for width in (3, 7, 31):
+        windows = F.avg_pool2d(picture[None], width, 1, width // 2)[0]
+        assert torch.allclose(motion_masks._blurred(picture, width), windows, atol=1e-6)
 
 
 def test_nothing_is_found_where_nothing_moves():
