@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from geokernels import world
-from geokernels.losses import sparsity_loss
+from geokernels.losses import lay_over, sparsity_loss
 from geokernels.models.clip import ClipEncoder, load_clip
 from geokernels.pipelines import LayerEdit, LayerEditConfig, guidance, text2live
 from geokernels.pipelines.edit_network import as_layer
@@ -112,16 +112,42 @@ def count(run: Run, encoder: ClipEncoder) -> dict[str, float]:
 
 
 @torch.no_grad()
-def final_loss(run: Run, encoder: ClipEncoder, texts: tuple[str, str, str]) -> float:
-    """The weighted sum of every loss on the whole picture, under views that no run saw."""
-    config = replace(run.config, views=HELD_OUT, screen_views=HELD_OUT)
-    judge = LayerGuidance([encoder], *texts[:2], config, screen=texts[2], key=2**41)
-    whole = Crop(0, 0, *run.source.shape[-2:], False)
-    sample = InternalDataset(run.source, judge, [whole]).sample(0)
-    layer = as_layer(run.network(run.source))
-    terms = judge.composite_terms(layer, run.source, sample) | judge.screen_terms(layer, sample)
+def held_out_loss(
+    config: LayerEditConfig,
+    encoder: ClipEncoder,
+    texts: tuple[str, str, str],
+    source: Tensor,
+    composite: Tensor,
+    layer: Tensor,
+    *,
+    turn: int = 0,
+) -> float:
+    """The weighted sum of every loss of an edit, under views that no run saw.
+
+    Args:
+        config: Of the edit; its weights count, and how many its views are.
+        encoder: What guided.
+        texts: What the source shows, what it shall show, and what the edit alone shows over green.
+        source: The whole picture, ``(1, 3, H, W)``.
+        composite: The same with the edit.
+        layer: The edit alone, colour and opacity, ``(1, 4, H, W)``.
+        turn: Number of the views to use.
+    """
+    judge = LayerGuidance([encoder], *texts[:2], config, screen=texts[2], key=2**41 + turn)
+    whole = Crop(0, 0, *source.shape[-2:], False)
+    sample = InternalDataset(source, judge, [whole]).sample(0)
+    terms = judge.terms_of_composite(composite, sample) | judge.screen_terms(layer, sample)
     terms["sparsity"] = sparsity_loss(layer[:, 3:])
     return sum(config.weight(name) * term.item() for name, term in terms.items())
+
+
+@torch.no_grad()
+def final_loss(run: Run, encoder: ClipEncoder, texts: tuple[str, str, str]) -> float:
+    """The loss of the whole picture as a run leaves it."""
+    config = replace(run.config, views=HELD_OUT, screen_views=HELD_OUT)
+    layer = as_layer(run.network(run.source))
+    composite = lay_over(layer[:, :3], layer[:, 3:], run.source)
+    return held_out_loss(config, encoder, texts, run.source, composite, layer)
 
 
 def measure_embedded(steps: int, scenes: int) -> dict[str, dict]:
