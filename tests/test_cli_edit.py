@@ -131,14 +131,17 @@ def test_a_captioner_says_what_the_picture_shows(arguments, given, tmp_path, mon
     "options, message",
     [
         (["--to", "a"], "must differ from its source"),
+        (["--to", " "], "target must be a text, got ' '"),
+        (["--from", ""], "source must be a text, got ''"),
         (["--gradient", "true"], "gradient must be one of exact, released"),
         (["--dtype", "int8"], "--dtype must be float32, bfloat16 or float16"),
         (["--inversion", "nowhere.pt"], "an inversion must be a file"),
         (["--until", "2"], "until must be a share of the steps"),
     ],
-    ids=["the same text", "gradient", "dtype", "no inversion", "until"],
+    ids=["the same text", "no target", "no source", "gradient", "dtype", "no inversion", "until"],
 )
 def test_refusals(arguments, tmp_path, options, message):
     found = run(*arguments, *options, "--out", tmp_path / "out")
     assert found.exit_code == BAD_INPUT
     assert message in found.output.replace("\n", " ")
+    assert not (tmp_path / "out" / "inversion.pt").exists()

@@ -58,7 +58,7 @@ def edit(
 ) -> None:
     """Edit a picture with a diffusion model: what the text asks changes, the structure stays."""
     with sentences(), extras():
-        from ..pipelines.oig import OIGConfig, OIGEdit
+        from ..pipelines.oig import OIGConfig, OIGEdit, require_texts
         from ..report.edit import INVERSION, EditFolder
         from ..report.edit_driver import run_edit
 
@@ -73,6 +73,7 @@ def edit(
         where = device_of(device)
         encoder = encoder_of(clip, clip_weights, where)
         source = _caption(source, captioner, picture, where)
+        require_texts([source], target)
         warn_of_unknown_words([encoder], source, *target)
         pipeline, tiny = models_of(model, decoder, dtype, where)
         folder = EditFolder(out)

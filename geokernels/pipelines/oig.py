@@ -68,7 +68,7 @@ class OIGEdit:
         self.config = config or OIGConfig()
         self.denoiser, self.encoder = Denoiser(pipeline), encoder
         self.decoder = self.denoiser.vae if decoder is None else decoder
-        targets = _targets(source, targets)
+        targets = require_texts(source.captions, targets)
         if source.model != self.denoiser.digest():
             raise ValueError("source must have been made with the same U-Net, it was made with another")
         self.schedule, self.index = schedule_of(pipeline.scheduler, source.steps), 0
@@ -345,13 +345,19 @@ def _checksum(latents: Tensor) -> str:
     return hashlib.sha256(latents.cpu().numpy().tobytes()).hexdigest()
 
 
-def _targets(source: EditSource, targets: Sequence[str]) -> tuple[str, ...]:
-    S = len(source.captions)
+def require_texts(captions: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
+    """The targets, if there is one for each caption, or any number for one, and every edit has two texts.
+
+    Raises:
+        ValueError: If not, or if a text is empty or a target is its caption; the message says which.
+    """
+    S = len(captions)
     if isinstance(targets, str) or not targets or S not in (1, len(targets)):
         raise ValueError(f"targets must be one text for each of {S} sources, or any for one, got {targets!r}")
-    for caption, target in zip(source.captions * len(targets), targets):
-        if not target.strip():
-            raise ValueError(f"target must be a text, got {target!r}")
+    for caption, target in zip(list(captions) * len(targets), targets):
+        for name, said in (("source", caption), ("target", target)):
+            if not said.strip():
+                raise ValueError(f"{name} must be a text, got {said!r}")
         if target.strip() == caption.strip():
             raise ValueError(f"target must differ from its source, got {target!r} for both")
     return tuple(targets)
