@@ -48,6 +48,8 @@ class Schedule:
         if self.prediction == "epsilon":
             return Parts((latents - rest * output) / signal, output)
         if self.prediction == "sample":
+            if share == 1:  # nothing shows the noise of a clean picture: it is what the next level would show
+                return Parts(output, self.split(latents, output, self.shares[-2]).noise)
             return Parts(output, (latents - signal * output) / rest)
         return Parts(signal * latents - rest * output, signal * output + rest * latents)
 

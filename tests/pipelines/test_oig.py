@@ -11,7 +11,7 @@ from geokernels import world
 from geokernels.losses.editing import contrast_loss, resemblance_loss
 from geokernels.models import load_diffusion
 from geokernels.models.denoiser import Denoiser
-from geokernels.pipelines.ddim import schedule_of
+from geokernels.pipelines.ddim import Schedule, schedule_of
 from geokernels.pipelines.edit_source import EditSource, ddim_inversion, draw_source
 from geokernels.pipelines.oig import OIGConfig, OIGEdit, oig_edit, step_length
 from geokernels.pipelines.unet_features import residual_convolutions
@@ -70,6 +70,14 @@ class TestDdim:
             ours = schedule.split(x, output, schedule.shares[i]).at(schedule.shares[i + 1])
             theirs = scheduler.step(output, t, x).prev_sample
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+    def test_a_clean_picture_can_be_led_back_into_noise(self, prediction):
+        schedule = Schedule((500, 1), (0.5, 0.9, 1.0), prediction)
+        x, output = pictures(2)
+        back = schedule.split(x, output, 1.0).at(0.9)
+        assert torch.isfinite(back).all()
+        assert 0 < (back - x).norm() < 2 * x.norm()
 
     def test_inversion_is_undone(self):
         # by a U-Net that was trained: only such a one says nearly the same of both ends of a step
