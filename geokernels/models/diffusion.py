@@ -1,6 +1,8 @@
 """Stable Diffusion pipelines of diffusers, frozen: the embedded one, a folder's, or one of the hub."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -186,10 +188,27 @@ def _or(kinds: tuple[str, ...]) -> str:
     return kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
 
 
+@contextmanager
+def _without_bars(where: bool) -> Iterator[None]:
+    """Leave out the libraries' progress bars, for what is read before one could be looked at."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    shown = [part for part in (of_diffusers, of_transformers) if where and part.is_progress_bar_enabled()]
+    for part in shown:
+        part.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for part in shown:
+            part.enable_progress_bar()
+
+
 def _read(source: Path | str, load):
     """What ``load`` returns; a sentence about ``source`` if it fails."""
     try:
-        return load()
+        with _without_bars(where=isinstance(source, Path) and source.is_relative_to(embedded(WORLD))):
+            return load()
     except Exception as error:
         if isinstance(source, str):
             raise FileNotFoundError(

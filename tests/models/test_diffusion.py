@@ -115,6 +115,14 @@ def test_no_safety_checker_even_if_the_folder_asks_for_one(copy):
     assert load_diffusion(copy).safety_checker is None
 
 
+def test_the_embedded_one_is_read_without_bars_and_others_with(folder, capfd):
+    load_diffusion("world")
+    load_tiny_autoencoder("world")
+    assert "it/s" not in capfd.readouterr().err
+    load_diffusion(folder)
+    assert "it/s" in capfd.readouterr().err
+
+
 def test_tiny_autoencoder_of_a_folder(tmp_path):
     tiny = diffusers.AutoencoderTiny(
         encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
