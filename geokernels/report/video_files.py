@@ -16,7 +16,17 @@ from .._files import replacing
 from .pictures import read_picture
 
 TICKS = 90_000  # a second; times of frames are kept in these
-QUALITY = "14"  # of x264's constant rate factor; 0 loses nothing, 51 is worst
+# Of x264. The same frames give the same file, on every machine: by one thread, and without what it has for
+# some instruction sets alone, of which that for AVX-512 reads memory that nothing was written to.
+ENCODER = {
+    "crf": "14",  # 0 loses nothing, 51 is worst
+    "threads": "1",
+    "x264-params": "cpu-independent=1",
+}
+# Of swscale, as numbers because older PyAV has no names for all: bicubic; chroma in full, without which
+# pictures come out darker; rounding; the same on every machine.
+BICUBIC, FULL_CHROMA, ROUNDED, EXACT = 4, 1 << 13, 1 << 18, 1 << 19
+TO_VIDEO, TO_PICTURE = BICUBIC | ROUNDED | EXACT, BICUBIC | FULL_CHROMA | ROUNDED | EXACT
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
@@ -81,8 +91,7 @@ def mp4_writer(path: str | Path) -> Iterator[Callable[[Tensor, Fraction], None]]
     """
     av = require_av()
     with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as file:
-        # one thread: the same frames give the same file
-        stream = file.add_stream("libx264", options={"crf": QUALITY, "threads": "1"})
+        stream = file.add_stream("libx264", options=dict(ENCODER))
         stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, TICKS)
 
         def add(frame: Tensor, time: Fraction) -> None:
@@ -92,6 +101,7 @@ def mp4_writer(path: str | Path) -> Iterator[Callable[[Tensor, Fraction], None]]
             if not stream.codec_context.is_open:
                 stream.height, stream.width = data.shape[:2]
             picture = av.VideoFrame.from_ndarray(data.cpu().numpy(), format="rgb24")
+            picture = picture.reformat(format="yuv420p", interpolation=TO_VIDEO)
             picture.pts, picture.time_base = round(time * TICKS), Fraction(1, TICKS)
             file.mux(stream.encode(picture))
 
@@ -124,10 +134,12 @@ def _decoded(path: Path) -> Iterator[tuple[Tensor, Fraction]]:
 def _upright(frame) -> Tensor:
     """The picture of a decoded frame, transparency over white."""
     if "a" in frame.format.name.replace("gray", ""):
-        data = torch.from_numpy(frame.to_ndarray(format="rgba").astype(np.float32) / 255)
+        data = frame.to_ndarray(format="rgba", interpolation=TO_PICTURE)
+        data = torch.from_numpy(data.astype(np.float32) / 255)
         picture = data[..., :3] * data[..., 3:] + 1 - data[..., 3:]
     else:
-        picture = torch.from_numpy(frame.to_ndarray(format="rgb24").astype(np.float32) / 255)
+        data = frame.to_ndarray(format="rgb24", interpolation=TO_PICTURE)
+        picture = torch.from_numpy(data.astype(np.float32) / 255)
     return torch.rot90(picture, round(frame.rotation / 90), (0, 1)).permute(2, 0, 1).contiguous()
 
 

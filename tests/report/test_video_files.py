@@ -1,5 +1,8 @@
 """Clips of every kind are read frame by frame with their times, or the frame that cannot be is named."""
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import pytest
@@ -33,6 +36,45 @@ def test_a_video_of_uneven_times_keeps_them(frames, tmp_path):
     assert (torch.stack([frame for frame, _ in read]) - frames).abs().mean() < 0.03  # chroma is halved
     write(tmp_path / "again.mp4", frames)
     assert (tmp_path / "clip.mp4").read_bytes() == (tmp_path / "again.mp4").read_bytes()
+
+
+WRITE = """
+import sys
+import torch
+from fractions import Fraction
+from geokernels.report import video_files
+
+path, encoder = sys.argv[1:]
+video_files.ENCODER["x264-params"] += encoder
+noise = torch.rand(3, 70, 110, generator=torch.Generator().manual_seed(0))
+ground = noise.repeat_interleave(4, 1).repeat_interleave(4, 2)
+with video_files.mp4_writer(path) as add:
+    for i in range(30):
+        add(ground[:, i : i + 240, 2 * i : 2 * i + 320], Fraction(i, 24))
+"""
+
+
+def test_the_same_frames_give_the_same_film_whatever_was_in_memory_and_on_every_machine(tmp_path):
+    """On machines with AVX-512 x264 reads memory that nothing was written to, unless it is told not to."""
+    ways = [("0", ""), ("85", ""), ("255", ":asm=avx2"), ("1", ":asm=0")]
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITE, str(tmp_path / f"{i}.mp4"), encoder],
+            env=os.environ | {"MALLOC_PERTURB_": fill, "OMP_NUM_THREADS": "1"},
+        )
+        for i, (fill, encoder) in enumerate(ways)
+    ]
+    assert [writer.wait() for writer in writers] == [0] * len(ways)
+    films = {(tmp_path / f"{i}.mp4").read_bytes() for i in range(len(ways))}
+    assert len(films) == 1
+
+
+def test_a_film_is_as_bright_as_its_frames(tmp_path):
+    grey = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0)).mul(0.6).add(0.2)
+    smooth = grey.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    write(tmp_path / "clip.mp4", [smooth] * 3, TIMES[:3])
+    for frame in VideoSource(tmp_path / "clip.mp4").frames():
+        assert (frame - smooth).mean().abs() < 0.5 / 255
 
 
 def test_odd_sides_are_made_even_by_their_edge(frames, tmp_path):
