@@ -171,9 +171,11 @@ class Assignment {
   std::vector<char> settled;
 };
 
-inline void assign(const double* cost, int64_t rows, int64_t columns, int64_t* chosen) {
-  if (!Assignment(cost, rows, columns).solve(chosen))
-    for (int64_t i = 0; i < rows; ++i) chosen[i] = -1;
+// Whether there is one.
+inline bool assign(const double* cost, int64_t rows, int64_t columns, int64_t* chosen) {
+  if (Assignment(cost, rows, columns).solve(chosen)) return true;
+  std::fill(chosen, chosen + rows, -1);
+  return false;
 }
 
 }  // namespace geokernels

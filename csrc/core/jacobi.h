@@ -18,7 +18,8 @@
 //
 // Small values keep their absolute accuracy, eps times the largest; no Gram matrix squares them. The order of
 // operations depends on sizes and the vector width alone: the same input gives the same bits.
-// NaN ends after kSweeps like everything else.
+// NaN ends after kSweeps like everything else, and spreads over the lanes: which of them belong to rows is
+// kept apart, in marks that change places with the rows and are never computed with.
 //
 // No include guard: included once for every SIMD level, after core/products.h.
 
@@ -39,6 +40,7 @@ struct Sweep {
   T* lanes;
   int64_t size, lines, seats;
   T* squares;  // [seats]   squared lengths of the rows
+  T* marks;    // [seats]   1 where there is a row, 0 elsewhere
   Invisible<T> invisible;
   typename Vector<T>::mask unsettled = {};
 };
@@ -89,6 +91,7 @@ inline void exchange(const Sweep<T>& sweep, int64_t upper, int64_t lower) {
   for (int64_t k = 0; k < sweep.lines; ++k)
     swap(sweep.lanes + k * sweep.seats + upper, sweep.lanes + k * sweep.seats + lower);
   swap(sweep.squares + upper, sweep.squares + lower);
+  swap(sweep.marks + upper, sweep.marks + lower);
 }
 
 // Rows of one block against each other, two blocks at a time; `rows` are in use, from `upper` on.
@@ -119,16 +122,13 @@ inline T measure(const T* lanes, int64_t size, int64_t seats, T* squares) {
   return largest<T>(most);
 }
 
-// Lanes of the rows by falling length; values [rows] are the lengths, order [rows] the lanes.
+// Lanes of the rows by falling length; values [rows] are the lengths, order [rows] the lanes. NaN stays where
+// it is met.
 template <class T>
-inline void sort_lanes(const T* lanes, int64_t seats, int64_t rows, int64_t size, const T* squares, T* values,
-                       int64_t* order) {
+inline void sort_lanes(int64_t seats, const T* squares, const T* marks, T* values, int64_t* order) {
   int64_t count = 0;
   for (int64_t r = 0; r < seats; ++r) {
-    // J has no row of length zero, an empty lane nothing else
-    bool empty = true;
-    for (int64_t k = size; k < size + rows && empty; ++k) empty = lanes[k * seats + r] == 0;
-    if (empty) continue;
+    if (marks[r] == 0) continue;
     const T value = std::sqrt(squares[r]);
     int64_t at = count++;
     for (; at > 0 && values[at - 1] < value; --at) {
@@ -140,22 +140,24 @@ inline void sort_lanes(const T* lanes, int64_t seats, int64_t rows, int64_t size
   }
 }
 
-// Turns the lanes until their rows are orthogonal; squares: [seats] spare.
+// Turns the lanes until their rows are orthogonal; spare: [2, seats].
 template <class T>
-inline void orthogonalise(T* lanes, int64_t seats, int64_t rows, int64_t size, T* squares, T* values,
+inline void orthogonalise(T* lanes, int64_t seats, int64_t rows, int64_t size, T* spare, T* values,
                           int64_t* order) {
   constexpr int64_t width = Vector<T>::width;
   const int64_t used = (rows + width - 1) / width * width;
+  T *const squares = spare, *const marks = squares + seats;
+  for (int64_t r = 0; r < seats; ++r) marks[r] = r < rows ? T(1) : T(0);
   for (int count = 0; count < kSweeps; ++count) {
     const Invisible<T> invisible(measure(lanes, size, seats, squares), rows);
-    Sweep<T> sweep{lanes, size, size + rows, seats, squares, invisible};
+    Sweep<T> sweep{lanes, size, size + rows, seats, squares, marks, invisible};
     for (int64_t i = 0; i < used; i += width)
       for (int64_t j = i + width; j < used; j += width) meet<T, width>(sweep, i, j);
     for (int64_t i = 0; i < used; i += 2 * width) mingle<T>(sweep, i, i + width, rows - i);
     if (!any<T>(sweep.unsettled)) break;
   }
   measure(lanes, size, seats, squares);
-  sort_lanes(lanes, seats, rows, size, squares, values, order);
+  sort_lanes(seats, squares, marks, values, order);
 }
 
 // out [rows, count]: `count` lines from `first` on, row by row in the given order.

@@ -3,8 +3,8 @@
 //   x [..., N, D], y [..., M, D], times [..., T]   to   moved [..., T, N, D], chosen [..., N]
 //
 // One thread makes the costs of a problem in the precision of its points, assigns in float64 and moves the
-// points while they are in its cache: the costs of a batch are never all there. Where a cost is not finite,
-// the problem is not solved: -1 throughout, and points that are NaN.
+// points while they are in its cache: the costs of a batch are never all there. Where a cost, or a sum of a
+// few, is not finite, the problem is not solved: -1 throughout, and points that are NaN.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -55,8 +55,8 @@ struct Clouds {
                         PointCost::square, cost, m, own);
     int64_t* columns = chosen + k * n;
     T* z = moved + k * count * n * features;
-    if (GEOKERNELS_AT_LEVEL(widen<T>, cost, n * m, wide)) {
-      assign(wide, n, m, columns);
+    // nobody is assigned where the prices of finite costs overflow
+    if (GEOKERNELS_AT_LEVEL(widen<T>, cost, n * m, wide) && assign(wide, n, m, columns)) {
       GEOKERNELS_AT_LEVEL(displace<T>, from, to, columns, times + k * count, count, n, features, z);
     } else {
       std::fill(columns, columns + n, -1);

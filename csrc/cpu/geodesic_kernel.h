@@ -52,7 +52,7 @@ inline void complete_rows(T* rows, int64_t M, int64_t stride, int64_t known, T* 
   }
 }
 
-// pair [M, 2 S]: rows [ u_j | v_j ], and their cosines g [M]. lanes: [2 M + 1, seats] spare, order: [M]
+// pair [M, 2 S]: rows [ u_j | v_j ], and their cosines g [M]. lanes: [2 M + 2, seats] spare, order: [M]
 // spare.
 template <class T>
 inline void decompose(const T* p, const T* q, int64_t D, int64_t K, int64_t L, T* pair, T* g, T* spare,
@@ -144,7 +144,7 @@ struct Products {
 template <class T>
 inline int64_t cosine_scratch(int64_t N, int64_t M) {
   const int64_t S = padded<T>(M);
-  return Frame<T>::size(M, N, S) + 2 * N * S + (2 * M + 1) * most_seats<T>(M);
+  return Frame<T>::size(M, N, S) + 2 * N * S + (2 * M + 2) * most_seats<T>(M);
 }
 
 // y: [rows_y, D], with rows_y N, or 1 for a row that is paired with each of x.

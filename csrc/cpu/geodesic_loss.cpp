@@ -88,8 +88,9 @@ std::tuple<Tensor, Tensor> geodesic_loss(const Tensor& current, const std::optio
   Tensor gradient = fresh(current, with_gradient ? in.batch.with({in.N, in.D}) : std::vector<int64_t>{0});
   for_each_problem(current, in.batch.count, in.cost(), [&](auto zero, int64_t begin, int64_t end) {
     using T = decltype(zero);
-    Scratch<T> scratch(baseline::LossLayout<T>(in.problem<T>(0)).size);
-    Scratch<int64_t> order(std::max(in.N, in.rows));
+    const baseline::LossLayout<T> layout(in.problem<T>(0));
+    Scratch<T> scratch(layout.size);
+    Scratch<int64_t> order(layout.order);
     for (int64_t b = begin; b < end; ++b) {
       LossProblem<T> l = in.problem<T>(b);
       l.shortest = shortest;

@@ -18,6 +18,7 @@ namespace geokernels::GEOKERNELS_LEVEL {
 template <class T>
 struct LossLayout {
   int64_t size = 0;
+  int64_t order;  // lanes that the decompositions sort, a memory of its own
   int64_t x, z, y, lengths;
   int64_t left, p, values, other_left, q, other_values;
   int64_t cosines, u, v, g, coordinates;
@@ -46,7 +47,8 @@ struct LossLayout {
     to_p = take(R * D);
     work = size;
     take(std::max({basis_scratch<T>(N, D), made ? basis_scratch<T>(rows, D) : 0, cosine_scratch<T>(N, M),
-                   cosine_backward_scratch<T>(N, M), basis_backward_scratch(N, D)}));
+                   cosine_backward_scratch<T>(N, M), basis_backward_scratch(N, D), l.source ? rows : 0}));
+    order = std::max({R, made, M});
   }
 
   int64_t take(int64_t count) {
@@ -82,7 +84,7 @@ inline void through_unit_rows(const T* x, const T* lengths, int64_t N, int64_t D
   }
 }
 
-// scratch: LossLayout::size numbers; order: [max(N, rows)] spare.
+// scratch: LossLayout::size numbers; order: LossLayout::order spare.
 template <class T>
 void loss_problem(const LossProblem<T>& l, T* scratch, int64_t* order) {
   const LossLayout<T> at(l);

@@ -117,7 +117,7 @@ inline int64_t orthonormalise(const T* x, int64_t N, int64_t D, T factor, T* q, 
 template <class T>
 inline int64_t basis_scratch(int64_t N, int64_t D) {
   const int64_t R = std::min(N, D);
-  return (R + kTogether) * spread<T>(D) + (N + R + 1) * most_seats<T>(R) + (1 + R + kTogether) * R;
+  return (R + kTogether) * spread<T>(D) + (N + R + 2) * most_seats<T>(R) + (1 + R + kTogether) * R;
 }
 
 // scratch: basis_scratch<T>(N, D) numbers; order: [min(N, D)] spare.
@@ -127,8 +127,8 @@ void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* di
   const int64_t R = std::min(N, D), stride = spread<T>(D), ldr = seats_for<T>(R);
   T* q = scratch;                           // [R + kTogether, stride]
   T* lanes = q + (R + kTogether) * stride;  // [N + R, ldr]
-  T* squares = lanes + (N + R) * ldr;       // [ldr]
-  T* lengths = squares + ldr;               // [R]
+  T* spare = lanes + (N + R) * ldr;         // [2, ldr]
+  T* lengths = spare + 2 * ldr;             // [R]
   T* rotation = lengths + R;                // [R, R]
   T* known = rotation + R * R;              // [kTogether, R]
 
@@ -136,10 +136,10 @@ void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* di
   int exponent = 0;
   std::frexp(std::max(extremes.high, extremes.low), &exponent);
   exponent = std::max(exponent, std::numeric_limits<T>::min_exponent);
-  std::fill(lanes, squares, T(0));
+  std::fill(lanes, spare, T(0));
   const int64_t count = orthonormalise(x, N, D, std::ldexp(T(1), -exponent), q, lanes, ldr, known);
   for (int64_t i = 0; i < count; ++i) lanes[(N + i) * ldr + i] = 1;
-  orthogonalise(lanes, ldr, count, N, squares, lengths, order);
+  orthogonalise(lanes, ldr, count, N, spare, lengths, order);
 
   gather_rows(lanes, ldr, count, order, N, count, rotation, R);
   combine(rotation, R, count, q, stride, count, D, directions, D);
