@@ -136,9 +136,9 @@ class Sinkhorn {
 
   // Makes K with every row's largest entry 1, from gamma alone; v and u start at 1.
   void renew_rows() {
-    std::fill(v, v + cols, T(1));
+    std::fill(v, v + cols, T(1)), std::fill(log_v, log_v + cols, T(0));
     std::copy(b, b + cols, right);
-    std::fill(u, u + rows, T(1));
+    std::fill(u, u + rows, T(1)), std::fill(log_u, log_u + rows, T(0));
     for (int64_t i = 0; i < rows; ++i) {
       T* row = K + i * cols;
       if (!(a[i] > 0)) {

@@ -63,6 +63,41 @@ def test_every_simd_level_renews_its_matrix(level, simd_level):
         assert torch.allclose(ours.g.double(), truth.g, atol=bound)
 
 
+def soil_the_heap():
+    """Leave NaN in memory that the next workspaces are likely to be given."""
+    del [torch.full((size,), math.nan) for size in (500, 2000, 8000, 40_000) for _ in range(8)][:]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("cost", [None, "dot", "sqeuclidean"], ids=["given", "dot", "sqeuclidean"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+def test_tiny_weights_with_reach(level, cost, dtype, simd_level):
+    # sums leave the range of the scalings in the first sweep: scalings are absorbed before any was made
+    simd_level(level)
+    x, y = cloud(2, 19, 3, seed=0).to(dtype), cloud(2, 23, 3, seed=1).to(dtype)
+    spread = 10.0 ** (-30 * torch.rand(2, 19, dtype=torch.float64))
+    a = torch.stack([torch.full((19,), 1e-20, dtype=torch.float64), spread[0]]).to(dtype)
+    b = torch.stack([torch.full((23,), 1e-24, dtype=torch.float64), spread[1, 0].expand(23)]).to(dtype)
+
+    def solve(x, y, a, b, backend):
+        options = {"eps": 0.5, "reach": 2.0, "max_iter": 300, "backend": backend}
+        if cost is None:
+            return gk.sinkhorn_from_cost(torch.cdist(x, y), a, b, **options)
+        return gk.sinkhorn(x, y, a, b, cost=cost, **options)
+
+    runs = []
+    for _ in range(3):
+        soil_the_heap()
+        t = solve(x, y, a, b, "native")
+        runs.append((t.value, t.f, t.g, t.error, t.iterations))
+    assert all(torch.equal(first, again) for run in runs[1:] for first, again in zip(runs[0], run))
+    truth = solve(*(part.double() for part in (x, y, a, b)), "reference")
+    bound = 3e-5 if dtype == torch.float32 else 1e-9
+    torch.testing.assert_close(runs[0][0].double(), truth.value, rtol=bound, atol=0)
+    for ours, exact in zip(runs[0][1:3], (truth.f, truth.g)):
+        torch.testing.assert_close(ours.double(), exact, rtol=bound, atol=bound)
+
+
 def test_threads_do_not_change_a_bit():
     parts = problem(B=16, dtype=torch.float32)
     threads = torch.get_num_threads()
