@@ -9,13 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_float
-from .embedded import embedded, verify
-from .tensor_files import require_file, unreadable
+from .clip_sources import ARGUMENTS, Called, find_clip, import_open_clip, tokenizer_of
+from .clip_weights import build_clip
 
-# Embedded models and their files' names without ending. The second only evaluates: no gradient passes it.
-EMBEDDED = {"world": "world-clip.safetensors", "world-evaluation": "world-evaluation-clip.safetensors"}
-EVALUATION = "world-evaluation"
-FORMATS = (".safetensors", ".pt", ".pth", ".bin")
+EVALUATION = "world-evaluation"  # the embedded model through which no gradient passes
 
 
 class ClipEncoder(nn.Module):
@@ -178,17 +175,29 @@ class ClipEncoder(nn.Module):
 
 
 def load_clip(
-    name: str = "world", weights: str | Path | None = None, *, device: str | torch.device = "cpu"
+    name: str = "world",
+    weights: str | Path | None = None,
+    *,
+    tokenizer: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    called: Called = ARGUMENTS,
 ) -> ClipEncoder:
     """Load a CLIP by name and file.
 
     Args:
         name: ``"world"`` for the embedded model; ``"world-evaluation"`` for the other embedded one, which
             shares nothing with it and never guides; an open_clip architecture, such as ``"ViT-B-32"``, whose
-            ``weights`` are a file; or ``"hf-hub:organisation/model"``, which downloads.
-        weights: A ``.safetensors`` file, or a ``.pt``, ``.pth`` or ``.bin`` file that holds tensors alone.
-            For an embedded model, None is the packaged file; another one needs its ``.json`` beside it.
+            ``weights`` are a file; that and a tag, such as ``"ViT-B-32/laion2b_s34b_b79k"``, which downloads
+            them unless there is a file; ``"hf-hub:organisation/model"``, which downloads; or
+            ``"local-dir:FOLDER"``, a folder with ``open_clip_config.json`` and weights.
+        weights: A file of safetensors, or of ``torch.save`` that holds tensors alone; OpenAI's TorchScript
+            archives, whose tensors are read and whose code is not; or transformers' weights of a CLIP with
+            their ``config.json`` beside them. OpenAI's weights choose the quick GELU by themselves. For an
+            embedded model, None is the packaged file; another one needs its ``.json`` beside it.
+        tokenizer: Folder of the tokenizer, for models whose tokenizer comes from the hub (SigLIP, RoBERTa);
+            it also holds the ``config.json`` of a text tower that is transformers'.
         device: Where to.
+        called: What messages call ``name``, ``weights`` and ``tokenizer``.
 
     Returns:
         The model, frozen.
@@ -196,48 +205,19 @@ def load_clip(
     Raises:
         ImportError: If open_clip is not installed.
         FileNotFoundError: If there is no such weights file.
+        OSError: If weights are to be fetched and cannot be; the message says from where.
         ValueError: If the name is unknown, or the file is corrupt, of another format or another architecture,
-            or the packaged file is not the one that was measured.
+            not finite, or the packaged file is not the one that was measured.
 
     Example:
         >>> encoder = load_clip()
         >>> encoder.encode_text(["a red circle", "a blue circle"]).shape
         torch.Size([2, 1, 128])
     """
-    open_clip = _import_open_clip()
-    if name.startswith("hf-hub:"):
-        if weights is not None:
-            raise ValueError(
-                f"weights must be None for {name!r}, whose weights come from the hub, got {weights}"
-            )
-        model = open_clip.create_model(name, require_pretrained=True)
-        return ClipEncoder(name, model, open_clip.get_tokenizer(name)).to(device)
-
-    architecture, path = name, weights
-    if name in EMBEDDED:
-        path = embedded(EMBEDDED[name]) if weights is None else Path(weights)
-        if weights is None:
-            verify(require_file("weights", path))
-        open_clip.add_model_config(require_file("configuration", path.with_suffix(".json")).absolute())
-        architecture = path.stem
-    elif name not in open_clip.list_models():
-        raise ValueError(
-            f"name must be {', '.join(map(repr, EMBEDDED))}, 'hf-hub:organisation/model' or an architecture "
-            f"of open_clip (open_clip.list_models()), got {name!r}"
-        )
-    if path is None:
-        raise ValueError(
-            f"weights must name a file for {name!r}, got None; or load 'hf-hub:organisation/model'"
-        )
-    path = require_file("weights", path).absolute()  # resolved, a link into a cache loses its ending
-    if path.suffix not in FORMATS:
-        raise ValueError(
-            f"weights must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {path.name!r}; "
-            f"save the state dict with safetensors.torch.save_file"
-        )
-    model = _create(open_clip, architecture, path)
-    tokenizer = open_clip.get_tokenizer(architecture)
-    return ClipEncoder(name, model, tokenizer, guides=name != EVALUATION).to(device)
+    import_open_clip()
+    source = find_clip(name, weights, tokenizer, called)
+    reader = tokenizer_of(source, called)  # first: it is quickly known to be missing
+    return ClipEncoder(name, build_clip(source, called), reader, guides=name != EVALUATION).to(device)
 
 
 def imagenet_templates() -> tuple[str, ...]:
@@ -246,51 +226,7 @@ def imagenet_templates() -> tuple[str, ...]:
     Raises:
         ImportError: If open_clip is not installed.
     """
-    _import_open_clip()
+    import_open_clip()
     from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 
     return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
-
-
-def _import_open_clip():
-    try:
-        import open_clip
-    except ImportError as error:
-        raise ImportError('CLIP models need open_clip: pip install "geokernels[morph]"') from error
-    return open_clip
-
-
-def _create(open_clip, architecture: str, path: Path) -> nn.Module:
-    """Create the model from its file; on failure find out whether file or architecture is at fault."""
-    try:
-        return open_clip.create_model(architecture, pretrained=str(path), weights_only=True)
-    except Exception as error:
-        found = _read(path)
-        expected = open_clip.create_model(architecture, load_weights=False).state_dict()
-        for key, value in expected.items():
-            if key not in found:
-                finding = "which the file lacks"
-            elif found[key].shape != value.shape:
-                finding = f"which is {tuple(found[key].shape)} in the file"
-            else:
-                continue
-            raise ValueError(
-                f"weights must fit {architecture!r}, but it has {key!r} of shape {tuple(value.shape)}, "
-                f"{finding} {path.name}"
-            ) from error
-        surplus = next((key for key in found if key not in expected), None)
-        if surplus is None:
-            raise
-        raise ValueError(
-            f"weights must fit {architecture!r}, which lacks {surplus!r} of {path.name}"
-        ) from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, as open_clip reads it; a sentence about the file if it cannot be read."""
-    from open_clip.factory import load_state_dict
-
-    try:
-        return load_state_dict(str(path), weights_only=True)
-    except Exception as error:
-        raise unreadable("weights", path, error) from error

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .tensor_files import last_line, read_tensors
+from .tensor_files import WRAPPERS, fill, read_state
 
+# DINO's training keeps the network that is used as teacher, and its head, which is not, beside it
+TEACHER, HEAD = ("teacher", *WRAPPERS), r"head\..*"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 
@@ -47,24 +49,22 @@ def load_dino(
     """Load a vision transformer by its state dict.
 
     Args:
-        weights: A ``.safetensors`` file, or a ``.pt``, ``.pth`` or ``.bin`` file of tensors alone, such as
-            DINO's own ``dino_vitbase8_pretrain.pth``.
+        weights: A file of safetensors, or of ``torch.save`` that holds tensors alone, such as DINO's own
+            ``dino_vitbase8_pretrain.pth`` or ``dino_vitbase8_pretrain_full_checkpoint.pth``.
         architecture: Its name in timm; the published structure distance is ViT-B/8's.
         device: Where to.
 
     Raises:
         ImportError: If timm is not installed.
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or does not fit the architecture.
+        ValueError: If it is damaged, does not fit the architecture, or is not finite.
     """
     try:
         import timm
     except ImportError as error:
         raise ImportError('DINO needs timm: pip install "geokernels[morph]"') from error
-    state, file = read_tensors("weights", weights), Path(weights).name
+    state = read_state("weights", weights, wrappers=TEACHER)
+    state = {key.removeprefix("backbone."): value for key, value in state.items()}
     model = timm.create_model(architecture, pretrained=False, num_classes=0)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"weights must fit {architecture}, {file} does not: {last_line(error)}") from error
+    fill(model, state, name="weights", file=Path(weights).name, what=architecture, but=HEAD, asked="vit")
     return DinoKeys(architecture, model).to(device)

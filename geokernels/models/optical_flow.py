@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .tensor_files import last_line, read_tensors
+from .tensor_files import fill, read_state
 
 RAFT = ("raft_small", "raft_large")
 LEAST = 128  # pixels a side that RAFT needs
@@ -69,12 +69,9 @@ def _raft(kind: str, path: Path, device: str | torch.device) -> Flow:
         from torchvision.models import optical_flow
     except ImportError as error:
         raise ImportError('RAFT needs torchvision: pip install "geokernels[video]"') from error
-    state = read_tensors("weights", path)
+    state = read_state("weights", path)
     model = getattr(optical_flow, kind)(weights=None, progress=False)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"weights must fit {kind}, {path.name} does not: {last_line(error)}") from error
+    fill(model, state, name="weights", file=path.name, what=kind)
     model = model.eval().requires_grad_(False).to(device)
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import require_choice
-from .tensor_files import read_tensors
+from .tensor_files import fitted, read_state
 
 BACKBONES = ("alex", "vgg", "squeeze")
 
@@ -34,7 +34,7 @@ def load_lpips(
     Raises:
         ImportError: If lpips is not installed.
         FileNotFoundError: If there is no such weights file.
-        ValueError: If the backbone is unknown, or the file is damaged or does not fit it.
+        ValueError: If the backbone is unknown, or the file is damaged, not finite, or does not fit it.
     """
     require_choice("backbone", backbone, BACKBONES)
     try:
@@ -61,11 +61,10 @@ class _Lpips(nn.Module):
 
 def _fill(net: nn.Module, path: Path, backbone: str) -> None:
     """Fill lpips' slices of a backbone from torchvision's state dict: ``features.3.weight`` is layer 3."""
-    state = read_tensors("weights", path)
+    state = read_state("weights", path)
     own = net.state_dict()
-    for key in own:
-        layer = "features." + key.split(".", 1)[1]
-        if layer not in state or state[layer].shape != own[key].shape:
-            raise ValueError(f"weights must fit {backbone!r}, but {layer} is missing or of another shape")
-        own[key] = state[layer]
-    net.load_state_dict(own)
+    named = {f"features.{key.split('.', 1)[1]}": key for key in own}
+    expected = {name: own[key] for name, key in named.items()}
+    how = {"name": "weights", "file": path.name, "what": backbone, "but": r"classifier\..*"}
+    found = fitted(expected, state, asked="backbone", **how)
+    net.load_state_dict({key: found[name] for name, key in named.items()})

@@ -1,12 +1,27 @@
-"""Files of tensors: read without running what stands in them, or refused by a sentence about the file."""
+"""Files of tensors: read without running what stands in them, or refused by a sentence about the file.
+
+One reader for every model: it tells formats by their content, keeps them in bounds, takes the state dict out
+of what training scripts wrap around it, and fills a module with it, or says what the file is instead.
+"""
 
 import re
+import zipfile
 from argparse import Namespace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-from .._checks import reason_of
+from .._checks import is_finite, reason_of
+from .checkpoint_kinds import kind_of
+from .torch_archives import is_torchscript, read_torchscript, require_bounded, unpacked_size
+
+# under which training scripts keep a state dict; averaged weights come before those they are an average of
+WRAPPERS = ("params_ema", "ema_state_dict", "model_ema", "state_dict", "model_state_dict", "model", "params")
+# what frameworks put before every name
+PREFIXES = ("_orig_mod.", "module.", "model.")
+DEEPEST = 8  # wrappers around wrappers
 
 
 def require_file(name: str, path: str | Path) -> Path:
@@ -22,7 +37,7 @@ def require_file(name: str, path: str | Path) -> Path:
 
 
 def read_tensors(name: str, path: str | Path) -> dict:
-    """What a ``.safetensors`` file holds, or, of another ending, what ``torch.save`` wrote of tensors.
+    """What a file of safetensors, of ``torch.save`` or of TorchScript holds; its content says which it is.
 
     Args:
         name: Of the argument that named the file, for messages.
@@ -33,24 +48,117 @@ def read_tensors(name: str, path: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If it is a ``.safetensors`` file and safetensors is not installed.
-        ValueError: If it is damaged, would execute code, or holds no dictionary.
+        ImportError: If it is a file of safetensors and safetensors is not installed.
+        ValueError: If it is damaged, would execute code, holds no dictionary, or takes up far more memory
+            than its size; see :func:`geokernels.models.torch_archives.require_bounded`.
     """
     path = require_file(name, path)
+    archive = _begins(path, b"PK\3\4")
     try:
-        if path.suffix == ".safetensors":
-            content = safetensors().load_file(path)
-        else:
-            # training scripts leave their arguments in the checkpoint; a namespace is data alone
-            with torch.serialization.safe_globals([Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+        unpacked = unpacked_size(path) if archive else 0
+    except zipfile.BadZipFile as error:
+        raise unreadable(name, path, error) from error
+    require_bounded(name, path, unpacked)
+    try:
+        content = _read(path, archive)
     except ImportError:
         raise
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError, UnpicklingError and more
         raise unreadable(name, path, error) from error
     if not isinstance(content, dict):
         raise ValueError(f"{name} must hold a state dict, got {type(content).__name__} in {path.name}")
+    # a tensor may claim more than its storage: one number, repeated
+    require_bounded(name, path, sum(x.numel() * x.element_size() for x in _tensors(content)))
     return content
+
+
+def read_state(name: str, path: str | Path, *, wrappers: Collection[str] = WRAPPERS) -> dict[str, Tensor]:
+    """The state dict in a file, taken out of what was wrapped around it; see :func:`read_tensors`.
+
+    Args:
+        name: Of the argument that named the file, for messages.
+        path: The file.
+        wrappers: Keys under which it may be, the preferred first.
+
+    Raises:
+        ValueError: If there are no tensors by name in it.
+    """
+    return unwrap(name, Path(path), read_tensors(name, path), wrappers)
+
+
+def unwrap(name: str, path: Path, content: Mapping, wrappers: Collection[str]) -> dict[str, Tensor]:
+    """The tensors by name that ``content`` holds, however deep, without what stands before every name."""
+    found = content
+    for _ in range(DEEPEST):
+        inner = [found[key] for key in wrappers if isinstance(found.get(key), Mapping)]
+        inner = [part for part in inner if _tensors(part)]
+        if not inner:
+            break
+        found = inner[0]
+    if not any(isinstance(value, Tensor) for value in found.values()):
+        keys = ", ".join(map(str, list(found)[:5])) or "nothing"
+        raise ValueError(
+            f"{name} must hold a state dict, bare or as {', '.join(wrappers)}, got {keys} in {path.name}"
+        )
+    state = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], **how: str) -> None:
+    """Load ``state`` into ``module``, as strictly as :func:`fitted`, which takes ``how``."""
+    module.load_state_dict(fitted(module.state_dict(), state, **how))
+
+
+def fitted(
+    expected: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    *,
+    name: str,
+    file: str,
+    what: str,
+    but: str = r"(?!)",
+    asked: str = "",
+) -> dict[str, Tensor]:
+    """The tensors of ``state`` by the names, shapes and dtypes of ``expected``.
+
+    Args:
+        expected: The tensors of the model that is to be filled.
+        state: The tensors of a file.
+        name: Of the argument that named the file, for messages.
+        file: Its name.
+        what: What the model is called.
+        but: A regular expression of names that the file may have beyond the model's.
+        asked: The key of what the file should be, of :data:`.checkpoint_kinds.KINDS`.
+
+    Raises:
+        ValueError: If a tensor is missing, has another shape, left over, or not finite; names the first.
+    """
+    for key, value in expected.items():
+        found = state.get(key)
+        if found is None or found.shape != value.shape:
+            finding = "lacks" if found is None else f"has {tuple(found.shape)} for"
+            raise ValueError(
+                f"{name} must fit {what}, which has {key!r} of shape {tuple(value.shape)}, but {file} "
+                f"{finding} it{instead(state, asked)}"
+            )
+    surplus = next((key for key in state if key not in expected and not re.fullmatch(but, key)), None)
+    if surplus is not None:
+        raise ValueError(
+            f"{name} must fit {what}, which has no {surplus!r}, as {file} has{instead(state, asked)}"
+        )
+    ready = {key: state[key].to(value.dtype) for key, value in expected.items()}
+    for key, value in ready.items():
+        if not is_finite(value):
+            raise ValueError(f"{name} must be finite, got NaN or infinity in {key!r} of {file}")
+    return ready
+
+
+def instead(state: Mapping[str, Tensor], asked: str) -> str:
+    """What a file is whose tensors do not fit, and what to do with it, where that is another kind."""
+    kind = kind_of(state, asked)
+    return "" if kind is None else f"; {kind}"
 
 
 def unreadable(name: str, path: Path, error: Exception) -> ValueError:
@@ -64,11 +172,6 @@ def unreadable(name: str, path: Path, error: Exception) -> ValueError:
     )
 
 
-def last_line(error: Exception) -> str:
-    """Of what ``load_state_dict`` says, the key that disagrees last."""
-    return str(error).strip().splitlines()[-1].strip()
-
-
 def safetensors():
     """``safetensors.torch``, which is imported on use."""
     try:
@@ -76,3 +179,35 @@ def safetensors():
     except ImportError as error:
         raise ImportError('.safetensors files need safetensors: pip install "geokernels[morph]"') from error
     return safetensors.torch
+
+
+def _read(path: Path, archive: bool):
+    """What is in a file, of whichever format."""
+    if archive and is_torchscript(path):
+        return read_torchscript(path)
+    # safetensors begin with a JSON header, and before it its length in eight bytes
+    if not archive and (path.suffix == ".safetensors" or _begins(path, b"{", after=8)):
+        return safetensors().load_file(path)
+    # training scripts leave their arguments in the checkpoint; a namespace is data alone
+    with torch.serialization.safe_globals([Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _begins(path: Path, how: bytes, after: int = 0) -> bool:
+    with open(path, "rb") as file:
+        return file.read(after + len(how))[after:] == how
+
+
+def _tensors(content) -> list[Tensor]:
+    """Every tensor in nested dictionaries and lists, which may hold one another, once."""
+    found, seen, ahead = [], set(), [content]
+    while ahead:
+        part = ahead.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, (Mapping, list, tuple)):
+            ahead.extend(part.values() if isinstance(part, Mapping) else part)
+    return found

@@ -36,7 +36,7 @@ def test_the_file_s_weights_are_the_ones_used(weights):
 def test_refusals(weights, tmp_path):
     with pytest.raises(ValueError, match="backbone must be one of alex, vgg, squeeze, got 'resnet'"):
         load_lpips("resnet", weights)
-    with pytest.raises(ValueError, match="weights must fit 'vgg', but features"):
+    with pytest.raises(ValueError, match=r"weights must fit vgg, which has 'features.0.weight' of shape"):
         load_lpips("vgg", weights)
     with pytest.raises(FileNotFoundError, match="weights must be an existing file, found none"):
         load_lpips("alex", tmp_path / "none.pth")

@@ -1,0 +1,140 @@
+"""Weights of OpenAI's archives, open_clip's files and transformers', into a model of open_clip."""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .._files import read_json
+from .clip_sources import ARGUMENTS, Called, Source, import_open_clip, text_tower_of
+from .tensor_files import WRAPPERS, fill, read_tensors, unwrap
+
+# what OpenAI keeps beside its weights; open_clip's, and nobody else's, have none of it
+OPENAI = ("input_resolution", "context_length", "vocab_size")
+# names of tensors that are no weights: those, masks, and counts
+BESIDE = r"(input_resolution|context_length|vocab_size|logit_bias|(.*\.)?(attn_mask|position_ids))"
+
+# From transformers' names to open_clip's; the rows of q, k and v follow one another in one matrix.
+NAMES = (
+    (r"text_model\.embeddings\.token_embedding\.weight", "token_embedding.weight"),
+    (r"text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
+    (r"text_model\.final_layer_norm\.", "ln_final."),
+    (r"vision_model\.embeddings\.class_embedding", "visual.class_embedding"),
+    (r"vision_model\.embeddings\.patch_embedding\.weight", "visual.conv1.weight"),
+    (r"vision_model\.embeddings\.position_embedding\.weight", "visual.positional_embedding"),
+    (r"vision_model\.pre_layrnorm\.", "visual.ln_pre."),
+    (r"vision_model\.post_layernorm\.", "visual.ln_post."),
+    (r"text_model\.encoder\.layers\.(\d+)\.", r"transformer.resblocks.\1."),
+    (r"vision_model\.encoder\.layers\.(\d+)\.", r"visual.transformer.resblocks.\1."),
+    (r"\.self_attn\.out_proj\.", ".attn.out_proj."),
+    (r"\.layer_norm(\d)\.", r".ln_\1."),
+    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
+    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
+)
+TRANSPOSED = {"text_projection.weight": "text_projection", "visual_projection.weight": "visual.proj"}
+
+
+def build_clip(source: Source, called: Called = ARGUMENTS) -> nn.Module:
+    """A model of open_clip, filled with its weights.
+
+    Raises:
+        ValueError: If the weights are of another model, damaged, or not finite.
+    """
+    open_clip = import_open_clip()
+    content = read_tensors(called.weights, source.weights)
+    state = unwrap(called.weights, source.weights, content, WRAPPERS)
+    quick = source.quick
+    if any(key in state or key in content for key in OPENAI):
+        quick = True
+    elif _is_transformers(state):
+        quick = _quick_of_transformers(source, called)
+        state = _of_transformers(state)
+    config = {**source.config, "text_cfg": text_tower_of(source, called)}
+    if quick is not None and quick != config.get("quick_gelu", False):
+        if not quick:
+            raise ValueError(
+                f"{called.name} must name an architecture without the quick GELU for {source.weights.name}, "
+                f"got {source.name!r}"
+            )
+        config["quick_gelu"] = True
+    model = _module(open_clip, config)
+    fill(
+        model,
+        _suited(open_clip, model, state),
+        name=called.weights,
+        file=source.weights.name,
+        what=repr(source.name),
+        but=BESIDE,
+        asked="clip",
+    )
+    preprocess = {**vars(open_clip.transform.PreprocessCfg()), "size": model.visual.image_size}
+    given = {key: value for key, value in source.preprocess.items() if key in preprocess and key != "size"}
+    open_clip.set_model_preprocess_cfg(model, preprocess | given)
+    return model
+
+
+def _module(open_clip, config: dict) -> nn.Module:
+    """A model as a configuration describes it, not yet filled."""
+    custom = config.pop("custom_text", False) or config["text_cfg"].get("hf_model_name")
+    if "multimodal_cfg" in config:
+        kind = open_clip.CoCa
+    else:
+        kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    vision = {**config["vision_cfg"]}
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False
+    return kind(**{**config, "vision_cfg": vision})
+
+
+def _suited(open_clip, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names and shapes of ``model``, as far as open_clip converts them itself."""
+    state = open_clip.convert.convert_state_dict(model, dict(state))
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = open_clip.model.convert_to_custom_text_state_dict(state)
+    expected = model.state_dict()
+    for key in ("logit_scale", "logit_bias"):
+        if key in expected:
+            # no feature depends on them; files differ in whether they are there, and of which shape
+            state[key] = state[key].reshape(expected[key].shape) if key in state else expected[key]
+    return state
+
+
+def _is_transformers(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are transformers' names of a CLIP, and not those of a SigLIP."""
+    return "visual_projection.weight" in state and "text_projection.weight" in state
+
+
+def _quick_of_transformers(source: Source, called: Called) -> bool:
+    """Whether transformers' weights were trained with the quick GELU, as the file beside them says."""
+    path = source.weights.with_name("config.json")
+    if source.quick is not None:
+        return source.quick
+    if not path.is_file():
+        raise ValueError(
+            f"{called.weights} {source.weights.name} holds transformers' CLIP weights, which do not say what "
+            "they were trained with: put the config.json of their model beside the file, or name a tag of "
+            f"{called.name} as ARCHITECTURE/TAG"
+        )
+    towers = [read_json(path).get(tower) or {} for tower in ("text_config", "vision_config")]
+    return towers[1].get("hidden_act", "quick_gelu") == "quick_gelu"  # which transformers leaves unsaid
+
+
+def _of_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a CLIP of transformers by open_clip's names."""
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key in TRANSPOSED:
+            found[TRANSPOSED[key]] = value.T
+            continue
+        name = key
+        for pattern, replacement in NAMES:
+            name = re.sub(pattern, replacement, name)
+        rows = re.fullmatch(r"(.*)\.self_attn\.q_proj\.(weight|bias)", name)
+        if rows:
+            parts = [state.get(key.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
+            if all(part is not None for part in parts):
+                found[f"{rows[1]}.attn.in_proj_{rows[2]}"] = torch.cat(parts)
+        elif not re.search(r"\.self_attn\.[kv]_proj\.", name):
+            found[name] = value
+    return found
