@@ -44,7 +44,8 @@ from torch import Tensor
 from geokernels import world
 from geokernels._files import sha256, write_json, write_text
 from geokernels.metrics import outside_psnr, score_edit, wilson_interval
-from geokernels.models.clip import EMBEDDED, EVALUATION, load_clip
+from geokernels.models.clip import EVALUATION, load_clip
+from geokernels.models.clip_sources import EMBEDDED
 from geokernels.models.embedded import embedded
 from geokernels.pipelines import ClipInversionConfig, LayerEditConfig, clip_inversion, edit_layer
 from geokernels.pipelines.terms import MAIN

@@ -157,8 +157,11 @@ def sentence(result):
     [
         (("--loss", "euclidean"), "Error: loss must be one of geodesic, directional, global, spherical, got"),
         (("--parametrisation", "clay"), "parametrisation must be one of layer, fourier, pixels, got 'clay'"),
-        (("--clip", "blip"), "--clip must be world or open_clip:NAME, got 'blip'"),
-        (("--clip", "open_clip:ViT-B-32"), "--clip-weights must name a weights file for open_clip:ViT-B-32"),
+        (("--clip", "blip"), "--clip must be world, an architecture of open_clip, ARCHITECTURE/TAG"),
+        (
+            ("--clip", "open_clip:ViT-B-32"),
+            "--clip-weights must name a file for 'ViT-B-32', got None; or name a tag",
+        ),
         (("--device", "abacus"), "--device must be cpu or cuda, got 'abacus'"),
         (("--resume",), "--resume needs an interrupted run in --out"),
         (("--method", "paint"), "Error: --method must be one of clip-inversion, text2live, got 'paint'"),

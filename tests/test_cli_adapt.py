@@ -175,9 +175,12 @@ def test_a_bad_inversion_keeps_its_last_good_step_and_says_so(checkpoint, pictur
         (("--train", "all"), "train must be one of modulation, layers, got 'all'"),
         (
             ("--clip", "world", "--clip-weights", "x.pt"),
-            "--clip-weights must be one for each open_clip model",
+            "--clip-weights must be one for each --clip that needs one, x.pt is left over",
         ),
-        (("--clip", "open_clip:ViT-B-32"), "--clip-weights must name a weights file for open_clip:ViT-B-32"),
+        (
+            ("--clip", "open_clip:ViT-B-32"),
+            "--clip-weights must name a file for 'ViT-B-32', got None; or name a tag",
+        ),
         (("--clip", "world", "--clip", "world", "--clip-share", 1), "encoder_weights must be 2 numbers"),
         (("--batch", 9), "batch must be at most pool, 4, got 9"),
         (("--layers", 9), "layers must be from 1 to 6"),

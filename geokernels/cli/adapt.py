@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import bar, device_of, extras, say, sentences, stop
-from .encoders import encoders_of, pace, warn_of_unknown_words
+from .encoders import CLIP, encoders_of, pace, warn_of_unknown_words
 
 
 def adapt(
@@ -18,10 +18,13 @@ def adapt(
     generator: Annotated[str, typer.Option(help="world, or a StyleGAN2 checkpoint.")] = "world",
     loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
     clip: Annotated[
-        list[str] | None, typer.Option(help="world, or open_clip:NAME; repeat for several.")
+        list[str] | None, typer.Option(help=f"{CLIP}; repeat for several [default: world].")
     ] = None,
     clip_weights: Annotated[
-        list[Path] | None, typer.Option(help="Weights file of each open_clip model, in their order.")
+        list[Path] | None, typer.Option(help="Weights file of each CLIP that needs one, in their order.")
+    ] = None,
+    clip_tokenizer: Annotated[
+        list[Path] | None, typer.Option(help="Folder of each tokenizer that is on the hub, in their order.")
     ] = None,
     clip_share: Annotated[
         list[float] | None, typer.Option(help="Weight of each CLIP in the loss, in their order.")
@@ -69,7 +72,7 @@ def adapt(
             given["templates"] = imagenet_templates()
         config = AdaptationConfig(loss=loss, train=train, **{k: v for k, v in given.items() if v is not None})
         model = load_generator(generator, device=where)
-        encoders = encoders_of(clips, clip_weights or [], where)
+        encoders = encoders_of(clips, clip_weights or [], clip_tokenizer or [], where)
         adaptation = Adaptation(
             model, encoders, source, target, config=config, generator=torch.Generator().manual_seed(seed)
         )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .console import bar, device_of, extras, say, sentences, stop
-from .encoders import encoder_of, pace, warn_of_unknown_words
+from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -27,8 +27,9 @@ def edit(
         str | None, typer.Option(help="A BLIP that says what the picture shows: a folder or a hub name.")
     ] = None,
     model: Annotated[str, typer.Option(help="world, a diffusers folder, or organisation/model.")] = "world",
-    clip: Annotated[str, typer.Option(help="world, or open_clip:NAME.")] = "world",
-    clip_weights: Annotated[Path | None, typer.Option(help="Weights file of an open_clip model.")] = None,
+    clip: Annotated[str, typer.Option(help=f"{CLIP}.")] = "world",
+    clip_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
+    clip_tokenizer: Annotated[Path | None, typer.Option(help=TOKENIZER)] = None,
     inversion: Annotated[
         Path | None, typer.Option(help="inversion.pt of an earlier run, instead of inverting again.")
     ] = None,
@@ -71,7 +72,7 @@ def edit(
             **{k: v for k, v in given.items() if v is not None},
         )
         where = device_of(device)
-        encoder = encoder_of(clip, clip_weights, where)
+        encoder = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
         source = _caption(source, captioner, picture, where)
         require_texts([source], target)
         warn_of_unknown_words([encoder], source, *target)

@@ -12,25 +12,49 @@ if TYPE_CHECKING:
     from ..models.clip import ClipEncoder
 
 
-def encoder_of(clip: str, weights: Path | None, device: str) -> ClipEncoder:
-    """The model that ``--clip`` and ``--clip-weights`` name."""
+CLIP = (
+    "world, or as open_clip calls it: ARCHITECTURE/TAG, hf-hub:ORGANISATION/MODEL, local-dir:FOLDER, or an "
+    "ARCHITECTURE with --clip-weights"
+)
+WEIGHTS = "Weights file for the CLIP: safetensors, a torch state dict, or OpenAI's own archive."
+TOKENIZER = "Folder of the tokenizer, for a CLIP whose tokenizer is on the hub."
+
+
+def encoder_of(
+    clip: str, weights: Path | None, device: str, *, tokenizer: Path | None = None, option: str = "--clip"
+) -> ClipEncoder:
+    """The model that ``option`` names, with its options for weights and tokenizer."""
     from ..models.clip import load_clip
+    from ..models.clip_sources import EVALUATION, OPEN_CLIP, Called
 
-    kind, _, name = clip.partition(":")
-    if clip != "world" and (kind != "open_clip" or not name):
-        raise ValueError(f"--clip must be world or open_clip:NAME, got {clip!r}")
-    if name and weights is None:
-        raise ValueError(f"--clip-weights must name a weights file for {clip}, got none")
-    return load_clip(name or clip, weights, device=device)
+    if clip == EVALUATION and option == "--clip":
+        raise ValueError(f"{option} must not be {EVALUATION}, which evaluates and never guides")
+    called = Called(option, f"{option}-weights", f"{option}-tokenizer")
+    return load_clip(clip.removeprefix(OPEN_CLIP), weights, tokenizer=tokenizer, device=device, called=called)
 
 
-def encoders_of(clips: Sequence[str], weights: Sequence[Path], device: str) -> list[ClipEncoder]:
-    """The models of repeated ``--clip``; each but ``world`` takes the next of repeated ``--clip-weights``."""
-    files = iter(weights)
-    found = [encoder_of(clip, None if clip == "world" else next(files, None), device) for clip in clips]
-    left = next(files, None)
-    if left is not None:
-        raise ValueError(f"--clip-weights must be one for each open_clip model, {left} is left over")
+def encoders_of(
+    clips: Sequence[str], weights: Sequence[Path], tokenizers: Sequence[Path], device: str
+) -> list[ClipEncoder]:
+    """The models of repeated ``--clip``.
+
+    Of repeated ``--clip-weights`` each takes the next that cannot find its weights by its name, and of
+    ``--clip-tokenizer`` each whose tokenizer is on the hub.
+    """
+    from ..models.clip_sources import needs_file, needs_tokenizer
+
+    files, folders = iter(weights), iter(tokenizers)
+    # as many files as models other than the world's: each has one, its tag says only how it was trained
+    all_have = len(weights) == sum(clip != "world" for clip in clips)
+    found = []
+    for clip in clips:
+        takes = needs_file(clip) or (all_have and clip != "world")
+        folder = next(folders, None) if needs_tokenizer(clip) else None
+        found.append(encoder_of(clip, next(files, None) if takes else None, device, tokenizer=folder))
+    for option, left in (("--clip-weights", files), ("--clip-tokenizer", folders)):
+        one = next(left, None)
+        if one is not None:
+            raise ValueError(f"{option} must be one for each --clip that needs one, {one} is left over")
     return found
 
 

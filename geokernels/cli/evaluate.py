@@ -12,7 +12,7 @@ from rich.table import Table
 
 from .console import bar, console, device_of, extras, say, sentences, stop
 from .edit import models_of
-from .encoders import encoder_of
+from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of
 
 if TYPE_CHECKING:
     from ..report.eval_driver import Contender
@@ -36,13 +36,15 @@ def evaluate(
         typer.Option(help="NAME or NAME:FIELD=VALUE,...; repeat for several [default: all that can run]."),
     ] = None,
     model: Annotated[str, typer.Option(help="world, a diffusers folder, or organisation/model.")] = "world",
-    clip: Annotated[str, typer.Option(help="The CLIP that guides OIG: world, or open_clip:NAME.")] = "world",
-    clip_weights: Annotated[Path | None, typer.Option(help="Weights file of an open_clip model.")] = None,
+    clip: Annotated[str, typer.Option(help=f"The CLIP that guides OIG: {CLIP}.")] = "world",
+    clip_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
+    clip_tokenizer: Annotated[Path | None, typer.Option(help=TOKENIZER)] = None,
     judge_clip: Annotated[
         str | None,
         typer.Option(help="The CLIP that measures [default: the world's other one, or the one that guides]."),
     ] = None,
     judge_clip_weights: Annotated[Path | None, typer.Option(help="Its weights file.")] = None,
+    judge_clip_tokenizer: Annotated[Path | None, typer.Option(help="Its tokenizer's folder.")] = None,
     dino_weights: Annotated[
         Path | None, typer.Option(help="DINO ViT-B/8, for the structure; else the CLIP that measures.")
     ] = None,
@@ -77,12 +79,13 @@ def evaluate(
         if 2 * skip >= steps:
             raise ValueError(f"--skip must leave some of the {steps} steps at both ends, got {skip}")
         where, results = device_of(device), EvalFolder(out)
-        guide = encoder_of(clip, clip_weights, where)
+        guide = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
         pipeline, tiny = models_of(model, decoder, dtype, where)
         instructed = (
             None if instruct is None else load_instructed(instruct, dtype=pipeline.dtype, device=where)
         )
-        measures = _measures(guide, judge_clip, judge_clip_weights, dino_weights, lpips_weights, where)
+        judge = _judge(guide, judge_clip, judge_clip_weights, judge_clip_tokenizer, where)
+        measures = _measures(judge, dino_weights, lpips_weights, where)
         if (folder is None) == (world is None):
             raise ValueError("give either a folder of edits or --world, not both or neither")
         results.claim(resume=resume, overwrite=overwrite)
@@ -176,18 +179,23 @@ def _cases(folder: Path | None, world: int | None, written: Path, seed: int, pip
     return read_edit_folder(folder)
 
 
-def _measures(
-    guide, judge: str | None, weights: Path | None, dino: Path | None, lpips: Path | None, device
-) -> Measures:
-    """What edits are measured by, as far as there are weights for it."""
+def _judge(guide, judge: str | None, weights: Path | None, tokenizer: Path | None, device: str):
+    """The CLIP that measures: that of the options, or the world's other one, or the one that guides."""
     from ..models import load_clip
     from ..models.clip import EVALUATION
-    from ..report.eval_measures import Measures
 
     if judge is not None:
-        encoder = encoder_of(judge, weights, device)
-    else:
-        encoder = load_clip(EVALUATION, device=device) if guide.name == "world" else guide
+        return encoder_of(judge, weights, device, tokenizer=tokenizer, option="--judge-clip")
+    for option, value in (("--judge-clip-weights", weights), ("--judge-clip-tokenizer", tokenizer)):
+        if value is not None:
+            raise ValueError(f"{option} goes with --judge-clip, got {value} without it")
+    return load_clip(EVALUATION, device=device) if guide.name == "world" else guide
+
+
+def _measures(encoder, dino: Path | None, lpips: Path | None, device: str) -> Measures:
+    """What edits are measured by, as far as there are weights for it."""
+    from ..report.eval_measures import Measures
+
     names = {
         "structure": f"the tokens of {encoder.name}",
         "perceptual": f"feature distance of {encoder.name}",

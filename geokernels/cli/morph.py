@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import bar, device_of, extras, say, sentences, stop
-from .encoders import encoder_of, pace, warn_of_unknown_words
+from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
 
 METHODS = ("clip-inversion", "text2live")
 
@@ -20,10 +20,9 @@ def morph(
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     method: Annotated[str, typer.Option(help="clip-inversion, or text2live for an edit layer.")] = METHODS[0],
     loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
-    clip: Annotated[str, typer.Option(help="world, or open_clip:NAME.")] = "world",
-    clip_weights: Annotated[
-        Path | None, typer.Option(help="Weights file for the CLIP: safetensors, or a plain torch state dict.")
-    ] = None,
+    clip: Annotated[str, typer.Option(help=f"{CLIP}.")] = "world",
+    clip_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
+    clip_tokenizer: Annotated[Path | None, typer.Option(help=TOKENIZER)] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimisation steps.")] = None,
     strength: Annotated[float | None, typer.Option(help="Weight of the text's direction.")] = None,
     size: Annotated[
@@ -57,7 +56,7 @@ def morph(
         config = _config(method, given, {"--screen": screen, "--where": where})
         original = read_picture(picture)
         device = device_of(device)
-        encoder = encoder_of(clip, clip_weights, device)
+        encoder = encoder_of(clip, clip_weights, device, tokenizer=clip_tokenizer)
         warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
         how = {"config": config, "generator": torch.Generator().manual_seed(seed)}
         if where is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import bar, device_of, extras, say, sentences, stop
-from .encoders import encoder_of, pace, warn_of_unknown_words
+from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
 
 
 def video(
@@ -26,10 +26,9 @@ def video(
     ] = None,
     flow: Annotated[str, typer.Option(help="dis, or raft_small=FILE or raft_large=FILE.")] = "dis",
     loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
-    clip_model: Annotated[str, typer.Option("--clip", help="world, or open_clip:NAME.")] = "world",
-    clip_weights: Annotated[
-        Path | None, typer.Option(help="Weights file for the CLIP: safetensors, or a plain torch state dict.")
-    ] = None,
+    clip_model: Annotated[str, typer.Option("--clip", help=f"{CLIP}.")] = "world",
+    clip_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
+    clip_tokenizer: Annotated[Path | None, typer.Option(help=TOKENIZER)] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the edit.")] = None,
     fit_steps: Annotated[int | None, typer.Option(min=1, help="Steps of the atlas's fit.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Pixels a step of the fit.")] = None,
@@ -59,7 +58,7 @@ def video(
         config = VideoEditConfig(**{k: v for k, v in given.items() if v is not None})
         fitting = {k: v for k, v in {"steps": fit_steps, "samples": samples}.items() if v is not None}
         where = device_of(device)
-        encoder = encoder_of(clip_model, clip_weights, where)
+        encoder = encoder_of(clip_model, clip_weights, where, tokenizer=clip_tokenizer)
         require_guides([encoder], source, target, config)  # now, and not once the atlas is fitted
         warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
 

@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_float
-from .clip_sources import ARGUMENTS, Called, find_clip, import_open_clip, tokenizer_of
+from .clip_sources import ARGUMENTS, EVALUATION, Called, find_clip, import_open_clip, tokenizer_of
 from .clip_weights import build_clip
-
-EVALUATION = "world-evaluation"  # the embedded model through which no gradient passes
 
 
 class ClipEncoder(nn.Module):

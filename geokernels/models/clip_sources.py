@@ -11,7 +11,8 @@ from .embedded import embedded, verify
 from .tensor_files import require_file
 
 # Embedded models and their files' names without ending. The second only evaluates: no gradient passes it.
-EMBEDDED = {"world": "world-clip.safetensors", "world-evaluation": "world-evaluation-clip.safetensors"}
+EVALUATION = "world-evaluation"
+EMBEDDED = {"world": "world-clip.safetensors", EVALUATION: "world-evaluation-clip.safetensors"}
 HUB, FOLDER, OPEN_CLIP = "hf-hub:", "local-dir:", "open_clip:"
 CONFIGURATION = "open_clip_config.json"
 # the weights of a folder in open_clip's format, the preferred first
@@ -176,7 +177,7 @@ def _unknown(name: str, called: Called) -> ValueError:
     else:
         hint = f"; near it are {', '.join(near)}" if near else ""
     return ValueError(
-        f"{called.name} must be {', '.join(EMBEDDED)}, an architecture of open_clip, ARCHITECTURE/TAG, "
+        f"{called.name} must be world, an architecture of open_clip, ARCHITECTURE/TAG, "
         f"{HUB}organisation/model or {FOLDER}FOLDER, got {name!r}{hint}"
     )
 
