@@ -44,6 +44,8 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # of the bytes, or of what they say
         raise ValueError(f"{path} must be JSON in UTF-8: {error}") from error
+    except RecursionError:
+        raise ValueError(f"{path} must be JSON that is not nested hundreds of times") from None
 
 
 def sha256(path: str | Path) -> str:

@@ -1,6 +1,5 @@
 """What the latent diffusion model is trained on: a tokenizer, captions, encoded renders."""
 
-import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from geokernels._sealed import load_sealed, save_sealed
 from geokernels.world import ATTRIBUTES, TEMPLATES, WORDS, describe, render
 from geokernels.world.captions import random_attributes
 from geokernels.world.held_out import sample_seen
@@ -87,7 +87,7 @@ def encoded_renders(
     With ``keep``, they are read from that file where it exists, and written to it where it does not.
     """
     if keep is not None and keep.exists():
-        kept = torch.load(keep, weights_only=True)
+        kept = load_sealed(keep, kind="latents", remedy="remove it, and it is made again")
         return kept["latents"], kept["values"]
     latents, values = [], []
     for part in range(0, n, 64):
@@ -97,6 +97,5 @@ def encoded_renders(
         values.append(torch.stack([getattr(scenes, a) for a in ATTRIBUTES], -1))
     latents, values = torch.cat(latents), torch.cat(values)
     if keep is not None:
-        torch.save({"latents": latents, "values": values}, keep.with_suffix(".partial"))
-        os.replace(keep.with_suffix(".partial"), keep)
+        save_sealed(keep, {"latents": latents, "values": values}, kind="latents")
     return latents, values

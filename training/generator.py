@@ -24,10 +24,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from geokernels._checks import reason_of
+from geokernels._sealed import load_sealed, save_sealed
 from geokernels.models.stylegan2 import Generator, GeneratorConfig
 
 from .generator_scenes import NUISANCES, WIDTH, code_of, draw
-from .steps import chance, rate
+from .steps import REMEDY, chance, rate
 
 NAME = "world-generator"
 CHECKPOINT = "generator.ckpt"
@@ -86,15 +88,17 @@ class State:
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
         kept = {k: v for k, v in vars(self).items() if k not in ("model", "head")}
-        partial = path.with_suffix(".partial")
-        torch.save({**kept, "model": self.model.state_dict(), "head": self.head.state_dict()}, partial)
-        os.replace(partial, path)
+        kept |= {"model": self.model.state_dict(), "head": self.head.state_dict()}
+        save_sealed(path, kept, kind="training generator")
 
     def load(self, path: Path) -> None:
         """Take up where a checkpoint left off."""
-        kept = torch.load(path, weights_only=True)
-        self.model.load_state_dict(kept.pop("model"))
-        self.head.load_state_dict(kept.pop("head"))
+        kept = load_sealed(path, kind="training generator", remedy=REMEDY)
+        try:
+            self.model.load_state_dict(kept.pop("model"))
+            self.head.load_state_dict(kept.pop("head"))
+        except (LookupError, RuntimeError) as error:
+            raise ValueError(f"{path} is of another training ({reason_of(error)}); {REMEDY}") from error
         vars(self).update(kept)
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,6 +11,11 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+
+from geokernels._checks import reason_of
+from geokernels._sealed import load_sealed, save_sealed
+
+REMEDY = "remove it to begin again"
 
 
 def chance(seed: int, stage: str, step: int) -> torch.Generator:
@@ -134,16 +138,17 @@ class Stage:
             "average": self.average,
             "modules": {k: m.state_dict() for k, m in self.modules.items()},
         }
-        partial = self.path.with_suffix(".partial")
-        torch.save(kept, partial)
-        os.replace(partial, self.path)
+        save_sealed(self.path, kept, kind=f"training {self.name}")
 
     def _load(self) -> None:
-        kept = torch.load(self.path, weights_only=True)
-        for name, module in self.modules.items():
-            module.load_state_dict(kept["modules"][name])
-        self.optimizer.load_state_dict(kept["optimizer"])
-        self.step, self.seconds, self.average = kept["step"], kept["seconds"], kept["average"]
+        kept = load_sealed(self.path, kind=f"training {self.name}", remedy=REMEDY)
+        try:
+            for name, module in self.modules.items():
+                module.load_state_dict(kept["modules"][name])
+            self.optimizer.load_state_dict(kept["optimizer"])
+            self.step, self.seconds, self.average = kept["step"], kept["seconds"], kept["average"]
+        except (LookupError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{self.path} is of another training ({reason_of(error)}); {REMEDY}") from error
 
     def _log(self, figures: dict[str, float]) -> None:
         line = {"step": self.step, "seconds": round(self.seconds)} | {

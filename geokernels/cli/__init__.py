@@ -4,9 +4,13 @@ One module a command. Models, picture files and reports load when a command runs
 ``doctor`` needs torch alone.
 """
 
+import sys
+import warnings
+
 import typer
 
-from . import adapt, bench, demo, doctor, edit, evaluate, interpolate, morph, video, world
+from . import adapt, bench, demo, doctor, edit, evaluate, faults, interpolate, morph, video, world
+from .console import warn
 
 app = typer.Typer(
     help="Move pictures by text, with losses that follow the geometry inside CLIP.",
@@ -28,5 +32,19 @@ app.command()(doctor.doctor)
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; what nobody expected is a fault of ours, and is said to be."""
+    shown = warnings.showwarning
+
+    def show(message, category, filename, lineno, file=None, line=None) -> None:
+        if category is UserWarning and file is None:
+            warn(f"Warning: {message}")
+        else:
+            shown(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        try:
+            app()
+        except Exception as error:
+            warn(faults.report(error, sys.argv[1:]))
+            sys.exit(faults.FAULT)

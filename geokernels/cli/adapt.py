@@ -87,7 +87,7 @@ def adapt(
             "to": target,
             "seed": seed,
             "encoders": [encoder.name for encoder in encoders],
-            **({"picture": real.name} if real else {}),
+            **({"picture": real.name, "lpips": lpips} if real else {}),
         }
         run = AdaptationRun(model, adaptation, inversion, seed=seed)
         with bar() as progress:

@@ -20,6 +20,8 @@ def sentences() -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:
+        raise  # whoever read the output has read enough: no error
     except (ValueError, TypeError, OSError, FloatingPointError, MemoryError, BackendError) as error:
         fail(str(error))
 

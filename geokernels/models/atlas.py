@@ -1,5 +1,6 @@
 """Layered atlases of a clip: two pictures, and the maps by which every frame looks at them."""
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -10,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .._checks import require_positive
+from .._checks import reason_of, require_positive
 from .._files import replacing
 
-KIND, ENTRY = "layered atlas 1", "geokernels"  # of files
+KIND, ENTRY = "layered atlas 2", "geokernels"  # of files
 CHUNK = 65_536  # points at a time, where no gradient is asked for
 
 
@@ -171,20 +172,22 @@ def encode(x: Tensor, octaves: int) -> Tensor:
 
 def save_atlas(atlas: LayeredAtlas, path: str | Path) -> None:
     """Write an atlas as safetensors, whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    about = {"kind": KIND, "clip": atlas.clip, "size": atlas.size, "shape": asdict(atlas.shape)}
+    about = {"kind": KIND, "clip": atlas.clip, "size": list(atlas.size), "shape": asdict(atlas.shape)}
     state = {name: value.detach().cpu().contiguous() for name, value in atlas.state_dict().items()}
+    about["sha256"] = _checksum(about, state)
+    # one entry: safetensors writes several in an order of chance
+    content = save(state, metadata={ENTRY: json.dumps(about)})
     with replacing(path) as partial:
-        # one entry: safetensors writes several in an order of chance
-        save_file(state, partial, metadata={ENTRY: json.dumps(about)})
+        partial.write_bytes(content)
 
 
 def load_atlas(path: str | Path, *, device: str | torch.device = "cpu") -> LayeredAtlas:
     """Read an atlas that :func:`save_atlas` wrote.
 
     Raises:
-        ValueError: If there is no such file, or it is damaged or no atlas.
+        ValueError: If there is no such file, or it is damaged, which its checksum tells, or no atlas.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -195,15 +198,34 @@ def load_atlas(path: str | Path, *, device: str | torch.device = "cpu") -> Layer
         with safe_open(path, framework="pt", device="cpu") as file:
             about = json.loads((file.metadata() or {}).get(ENTRY, "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"atlas must be a whole safetensors file, {path.name} is damaged: {error}") from None
-    if about.get("kind") != KIND:
-        raise ValueError(f"atlas must be a file that geokernels wrote, {path.name} is not")
-    shape = AtlasShape(**about["shape"])
-    atlas = LayeredAtlas(state["motion"], about["size"], shape, generator=torch.Generator())
-    atlas.load_state_dict(state)
-    atlas.clip = about["clip"]
+    if not isinstance(about, dict) or about.get("kind") != KIND:
+        raise ValueError(f"atlas must be a file that this version of geokernels wrote, {path.name} is not")
+    if about.pop("sha256", None) != _checksum(about, state):
+        raise ValueError(
+            f"atlas must be as it was written, {path.name} is damaged: its checksum is of others"
+        )
+    try:
+        shape = AtlasShape(**about["shape"])
+        atlas = LayeredAtlas(state["motion"], tuple(about["size"]), shape, generator=torch.Generator())
+        atlas.load_state_dict(state)
+        atlas.clip = about["clip"]
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        why = reason_of(error)
+        raise ValueError(
+            f"atlas must be one of this version of geokernels, {path.name} is not: {why}"
+        ) from error
     return atlas.to(device).eval()
+
+
+def _checksum(about: dict, state: dict[str, Tensor]) -> str:
+    """Of everything in the file of an atlas."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _network(inputs: int, outputs: int, width: int, layers: int) -> nn.Sequential:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._files import replacing
+from .._sealed import serialised
 from .embedded import embedded, verify
 from .stylegan2 import Generator, GeneratorConfig
 from .tensor_files import read_tensors, safetensors
@@ -79,12 +80,13 @@ def save_generator(generator: Generator, path: str | Path) -> None:
     state = {k: v.detach().cpu().contiguous() for k, v in generator.state_dict().items()}
     mean = generator.latent_avg.cpu()
     if path.suffix == ".safetensors":
-        with replacing(path) as partial:
-            safetensors().save_file(state | {"latent_avg": mean}, partial)
-        return
-    known = {"latent_avg": mean} if mean.any() else {}
+        content = safetensors().save(state | {"latent_avg": mean})
+    else:
+        known = {"latent_avg": mean} if mean.any() else {}
+        kept = state | known if generator.bare else {"g_ema": state, "latent_avg": mean}
+        content = serialised(kept).getbuffer()
     with replacing(path) as partial:
-        torch.save(state | known if generator.bare else {"g_ema": state, "latent_avg": mean}, partial)
+        partial.write_bytes(content)
 
 
 def _read(path: Path) -> dict:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .running import naming_knobs, require_same_run
+from .running import naming_knobs, require_index, require_same_run, require_state
 
 
 class Descent(ABC):
@@ -96,11 +96,22 @@ class Descent(ABC):
         """Continue from a state of the same run.
 
         Raises:
-            ValueError: If the state belongs to another run; the message names the first difference.
+            ValueError: If the state belongs to another run, or is not as :meth:`state_dict` writes it; the
+                message names the first difference.
         """
         require_same_run(state["run"], self._run)
+        require_state(state, {**self.state_dict(), "history": self.history[:0], "terms": []})
+        require_index(state["index"], self._steps)
+        require_index(len(state["history"]), state["index"])
         self._take_state(state)
         self.optimizer.load_state_dict(state["optimizer"])
+        self._require_moments()
         self.index, self.terms = state["index"], tuple(state["terms"])
         device = self.optimizer.param_groups[0]["params"][0].device
         self._history = [row.to(device) for row in state["history"]]
+
+    def _require_moments(self) -> None:
+        """Refuse what Adam keeps of a parameter unless it is of that parameter's shape."""
+        for parameter, kept in self.optimizer.state.items():
+            moments = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            require_state(kept, moments, "state.optimizer")

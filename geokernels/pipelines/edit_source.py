@@ -7,10 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .._checks import reason_of, require_finite, require_float
-from .._files import replacing
+from .._checks import require_finite, require_float, require_rank
+from .._sealed import load_sealed, save_sealed
 from ..models.denoiser import Denoiser
 from .ddim import schedule_of
+from .running import require_state
+
+KIND, REMEDY = "inversion", "invert the picture again"  # of files
 
 
 @dataclass(frozen=True)
@@ -39,26 +42,23 @@ class EditSource:
 
     def save(self, path: str | Path) -> None:
         """Write it to a file, whole or not at all."""
-        with replacing(path) as partial:
-            kept = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-            torch.save({**kept, "captions": list(self.captions)}, partial)
+        kept = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        save_sealed(path, {**kept, "captions": list(self.captions)}, kind=KIND)
 
     @staticmethod
     def load(path: str | Path) -> "EditSource":
         """Read what :meth:`save` wrote; no code in it is run.
 
         Raises:
-            ValueError: If the file is damaged, or holds something else.
+            ValueError: If the file is damaged, or holds something else; it ends with its checksum.
         """
         if not Path(path).is_file():
             raise ValueError(f"an inversion must be a file, got {str(path)!r}, which is not one")
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            return EditSource(**{**found, "captions": tuple(found["captions"])})
-        except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError and more
-            raise ValueError(
-                f"{path} is damaged, or no inversion ({reason_of(error)}); invert the picture again"
-            ) from None
+        found = load_sealed(path, kind=KIND, remedy=REMEDY)
+        none = EditSource(torch.empty(0), (), False, 0, "")
+        require_state(found, {**vars(none), "latents": None, "captions": []}, "inversion")
+        require_rank("latents of the inversion", found["latents"], 4, "(S, C, h, w)")
+        return EditSource(**{**found, "captions": tuple(found["captions"])})
 
 
 def draw_source(

@@ -17,7 +17,7 @@ from .ddim import schedule_of
 from .edit_source import EditSource
 from .oig_config import OIGConfig, step_length
 from .oig_cycle import CYCLE_TERMS, Cycle, distance
-from .running import naming_knobs, plain, require_same_run
+from .running import naming_knobs, plain, require_index, require_same_run, require_state
 from .unet_features import checkpointed, frozen, tapped
 
 TERMS = ("loss", "clip", "structure", "gradient")
@@ -299,9 +299,12 @@ class OIGEdit:
         """Continue from a state of the same run.
 
         Raises:
-            ValueError: If the state belongs to a run with another source, target, model or setting.
+            ValueError: If the state belongs to a run with another source, target, model or setting, or is not
+                as :meth:`state_dict` writes it.
         """
         require_same_run(state["run"], self._run)
+        require_state(state, {**self.state_dict(), "history": self.history[:0]})
+        require_index(state["index"], self.steps)
         device = self.edits.device
         self.index = state["index"]
         self.sources, self.edits = state["sources"].to(device), state["edits"].to(device)

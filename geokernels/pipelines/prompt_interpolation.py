@@ -15,7 +15,7 @@ from ..metrics import PathScore, respace, score_path
 from ..models.clip import ClipEncoder
 from ..models.text_to_image import CONTENT, Embedding, Invariance, TextToImage
 from .couplings import COUPLINGS, ROWS, prompt_path, slerp
-from .running import naming_knobs, plain, require_same_run
+from .running import naming_knobs, plain, require_same_run, require_state
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # two batches of pictures (n, 3, H, W) in [0, 1] to (n,)
 
@@ -227,9 +227,10 @@ class PromptInterpolation:
         """Go to where ``state`` was taken.
 
         Raises:
-            ValueError: If it was taken from another run.
+            ValueError: If it was taken from another run, or is not as :meth:`state_dict` writes it.
         """
         require_same_run(state["run"], self._run)
+        require_state(state, self.state_dict())
         self.round, self.times, self._goal = state["round"], state["times"], state["goal"]
         self._pictures = dict(zip(state["drawn"], state["pictures"]))
         self._best = state["best"] and (state["best"]["ratio"], state["best"]["times"])

@@ -1,12 +1,15 @@
 """What stops a run with one sentence, and what may continue it: the same for every pipeline."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 
 import torch
 from torch import Tensor
+
+CHECKSUM = re.compile("[0-9a-f]{64}")
 
 
 def plain(config) -> dict:
@@ -17,20 +20,83 @@ def plain(config) -> dict:
 def require_same_run(theirs: Mapping, ours: Mapping) -> None:
     """Refuse a checkpoint's description of its run unless it is that of this one.
 
-    Both hold ``"config"`` and whatever else names the run; long strings are checksums, which a sentence
-    does not quote.
+    Both hold ``"config"`` and whatever else names the run.
 
     Raises:
         ValueError: Names the first thing that differs, settings first.
     """
-    pairs = [(key, value, ours["config"].get(key)) for key, value in theirs["config"].items()]
-    pairs += [(key, theirs.get(key), value) for key, value in ours.items() if key != "config"]
-    for key, made, here in pairs:
+    require_same_facts(theirs["config"], ours["config"])
+    require_same_facts(theirs, ours)
+
+
+def require_same_facts(theirs: Mapping, ours: Mapping) -> None:
+    """Refuse what a checkpoint says of its run if anything differs, or only one of the two says it.
+
+    Raises:
+        ValueError: Names the first thing that differs; checksums are not quoted.
+    """
+    for key in {**theirs, **ours}:
+        if key not in ours:
+            raise ValueError(f"the checkpoint was made with {key} = {theirs[key]!r}, this run has none")
+        if key not in theirs:
+            raise ValueError(f"the checkpoint was made without {key}, this run has {ours[key]!r}")
+        made, here = theirs[key], ours[key]
         if made == here:
             continue
-        if key in ("picture", "generator", "seed"):
+        if key == "seed" or any(
+            isinstance(value, str) and CHECKSUM.fullmatch(value) for value in (made, here)
+        ):
             raise ValueError(f"the checkpoint was made with another {key}")
         raise ValueError(f"the checkpoint was made with {key} = {made!r}, this run has {here!r}")
+
+
+def require_state(kept: object, fresh: object, name: str = "state") -> None:
+    """Refuse a kept state whose entries are not of the kinds, shapes and dtypes of a fresh one.
+
+    What a run gathers may have grown: a list or a dictionary that is empty when fresh may hold anything, one
+    that is None anything, and a tensor without rows any number of them.
+
+    Args:
+        kept: From a checkpoint.
+        fresh: What this run would write.
+        name: Where the two stand, for messages.
+
+    Raises:
+        ValueError: Names the first entry that differs.
+    """
+    if fresh is None or (isinstance(fresh, dict | list | tuple) and not fresh and type(kept) is type(fresh)):
+        return
+    if isinstance(fresh, Tensor) and isinstance(kept, Tensor):
+        grown = fresh.dim() > 0 and len(fresh) == 0
+        alike = kept.dim() == fresh.dim() if grown else kept.shape == fresh.shape
+        if kept.dtype != fresh.dtype or not alike:
+            found = f"{tuple(kept.shape)} {kept.dtype}"
+            raise ValueError(f"{name} must be {tuple(fresh.shape)} {fresh.dtype}, the checkpoint has {found}")
+    elif isinstance(fresh, Mapping) and isinstance(kept, Mapping):
+        for key in {**fresh, **kept}:
+            if key not in kept or key not in fresh:
+                has = "lacks" if key in fresh else "has an unknown"
+                raise ValueError(f"{name} must be as this version writes it, the checkpoint {has} {key}")
+            require_state(kept[key], fresh[key], f"{name}.{key}")
+    elif isinstance(fresh, list | tuple) and isinstance(kept, list | tuple):
+        if len(kept) != len(fresh):
+            raise ValueError(f"{name} must have {len(fresh)} entries, the checkpoint has {len(kept)}")
+        for i, (ours, theirs) in enumerate(zip(fresh, kept)):
+            require_state(theirs, ours, f"{name}[{i}]")
+    elif type(kept) is not type(fresh):
+        raise ValueError(
+            f"{name} must be of type {type(fresh).__name__}, the checkpoint has {type(kept).__name__}"
+        )
+
+
+def require_index(index: int, steps: int) -> None:
+    """Refuse a number of steps taken that is not one of this run.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not 0 <= index <= steps:
+        raise ValueError(f"index must lie between 0 and {steps}, the checkpoint has {index}")
 
 
 def require_finite_step(step: int, loss: Tensor, gradients: Tensor | None = None) -> None:

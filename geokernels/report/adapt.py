@@ -26,6 +26,7 @@ class AdaptFolder(RunFolder):
         format: Ending of the generator's file.
     """
 
+    command = "adapt"
     format: str = ".safetensors"
 
     @property

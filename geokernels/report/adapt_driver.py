@@ -99,7 +99,7 @@ class AdaptationRun:
         for stage, kept in zip(self.stages, state["stages"]):
             stage.load_state_dict(kept)
         self.frames = [frame.cpu() for frame in state["frames"]]
-        self.labels, self.seconds = list(state["labels"]), state["seconds"]
+        self.labels, self.seconds = list(state["labels"]), float(state["seconds"])
 
     @torch.no_grad()
     def real_pictures(self) -> list[Tensor]:
@@ -138,33 +138,37 @@ def run_adaptation(
             kept in the folder, and the message says so.
     """
     if resume:
-        run.load_state_dict(folder.load(str(run.adaptation.device)))
+        state = folder.load(str(run.adaptation.device))
+        with folder.continuing(state, facts):
+            run.load_state_dict(state)
     else:
         # at once: an interruption before the first step must leave something to continue from
-        folder.save(run.state_dict())
+        folder.save(run.state_dict(), facts)
     with interrupts_between_steps() as check:
         for stage in run.stages:
             while not stage.done:
                 try:
                     run.advance(stage)
                 except FloatingPointError as error:
-                    raise FloatingPointError(f"{error}; {_keep_last_good(run, stage, folder)}") from error
+                    raise FloatingPointError(
+                        f"{error}; {_keep_last_good(run, stage, folder, facts)}"
+                    ) from error
                 try:
                     on_step(stage, run.seconds)
                     check()
                 except KeyboardInterrupt:
-                    folder.save(run.state_dict())
+                    folder.save(run.state_dict(), facts)
                     raise
                 if stage.index % checkpoint_every == 0:
-                    folder.save(run.state_dict())
+                    folder.save(run.state_dict(), facts)
     record = _record(run, facts)
     folder.finish(record, run.adaptation.model, _shown(run.frames), run.labels, run.real_pictures())
     return record
 
 
-def _keep_last_good(run: AdaptationRun, stage: Stage, folder: AdaptFolder) -> str:
+def _keep_last_good(run: AdaptationRun, stage: Stage, folder: AdaptFolder, facts: dict) -> str:
     """Write what the last good step left, and say where."""
-    folder.save(run.state_dict())
+    folder.save(run.state_dict(), facts)
     if stage is not run.adaptation:
         return f"the inversion after step {stage.index} is kept in {folder.path / folder.checkpoint}"
     folder.keep(run.adaptation.model)

@@ -14,6 +14,7 @@ from .pictures import Picture, fit
 from .record import machine, peak_memory_mib, versions
 
 FRAMES = 20
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def frame_steps(steps: int) -> list[int]:
@@ -23,9 +24,11 @@ def frame_steps(steps: int) -> list[int]:
 
 @contextmanager
 def interrupts_between_steps() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back until the function given is called, so that no step is cut in half.
+    """Hold what asks a run to stop back until the function given is called, so that no step is cut in half.
 
-    A second Ctrl-C acts at once. Outside the main thread signals cannot be held back, and are left alone.
+    That is Ctrl-C, the SIGTERM of schedulers and of machines that are taken away, and the SIGHUP of a
+    terminal that is closed; one that is ignored, as under nohup, stays ignored. A second one acts at once.
+    Outside the main thread signals cannot be held back, and are left alone.
     """
     pressed = False
 
@@ -39,15 +42,19 @@ def interrupts_between_steps() -> Iterator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
 
+    before = {}
     try:
-        before = signal.signal(signal.SIGINT, note)
+        for number in STOPPING:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, note)
     except ValueError:
         yield check
         return
     try:
         yield check
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_morph(
@@ -79,13 +86,17 @@ def run_morph(
     frames, seconds = [_keep(original.rgb)], inversion.prepared_in
     if resume:
         state = folder.load(device)
-        inversion.load_state_dict(state["inversion"])
-        frames, seconds = [frame.cpu() for frame in state["frames"]], state["seconds"]
+        with folder.continuing(state, facts):
+            inversion.load_state_dict(state["inversion"])
+            frames, seconds = [frame.cpu() for frame in state["frames"]], float(state["seconds"])
     wanted = frame_steps(inversion.config.steps)
 
     def save() -> None:
-        folder.save({"inversion": inversion.state_dict(), "frames": frames, "seconds": seconds})
+        folder.save({"inversion": inversion.state_dict(), "frames": frames, "seconds": seconds}, facts)
 
+    if not resume:
+        # at once: an interruption before the first step must leave something to continue from
+        save()
     with interrupts_between_steps() as check:
         while not inversion.done:
             start = time.perf_counter()

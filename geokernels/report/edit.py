@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from .._files import write_json, write_text
-from .folder import RECORD
-from .morph import MorphFolder
+from .folder import RECORD, RunFolder
 from .page import chart, details, figure, film, page, picture, row, section, table, text
 from .pictures import fit, gif, grid, write_bytes, write_picture
 from .record import checksums
@@ -17,8 +16,10 @@ ANIMATION, PAGE = "edit.gif", "report.html"
 SIDE = 192  # longest side of a picture on the sheet
 
 
-class EditFolder(MorphFolder):
+class EditFolder(RunFolder):
     """Where edits of one picture are written; ``path`` need not exist yet."""
+
+    command = "edit"
 
     def clear(self) -> None:
         """Remove what tells of an earlier run, its inversion with it."""

@@ -52,11 +52,12 @@ def run_edit(
     device, frames, seconds = str(edit.denoiser.device), [], before
     if resume:
         state = folder.load("cpu")
-        edit.load_state_dict(state["edit"])
-        frames, seconds = state["frames"], state["seconds"]
+        with folder.continuing(state, facts):
+            edit.load_state_dict(state["edit"])
+            frames, seconds = list(state["frames"]), float(state["seconds"])
 
     def save() -> None:
-        folder.save({"edit": edit.state_dict(), "frames": frames, "seconds": seconds})
+        folder.save({"edit": edit.state_dict(), "frames": frames, "seconds": seconds}, facts)
 
     # at once: an interruption before the first step must leave something to continue from
     save()

@@ -1,5 +1,8 @@
 """The folder of a run: claimed before, and finished after, so that nothing is lost or half written."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -7,9 +10,15 @@ from typing import ClassVar
 import torch
 
 from .._checks import reason_of
-from .._files import read_json, replacing
+from .._files import read_json
+from .._sealed import load_sealed, save_sealed
+from ..pipelines.running import require_same_facts
+from .record import circumstances
 
 RECORD = "run.json"
+REMEDY = "start again with --overwrite"
+MADE, FACTS = "made", "facts"  # entries of a checkpoint: where it was made, and of what
+NAMES = ("picture", "clip", "masks")  # facts that are names of files, whose contents are compared elsewhere
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,7 @@ class RunFolder:
     """Where one run is written; ``path`` need not exist yet."""
 
     path: Path
+    command: ClassVar[str]  # whose run it is
     checkpoint: ClassVar[str] = "checkpoint.pt"
 
     def claim(self, *, resume: bool, overwrite: bool) -> None:
@@ -44,24 +54,60 @@ class RunFolder:
         for name in (RECORD, self.checkpoint):
             (self.path / name).unlink(missing_ok=True)
 
-    def save(self, state: dict) -> None:
-        """Write the checkpoint, whole or not at all."""
-        with replacing(self.path / self.checkpoint) as partial:
-            torch.save(state, partial)
+    def save(self, state: dict, facts: dict) -> None:
+        """Write the checkpoint of a run of ``facts``, whole or not at all."""
+        kept = {**state, FACTS: facts, MADE: circumstances()}
+        save_sealed(self.path / self.checkpoint, kept, kind=self.command)
 
     def load(self, device: str) -> dict:
         """Read the checkpoint; no code in it is run.
 
         Raises:
-            ValueError: If it is damaged.
+            ValueError: If it is damaged, or another command's.
+        """
+        path = self.path / self.checkpoint
+        state = load_sealed(path, kind=self.command, remedy=REMEDY, device=device)
+        warn_of_other_circumstances(state.pop(MADE))
+        return state
+
+    @contextmanager
+    def continuing(self, state: dict, facts: dict) -> Iterator[None]:
+        """Refuse a checkpoint of another run of the command, or whose entries are not as they were written.
+
+        Args:
+            state: As it was loaded.
+            facts: What ``run.json`` will say besides the settings; a file may have got another name.
+
+        Raises:
+            ValueError: Also in place of what Python and torch raise of such entries.
         """
         try:
-            return torch.load(self.path / self.checkpoint, map_location=device, weights_only=True)
-        except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError and more
+            yield
+            theirs, ours = (
+                {key: value for key, value in of.items() if key not in NAMES} for of in (state[FACTS], facts)
+            )
+            require_same_facts(theirs, ours)
+        except torch.OutOfMemoryError:
+            raise
+        except (LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(
-                f"{self.path / self.checkpoint} is damaged ({reason_of(error)}); start again with --overwrite"
-            ) from None
+                f"{self.path / self.checkpoint} does not hold what this version of geokernels writes "
+                f"({reason_of(error)}); {REMEDY}"
+            ) from error
 
     def finished(self) -> dict:
         """The record of a finished run."""
         return read_json(self.path / RECORD)
+
+
+def warn_of_other_circumstances(before: dict) -> None:
+    """Warn where a run that is continued was begun elsewhere: what it ends with may differ in rounding."""
+    now = circumstances()
+    differ = [name for name in now if before.get(name) != now[name]]
+    if differ:
+        then, here = (", ".join(f"{name} {of.get(name)}" for name in differ) for of in (before, now))
+        warnings.warn(
+            f"the run was begun with {then} and continues with {here}: its result may differ in rounding "
+            "from that of a run in one piece",
+            stacklevel=3,
+        )

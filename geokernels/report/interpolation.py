@@ -28,6 +28,8 @@ NAMES = {
 class InterpolationFolder(RunFolder):
     """Where one interpolation, or one of each coupling, is written; ``path`` need not exist yet."""
 
+    command = "interpolate"
+
     def finish(self, record: dict, frames: Mapping[str, Tensor], labels: Mapping[str, Sequence[str]]) -> None:
         """Write pictures, animations, page and, last, ``run.json``; then the checkpoint goes.
 

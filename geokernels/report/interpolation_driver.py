@@ -42,21 +42,23 @@ def run_interpolations(
     seconds = 0.0
     if resume:
         state = folder.load("cpu")
-        if set(state["runs"]) != set(runs):
-            raise ValueError(
-                f"the checkpoint was made with coupling {', '.join(state['runs'])}, "
-                f"this run has {', '.join(runs)}"
-            )
-        seconds = state["seconds"]
-        for name, run in runs.items():
-            run.load_state_dict(state["runs"][name])
+        with folder.continuing(state, facts):
+            if set(state["runs"]) != set(runs):
+                raise ValueError(
+                    f"the checkpoint was made with coupling {', '.join(state['runs'])}, "
+                    f"this run has {', '.join(runs)}"
+                )
+            seconds = float(state["seconds"])
+            for name, run in runs.items():
+                run.load_state_dict(state["runs"][name])
     with interrupts_between_steps() as check:
         for name, run in runs.items():
             while not run.done:
                 start = time.perf_counter()
                 run.step()
                 seconds += time.perf_counter() - start
-                folder.save({"runs": {n: r.state_dict() for n, r in runs.items()}, "seconds": seconds})
+                states = {name: run.state_dict() for name, run in runs.items()}
+                folder.save({"runs": states, "seconds": seconds}, facts)
                 on_batch(name, run, seconds)
                 check()
     record = _record(runs, facts, seconds)

@@ -21,6 +21,8 @@ FRAME_SIDE = 384  # longest side of a kept frame
 class MorphFolder(RunFolder):
     """Where one morph is written; ``path`` need not exist yet."""
 
+    command = "morph"
+
     def finish(
         self,
         record: dict,

@@ -59,6 +59,13 @@ def machine(device: str) -> dict[str, object]:
     return {"cpu": cpu, "threads": torch.get_num_threads(), "device": device, "gpu": gpu}
 
 
+def circumstances() -> dict[str, object]:
+    """What the rounding of a run's results depends on."""
+    where, made_by = machine("cuda" if torch.cuda.is_available() else "cpu"), versions()
+    made_by = {name: made_by[name] for name in ("geokernels", "torch")}
+    return made_by | {name: where[name] for name in ("cpu", "threads", "gpu")}
+
+
 def checksums(folder: Path, names: list[str]) -> dict[str, str]:
     """SHA-256 of files in ``folder``, by name."""
     return {name: sha256(folder / name) for name in names}

@@ -34,6 +34,8 @@ class Shown(NamedTuple):
 class VideoFolder(RunFolder):
     """Where one edit of a clip is written; ``path`` need not exist yet."""
 
+    command = "video"
+
     def write_frames(
         self,
         footage: Footage,

@@ -10,6 +10,7 @@ import torch
 from ..models.atlas import LayeredAtlas, save_atlas
 from ..models.optical_flow import Flow
 from ..pipelines import AtlasFit, AtlasFitConfig, Footage, VideoEdit, prepare_footage
+from ..pipelines.running import require_state
 from .driver import interrupts_between_steps
 from .record import machine, peak_memory_mib, versions
 from .video import ATLAS, VideoFolder
@@ -55,10 +56,8 @@ class VideoRun:
         self.edit: VideoEdit | None = None
         self.seconds = dict.fromkeys(("footage", "atlas", "edit", "frames"), 0.0)
 
-    def prepare(
-        self, scratch: Path, state: dict | None, tell: Callable[[str, int, int | None], None]
-    ) -> None:
-        """Read the clip, and stand where ``state`` was left."""
+    def prepare(self, scratch: Path, tell: Callable[[str, int, int | None], None]) -> None:
+        """Read the clip, and stand before the first step."""
         start = time.perf_counter()
         masks = None if self.masks is None else self.masks.masks()
         self.footage = prepare_footage(
@@ -68,15 +67,8 @@ class VideoRun:
             config = AtlasFitConfig.of_size(self.footage.size, **self.fit_settings)
             chance = torch.Generator().manual_seed(self.seed)
             self.fit = AtlasFit(self.footage, config=config, generator=chance, device=self.device)
-            if state and state["fit"]:
-                self.fit.load_state_dict(state["fit"])
         else:
             self.atlas.require_clip(self.footage.checksum)
-        if state:
-            self.seconds |= state["seconds"]
-            if state["edit"]:
-                self.begin_edit()
-                self.edit.load_state_dict(state["edit"])
         self.seconds["footage"] = time.perf_counter() - start
 
     def begin_edit(self) -> None:
@@ -93,6 +85,20 @@ class VideoRun:
         stages = {"fit": self.fit, "edit": self.edit}
         states = {name: stage and stage.state_dict() for name, stage in stages.items()}
         return {**states, "seconds": dict(self.seconds)}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from a state of the same run; :meth:`prepare` first.
+
+        Raises:
+            ValueError: If the state belongs to another run.
+        """
+        require_state(state["seconds"], self.seconds, "seconds")
+        self.seconds |= {name: value for name, value in state["seconds"].items() if name != "footage"}
+        if state["fit"] and self.fit is not None:
+            self.fit.load_state_dict(state["fit"])
+        if state["edit"]:
+            self.begin_edit()
+            self.edit.load_state_dict(state["edit"])
 
 
 def run_video(
@@ -121,7 +127,7 @@ def run_video(
     state = folder.load(run.device) if resume else None
     if state is None:
         # at once: an interruption while the clip is read must leave something to continue from
-        folder.save(run.state_dict())
+        folder.save(run.state_dict(), facts)
     scratch = folder.path / SCRATCH
     try:
         with interrupts_between_steps() as check:
@@ -131,18 +137,25 @@ def run_video(
                 check()
 
             try:
-                run.prepare(scratch, state, tell)
+                run.prepare(scratch, tell)
             except (ValueError, OSError):
                 if state is None:
                     folder.clear()  # a clip that cannot be used leaves nothing to continue
                 raise
+            if state is not None:
+                with folder.continuing(state, facts):
+                    run.load_state_dict(state)
+
+            def save() -> None:
+                folder.save(run.state_dict(), facts)
+
             if run.fit is not None:
-                _descend(run, "atlas", run.fit, folder, check, checkpoint_every, on_step)
+                _descend(run, "atlas", run.fit, save, check, checkpoint_every, on_step)
             save_atlas(run.fitted, folder.path / ATLAS)
             if run.edit is None:
                 run.begin_edit()
                 run.seconds["edit"] += run.edit.prepared_in
-            _descend(run, "edit", run.edit, folder, check, checkpoint_every, on_step)
+            _descend(run, "edit", run.edit, save, check, checkpoint_every, on_step)
             start = time.perf_counter()
             shown = folder.write_frames(run.footage, run.edit, run.clip, tell)
             run.seconds["frames"] = time.perf_counter() - start
@@ -154,7 +167,7 @@ def run_video(
 
 
 def _descend(
-    run: VideoRun, stage: str, descent, folder: VideoFolder, check, every: int, on_step: Progress
+    run: VideoRun, stage: str, descent, save: Callable[[], None], check, every: int, on_step: Progress
 ) -> None:
     """Take what steps are left of one stage."""
     while not descent.done:
@@ -162,17 +175,17 @@ def _descend(
         try:
             descent.step()
         except FloatingPointError:
-            folder.save(run.state_dict())
+            save()
             raise
         run.seconds[stage] += time.perf_counter() - start
         try:
             on_step(stage, descent.index, descent.config.steps, descent, run.seconds[stage])
             check()
         except KeyboardInterrupt:
-            folder.save(run.state_dict())
+            save()
             raise
         if descent.done or descent.index % every == 0:
-            folder.save(run.state_dict())
+            save()
 
 
 def _record(run: VideoRun, facts: dict, psnr: float) -> dict:

@@ -1,12 +1,16 @@
 """Atlases explain clips; an edit of one is seen in every frame, keeps the rest, and resumes to the bit."""
 
-from dataclasses import replace
+import json
+import random
+from dataclasses import asdict, replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from geokernels import world
 from geokernels.models import AtlasShape, LayeredAtlas, load_atlas, load_clip, load_flow, save_atlas
+from geokernels.models.atlas import KIND, _checksum
 from geokernels.pipelines import (
     AtlasFit,
     AtlasFitConfig,
@@ -117,11 +121,51 @@ def test_files_that_are_no_atlas_are_refused(atlas, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="damaged"):
         load_atlas(path)
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="a file that geokernels wrote"):
+    with pytest.raises(ValueError, match="a file that this version of geokernels wrote"):
         load_atlas(path)
+
+
+def test_damage_to_an_atlas_is_found(atlas, tmp_path):
+    path, luck = tmp_path / "atlas.safetensors", random.Random(0)
+    save_atlas(atlas, path)
+    whole, kept = path.read_bytes(), load_atlas(path).state_dict()
+    for place in luck.sample(range(8 * len(whole)), 200):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged|this version of geokernels wrote"):
+            load_atlas(path)
+    path.write_bytes(whole)
+    assert all(torch.equal(value, kept[name]) for name, value in load_atlas(path).state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "about",
+    ["[]", "[1, 2]", "3", "{}", '{"kind": "layered atlas 2", "shape": [1]}', "[" * 100_000, "{"],
+    ids=lambda about: about[:20],
+)
+def test_metadata_of_other_shapes(about, atlas, tmp_path):
+    path = tmp_path / "atlas.safetensors"
+    save_file(atlas.state_dict(), path, metadata={"geokernels": about})
+    with pytest.raises(ValueError, match="atlas must be"):
+        load_atlas(path)
+
+
+def test_an_atlas_sealed_with_other_entries(atlas, tmp_path):
+    path, state = tmp_path / "atlas.safetensors", atlas.state_dict()
+    good = {"kind": KIND, "clip": "", "size": list(atlas.size), "shape": asdict(atlas.shape)}
+    for about, kept in (
+        ({"kind": KIND}, state),
+        (good | {"shape": [1]}, state),
+        (good | {"shape": {"depth": 1}}, state),
+        (good, {name: value for name, value in state.items() if name != "motion"}),
+        (good, state | {"bounds": torch.zeros(1)}),
+    ):
+        about = about | {"sha256": _checksum(about, kept)}
+        save_file(kept, path, metadata={"geokernels": json.dumps(about)})
+        with pytest.raises(ValueError, match="atlas must be of this version of geokernels"):
+            load_atlas(path)
 
 
 @pytest.mark.parametrize("layer", ["foreground", "background"])
