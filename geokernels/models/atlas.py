@@ -213,9 +213,7 @@ def load_atlas(path: str | Path, *, device: str | torch.device = "cpu") -> Layer
         atlas.clip = about["clip"]
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:
         why = reason_of(error)
-        raise ValueError(
-            f"atlas must be one of this version of geokernels, {path.name} is not: {why}"
-        ) from error
+        raise ValueError(f"atlas must be of this version of geokernels, {path.name} is not: {why}") from error
     return atlas.to(device).eval()
 
 
