@@ -37,9 +37,12 @@ def centred(x: Points, y: Points) -> tuple[Points, Points]:
 
 
 def directions(x: Points) -> Points:
-    """Rows divided by their lengths; a zero row stays zero."""
+    """Rows divided by their lengths; a zero row stays zero, and what is not finite becomes NaN."""
+    # by their largest entries first: squares overflow, or vanish, long before the rows do
+    most = x.detach().abs().amax(-1, keepdim=True)
+    x = x / most.masked_fill(most == 0, 1)
     length = x.square().sum(-1, keepdim=True)
-    return torch.where(length > 0, x / length.masked_fill(length == 0, 1).sqrt(), 0)
+    return x / length.masked_fill(length == 0, 1).sqrt()
 
 
 def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:

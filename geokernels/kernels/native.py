@@ -28,8 +28,9 @@ def set_simd_level(name: str) -> None:
 
 
 def is_finite(x: Tensor) -> bool:
-    """Whether a result of a kernel is free of NaN and infinities, as far as values can be read."""
-    if _checks.values_can_be_read(x) and x.is_contiguous():
+    """Whether ``x`` is free of NaN and infinities, as far as values can be read."""
+    direct = not missing and x.dtype in (torch.float32, torch.float64) and x.is_contiguous()
+    if direct and _checks.values_can_be_read(x):
         return direct_is_finite(x)
     return _checks.is_finite(x)
 

@@ -17,6 +17,7 @@ from .transport_checks import (
     explain_cost,
     inside,
     require_clouds,
+    require_finite_clouds,
     require_lengths,
     within,
 )
@@ -177,6 +178,7 @@ def sinkhorn(
         # what lies beyond the lengths may be NaN, and must not reach a gradient as 0 * NaN
         x = torch.where(inside(lengths[0], x.shape[-2])[..., None], x, 0)
         y = torch.where(inside(lengths[1], y.shape[-2])[..., None], y, 0)
+    require_finite_clouds(x, y)
     return solve_points(x, y, a, b, lengths, init, settings, backend, cost, p, precision)
 
 

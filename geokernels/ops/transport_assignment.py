@@ -8,7 +8,6 @@ from torch import Tensor
 
 from .. import reference
 from .._checks import (
-    is_finite,
     require_choice,
     require_float,
     require_not_empty,
@@ -19,7 +18,7 @@ from .._typing import Cost, Points
 from ..kernels import dispatch, native
 from ..kernels import transport as kernels
 from .transport import sinkhorn
-from .transport_checks import explain_cost, require_clouds
+from .transport_checks import explain_cost, require_clouds, require_finite_clouds
 
 
 def assignment(cost: Cost, *, backend: str | None = None) -> Tensor:
@@ -121,6 +120,7 @@ def displacement(
     times = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1)
     if values_can_be_read(times) and not bool(((times >= 0) & (times <= 1)).all()):
         raise ValueError(f"t must lie in [0, 1], got {t}")
+    require_finite_clouds(x, y)
     if plan == "entropic":
         solve = _target_at_once if _runs_at_once(x, y, backend) else _target
         target = solve(x, y, eps, backend)
@@ -131,8 +131,6 @@ def displacement(
     together = times.expand(*x.shape[:-2], -1)
     moved, chosen = run.displacement(*(part.to(wide) for part in (x, y, together)))
     if values_can_be_read(x, y) and chosen.numel() and int(chosen.min()) < 0:
-        if not (is_finite(x) and is_finite(y)):
-            raise ValueError("x and y must be finite, got NaN or infinite values")
         raise ValueError(f"x and y must be so near that their squared distances are finite in {wide}")
     return moved.to(x.dtype).movedim(-3, 0)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._checks import (
+    require_finite,
     require_float,
     require_like,
     require_not_empty,
@@ -16,6 +17,7 @@ from .._checks import (
 )
 from .._transport import uniform
 from .._typing import Cost, Points, Potential, Weights
+from ..kernels import native
 
 Lengths = tuple[Tensor, Tensor]  # how many rows and columns of each problem count, int64 (...)
 
@@ -96,6 +98,12 @@ def inside(count: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=count.device) < count[..., None]
 
 
+def inside_both(lengths: Lengths, costs: Cost) -> Tensor:
+    """Which pairs count, ``(..., N, M)``."""
+    N, M = costs.shape[-2:]
+    return inside(lengths[0], N)[..., :, None] & inside(lengths[1], M)[..., None, :]
+
+
 def within(weight: Weights, count: Tensor | None) -> Weights:
     """The weights, 0 beyond ``count``."""
     return weight if count is None else torch.where(inside(count, weight.shape[-1]), weight, 0)
@@ -111,6 +119,8 @@ def checked_start(
     require_shape("init[0]", f, (*like.shape[:-2], N), "(..., N)")
     require_shape("init[1]", g, (*like.shape[:-2], M), "(..., M)")
     require_like("init[1]", g, name, like)
+    if not native.is_finite(g) and bool(g.isnan().any()):
+        raise ValueError("init[1] must hold finite numbers or +inf, got NaN")
     return g.detach()
 
 
@@ -121,12 +131,32 @@ def explain_cost(cost: Cost) -> str | None:
     return "cost must hold finite numbers or +inf, got -inf" if cost.isneginf().any() else None
 
 
-def explain_points(x: Points, y: Points) -> str | None:
-    """Say which cloud has points that are nowhere, or None."""
+def require_finite_clouds(x: Points, y: Points) -> None:
+    """Refuse points that are nowhere, before any work."""
     for name, points in (("x", x), ("y", y)):
-        if not points.isfinite().all():
-            return f"{name} must be finite, got {'NaN' if points.isnan().any() else 'infinite values'}"
-    return None
+        if not native.is_finite(points):
+            require_finite(name, points)
+
+
+def explain_overflow(
+    costs: Cost | None, lengths: Lengths | None, cost: str, dtype: torch.dtype
+) -> str | None:
+    """Say that finite points have costs that are not, or None; without costs, that they must have."""
+    if costs is not None:
+        finite = costs.isfinite()
+        if lengths is not None:
+            finite = finite | ~inside_both(lengths, costs)
+        if finite.all():
+            return None
+    return f"the {cost} cost between x and y overflows {dtype}; scale them down"
+
+
+def explain_solution(found: tuple[Tensor, ...]) -> str | None:
+    """Say what finite costs and weights have led to something that is no number, or None."""
+    value, f, g, error, _ = found
+    if not any(bool(part.isnan().any()) for part in (value, f, g, error)):
+        return None
+    return f"costs divided by eps, or weights, are too large or too small for {f.dtype}; scale them"
 
 
 def explain_weights(a: Weights | None, b: Weights | None, settings: dict) -> str | None:

@@ -18,9 +18,10 @@ from .transport_checks import (
     Lengths,
     checked_start,
     explain_forbidden,
-    explain_points,
+    explain_overflow,
+    explain_solution,
     explain_weights,
-    inside,
+    inside_both,
     require_lengths,
     within,
 )
@@ -46,8 +47,7 @@ def solve(
         n, m = lengths
         require_lengths(lengths, cost.shape[:-2], N, M, cost)
         a, b = _weights_within(lengths, a, b, cost, cost.mT)
-        counts = inside(n, N)[..., :, None] & inside(m, M)[..., None, :]
-        cost = torch.where(counts, cost, math.inf)
+        cost = torch.where(inside_both(lengths, cost), cost, math.inf)
     start = None if init is None else checked_start(init, cost, "cost", N, M)
     refusals = {"native": kernels.refuse(cost), "triton": triton.refuse_costs(cost), "reference": None}
     chosen = dispatch.choose(op, refusals, backend, cost)
@@ -58,8 +58,9 @@ def solve(
         return solver.solve(cost, a, b, n, m, start, **numbers)
 
     found = _annealed(run, start, **settings)
-    if _needs_a_reason(found[3], settings):
-        _refuse(explain(cost) or explain_weights(a, b, settings) or explain_forbidden(cost, a, b, settings))
+    if _needs_a_reason(found, settings):
+        reason = explain(cost) or explain_weights(a, b, settings) or explain_forbidden(cost, a, b, settings)
+        _refuse(reason or explain_solution(found))
     return Transport(*found, pairs(cost, settings["eps"]), a, b, settings["tol"])
 
 
@@ -79,12 +80,7 @@ def solve_points(
     """The same from points: streamed where there are many, their costs made by the kernel where it can."""
 
     def explain(costs: Cost | None) -> str | None:
-        if reason := explain_points(x, y):
-            return reason
-        # costs beyond the lengths are infinite
-        if costs is None or (lengths is None and not costs.isfinite().all()):
-            return f"the {cost} cost between x and y overflows {x.dtype}; scale them down"
-        return None
+        return explain_overflow(costs, lengths, cost, x.dtype)
 
     large = clouds.are_large(x, y)
     if large or precision or ((x.is_cpu or x.is_cuda) and cost in kernels.GRAM):
@@ -131,8 +127,8 @@ def _solve_gram(x, y, a, b, lengths, init, settings, cost, _p, explain, _passes)
         return kernels.solve_points(x, y, a, b, n, m, start, cost=cost, **numbers)
 
     costs, *found = _annealed(run, start, **settings)
-    if _needs_a_reason(found[3], settings):
-        _refuse(explain(costs) or explain_weights(a, b, settings))
+    if _needs_a_reason(found, settings):
+        _refuse(explain(costs) or explain_weights(a, b, settings) or explain_solution(found))
     return Transport(*found, kernels.Pairs(costs, settings["eps"]), a, b, settings["tol"])
 
 
@@ -143,9 +139,9 @@ def _stream(x, y, a, b, lengths, init, settings, cost, p, explain, passes) -> Tr
     start = None if init is None else checked_start(init, x, "x", x.shape[-2], y.shape[-2])
     pairs = clouds.Pairs.of(x, y, n, m, cost, p, settings["eps"], reference.pairwise_cost, *passes)
     found = clouds.solve(pairs, a, b, start, **settings)
-    if _needs_a_reason(found[3], settings):
-        reason = explain_points(x, y) or explain_weights(a, b, settings)
-        _refuse(reason or (explain(None) if found[3].isnan().any() else None))
+    if _needs_a_reason(found, settings):
+        reason = explain_weights(a, b, settings)
+        _refuse(reason or (explain(None) if found[3].isnan().any() else explain_solution(found)))
     return Transport(*found, pairs, a, b, settings["tol"])
 
 
@@ -174,13 +170,14 @@ def _weights_within(lengths, a, b, x, y) -> tuple[Weights | None, Weights | None
     return a, uniform(y, m, -2) if b is None else within(b, m)
 
 
-def _needs_a_reason(error: Tensor, settings: dict) -> bool:
-    """Whether some problem ended above the tolerance; False where values cannot be read."""
+def _needs_a_reason(found: tuple[Tensor, ...], settings: dict) -> bool:
+    """Whether a problem ended above the tolerance, or not finite; False where values cannot be read."""
+    value, f, g, error, _ = found
     if not values_can_be_read(error) or not error.numel():
         return False
     # one number says that all went well; the inputs are looked at only to explain why not
     worst = error if error.numel() == 1 else error.max()
-    return not worst.item() <= settings["tol"]
+    return not worst.item() <= settings["tol"] or not all(map(native.is_finite, (value, f, g)))
 
 
 def _refuse(reason: str | None) -> None:
