@@ -111,7 +111,9 @@ def needs_file(name: str) -> bool:
 
 
 def needs_tokenizer(name: str) -> bool:
-    """Whether the tokenizer of an architecture of open_clip is on the hub, as far as its name says."""
+    """Whether the tokenizer of an architecture of open_clip is on the hub; what has its own has none there."""
+    if name.startswith((HUB, FOLDER)):
+        return False
     architecture, _ = _split(name.removeprefix(OPEN_CLIP))
     text = (import_open_clip().get_model_config(architecture) or {}).get("text_cfg", {})
     return bool(text.get("hf_tokenizer_name") or text.get("hf_model_name"))
