@@ -197,7 +197,9 @@ class PatchLoss(nn.Module):
                 f"got {tuple(picture.shape)}"
             )
         room = torch.tensor(picture.shape[-2:]) - self.size + 1
-        places = (torch.rand(self.patches, 2, generator=generator) * room).long().tolist()
+        places = (
+            (torch.rand(self.patches, 2, generator=generator, dtype=torch.float32) * room).long().tolist()
+        )
         seen = torch.cat([picture[..., y : y + self.size, x : x + self.size] for y, x in places])
         seen = seen if self.augment is None else self.augment(seen)
         with torch.no_grad():

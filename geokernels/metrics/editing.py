@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._modes import own_modes
+
 
 class OutsideScore(NamedTuple):
     """How like its source a picture stayed where it should not change."""
@@ -48,6 +50,7 @@ def blank(pictures: Tensor, where: Tensor) -> Tensor:
     return torch.where(where, 0.0, pictures)
 
 
+@own_modes
 def outside_score(picture: Tensor, source: Tensor, inside: Tensor) -> OutsideScore | None:
     """Compare two pictures outside a mask, by torchmetrics.
 

@@ -29,7 +29,7 @@ def warping_error(frames: Tensor, flow: Tensor, visible: Tensor) -> float:
     if not visible.any():
         raise ValueError("visible must be true somewhere, got none that is")
     size = flow.new_tensor([W, H]).view(2, 1, 1)
-    y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(side).to(flow) for side in (H, W)), indexing="ij")
     there = (torch.stack([x, y]) + 0.5 + flow) * 2 / size - 1
     moved = F.grid_sample(frames[1:], there.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
     return (moved - frames[:-1]).abs()[visible.expand(-1, 3, -1, -1)].mean().item()

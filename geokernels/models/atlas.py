@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .._checks import reason_of, require_positive
 from .._files import replacing
+from .._modes import own_modes
 
 KIND, ENTRY = "layered atlas 2", "geokernels"  # of files
 CHUNK = 65_536  # points at a time, where no gradient is asked for
@@ -90,7 +91,9 @@ class LayeredAtlas(nn.Module):
         super().__init__()
         self.size, self.shape, self.clip = tuple(size), shape, ""
         self.register_buffer("motion", motion.float())
-        self.register_buffer("bounds", torch.tensor([[-1.0, -1.0, 1.0, 1.0]]).repeat(2, 1))
+        self.register_buffer(
+            "bounds", torch.tensor([[-1.0, -1.0, 1.0, 1.0]], dtype=torch.float32).repeat(2, 1)
+        )
         width, seen = shape.width, 2 + 4 * shape.octaves
         self.maps = nn.ModuleList(_network(3, 2, width, shape.map_layers) for _ in range(2))
         self.cover = _network(seen + 3 + 6 * shape.plain_octaves, 1, width, shape.layers)
@@ -134,8 +137,8 @@ class LayeredAtlas(nn.Module):
         """Every pixel of a frame, row by row, or of every ``stride``-th row and column."""
         H, W = self.size
         device, longest = self.motion.device, max(H, W)
-        y = (2 * torch.arange(0, H, stride, device=device) + 1 - H) / longest
-        x = (2 * torch.arange(0, W, stride, device=device) + 1 - W) / longest
+        y = (2 * torch.arange(0, H, stride, device=device, dtype=torch.float32) + 1 - H) / longest
+        x = (2 * torch.arange(0, W, stride, device=device, dtype=torch.float32) + 1 - W) / longest
         place = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
         return Points(torch.full((len(place),), frame, device=device), place)
 
@@ -166,7 +169,9 @@ class LayeredAtlas(nn.Module):
 
 def encode(x: Tensor, octaves: int) -> Tensor:
     """Positions (N, D) and their sines and cosines at ``octaves`` frequencies, ``(N, D + 2 D octaves)``."""
-    waves = (x[..., None] * (math.pi * 2.0 ** torch.arange(octaves, device=x.device))).flatten(-2)
+    waves = (
+        x[..., None] * (math.pi * 2.0 ** torch.arange(octaves, device=x.device, dtype=torch.float32))
+    ).flatten(-2)
     return torch.cat([x, waves.sin(), waves.cos()], -1)
 
 
@@ -183,6 +188,7 @@ def save_atlas(atlas: LayeredAtlas, path: str | Path) -> None:
         partial.write_bytes(content)
 
 
+@own_modes
 def load_atlas(path: str | Path, *, device: str | torch.device = "cpu") -> LayeredAtlas:
     """Read an atlas that :func:`save_atlas` wrote.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._checks import reason_of
+from .._modes import own_modes
 
 WORDS = 40  # most tokens of a caption
 
@@ -34,6 +35,7 @@ class Captioner:
         return captions
 
 
+@own_modes
 def load_captioner(name: str | Path, *, device: str | torch.device = "cpu") -> Captioner:
     """Load a BLIP that was trained to caption, of safetensors alone.
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_float
+from .._modes import own_modes
 from .clip_sources import ARGUMENTS, EVALUATION, Called, find_clip, import_open_clip, tokenizer_of
 from .clip_weights import build_clip
 
@@ -43,12 +44,18 @@ class ClipEncoder(nn.Module):
         self.image_size = int(sides[0])
         self._interpolation = "bilinear" if wanted["interpolation"] == "bilinear" else "bicubic"
         self._squash = wanted["resize_mode"] == "squash"
-        self.register_buffer("_mean", torch.tensor(wanted["mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(wanted["std"]).view(3, 1, 1), persistent=False)
+        self.register_buffer(
+            "_mean", torch.tensor(wanted["mean"], dtype=torch.float32).view(3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "_std", torch.tensor(wanted["std"], dtype=torch.float32).view(3, 1, 1), persistent=False
+        )
         self._texts: dict[tuple[str, str], Tensor] = {}
         self.train(False)
         with torch.no_grad():
-            self.dim = self.encode_image(torch.zeros(1, 3, self.image_size, self.image_size)).shape[1]
+            self.dim = self.encode_image(
+                torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.float32)
+            ).shape[1]
 
     def train(self, mode: bool = True) -> "ClipEncoder":
         """Stay in evaluation mode, whatever is asked: batch statistics must not move."""
@@ -117,6 +124,7 @@ class ClipEncoder(nn.Module):
         features = F.normalize(found["image_features"].float(), dim=-1)
         return features, found["image_intermediates"][0].float().flatten(2).mT
 
+    @own_modes
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
         """Unit features, ``(len(prompts), len(templates), dim)``, of every prompt in every template; cached.
@@ -141,7 +149,7 @@ class ClipEncoder(nn.Module):
             features = F.normalize(self.model.encode_text(tokens.to(device)).float(), dim=-1)
             self._texts.update(zip(missing, features))
         if not keys:
-            return torch.empty(len(prompts), len(templates), self.dim, device=device)
+            return torch.empty(len(prompts), len(templates), self.dim, device=device, dtype=torch.float32)
         rows = torch.stack([self._texts[key].to(device) for key in keys])
         return rows.view(len(prompts), len(templates), self.dim)
 
@@ -172,6 +180,7 @@ class ClipEncoder(nn.Module):
         return self.tokenizer(texts)
 
 
+@own_modes
 def load_clip(
     name: str = "world",
     weights: str | Path | None = None,

@@ -10,6 +10,7 @@ from torch import nn
 
 from .._checks import reason_of
 from .._files import read_json
+from .._modes import own_modes
 from .embedded import embedded, verify
 from .families import FAMILIES
 
@@ -18,6 +19,7 @@ TINY = "vae_tiny"  # subfolder of its small autoencoder, which the pipeline's ow
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+@own_modes
 def load_diffusion(
     name: str | Path = "world", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ):
@@ -49,6 +51,7 @@ def load_diffusion(
     return _load(name, ("StableDiffusionPipeline",), dtype, device, unchecked)
 
 
+@own_modes
 def load_text_to_image(
     name: str | Path = "world", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ):
@@ -74,6 +77,7 @@ def load_text_to_image(
     return _load(name, tuple(FAMILIES), dtype, device, {})
 
 
+@own_modes
 def load_instructed(
     name: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ):
@@ -85,6 +89,7 @@ def load_instructed(
     return _load(name, ("StableDiffusionInstructPix2PixPipeline",), dtype, device, unchecked)
 
 
+@own_modes
 def load_tiny_autoencoder(
     name: str | Path = "world", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ):

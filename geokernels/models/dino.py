@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._modes import own_modes
 from .tensor_files import WRAPPERS, fill, read_state
 
 # DINO's training keeps the network that is used as teacher, and its head, which is not, beside it
@@ -25,8 +26,8 @@ class DinoKeys(nn.Module):
         super().__init__()
         self.name, self.side = name, model.patch_embed.img_size[0]
         self.model = model.requires_grad_(False).eval()
-        self.register_buffer("_mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("_mean", torch.tensor(MEAN, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(STD, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Keys ``(B, N, C)``, the class token's first, of pictures ``(B, 3, H, W)`` in [0, 1]."""
@@ -43,6 +44,7 @@ class DinoKeys(nn.Module):
         return found[0].chunk(3, -1)[1]
 
 
+@own_modes
 def load_dino(
     weights: str | Path, *, architecture: str = "vit_base_patch8_224", device: str | torch.device = "cpu"
 ) -> DinoKeys:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .._modes import own_modes
 from .tensor_files import fill, read_state
 
 RAFT = ("raft_small", "raft_large")
@@ -18,6 +19,7 @@ MULTIPLE = 8  # of its sides
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+@own_modes
 def load_flow(name: str = "dis", *, device: str | torch.device = "cpu") -> Flow:
     """Load an estimator of optical flow.
 

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import require_choice
+from .._modes import own_modes
 from .tensor_files import fitted, read_state
 
 BACKBONES = ("alex", "vgg", "squeeze")
 
 
+@own_modes
 def load_lpips(
     backbone: str = "alex", weights: str | Path | None = None, *, device: str | torch.device = "cpu"
 ) -> nn.Module:

@@ -110,8 +110,8 @@ class Generator(nn.Module):
             self.to_rgbs.append(ToRGB(outputs, dim))
         for i in range(config.codes - 1):
             side = self.resolution(i)
-            self.noises.register_buffer(f"noise_{i}", torch.randn(1, 1, side, side))
-        self.register_buffer("latent_avg", torch.zeros(dim), persistent=False)
+            self.noises.register_buffer(f"noise_{i}", torch.randn(1, 1, side, side, dtype=torch.float32))
+        self.register_buffer("latent_avg", torch.zeros(dim, dtype=torch.float32), persistent=False)
 
     def resolution(self, code: int) -> int:
         """Side of the features that row ``code`` of W+ shapes; the last row shapes the RGB output alone."""
@@ -207,7 +207,7 @@ class Generator(nn.Module):
     def mean_latent(self, n: int = 4096, *, generator: torch.Generator | None = None) -> Tensor:
         """Mean w of ``n`` random z, ``(style_dim,)``."""
         require_positive("n", n)
-        z = torch.randn(n, self.config.style_dim, generator=generator)
+        z = torch.randn(n, self.config.style_dim, generator=generator, dtype=torch.float32)
         return self.mapping(z.to(self.latent_avg)).mean(0)
 
     def truncate(self, w: Tensor, truncation: float, *, codes: Sequence[int] | None = None) -> Tensor:
@@ -258,7 +258,7 @@ class Generator(nn.Module):
             if noise == "fixed":
                 return list(self.noises.buffers())
             shapes = [(len(w), 1, self.resolution(i), self.resolution(i)) for i in range(count)]
-            return [torch.randn(s, generator=generator).to(w) for s in shapes]
+            return [torch.randn(s, generator=generator, dtype=torch.float32).to(w) for s in shapes]
         if len(noise) != count:
             raise ValueError(f"noise must hold {count} tensors, one for each convolution, got {len(noise)}")
         return noise

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._files import replacing
+from .._modes import own_modes
 from .._sealed import serialised
 from .embedded import embedded, verify
 from .stylegan2 import Generator, GeneratorConfig
@@ -16,6 +17,7 @@ WORLD = "world-generator.safetensors"  # the embedded model
 FORMATS = (".safetensors", ".pt", ".pth", ".ckpt")
 
 
+@own_modes
 def load_generator(checkpoint: str | Path = "world", *, device: str | torch.device = "cpu") -> Generator:
     """Load a StyleGAN2 generator.
 

@@ -29,8 +29,8 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, bias: float = 0.0, rate: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
-        self.bias = nn.Parameter(torch.full((outputs,), bias))
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, dtype=torch.float32) / rate)
+        self.bias = nn.Parameter(torch.full((outputs,), bias, dtype=torch.float32))
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Fir(nn.Module):
 
     def __init__(self, *, gain: float) -> None:
         super().__init__()
-        tap = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        tap = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float32)
         self.register_buffer("kernel", gain * torch.outer(tap, tap) / tap.sum() ** 2)
 
     def _each(self, x: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class ModulatedConv(nn.Module):
         normalise: bool = True,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(1, outputs, inputs, side, side))
+        self.weight = nn.Parameter(torch.randn(1, outputs, inputs, side, side, dtype=torch.float32))
         self.modulation = Linear(style_dim, inputs, bias=1.0)
         self.blur = Blur(gain=4.0) if up else None
         self.normalise = normalise
@@ -125,7 +125,7 @@ class Noise(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
+        self.weight = nn.Parameter(torch.zeros(1, dtype=torch.float32))
 
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """Add ``noise``, broadcast to ``x``; None is none."""
@@ -137,7 +137,7 @@ class Activation(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Activate ``x``, ``(B, C, H, W)``."""
@@ -165,7 +165,7 @@ class ToRGB(nn.Module):
         super().__init__()
         self.upsample = None if first else Upsample(gain=4.0)
         self.conv = ModulatedConv(inputs, 3, 1, style_dim, normalise=False)
-        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1, dtype=torch.float32))
 
     def forward(self, x: Tensor, w: Tensor, skip: Tensor | None) -> Tensor:
         """RGB of ``x`` in the style of ``w``, added to that of the resolution before, ``skip``."""
@@ -178,4 +178,4 @@ class Input(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
+        self.input = nn.Parameter(torch.randn(1, channels, 4, 4, dtype=torch.float32))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._checks import require_positive
+from .._modes import own_modes
 from ..losses.atlas import colour_gradient_loss, flow_loss, hidden_colour_loss, mask_loss, rigidity_loss
 from ..models.atlas import AtlasShape, LayeredAtlas, Points
 from .descent import Descent
@@ -97,6 +98,7 @@ class AtlasFit(Descent):
 
     knobs = "samples (--samples)"
 
+    @own_modes
     def __init__(
         self,
         footage: Footage,
@@ -135,7 +137,7 @@ class AtlasFit(Descent):
         """Random pixels, the same for the same step."""
         footage, chance = self.footage, torch.Generator().manual_seed(self._chance + 1 + self.index)
         (H, W), T, n = footage.size, len(footage), self.config.samples
-        share = torch.rand((3, n), generator=chance).numpy()
+        share = torch.rand((3, n), generator=chance, dtype=torch.float32).numpy()
         t, y, x = (np.minimum((a * b).astype(np.int64), b - 1) for a, b in zip(share, (T, H - 1, W - 1)))
         colours = np.stack([footage.frames[t, y + dy, x + dx] for dy, dx in ((0, 0), (0, 1), (1, 0))])
         onwards, sure = np.zeros((n, 2), np.float32), np.zeros(n, np.float32)
@@ -234,7 +236,10 @@ def fit_atlas(
 @torch.no_grad()
 def seen_bounds(atlas: LayeredAtlas) -> Tensor:
     """What part of each atlas frames show: left, top, right, bottom, ``(2, 4)``; 0 where there is none."""
-    low, high = torch.full((2, 2), math.inf), torch.full((2, 2), -math.inf)
+    low, high = (
+        torch.full((2, 2), math.inf, dtype=torch.float32),
+        torch.full((2, 2), -math.inf, dtype=torch.float32),
+    )
     for frame in range(atlas.frames):
         seen = atlas.look(frame)
         for layer, shown in enumerate((seen.opacity[:, 0] > 0.5, seen.opacity[:, 0] < 0.5)):

@@ -114,8 +114,8 @@ def atlas_picture(atlas: LayeredAtlas, layer: int, longest: int) -> AtlasPicture
     extent = (high - low) * (FINE * max(atlas.size) / 2)
     scale = min(1.0, longest / extent.max().item())
     w, h = (max(1, math.ceil(side * scale)) for side in extent.tolist())
-    x = low[0] + (high - low)[0] * (torch.arange(w, device=low.device) + 0.5) / w
-    y = low[1] + (high - low)[1] * (torch.arange(h, device=low.device) + 0.5) / h
+    x = low[0] + (high - low)[0] * (torch.arange(w, device=low.device, dtype=torch.float32) + 0.5) / w
+    y = low[1] + (high - low)[1] * (torch.arange(h, device=low.device, dtype=torch.float32) + 0.5) / h
     places = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
     rgb = torch.cat([atlas.colour(layer, part) for part in places.split(2**16)]).T.reshape(1, 3, h, w)
     seen = _seen(atlas, layer, (h, w))
@@ -125,8 +125,8 @@ def atlas_picture(atlas: LayeredAtlas, layer: int, longest: int) -> AtlasPicture
 
 def _seen(atlas: LayeredAtlas, layer: int, size: tuple[int, int]) -> Tensor:
     """Which pixels of an atlas any frame shows more than half of."""
-    seen = torch.zeros(size, device=atlas.bounds.device)
-    blank = torch.zeros(3, *atlas.size, device=seen.device)
+    seen = torch.zeros(size, device=atlas.bounds.device, dtype=torch.float32)
+    blank = torch.zeros(3, *atlas.size, device=seen.device, dtype=torch.float32)
     limit = seen.new_tensor([size[1], size[0]])
     for index in range(atlas.frames):
         view = view_frame(atlas, layer, index, blank)

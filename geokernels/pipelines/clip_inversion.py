@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._checks import require_choice
+from .._modes import own_modes
 from ..losses.perceptual import total_variation
 from ..models.clip import ClipEncoder
 from .descent import Descent
@@ -96,6 +97,7 @@ class ClipInversion(Descent):
 
     knobs = "views or working_size (--size)"
 
+    @own_modes
     def __init__(
         self,
         picture: Tensor,
@@ -144,6 +146,7 @@ class ClipInversion(Descent):
             return None
         return search_guess(self.source, self.guidance, area=self.config.opacity, chance=chance)
 
+    @own_modes
     def picture(self) -> Tensor:
         """The picture as it stands, like the one given: float32 in [0, 1], at full size."""
         return self.edit.render(self.source, self.full)[0]

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from .._modes import own_modes
 from .running import naming_knobs, require_index, require_same_run, require_state
 
 
@@ -39,13 +40,18 @@ class Descent(ABC):
     @property
     def history(self) -> Tensor:
         """Loss terms so far, ``(index, len(terms))`` float32 on the CPU."""
-        return torch.stack(self._history).cpu() if self._history else torch.empty(0, len(self.terms))
+        return (
+            torch.stack(self._history).cpu()
+            if self._history
+            else torch.empty(0, len(self.terms), dtype=torch.float32)
+        )
 
     @property
     def loss(self) -> float:
         """The weighted sum at the last step; waits for the device."""
         return self._history[-1][0].item()
 
+    @own_modes
     def step(self) -> None:
         """Take one Adam step.
 
@@ -92,6 +98,7 @@ class Descent(ABC):
             **self._own_state(),
         }
 
+    @own_modes
     def load_state_dict(self, state: dict) -> None:
         """Continue from a state of the same run.
 

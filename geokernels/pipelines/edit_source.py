@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._checks import require_finite, require_float, require_rank
+from .._modes import own_modes
 from .._sealed import load_sealed, save_sealed
 from ..models.denoiser import Denoiser
 from .ddim import schedule_of
@@ -61,6 +62,7 @@ class EditSource:
         return EditSource(**{**found, "captions": tuple(found["captions"])})
 
 
+@own_modes
 def draw_source(
     pipeline,
     captions: Sequence[str],
@@ -87,10 +89,13 @@ def draw_source(
     denoiser, captions = Denoiser(pipeline), _listed(captions)
     schedule_of(pipeline.scheduler, steps)
     shape = denoiser.latent_shape(height, width)
-    noise = torch.randn(len(captions), *shape, generator=generator).to(denoiser.device, denoiser.dtype)
+    noise = torch.randn(len(captions), *shape, generator=generator, dtype=torch.float32).to(
+        denoiser.device, denoiser.dtype
+    )
     return EditSource(noise, captions, False, steps, denoiser.digest())
 
 
+@own_modes
 @torch.no_grad()
 def ddim_inversion(
     pipeline,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._checks import require_shape
+from .._modes import own_modes
 from ..models.optical_flow import Flow
 from .layer_motion import agreement, track
 from .motion_masks import find_masks
@@ -54,6 +55,7 @@ class Footage:
         return torch.from_numpy(np.array(self.frames[index])).permute(2, 0, 1).float() / 255
 
 
+@own_modes
 def prepare_footage(
     frames: Iterable[Tensor],
     flow: Flow,

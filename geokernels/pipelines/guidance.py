@@ -75,7 +75,7 @@ class Guidance:
             pictures: ``(n, 3, h, w)``.
             source: ``(1, 3, h, w)``.
         """
-        along, target = torch.zeros((2, len(pictures)), device=pictures.device)
+        along, target = torch.zeros((2, len(pictures)), device=pictures.device, dtype=torch.float32)
         for weight, encoder, texts in zip(self.weights, self.encoders, self.texts):
             seen = encoder.encode_image(torch.cat([source, pictures])).float()
             asked = unit_rows((texts.after - texts.before).mean(0))

@@ -44,7 +44,7 @@ def draw_crops(
     """
     H, W = size
     crops = [Crop(0, 0, H, W, False)]
-    for chance in torch.rand((count - 1, 4), generator=generator).tolist():
+    for chance in torch.rand((count - 1, 4), generator=generator, dtype=torch.float32).tolist():
         part = share[0] + (share[1] - share[0]) * chance[0]
         height, width = max(1, round(part * H)), max(1, round(part * W))
         top, left = round(chance[1] * (H - height)), round(chance[2] * (W - width))

@@ -32,7 +32,7 @@ def code_movements(model: Generator, w: Tensor, loss: Callable[[Tensor], Tensor]
     Returns:
         Sums over pictures and numbers of a code, ``(rows,)``.
     """
-    moved = torch.zeros(model.config.codes, device=w.device)
+    moved = torch.zeros(model.config.codes, device=w.device, dtype=torch.float32)
     for part in w.split(chunk):
         codes = part[:, None].repeat(1, model.config.codes, 1).requires_grad_()
         (gradient,) = torch.autograd.grad(loss(codes).sum(), codes)

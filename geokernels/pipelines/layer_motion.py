@@ -20,8 +20,8 @@ RIDGE = 1e-3  # of the spread of the points below which they say nothing of turn
 def frame_plane(height: int, width: int) -> Tensor:
     """Coordinates of the middles of a frame's pixels, ``(H, W, 2)``."""
     longest = max(height, width)
-    x = (2 * torch.arange(width) + 1 - width) / longest
-    y = (2 * torch.arange(height) + 1 - height) / longest
+    x = (2 * torch.arange(width, dtype=torch.float32) + 1 - width) / longest
+    y = (2 * torch.arange(height, dtype=torch.float32) + 1 - height) / longest
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
 
 
@@ -93,7 +93,7 @@ def motion_against(flow: Tensor, motion: Tensor) -> Tensor:
 def follow(values: Tensor, flow: Tensor) -> Tensor:
     """``values`` (H, W) at the points that pixels move to; 0 outside the frame."""
     H, W = values.shape
-    y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(side, dtype=torch.float32) for side in (H, W)), indexing="ij")
     there = torch.stack([(x + flow[..., 0] + 0.5) * (2 / W) - 1, (y + flow[..., 1] + 0.5) * (2 / H) - 1], -1)
     return F.grid_sample(values[None, None], there[None], align_corners=False)[0, 0]
 

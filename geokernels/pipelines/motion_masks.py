@@ -67,7 +67,7 @@ def find_masks(
 
 def _suspect(flow: np.ndarray, back: np.ndarray, out: np.ndarray) -> float:
     """Motion against the ground, in pixels, carried along the flow both ways; the strongest found."""
-    T, whole, strongest = len(out), torch.ones(out.shape[1:]), 0.0
+    T, whole, strongest = len(out), torch.ones(out.shape[1:], dtype=torch.float32), 0.0
     carried = None
     for t in range(T):
         ways = [torch.from_numpy(x) for x in (*flow[t : t + 1], *back[max(t - 1, 0) : t])]
@@ -97,7 +97,7 @@ def _ground(frames: np.ndarray, masks: np.ndarray, maps: Tensor) -> Tensor:
     H, W = masks.shape[1:]
     side, longest = round(REACH * max(H, W)), max(H, W)
     plane = frame_plane(side, side) * REACH
-    total = torch.zeros(4, side, side)
+    total = torch.zeros(4, side, side, dtype=torch.float32)
     for frame, mask, motion in zip(frames, masks, maps):
         grid = apply(inverse(motion), plane) * (longest / plane.new_tensor([W, H]))
         known = 1 - _widened(torch.from_numpy(mask > 0), MARGIN)[None]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import require_choice
+from .._modes import own_modes
 from ..losses.directional import unit_rows
 from ..losses.perceptual import feature_distance
 from ..models.clip import ClipEncoder
@@ -122,6 +123,7 @@ class Adaptation(Descent):
 
     knobs = "batch (--batch), chunk (--chunk) or pool (--pool)"
 
+    @own_modes
     def __init__(
         self,
         model: Generator,
@@ -166,11 +168,13 @@ class Adaptation(Descent):
         """Where the generator is."""
         return self.model.latent_avg.device
 
+    @own_modes
     @torch.no_grad()
     def pictures(self, w: Tensor) -> Tensor:
         """What the generator draws of codes as it stands, in [0, 1], ``config.chunk`` at a time."""
         return torch.cat([self._draw(part) for part in w.split(self.config.chunk)])
 
+    @own_modes
     def prepare(self) -> None:
         """Draw the latents, encode their frozen pictures, look for a start; the second time, do nothing."""
         if self.pool is not None:
@@ -186,7 +190,7 @@ class Adaptation(Descent):
         chance = torch.Generator().manual_seed(self._seed)
         looks = config.guess <= 1
         count = max(config.pool, config.searched if looks else 0)
-        z = torch.randn(count, self.model.config.style_dim, generator=chance)
+        z = torch.randn(count, self.model.config.style_dim, generator=chance, dtype=torch.float32)
         w = self.model.truncate(self.model.mapping(z.to(self.model.latent_avg)), config.truncation)
         with self._half():
             seen = encode_codes(w, self.pictures, self.encoders, chunk=config.chunk)
@@ -206,6 +210,7 @@ class Adaptation(Descent):
             absorb(self.model, self.start.map)
         self.pool = pool
 
+    @own_modes
     def prepare_like(self, other: "Adaptation") -> None:
         """Take what ``other`` has prepared, which must have the same generator, encoders, prompts and seed.
 
@@ -286,7 +291,7 @@ class Adaptation(Descent):
 
     def _unlikeness(self, pictures: Tensor) -> Tensor:
         """One minus the cosine of each picture with the target text, averaged over the encoders."""
-        found = torch.ones(len(pictures), device=pictures.device)
+        found = torch.ones(len(pictures), device=pictures.device, dtype=torch.float32)
         for weight, encoder, texts in zip(self.weights, self.encoders, self.texts):
             found = found - weight * (encoder.encode_image(pictures) @ unit_rows(texts.after.mean(0)))
         return found

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._modes import own_modes
 from ..losses.editing import contrast_loss, resemblance_loss
 from ..models.denoiser import Denoiser, decode
 from .classifier_free import guided_output
@@ -55,6 +56,7 @@ class OIGEdit:
         TypeError: If the pipeline is of another kind.
     """
 
+    @own_modes
     def __init__(
         self,
         pipeline,
@@ -133,7 +135,7 @@ class OIGEdit:
     @property
     def history(self) -> Tensor:
         """Terms so far, ``(index, B, len(terms))`` float32 on the CPU; NaN where a step was not guided."""
-        empty = torch.empty(0, len(self.edits), len(self.terms))
+        empty = torch.empty(0, len(self.edits), len(self.terms), dtype=torch.float32)
         return torch.stack(self._history).cpu() if self._history else empty
 
     @property
@@ -142,6 +144,7 @@ class OIGEdit:
         guided = [row[:, 0] for row in self._history if not row[:, 0].isnan().any()]
         return guided[-1].mean().item() if guided else math.nan
 
+    @own_modes
     def pictures(self) -> Tensor:
         """The edits as they stand, ``(B, 3, H, W)``; noise at first."""
         return self.denoiser.pictures(self.edits)
@@ -150,6 +153,7 @@ class OIGEdit:
         """Whether the step of this number is guided."""
         return index % self.config.every == 0 and index < self.config.until * self.steps
 
+    @own_modes
     def step(self) -> None:
         """Take one DDIM step of sources and edits, and one against the gradient if it is its turn.
 
@@ -295,6 +299,7 @@ class OIGEdit:
         }
         return {**state, "cycle": self.cycle.latents} if self.cycle else state
 
+    @own_modes
     def load_state_dict(self, state: dict) -> None:
         """Continue from a state of the same run.
 

@@ -48,7 +48,9 @@ class EditLayer(EditNetwork):
 
     def __init__(self, size: tuple[int, int], *, generator: torch.Generator, start: Guess | None = None):
         super().__init__(generator=generator)
-        self.register_buffer("start", torch.zeros(1, 4, *size) if start is None else logits_of(start))
+        self.register_buffer(
+            "start", torch.zeros(1, 4, *size, dtype=torch.float32) if start is None else logits_of(start)
+        )
         self.gain = 1.0 if start is None else RESTRAINT
 
     def forward(self, source: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -98,9 +100,11 @@ class FourierChange(_Change):
         H, W = self.size
         f = torch.hypot(torch.fft.fftfreq(H)[:, None], torch.fft.rfftfreq(W)[None])
         self.register_buffer("scale", f.clamp(min=1 / max(H, W)).reciprocal(), persistent=False)
-        axes = torch.tensor(COLOUR_SPREAD)[:, None] * torch.tensor(COLOUR_AXES)
+        axes = torch.tensor(COLOUR_SPREAD, dtype=torch.float32)[:, None] * torch.tensor(
+            COLOUR_AXES, dtype=torch.float32
+        )
         self.register_buffer("axes", axes, persistent=False)
-        self.spectrum = nn.Parameter(torch.zeros(1, 3, *f.shape, 2))
+        self.spectrum = nn.Parameter(torch.zeros(1, 3, *f.shape, 2, dtype=torch.float32))
 
     def change(self) -> Tensor:
         """The difference in pixels, ``(1, 3, H, W)``."""
@@ -117,7 +121,7 @@ class PixelChange(_Change):
 
     def __init__(self, size: tuple[int, int]):
         super().__init__()
-        self.values = nn.Parameter(torch.zeros(1, 3, *size))
+        self.values = nn.Parameter(torch.zeros(1, 3, *size, dtype=torch.float32))
 
     def change(self) -> Tensor:
         """The difference in pixels, ``(1, 3, H, W)``."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._checks import require_choice, require_positive
+from .._modes import own_modes
 from ..losses.perceptual import feature_distance
 from ..metrics import PathScore, respace, score_path
 from ..models.clip import ClipEncoder
@@ -98,6 +99,7 @@ class PromptInterpolation:
         FloatingPointError: If the model returns NaN.
     """
 
+    @own_modes
     def __init__(
         self,
         pipeline,
@@ -118,7 +120,9 @@ class PromptInterpolation:
         if len(chances) not in (1, len(prompts)):
             raise ValueError(f"generator must be one, or one for each of {len(prompts)}, got {len(chances)}")
         shape = model.latent_shape(config.height, config.width)
-        self.noise = torch.stack([torch.randn(shape, generator=chance) for chance in chances])
+        self.noise = torch.stack(
+            [torch.randn(shape, generator=chance, dtype=torch.float32) for chance in chances]
+        )
         self._chance = int(torch.randint(2**31, (), generator=chances[0]))
         self.keys = [
             p if isinstance(p, Embedding) else model.encode(p, truncate=config.truncate) for p in prompts
@@ -168,8 +172,9 @@ class PromptInterpolation:
     def frames(self) -> Tensor:
         """The pictures of this round so far, ``(drawn, 3, H, W)`` float32 in [0, 1]."""
         made = [self._pictures[t] for t in self.times.tolist() if t in self._pictures]
-        return torch.stack(made).float() / 255 if made else torch.empty(0, 3, 0, 0)
+        return torch.stack(made).float() / 255 if made else torch.empty(0, 3, 0, 0, dtype=torch.float32)
 
+    @own_modes
     def step(self, on_step: Callable[[], None] = lambda: None) -> None:
         """Draw the next batch, and at the end of a round that is too uneven move the times.
 
@@ -189,6 +194,7 @@ class PromptInterpolation:
         if self.done and self.config.uniform:
             self._even_out()
 
+    @own_modes
     def distances(self) -> Tensor | None:
         """Distances of consecutive pictures, float64; None without a distance."""
         if self.distance is None:
@@ -196,6 +202,7 @@ class PromptInterpolation:
         frames = self.frames
         return self._apart(frames[:-1], frames[1:])
 
+    @own_modes
     def score(self) -> PathScore | None:
         """Length, smoothness, worst step and fidelity of the finished path; None without a distance."""
         if self.distance is None:
@@ -223,6 +230,7 @@ class PromptInterpolation:
             "best": best,
         }
 
+    @own_modes
     def load_state_dict(self, state: dict) -> None:
         """Go to where ``state`` was taken.
 

@@ -43,7 +43,7 @@ def recolour(
         The best one, at the size of ``source``.
     """
     small = F.interpolate(source, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    grid = torch.tensor(list(itertools.product(INKS, repeat=3)), device=source.device)
+    grid = torch.tensor(list(itertools.product(INKS, repeat=3)), device=source.device, dtype=torch.float32)
 
     best = (-torch.inf, None, grid[0])  # score, regions, ink
 

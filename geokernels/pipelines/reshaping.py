@@ -59,7 +59,9 @@ class Cutout:
     def _frame(self) -> None:
         """Coordinates of each pixel around the object's centre, in radii of the disc of its area."""
         H, W = self.mask.shape[-2:]
-        y, x = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
+        y, x = torch.meshgrid(
+            *(torch.arange(side, dtype=torch.float32) + 0.5 for side in (H, W)), indexing="ij"
+        )
         x, y, area = x.to(self.mask), y.to(self.mask), self.mask.sum()
         self.radius = float((area / math.pi).sqrt())
         self.x = ((x - (x * self.mask).sum() / area) / self.radius)[None]
@@ -124,7 +126,7 @@ def reshape(
         best = (total / views).topk(PARENTS).indices
         spread = SPREAD[0] * (SPREAD[1] / SPREAD[0]) ** (generation / (GENERATIONS - 1))
         chosen = torch.randint(PARENTS, (CHILDREN,), generator=generator).to(source.device)
-        noise = torch.randn((CHILDREN, DIMENSIONS), generator=generator).to(source)
+        noise = torch.randn((CHILDREN, DIMENSIONS), generator=generator, dtype=torch.float32).to(source)
         tried = torch.cat([tried[best], tried[best][chosen] + spread * typical * noise])
         score, _ = compare(tried, _view(generator))
         total, views = (torch.cat([x[best], x.new_zeros(CHILDREN)]) for x in (total, views))
@@ -146,7 +148,7 @@ def _opacity(pictures: Tensor, source: Tensor) -> Tensor:
 
 def _view(generator: torch.Generator) -> tuple[float, ...]:
     """Scale and shift of a view."""
-    scale, across, down = torch.rand(3, generator=generator).tolist()
+    scale, across, down = torch.rand(3, generator=generator, dtype=torch.float32).tolist()
     low, high = SCALES
     return low + (high - low) * scale, SHIFT * (2 * across - 1), SHIFT * (2 * down - 1)
 

@@ -48,10 +48,14 @@ def draw_silhouettes(n: int, *, generator: torch.Generator) -> Tensor:
     """Silhouettes by chance, ``(n, DIMENSIONS)``: smooth and ragged, few- and many-lobed, some bitten."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand((n, *shape), generator=generator)
+        return low + (high - low) * torch.rand((n, *shape), generator=generator, dtype=torch.float32)
 
     order = torch.arange(1, HARMONICS + 1).repeat(2)
-    ragged = uniform(0.02, 0.4, 1) * torch.randn((n, 2 * HARMONICS), generator=generator) / order
+    ragged = (
+        uniform(0.02, 0.4, 1)
+        * torch.randn((n, 2 * HARMONICS), generator=generator, dtype=torch.float32)
+        / order
+    )
     # every other one is ruled by one harmonic, as stars and polygons are
     lobes = torch.randint(1, HARMONICS, (n,), generator=generator)
     height, phase = uniform(0, 0.45) * (uniform(0, 1) < 0.5), uniform(0, 2 * math.pi)
@@ -59,7 +63,7 @@ def draw_silhouettes(n: int, *, generator: torch.Generator) -> Tensor:
     ragged[rows, lobes] += height * phase.cos()
     ragged[rows, HARMONICS + lobes] += height * phase.sin()
     disc = torch.where(uniform(0, 1) < 0.4, uniform(0.2, 1.0), -0.1)
-    bite = 0.5 * torch.randn((n, 2), generator=generator)
+    bite = 0.5 * torch.randn((n, 2), generator=generator, dtype=torch.float32)
     return torch.cat([uniform(0.8, 1.15, 1), disc[:, None], bite, ragged], 1)
 
 
@@ -67,9 +71,9 @@ def draw_simple_silhouettes(n: int, *, generator: torch.Generator) -> Tensor:
     """The simplest silhouettes, ``(n, DIMENSIONS)``: a disc or one harmonic of it, whole or bitten."""
 
     def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, generator=generator)
+        return low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float32)
 
-    silhouettes = torch.zeros(n, DIMENSIONS)
+    silhouettes = torch.zeros(n, DIMENSIONS, dtype=torch.float32)
     silhouettes[:, 0] = uniform(0.8, 1.15)
     silhouettes[:, 1] = torch.where(uniform(0, 1) < 0.5, uniform(0.3, 0.9), -0.1)
     # every other bite is a hole in the middle

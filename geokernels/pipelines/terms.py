@@ -116,7 +116,7 @@ def require_guides(
         raise ValueError(
             f"encoder_weights must be {len(encoders)} numbers, none negative, not all 0, got {weights}"
         )
-    shares = torch.tensor(weights or [1.0] * len(encoders))
+    shares = torch.tensor(weights or [1.0] * len(encoders), dtype=torch.float32)
     return tuple((shares / shares.sum()).tolist())
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._checks import require_shape
+from .._modes import own_modes
 from ..losses.text2live import bootstrap_loss, lay_over, sparsity_loss
 from ..models.clip import ClipEncoder
 from .descent import Descent
@@ -121,6 +122,7 @@ class LayerEdit(Descent):
 
     knobs = "views, or working_size (--size)"
 
+    @own_modes
     def __init__(
         self,
         picture: Tensor,
@@ -167,6 +169,7 @@ class LayerEdit(Descent):
         adam = torch.optim.Adam(self.network.parameters(), lr=rate)
         self._begin(adam, steps=config.steps, rate=rate, run=run)
 
+    @own_modes
     @torch.no_grad()
     def layers(self) -> Layers:
         """The edit as it stands."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._checks import require_choice
+from .._modes import own_modes
 from ..losses.text2live import sparsity_loss
 from ..models.atlas import LayeredAtlas
 from ..models.clip import ClipEncoder
@@ -113,6 +114,7 @@ class VideoEdit(Descent):
 
     knobs = "views, or working_size (--size)"
 
+    @own_modes
     def __init__(
         self,
         footage: Footage,
@@ -156,6 +158,7 @@ class VideoEdit(Descent):
         adam = torch.optim.Adam(self.network.parameters(), lr=rate)
         self._begin(adam, steps=config.steps, rate=rate, run=run)
 
+    @own_modes
     @torch.no_grad()
     def painted(self) -> Tensor:
         """The edit of the atlas as it stands: colour and opacity, ``(1, 4, h, w)``."""
@@ -167,6 +170,7 @@ class VideoEdit(Descent):
         for index in range(len(self.footage)):
             yield self.frame(index, layer)
 
+    @own_modes
     @torch.no_grad()
     def frame(self, index: int, layer: Tensor | None = None) -> Tensor:
         """One of them; ``layer`` is :meth:`painted`, where it is at hand."""

@@ -47,7 +47,7 @@ def draw_views(
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand((count, *shape), generator=generator)
+        return low + (high - low) * torch.rand((count, *shape), generator=generator, dtype=torch.float32)
 
     zoom, angle, shear = uniform(*scale, 1), uniform(-jitter, jitter, 1), uniform(-jitter, jitter, 1)
     first = torch.cat([angle.cos(), shear - angle.sin()], -1)
@@ -57,7 +57,7 @@ def draw_views(
     maps = torch.cat([turn, uniform(-2 * shift, 2 * shift, 2, 1)], -1)
     soft, strength = uniform(0, 1, 1, 1, 1) < blurred, uniform(0, noise, 1, 1, 1)
     # last, so that views of every size share the rest
-    grain = torch.randn((count, 3, size, size), generator=generator)
+    grain = torch.randn((count, 3, size, size), generator=generator, dtype=torch.float32)
     return Views(maps, strength * grain, soft)
 
 

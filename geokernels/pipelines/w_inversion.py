@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._checks import require_finite, require_float, require_positive
+from .._modes import own_modes
 from ..losses.perceptual import pyramid_distance
 from ..models.stylegan2 import Generator
 from .descent import Descent
@@ -72,6 +73,7 @@ class WInversion(Descent):
 
     knobs = "chunk (--chunk), or take a smaller generator"
 
+    @own_modes
     def __init__(
         self,
         model: Generator,
@@ -95,11 +97,14 @@ class WInversion(Descent):
             "picture": hashlib.sha256(self.goal.cpu().numpy().tobytes()).hexdigest(),
             "seed": self._seed,
         }
-        self.w = torch.zeros(1, model.config.codes, model.config.style_dim, device=self.goal.device)
+        self.w = torch.zeros(
+            1, model.config.codes, model.config.style_dim, device=self.goal.device, dtype=torch.float32
+        )
         self.w.requires_grad_()
         adam = torch.optim.Adam([self.w], lr=config.learning_rate)
         self._begin(adam, steps=config.steps, rate=config.learning_rate, run=run)
 
+    @own_modes
     @torch.no_grad()
     def picture(self) -> Tensor:
         """What is drawn of the code as it stands, ``(3, size, size)`` in [0, 1]."""
@@ -120,7 +125,9 @@ class WInversion(Descent):
     def _nearest(self) -> Tensor:
         """The code of the sample that differs least from the picture, at an eighth of the size."""
         chance = torch.Generator().manual_seed(self._seed)
-        z = torch.randn(self.config.searched, self.model.config.style_dim, generator=chance)
+        z = torch.randn(
+            self.config.searched, self.model.config.style_dim, generator=chance, dtype=torch.float32
+        )
         w = self.model.mapping(z.to(self.goal))
         side = max(8, self.model.config.size // 8)
         goal = _small(self.goal, side)

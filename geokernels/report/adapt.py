@@ -100,7 +100,7 @@ def adapt_page(
         ),
     )
     along = figure(png(metamorphosis(frames)), f"{ROWS} samples over the steps", text(" · ".join(labels)))
-    losses = chart(torch.tensor(record["history"]), record["terms"])
+    losses = chart(torch.tensor(record["history"], dtype=torch.float32), record["terms"])
     sections = [
         section("Samples", samples, note="Latents that the adaptation never visited."),
         section("Metamorphosis", along, note="Each row is one latent; each column a kept step."),

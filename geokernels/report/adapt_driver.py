@@ -43,7 +43,7 @@ class AdaptationRun:
         self.seconds = 0.0
         # beyond the seeds of scenes and views: no latent of the pool is among the samples
         chance = torch.Generator().manual_seed(seed + 2**40)
-        z = torch.randn(SAMPLES, model.config.style_dim, generator=chance)
+        z = torch.randn(SAMPLES, model.config.style_dim, generator=chance, dtype=torch.float32)
         with torch.no_grad():
             w = model.mapping(z.to(model.latent_avg))
             self.w = model.truncate(w, adaptation.config.truncation)

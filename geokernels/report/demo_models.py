@@ -60,8 +60,12 @@ class Drawn:
 def walk_in_w(generator: Generator, *, pictures: int, seed: int) -> Walk:
     """Draw the line between the w of the first two samples of ``seed``."""
     chance = torch.Generator().manual_seed(seed)
-    first, second = generator.mapping(torch.randn(2, generator.config.style_dim, generator=chance))
-    frames = generator.synthesis(first.lerp(second, torch.linspace(0, 1, pictures)[:, None])).clamp(0, 1)
+    first, second = generator.mapping(
+        torch.randn(2, generator.config.style_dim, generator=chance, dtype=torch.float32)
+    )
+    frames = generator.synthesis(
+        first.lerp(second, torch.linspace(0, 1, pictures, dtype=torch.float32)[:, None])
+    ).clamp(0, 1)
     seen = world.judge(frames).names()
     return Walk((reading(seen[0]), reading(seen[-1])), frames, seen)
 
@@ -91,7 +95,7 @@ def _unseen(pipeline, n: int, seed: int) -> tuple[world.Scenes, Tensor]:
     chance = torch.Generator().manual_seed(seed)
     # of few scenes drawn, none may be of a combination that was held out
     scenes = sample_unseen(max(n, 50), generator=chance)[:n]
-    return scenes, torch.randn(n, *latent_shape(pipeline), generator=chance)
+    return scenes, torch.randn(n, *latent_shape(pipeline), generator=chance, dtype=torch.float32)
 
 
 def reading(seen: Seen) -> str:

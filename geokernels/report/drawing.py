@@ -50,7 +50,7 @@ def draw_between(
     Row ``k`` of the one embedding moves to row ``k`` of the other, whatever the two stand for: the plain
     method. Arguments are those of :func:`draw_prompts`; ``noise`` is of one picture, ``pictures`` at least 2.
     """
-    shares = torch.linspace(0, 1, pictures).view(-1, 1, 1).to(noise)
+    shares = torch.linspace(0, 1, pictures, dtype=torch.float32).view(-1, 1, 1).to(noise)
     start, end = embed(pipeline, [first, second]).split(1)
     words = torch.lerp(start, end, shares.to(start))
     return _draw(pipeline, words, noise.expand(pictures, -1, -1, -1), steps, guidance, on_step)

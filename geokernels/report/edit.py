@@ -77,7 +77,9 @@ def edit_page(
     shown = [] if given is None else [picture(given, f"The picture given: {before}", "given")]
     shown.append(picture(source, f"The source out of noise: {before}", "the source, out of its noise again"))
     shown += [picture(edit, f"The edit: {name}", text(name)) for edit, name in zip(edits, targets)]
-    history = torch.tensor([[[v or 0.0 for v in edit] for edit in step] for step in record["history"]])
+    history = torch.tensor(
+        [[[v or 0.0 for v in edit] for edit in step] for step in record["history"]], dtype=torch.float32
+    )
     curves = [chart(history[:, i], record["terms"]) for i in range(len(targets))]
     ways = [
         film([fit(frame[i], 128) for frame in frames], name, labels=labels) for i, name in enumerate(targets)

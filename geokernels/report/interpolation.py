@@ -115,7 +115,7 @@ def _way(name: str, pictures: Tensor, labels: Sequence[str], prompts: Sequence[s
 
 def _measured(record: dict, rows: list[tuple[str, ...]]) -> str:
     steps = {name: run["distances"] for name, run in record["paths"].items()}
-    history = torch.tensor(list(steps.values())).T
+    history = torch.tensor(list(steps.values()), dtype=torch.float32).T
     note = (
         f"Steps and lengths by {record['distance']}. Smoothness is 1 minus Gini's coefficient of the steps; "
         "the end is reached where the last picture is the one that the last prompt gives by itself."

@@ -76,7 +76,7 @@ def morph_page(
         f"({text(', '.join(record['encoders']))}) with the "
         f"{text(record['config']['loss'])} loss, in {record['seconds']:.1f} seconds.</p>"
     )
-    history = torch.tensor(record["history"])
+    history = torch.tensor(record["history"], dtype=torch.float32)
     pictures = row(
         picture(source, f"The picture before: {before}", "before"),
         picture(result, f"The picture after: {after}", "after"),

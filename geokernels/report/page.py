@@ -92,7 +92,7 @@ def chart(history: Tensor, terms: Sequence[str], *, one_scale: bool = False, wha
             low, high = 0.0, history.max().item()
         if len(values) < 2 or high == low:
             continue
-        x = torch.linspace(0, WIDTH, len(values))
+        x = torch.linspace(0, WIDTH, len(values), dtype=torch.float32)
         y = HEIGHT - 8 - (values - low) / (high - low) * (HEIGHT - 16)
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x.tolist(), y.tolist()))
         ink = INKS[i % len(INKS)]

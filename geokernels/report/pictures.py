@@ -96,7 +96,7 @@ def chequered(like: Tensor, *, side: int = 8) -> Tensor:
     """The grey squares that stand for transparency, of the size of ``like`` (..., H, W): ``(3, H, W)``."""
     H, W = like.shape[-2:]
     y, x = torch.arange(H)[:, None] // side, torch.arange(W) // side
-    return (0.8 + 0.12 * ((x + y) % 2)).expand(3, H, W)
+    return (0.8 + 0.12 * ((x + y) % 2).float()).expand(3, H, W)
 
 
 def to_image(rgb: Tensor, alpha: Tensor | None = None) -> Image.Image:

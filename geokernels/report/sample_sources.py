@@ -102,7 +102,7 @@ class Generated:
         self.count, self.generator, self.truncation = count, generator, truncation
         self.settings = {"seed": seed, "model": generator.name, "truncation": truncation}
         chance = torch.Generator().manual_seed(seed)
-        self.z = torch.randn(count, generator.config.style_dim, generator=chance)
+        self.z = torch.randn(count, generator.config.style_dim, generator=chance, dtype=torch.float32)
 
     @torch.no_grad()
     def draw(self, rows: range) -> list[Sample]:
@@ -143,7 +143,7 @@ class Prompted:
             # of few scenes drawn, none may be of a combination that was held out
             prompts = world.caption(sample_unseen(max(count, 50), generator=chance)[:count])
         self.prompts = [prompts[i % len(prompts)] for i in range(count)]
-        self.noise = torch.randn(count, *latent_shape(pipeline), generator=chance)
+        self.noise = torch.randn(count, *latent_shape(pipeline), generator=chance, dtype=torch.float32)
         self.settings = {"seed": seed, "model": model, "steps": steps, "guidance": guidance}
         self.settings["prompts"] = list(dict.fromkeys(self.prompts))
 

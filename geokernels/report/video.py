@@ -139,7 +139,7 @@ def atlas_section(edit: VideoEdit) -> str:
 
 
 def _chart(of: dict) -> str:
-    return chart(torch.tensor(of["history"]), of["terms"])
+    return chart(torch.tensor(of["history"], dtype=torch.float32), of["terms"])
 
 
 def _animation(shown: Shown) -> bytes:

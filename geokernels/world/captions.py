@@ -100,9 +100,9 @@ def caption(
 def random_attributes(n: int, *, generator: torch.Generator) -> list[tuple[str, ...]]:
     """Choose what each of ``n`` captions names: everything (40%), one attribute (30%), or a random subset."""
     every = tuple(ATTRIBUTES)
-    kind = torch.rand(n, generator=generator).tolist()
+    kind = torch.rand(n, generator=generator, dtype=torch.float32).tolist()
     one = torch.randint(len(every), (n,), generator=generator).tolist()
-    keep = (torch.rand(n, len(every), generator=generator) < 0.5).tolist()
+    keep = (torch.rand(n, len(every), generator=generator, dtype=torch.float32) < 0.5).tolist()
     subsets = (tuple(a for a, kept in zip(every, row) if kept) for row in keep)
     return [
         every if k < 0.4 else (every[i],) if k < 0.7 else (subset or (every[i],))

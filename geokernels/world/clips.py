@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._modes import own_modes
 from .captions import caption
 from .renderer import object_mask, object_paint
 from .scenes import ANGLE, PALETTE, RADII, Scenes
@@ -72,6 +73,7 @@ class Clip:
         return caption(self.scenes[0])[0]
 
 
+@own_modes
 def render_clip(scene: Scenes, frames: int = 16, size: int = 64, *, generator: torch.Generator) -> Clip:
     """Move one scene's object and ground, and keep the truth about it.
 
@@ -109,7 +111,7 @@ def render_clip(scene: Scenes, frames: int = 16, size: int = 64, *, generator: t
     flow, visible = _flow(object_map, ground_map, masks)
     whole = _as_atlas(scene)
     atlas = torch.cat([object_paint(whole, 4 * size), object_mask(whole, 4 * size)], 1)[0]
-    identity = torch.eye(2, 3)[None] * GROUND_REACH
+    identity = torch.eye(2, 3, dtype=torch.float32)[None] * GROUND_REACH
     return Clip(
         frames=backgrounds + masks * (foregrounds - backgrounds),
         masks=masks,
@@ -131,7 +133,8 @@ def _move_object(scene: Scenes, frames: int, generator: torch.Generator) -> Scen
     heading = _uniform(0, 2 * torch.pi, 1, generator=generator)
     half = _uniform(*TRAVEL, 1, generator=generator) / 2 * torch.cat([heading.cos(), heading.sin()])
     turn = ANGLE * _uniform(0.4, 1, 1, generator=generator) * (_uniform(-1, 1, 1, generator=generator).sign())
-    along = -torch.linspace(0, torch.pi, frames).cos()  # from -1 to 1, at rest at both ends
+    # from -1 to 1, at rest at both ends
+    along = -torch.linspace(0, torch.pi, frames, dtype=torch.float32).cos()
     still = scene[torch.zeros(frames, dtype=torch.int64)]
     return replace(
         still,
@@ -144,7 +147,7 @@ def _move_object(scene: Scenes, frames: int, generator: torch.Generator) -> Scen
 
 def _move_ground(frames: int, generator: torch.Generator) -> Tensor:
     """From each frame to the ground's plane in half picture widths, ``(T, 2, 3)``; the middle stays."""
-    along = torch.linspace(-0.5, 0.5, frames)
+    along = torch.linspace(-0.5, 0.5, frames, dtype=torch.float32)
     heading = _uniform(0, 2 * torch.pi, 1, generator=generator)
     length = _uniform(*DRIFT, 1, generator=generator)
     turn = along * GROUND_TURN * _uniform(-1, 1, 1, generator=generator)
@@ -161,7 +164,7 @@ def _object_map(scenes: Scenes) -> Tensor:
 
 def _as_atlas(scene: Scenes) -> Scenes:
     """The scene whose picture is the object's atlas: upright, in the middle, filling it."""
-    low, high = torch.tensor(RADII)[scene.size].unbind(-1)
+    low, high = torch.tensor(RADII, dtype=torch.float32)[scene.size].unbind(-1)
     radius = 0.5 / OBJECT_REACH
     return replace(
         scene,
@@ -174,7 +177,10 @@ def _as_atlas(scene: Scenes) -> Scenes:
 def _draw_waves(generator: torch.Generator) -> Tensor:
     """Wave vectors and phases of a pattern, ``(WAVES, 3)``, in radians."""
     # headings spread evenly from a random first, so that the pattern varies in every direction
-    heading = _uniform(0, torch.pi, 1, generator=generator) + torch.arange(WAVES) * torch.pi / WAVES
+    heading = (
+        _uniform(0, torch.pi, 1, generator=generator)
+        + torch.arange(WAVES, dtype=torch.float32) * torch.pi / WAVES
+    )
     number = 2 * torch.pi / _uniform(*LENGTHS, WAVES, generator=generator)
     phase = _uniform(0, 2 * torch.pi, WAVES, generator=generator)
     return torch.stack([number * heading.cos(), number * heading.sin(), phase], 1)
@@ -192,7 +198,7 @@ def _ground_paint(scenes: Scenes, waves: Tensor, grid: Tensor) -> Tensor:
 def _flow(object_map: Tensor, ground_map: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Flow and visibility of :class:`Clip`."""
     size = masks.shape[-1]
-    here = _grid(torch.eye(2, 3)[None], size)
+    here = _grid(torch.eye(2, 3, dtype=torch.float32)[None], size)
     there = [_grid(_then(_inverse(m[1:]), m[:-1]), size) for m in (object_map, ground_map)]
     on_object = masks[:-1] >= 0.5
     arrived = torch.where(on_object.permute(0, 2, 3, 1), *there)
@@ -226,4 +232,4 @@ def _rotation(angle: Tensor) -> Tensor:
 
 
 def _uniform(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator)
+    return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float32)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._files import read_json, replacing, write_json
+from .._modes import own_modes
 from .captions import caption
 from .renderer import object_mask, render
 from .scenes import Scenes, edit, sample_scenes
@@ -87,6 +88,7 @@ class EditCase:
         return F.max_pool2d(mask.float(), SIDE // size) > 0
 
 
+@own_modes
 def write_edit_folder(
     folder: str | Path, n: int, *, seed: int = 0, size: int = 64, advance: Callable[[], None] | None = None
 ) -> Path:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._modes import own_modes
 from . import matching
 from .renderer import SHADE
 from .scenes import ATTRIBUTES, PALETTE, RADII
@@ -99,6 +100,7 @@ class Verdict:
         return [{a: word[i] for a, word, i in zip(ATTRIBUTES, words, row)} for row in self.values.tolist()]
 
 
+@own_modes
 def judge(pictures: Tensor) -> Verdict:
     """Name the shape, colours, size and texture in each picture, or say that it is none the world has.
 
@@ -120,8 +122,8 @@ def judge(pictures: Tensor) -> Verdict:
     if not pictures.is_floating_point():
         raise TypeError(f"pictures must be floating point in [0, 1], got {pictures.dtype}")
     if len(pictures) == 0:
-        empty = torch.empty(0, len(ATTRIBUTES))
-        return Verdict(empty.long(), torch.empty(0, 1, SIDE, SIDE), empty)
+        empty = torch.empty(0, len(ATTRIBUTES), dtype=torch.float32)
+        return Verdict(empty.long(), torch.empty(0, 1, SIDE, SIDE, dtype=torch.float32), empty)
     values, masks, margins = zip(*(_judge(part) for part in pictures.detach().split(CHUNK)))
     return Verdict(torch.cat(values), torch.cat(masks), torch.cat(margins))
 
@@ -171,7 +173,7 @@ def _judge(pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _chance(margin: Tensor, attribute: str) -> Tensor:
     """The chance that answers of these margins (n,) are right, by linear interpolation in ``CALIBRATION``."""
-    knots, chances = (torch.tensor(row) for row in CALIBRATION[attribute])
+    knots, chances = (torch.tensor(row, dtype=torch.float32) for row in CALIBRATION[attribute])
     above = torch.searchsorted(knots, margin.contiguous()).clamp(1, len(knots) - 1)
     low, high = knots[above - 1], knots[above]
     return chances[above - 1].lerp(chances[above], ((margin - low) / (high - low)).clamp(0, 1))
@@ -180,7 +182,7 @@ def _chance(margin: Tensor, attribute: str) -> Tensor:
 def _background(pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Each picture's background, a plane in each channel fitted robustly to the border; is it that even?"""
     n = len(pictures)
-    axis = torch.linspace(-1, 1, SIDE)
+    axis = torch.linspace(-1, 1, SIDE, dtype=torch.float32)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     basis = torch.stack([torch.ones_like(x), x, y], -1)
     border = torch.ones(SIDE, SIDE, dtype=torch.bool)
@@ -190,7 +192,7 @@ def _background(pictures: Tensor) -> tuple[Tensor, Tensor]:
     error = (b - b.median(1, keepdim=True).values).square().sum(-1).sqrt()
     for _ in range(6):
         weight = 1 / (1 + (error / 0.06) ** 2)
-        left = torch.einsum("np,pi,pj->nij", weight, A, A) + 1e-4 * torch.eye(3)
+        left = torch.einsum("np,pi,pj->nij", weight, A, A) + 1e-4 * torch.eye(3, dtype=torch.float32)
         right = torch.einsum("np,pi,npc->nic", weight, A, b)
         plane = torch.linalg.solve(left, right)  # (n, 3 of basis, 3 channels)
         error = (b - A @ plane).square().sum(-1).sqrt()
@@ -207,7 +209,9 @@ def _largest_piece(mask: Tensor) -> Tensor:
             break
         label = spread
     number = label.flatten(1).long()
-    count = torch.zeros(len(mask), mask[0].numel() + 1).scatter_add_(1, number, (number > 0).float())
+    count = torch.zeros(len(mask), mask[0].numel() + 1, dtype=torch.float32).scatter_add_(
+        1, number, (number > 0).float()
+    )
     return mask & (label == count.argmax(1)[:, None, None, None])
 
 
@@ -241,12 +245,12 @@ def _vote(pictures: Tensor, mask: Tensor, dimmest: float) -> tuple[Tensor, Tenso
     votes = (F.one_hot(choice, len(PALETTE)) * valid[..., None]).sum(1)
     most, colour = votes.max(1)
     second = votes.scatter(1, colour[:, None], 0).amax(1)
-    total = inside.sum(1)
+    total = inside.sum(1).float()
 
     of_winner = valid & (choice == colour[:, None])
     shown = level.gather(2, colour[:, None, None].expand(-1, level.shape[1], 1))[..., 0]
     # full brightness is what a fifth of the winner's pixels exceed
-    rank = (inside.shape[1] - 1 - 0.2 * of_winner.sum(1)).long().clamp(min=0)
+    rank = (inside.shape[1] - 1 - 0.2 * of_winner.sum(1).float()).long().clamp(min=0)
     full = torch.where(of_winner, shown, -1.0).sort(1).values.gather(1, rank[:, None])[:, 0]
     bright = of_winner & (shown > 0.8 * full[:, None])
     base = (pixels * bright[..., None]).sum(1) / bright.sum(1, keepdim=True).clamp(min=1)

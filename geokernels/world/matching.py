@@ -14,9 +14,9 @@ from .shapes import signed_distance
 GRID = 32  # samples along each side of a normalised frame
 OUTLINE_REACH = 1.7  # half width of the outline frame, in radii of the disc of equal area
 TEXTURE_REACH = 1.0  # half width of the texture frame, in object radii
-ANGLES = torch.arange(-17, 18) * 0.02
-TURNS = torch.arange(-8, 9) * 0.04
-SHIFTS = torch.tensor([-0.1, 0.0, 0.1])
+ANGLES = torch.arange(-17, 18, dtype=torch.float32) * 0.02
+TURNS = torch.arange(-8, 9, dtype=torch.float32) * 0.04
+SHIFTS = torch.tensor([-0.1, 0.0, 0.1], dtype=torch.float32)
 
 
 class OutlineFit(NamedTuple):
@@ -40,7 +40,7 @@ class OutlineFit(NamedTuple):
 def fit_outline(coverage: Tensor) -> OutlineFit:
     """Compare coverage (n, 1, side, side) with every outline at every rotation, by overlap."""
     side = coverage.shape[-1]
-    pixel = (torch.arange(side) + 0.5) / side
+    pixel = (torch.arange(side, dtype=torch.float32) + 0.5) / side
     mass = coverage.sum((1, 2, 3)).clamp(min=1e-6)
     centroid = torch.stack(
         [(coverage[:, 0] * pixel).sum((1, 2)), (coverage[:, 0] * pixel[:, None]).sum((1, 2))], -1
@@ -114,7 +114,7 @@ def _outlines() -> _Outlines:
     shape = torch.arange(len(ATTRIBUTES["shape"])).repeat_interleave(len(ANGLES))
     angle = ANGLES.repeat(len(ATTRIBUTES["shape"]))
     step = 0.02
-    fine = torch.arange(-70, 71) * step
+    fine = torch.arange(-70, 71, dtype=torch.float32) * step
 
     def cover(x: Tensor, y: Tensor, edge: float) -> Tensor:
         cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
@@ -149,7 +149,7 @@ def _textures() -> tuple[Tensor, Tensor]:
 
 
 def _axis() -> Tensor:
-    return (torch.arange(GRID) + 0.5) * (2 / GRID) - 1
+    return (torch.arange(GRID, dtype=torch.float32) + 0.5) * (2 / GRID) - 1
 
 
 def _sample(maps: Tensor, centre: Tensor, reach: Tensor) -> Tensor:

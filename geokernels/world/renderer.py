@@ -5,6 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from .._modes import own_modes
 from .scenes import PALETTE, Scenes
 from .shapes import signed_distance
 
@@ -15,6 +16,7 @@ DOT = 0.21  # radius of a dot, in object radii
 CHUNK = 32  # pictures drawn at once, so that they stay in the cache
 
 
+@own_modes
 def render(scenes: Scenes, size: int = 64, *, mask: Tensor | None = None) -> Tensor:
     """Draw scenes as pictures.
 
@@ -37,21 +39,23 @@ def render(scenes: Scenes, size: int = 64, *, mask: Tensor | None = None) -> Ten
         mask = object_mask(scenes, size)
     parts = zip(_chunks(scenes), mask.split(CHUNK))
     pictures = [_paint(part, covered, size) for part, covered in parts]
-    return torch.cat(pictures) if pictures else torch.empty(0, 3, size, size)
+    return torch.cat(pictures) if pictures else torch.empty(0, 3, size, size, dtype=torch.float32)
 
 
+@own_modes
 def object_mask(scenes: Scenes, size: int = 64) -> Tensor:
     """Coverage of each pixel by the object, ``(n, 1, size, size)`` float32 in [0, 1]; see :func:`render`."""
     _require_size(size)
     masks = [
         coverage(part, signed_distance(part.shape, *object_frame(part, size))) for part in _chunks(scenes)
     ]
-    return torch.cat(masks) if masks else torch.empty(0, 1, size, size)
+    return torch.cat(masks) if masks else torch.empty(0, 1, size, size, dtype=torch.float32)
 
 
+@own_modes
 def object_frame(scenes: Scenes, size: int = 64) -> tuple[Tensor, Tensor]:
     """Each pixel's coordinates in the object's own frame, in object radii, two of ``(n, size, size)``."""
-    pixel = (torch.arange(size) + 0.5) / size
+    pixel = (torch.arange(size, dtype=torch.float32) + 0.5) / size
     radius = scenes.radius[:, None, None]
     x = (pixel[None, None, :] - scenes.centre[:, 0, None, None]) / radius
     y = (pixel[None, :, None] - scenes.centre[:, 1, None, None]) / radius
@@ -70,6 +74,7 @@ def coverage(scenes: Scenes, distance: Tensor) -> Tensor:
     return (0.5 - distance * pixels).clamp(0, 1)[:, None]
 
 
+@own_modes
 def object_paint(scenes: Scenes, size: int = 64) -> Tensor:
     """The object's colour and texture, unlit, as if it covered everything, ``(n, 3, size, size)``."""
     stripes, dots = texture_distance(*object_frame(scenes, size))
@@ -104,7 +109,7 @@ def _paint(scenes: Scenes, mask: Tensor, size: int) -> Tensor:
     ground = (PALETTE[scenes.background] + scenes.background_jitter)[..., None, None]
     picture = ground + mask * (object_paint(scenes, size) - ground)
 
-    across = ((torch.arange(size) + 0.5) / size - 0.5) * 2
+    across = ((torch.arange(size, dtype=torch.float32) + 0.5) / size - 0.5) * 2
     light = 1 + scenes.light[:, 0, None, None] * across + scenes.light[:, 1, None, None] * across[:, None]
     return (picture * light[:, None] + NOISE * _grain(scenes.grain, size)).clamp_(0, 1)
 
@@ -120,4 +125,4 @@ def _grain(window: Tensor, size: int) -> Tensor:
 
 @cache
 def _noise_field() -> Tensor:
-    return torch.randn(256, 256, 3, generator=torch.Generator().manual_seed(0))
+    return torch.randn(256, 256, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float32)

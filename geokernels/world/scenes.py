@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from .._modes import own_modes
+
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
 
 # Every attribute a caption can name and the judge can read, with its values in the order of their indices.
@@ -27,7 +29,8 @@ PALETTE = torch.tensor(
         [0.14, 0.26, 0.86],
         [0.55, 0.16, 0.72],
         [0.96, 0.96, 0.96],
-    ]
+    ],
+    dtype=torch.float32,
 )
 
 RADII = ((0.15, 0.18), (0.25, 0.29))  # of small and large objects, in picture widths
@@ -80,7 +83,7 @@ class Scenes:
     @property
     def radius(self) -> Tensor:
         """Object radius in picture widths, ``(n,)``."""
-        low, high = torch.tensor(RADII)[self.size].unbind(-1)
+        low, high = torch.tensor(RADII, dtype=torch.float32)[self.size].unbind(-1)
         return low + self.scale * (high - low)
 
     def names(self) -> list[dict[str, str]]:
@@ -89,6 +92,7 @@ class Scenes:
         return [dict(zip(ATTRIBUTES, row)) for row in zip(*columns)]
 
 
+@own_modes
 def sample_scenes(n: int, *, generator: torch.Generator) -> Scenes:
     """Draw ``n`` independent scenes.
 
@@ -114,7 +118,7 @@ def sample_scenes(n: int, *, generator: torch.Generator) -> Scenes:
         return torch.randint(high, (n, *shape), generator=generator)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand((n, *shape), generator=generator)
+        return low + (high - low) * torch.rand((n, *shape), generator=generator, dtype=torch.float32)
 
     colour = pick(len(COLOURS))
     turn, strength = uniform(0, 2 * torch.pi), uniform(0, LIGHT)
@@ -134,6 +138,7 @@ def sample_scenes(n: int, *, generator: torch.Generator) -> Scenes:
     )
 
 
+@own_modes
 def edit(scenes: Scenes, attribute: str, *, generator: torch.Generator) -> Scenes:
     """Change one attribute of every scene to another legal value; everything else stays, noise included.
 
@@ -153,7 +158,7 @@ def edit(scenes: Scenes, attribute: str, *, generator: torch.Generator) -> Scene
     current = getattr(scenes, attribute)
     if len(scenes) == 0:
         return scenes
-    legal = torch.ones(len(scenes), len(ATTRIBUTES[attribute]))
+    legal = torch.ones(len(scenes), len(ATTRIBUTES[attribute]), dtype=torch.float32)
     legal.scatter_(1, current[:, None], 0)
     opposite = {"colour": scenes.background, "background": scenes.colour}.get(attribute)
     if opposite is not None:

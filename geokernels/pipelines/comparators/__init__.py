@@ -1,5 +1,6 @@
 """Methods of editing pictures with diffusion models behind one face: OIG and what it is compared with."""
 
+from ..._modes import own_modes
 from ..oig import OIGConfig
 from .ddim_swap import DdimSwapConfig, ddim_swap
 from .diffedit import DiffEditConfig, diffedit
@@ -13,7 +14,7 @@ from .pix2pix_zero import Pix2PixZeroConfig, pix2pix_zero
 from .plug_and_play import PlugAndPlayConfig, plug_and_play
 from .task import EditMethod, EditModels, EditTask
 
-METHODS = {
+_METHODS = {
     "no_edit": EditMethod("no edit", NoEditConfig, no_edit),
     "oig": EditMethod("OIG", OIGConfig, oig),
     "ddim_swap": EditMethod("DDIM swap", DdimSwapConfig, ddim_swap),
@@ -25,5 +26,6 @@ METHODS = {
     "ledits": EditMethod("LEDITS++", LeditsConfig, ledits),
     "instruct_pix2pix": EditMethod("InstructPix2Pix", InstructPix2PixConfig, instruct_pix2pix),
 }
+METHODS = {name: method._replace(run=own_modes(method.run)) for name, method in _METHODS.items()}
 
 __all__ = ["METHODS", "EditMethod", "EditModels", "EditTask"]
