@@ -75,6 +75,8 @@ class Descent(ABC):
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate * 0.5 * (1 + math.cos(math.pi * self.index / self._steps))
         self.optimizer.step()
+        for kept in self.optimizer.state.values():
+            kept["step"] = kept["step"].float()  # Adam counts in the default dtype
         self.terms = ("loss", *terms)
         self._history.append(torch.stack([loss, *terms.values()]).detach())
         self.index += 1
@@ -120,5 +122,9 @@ class Descent(ABC):
     def _require_moments(self) -> None:
         """Refuse what Adam keeps of a parameter unless it is of that parameter's shape."""
         for parameter, kept in self.optimizer.state.items():
-            moments = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            moments = {
+                "step": torch.zeros((), dtype=torch.float32),
+                "exp_avg": parameter,
+                "exp_avg_sq": parameter,
+            }
             require_state(kept, moments, "state.optimizer")

@@ -56,7 +56,7 @@ class EditSource:
         if not Path(path).is_file():
             raise ValueError(f"an inversion must be a file, got {str(path)!r}, which is not one")
         found = load_sealed(path, kind=KIND, remedy=REMEDY)
-        none = EditSource(torch.empty(0), (), False, 0, "")
+        none = EditSource(torch.empty(0, dtype=torch.float32), (), False, 0, "")
         require_state(found, {**vars(none), "latents": None, "captions": []}, "inversion")
         require_rank("latents of the inversion", found["latents"], 4, "(S, C, h, w)")
         return EditSource(**{**found, "captions": tuple(found["captions"])})
