@@ -13,7 +13,7 @@ def refuse(operator: str) -> NoReturn:
 
 
 class FirstOrder(torch.autograd.Function):
-    """``formula(*tensors)`` for use inside a backward; a second derivative raises.
+    """``formula(*tensors)`` for use inside a backward or a jvp; a second derivative raises.
 
     ``once_differentiable`` would treat what the backward saved as constant, silently, when only the incoming
     gradient is. Pass the tensors the gradient depends on: those on the graph carry the refusal.
@@ -22,16 +22,21 @@ class FirstOrder(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(operator: str, formula: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    def forward(operator: str, formula: Callable, *tensors: Tensor | None):
         """Evaluate the formula."""
         return formula(*tensors)
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx, inputs: tuple, output) -> None:
         """Keep the operator's name for the refusal."""
         ctx.operator = inputs[0]
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx, *grads: Tensor | None):
+        """Refuse."""
+        refuse(ctx.operator)
+
+    @staticmethod
+    def jvp(ctx, *tangents: Tensor | None):
         """Refuse."""
         refuse(ctx.operator)

@@ -84,15 +84,14 @@ def gradients(E, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
     """
     totals = [torch.zeros_like(E), torch.zeros_like(a), torch.zeros_like(b)]
     if grad_value is not None:
-        through_value = _through_value(E, a, b, f, g, eps, reach)
         scales = grad_value[..., None, None], grad_value[..., None], grad_value[..., None]
-        totals = [s * part for s, part in zip(scales, through_value)]
+        totals = [s * part for s, part in zip(scales, through_value(E, a, b, f, g, eps, reach))]
     if grad_f is not None or grad_g is not None:
         grad_f = torch.zeros_like(f) if grad_f is None else grad_f
         grad_g = torch.zeros_like(g) if grad_g is None else grad_g
         wide = (part.double() for part in (E, a, b, f, g))
         ridge = max(torch.finfo(E.dtype).eps, 2.0**-46)
-        parts = _through_potentials(*wide, eps, reach, grad_f.double(), grad_g.double(), ridge)
+        parts = through_potentials(*wide, eps, reach, grad_f.double(), grad_g.double(), ridge)
         totals = [total + part.to(total.dtype) for total, part in zip(totals, parts)]
     return totals
 
@@ -115,13 +114,22 @@ def gauge_of(grad_f: Tensor, grad_g: Tensor, a: Weights, b: Weights) -> Tensor:
     return (grad_f.sum(-1) - grad_g.sum(-1))[..., None] / (a.sum(-1) + b.sum(-1))[..., None]
 
 
-def _through_value(E, a, b, f, g, eps, reach):
+def gauge_shift(a, b, f, g, f_moved, g_moved, d_a, d_b) -> Tensor:
+    """The constant that balanced potentials gain and lose as they move, ``(..., 1)``.
+
+    It keeps them where they are fixed, and is the transpose of :func:`gauge_of`.
+    """
+    off = b * g_moved + finite(g) * d_b, a * f_moved + finite(f) * d_a
+    return (off[0].sum(-1) - off[1].sum(-1))[..., None] / (a.sum(-1) + b.sum(-1))[..., None]
+
+
+def through_value(E, a, b, f, g, eps, reach):
     """Derivatives of the value, at the optimum."""
     to_a, to_b = value_to_weight(f, b, eps, reach), value_to_weight(g, a, eps, reach)
     return a[..., :, None] * b[..., None, :] * E, to_a, to_b
 
 
-def _shares(E: Tensor, weight: Weights, dim: int) -> tuple[Tensor, Tensor]:
+def shares(E: Tensor, weight: Weights, dim: int) -> tuple[Tensor, Tensor]:
     """``E`` divided by its weighted sums along ``dim``, and those times the weights; 0 where the sum is 0."""
     weight = weight[..., None, :] if dim == -1 else weight[..., :, None]
     total = (E * weight).sum(dim, keepdim=True)
@@ -129,7 +137,15 @@ def _shares(E: Tensor, weight: Weights, dim: int) -> tuple[Tensor, Tensor]:
     return share, share * weight
 
 
-def _through_potentials(E, a, b, f, g, eps, reach, grad_f, grad_g, ridge):
+def system(A: Tensor, B: Tensor, b: Weights, d: float, reach: float, ridge: float) -> Tensor:
+    """The matrix of :func:`through_potentials` once the rows are eliminated, ``(..., M, M)``."""
+    left = -A.mT @ B / d
+    if reach == math.inf:
+        left = left + b[..., :, None] / b.sum(-1)[..., None, None]
+    return left + (d + ridge) * torch.eye(b.shape[-1], dtype=A.dtype, device=A.device)
+
+
+def through_potentials(E, a, b, f, g, eps, reach, grad_f, grad_g, ridge):
     r"""Gradients through f and g: the transposed linear system of the two half-steps.
 
     Let $A_{ij} = b_j E_{ij} / \sum_k b_k E_{ik}$ and $B_{ij} = a_i E_{ij} / \sum_k a_k E_{kj}$. A change of
@@ -139,19 +155,17 @@ def _through_potentials(E, a, b, f, g, eps, reach, grad_f, grad_g, ridge):
     decides. A plan that falls apart leaves one more such constant free for each of its parts: ``ridge``, of
     the size of a rounding, decides there, and no product with the plan sees it.
     """
-    by_a, A = _shares(E, b, -1)
-    by_b, B = _shares(E, a, -2)
+    by_a, A = shares(E, b, -1)
+    by_b, B = shares(E, a, -2)
     # a point without any partner has a constant potential
     grad_f = torch.where((E > 0).any(-1), grad_f, 0)
     grad_g = torch.where((E > 0).any(-2), grad_g, 0)
     d, gauge = 1 + eps / reach, torch.zeros_like(grad_f[..., :1])
-    system = -A.mT @ B / d
     if reach == math.inf:
         gauge = gauge_of(grad_f, grad_g, a, b)
         grad_f, grad_g = grad_f - a * gauge, grad_g + b * gauge
-        system = system + b[..., :, None] / b.sum(-1)[..., None, None]
-    system = system + (d + ridge) * torch.eye(b.shape[-1], dtype=E.dtype, device=E.device)
-    q = torch.linalg.solve(system, grad_g - (A.mT @ grad_f[..., None])[..., 0] / d)
+    rhs = grad_g - (A.mT @ grad_f[..., None])[..., 0] / d
+    q = torch.linalg.solve(system(A, B, b, d, reach, ridge), rhs[..., None])[..., 0]
     p = (grad_f - (B @ q[..., None])[..., 0]) / d
     to_cost = p[..., :, None] * A + B * q[..., None, :]
     to_a = -eps * (by_b @ q[..., None])[..., 0] - gauge * finite(f)

@@ -1,9 +1,13 @@
 """Geodesic cosine: shapes and derivative of the compiled operator."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from . import native
+from .. import _tangents
+from . import derivatives, native
 from .batching import lead_with_mapped_dimension
 
 MOST_DIRECTIONS = 64  # beyond, blocked library solvers win
@@ -22,7 +26,7 @@ def refuse_native(x: Tensor, p: Tensor, q: Tensor) -> str | None:
 def cosine(x: Tensor, y: Tensor, p: Tensor, q: Tensor, eps: float) -> Tensor:
     """Cosines ``(..., N)`` of float32 or float64 input whose batch shapes agree."""
     dense = x.contiguous(), y.contiguous(), p.mT.contiguous(), q.mT.contiguous()
-    return native.run(torch.ops.geokernels.geodesic_cosine.default, *dense, eps)[0]
+    return derivatives.run(torch.ops.geokernels.geodesic_cosine.default, *dense, eps)[0]
 
 
 def _save(ctx, inputs, output) -> None:
@@ -38,8 +42,21 @@ def _backward(ctx, grad: Tensor | None, *_frame: None):
         return (None,) * 5
     wanted = ctx.needs_input_grad[:4]
     operator = torch.ops.geokernels.geodesic_cosine_backward.default
-    grads = native.run(operator, grad.contiguous(), *ctx.saved_tensors, ctx.eps, *wanted)
+    grads = derivatives.run(operator, grad.contiguous(), *ctx.saved_tensors, ctx.eps, *wanted)
     return *(part if want else None for part, want in zip(grads, wanted, strict=True)), None
+
+
+def _filled(p: Tensor, rank: int) -> Tensor:
+    """A basis ``(..., K, D)``, as rows, as columns with zeros up to ``rank`` of them."""
+    return pad(p.mT, (0, rank - p.shape[-2]))
+
+
+def _cosine_tangents(ctx, saved, dx, dy, dp, dq, _eps):
+    x, y, p, q, left, right, g, _coordinates = saved
+    bases = (None if part is None else _filled(part, g.shape[-1]) for part in (p, q, dp, dq))
+    formula = partial(_tangents.of_cosine, eps=ctx.eps)
+    moved = derivatives.first_order("geodesic_cosine", formula, left.mT, right.mT, g, x, y, *bases, dx, dy)
+    return moved, None, None, None, None
 
 
 if not native.missing:
@@ -61,7 +78,7 @@ if not native.missing:
         parts = ((x, to_x), (y, to_y), (p, to_p), (q, to_q))
         return tuple(torch.empty_like(part) if wanted else part.new_empty(0) for part, wanted in parts)
 
-    native.differentiable("geodesic_cosine", _backward, _save)
-    native.first_order_only("geodesic_cosine")
+    derivatives.differentiable("geodesic_cosine", _backward, _save, _cosine_tangents)
+    derivatives.first_order_only("geodesic_cosine")
     lead_with_mapped_dimension("geodesic_cosine")
     lead_with_mapped_dimension("geodesic_cosine_backward")

@@ -6,7 +6,7 @@ from torch import Tensor
 from .._checks import values_can_be_read
 from .._first_order import FirstOrder
 from .._typing import Basis, Rows
-from . import native
+from . import derivatives, native
 from .batching import lead_with_mapped_dimension
 from .geodesic import MOST_DIRECTIONS
 from .subspace import MOST_ROWS
@@ -26,7 +26,7 @@ def can_run(
 
     The two sides are known to have one dtype and device, and each the shape of its source.
     """
-    if native.missing or not native.calls_are_direct() or not values_can_be_read(current):
+    if native.missing or not derivatives.calls_are_direct() or not values_can_be_read(current):
         return False
     if torch.is_grad_enabled() and torch._C._any_requires_grad(source, other, other_source, basis):
         return False
@@ -69,7 +69,7 @@ def loss(
     dense = (None if x is None else x.contiguous() for x in inputs)
     with_gradient = torch.is_grad_enabled() and current.requires_grad
     operator = torch.ops.geokernels.geodesic_loss.default
-    return native.run(operator, *dense, *ranks, shortest, EPS, follow, with_gradient)[0]
+    return derivatives.run(operator, *dense, *ranks, shortest, EPS, follow, with_gradient)[0]
 
 
 def _save(ctx, inputs, output: tuple[Tensor, Tensor]) -> None:
@@ -92,6 +92,17 @@ def _backward(ctx, grad: Tensor | None, _grad_gradient):
     return _scaled(grad, gradient, current), *(None,) * 10
 
 
+def _loss_tangents(ctx, saved, moved: Tensor | None, *others):
+    current, gradient = saved
+    if gradient.shape != current.shape or any(isinstance(part, Tensor) for part in others):
+        raise NotImplementedError("geodesic_loss has tangents along current alone, with its gradient at hand")
+    return derivatives.first_order("geodesic_loss", _along, gradient, moved), None
+
+
+def _along(gradient: Tensor, moved: Tensor) -> Tensor:
+    return (gradient * moved).sum((-2, -1))
+
+
 if not native.missing:
 
     @torch.library.register_fake("geokernels::geodesic_loss")
@@ -99,5 +110,5 @@ if not native.missing:
         gradient = torch.empty_like(current) if with_gradient else current.new_empty(0)
         return current.new_empty(current.shape[:-2]), gradient
 
-    native.differentiable("geodesic_loss", _backward, _save)
+    derivatives.differentiable("geodesic_loss", _backward, _save, _loss_tangents)
     lead_with_mapped_dimension("geodesic_loss")

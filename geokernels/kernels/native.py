@@ -1,12 +1,11 @@
 """The two compiled libraries: loaded once, and where one cannot be, the reason."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .. import _checks, _first_order
+from .. import _checks
 
 try:
     from . import _C
@@ -38,70 +37,6 @@ def is_finite(x: Tensor) -> bool:
 def direct_is_finite(x: Tensor) -> bool:
     """The same of one that is known to be dense, in CPU memory, and float32 or float64."""
     return _C.all_finite(x.data_ptr(), x.numel(), x.dtype is torch.float64)
-
-
-def calls_are_direct() -> bool:
-    """Whether nobody follows a call through every layer, as the tracer and torch.func do."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is None
-
-
-_derivatives: dict[Callable, Callable] = {}
-
-
-def run(operator: Callable, *args):
-    """Call a compiled operator by the shortest way.
-
-    A derivative registered with torch.library costs 10 to 30 microseconds a call more than the operator, as
-    much as a small problem takes. Outside of ``torch.compile`` and ``torch.func`` the operator is called
-    below autograd, and its derivative, where one is asked for, by an ``autograd.Function``.
-    """
-    if not calls_are_direct():
-        return operator(*args)
-    if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
-        return _derivatives.get(operator, operator)(*args)
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator(*args)
-
-
-def differentiable(name: str, backward: Callable, save: Callable) -> None:
-    """Give ``geokernels::name`` its derivative, registered and for :func:`run`.
-
-    Args:
-        name: The operator.
-        backward: From the context and the gradients to the outputs to those to the inputs.
-        save: ``setup_context`` of :func:`torch.library.register_autograd`.
-    """
-    operator = getattr(torch.ops.geokernels, name).default
-    torch.library.register_autograd(f"geokernels::{name}", backward, setup_context=save)
-
-    def forward(ctx, *args):
-        with torch._C._AutoDispatchBelowAutograd():
-            found = operator(*args)
-        save(ctx, args, found)
-        return found
-
-    functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    function = type(f"_{name}", (torch.autograd.Function,), functions)
-    # past the part of apply that is written in Python: it looks out for torch.func, as run has done already
-    _derivatives[operator] = super(torch.autograd.Function, function).apply
-
-
-def first_order_only(operator: str) -> None:
-    """Give the gradient of ``geokernels::operator`` a derivative that says there is none."""
-
-    def backward(ctx, *grads):
-        _first_order.refuse(operator)
-
-    torch.library.register_autograd(f"geokernels::{operator}_backward", backward)
-
-
-def without_derivative(operator: str) -> None:
-    """Let a gradient through ``geokernels::operator`` say that there is none."""
-
-    def backward(ctx, *grads):
-        raise NotImplementedError(f"{operator} has no derivative")
-
-    torch.library.register_autograd(f"geokernels::{operator}", backward)
 
 
 def _load_cuda() -> str | None:

@@ -1,11 +1,14 @@
 """Subspaces: shapes and derivative of the compiled operators."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from .. import _tangents
 from .._precision import full_precision
 from .._typing import Basis
-from . import native
+from . import derivatives, native
 from .batching import lead_with_mapped_dimension
 
 MOST_ROWS = 128  # beyond, blocked library solvers win
@@ -22,7 +25,7 @@ def refuse_native(x: Tensor) -> str | None:
 def basis(x: Tensor, rank: int, rtol: float) -> tuple[Tensor, Tensor]:
     """Basis ``(..., D, rank)`` and values ``(..., rank)`` of float32 or float64 ``x``."""
     operator = torch.ops.geokernels.subspace_basis.default
-    _left, directions, values = native.run(operator, x.contiguous(), rank, rtol)
+    _left, directions, values = derivatives.run(operator, x.contiguous(), rank, rtol)
     if rank < values.shape[-1]:
         directions, values = directions[..., :rank, :], values[..., :rank]
     return directions.mT, values
@@ -32,7 +35,7 @@ def refuse_angles(p: Basis, q: Basis) -> str | None:
     """Say why the compiled kernels cannot measure the angles between ``p`` and ``q``."""
     if reason := native.refuse(p, devices=("cpu", "cuda")):
         return reason
-    if torch.is_grad_enabled() and (p.requires_grad or q.requires_grad):
+    if derivatives.are_wanted(p, q):
         return "the compiled angles have no derivative"
     if q.shape[-1] > MOST_ROWS:
         return f"the compiled kernel takes a second basis of up to {MOST_ROWS} columns, not {q.shape[-1]}"
@@ -66,13 +69,18 @@ def _save(ctx, inputs, output) -> None:
 
 def _backward(ctx, _grad_left, grad_directions: Tensor | None, grad_values: Tensor | None):
     left, directions, values = ctx.saved_tensors
-    grad = native.run(
+    grad = derivatives.run(
         torch.ops.geokernels.subspace_basis_backward.default,
         torch.zeros_like(directions) if grad_directions is None else grad_directions.contiguous(),
         None if grad_values is None else grad_values.contiguous(),
         left, directions, values, ctx.rank,
     )  # fmt: skip
     return grad, None, None
+
+
+def _basis_tangents(ctx, saved, dx, _rank, _rtol):
+    formula = partial(_tangents.of_basis, rank=ctx.rank)
+    return None, *derivatives.first_order("subspace_basis", formula, *saved, dx)
 
 
 if not native.missing:
@@ -92,9 +100,9 @@ if not native.missing:
         return p.new_empty(*p.shape[:-2], min(p.shape[-2], q.shape[-2]))
 
     torch.library.register_kernel("geokernels::principal_angles", "cpu")(_angles_by_parts)
-    native.without_derivative("principal_angles")
+    derivatives.without_derivative("principal_angles")
     lead_with_mapped_dimension("principal_angles")
-    native.differentiable("subspace_basis", _backward, _save)
-    native.first_order_only("subspace_basis")
+    derivatives.differentiable("subspace_basis", _backward, _save, _basis_tangents)
+    derivatives.first_order_only("subspace_basis")
     lead_with_mapped_dimension("subspace_basis")
     lead_with_mapped_dimension("subspace_basis_backward")

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from .. import _transport
+from .. import _tangents, _transport
 from .._precision import full_precision
 from .._typing import Cost, Points, Potential, Weights
-from . import native
+from . import derivatives, native
 from .batching import lead_with_mapped_dimension
 
 MOST_POINTS = 256
@@ -42,7 +42,7 @@ def solve(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Value, f, g, error, iterations; gradients reach ``cost``, ``a`` and ``b``."""
     operator = torch.ops.geokernels.sinkhorn.default
-    return native.run(operator, cost, a, b, n, m, start, eps, reach, max_iter, tol)
+    return derivatives.run(operator, cost, a, b, n, m, start, eps, reach, max_iter, tol)
 
 
 def solve_points(
@@ -64,7 +64,7 @@ def solve_points(
     if cost == "cosine":
         x, y = _transport.directions(x), _transport.directions(y)
     operator = torch.ops.geokernels.sinkhorn_points.default
-    return native.run(operator, x, y, a, b, n, m, start, GRAM[cost], eps, reach, max_iter, tol)
+    return derivatives.run(operator, x, y, a, b, n, m, start, GRAM[cost], eps, reach, max_iter, tol)
 
 
 def solve_points_and_carry(x: Points, y: Points, v: Tensor, *, cost: str, **settings) -> tuple[Tensor, ...]:
@@ -87,14 +87,14 @@ def assignment(cost: Cost) -> Tensor:
 def displacement(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:
     """See :func:`geokernels.reference.displacement`; gradients reach all three."""
     operator = torch.ops.geokernels.displacement.default
-    return native.run(operator, x.contiguous(), y.contiguous(), times.contiguous())
+    return derivatives.run(operator, x.contiguous(), y.contiguous(), times.contiguous())
 
 
 def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
     """:func:`geokernels._transport.density`, in one pass where the compiled library can."""
     if native.refuse(cost):
         return _transport.density(cost, f, g, eps)
-    return native.run(torch.ops.geokernels.transport_density.default, cost, f, g, eps)
+    return derivatives.run(torch.ops.geokernels.transport_density.default, cost, f, g, eps)
 
 
 class Pairs(_transport.DensePairs):
@@ -133,6 +133,19 @@ def _save_density(ctx, inputs, output: Tensor) -> None:
     ctx.save_for_backward(output)
 
 
+def _density_tangents(ctx, saved, d_cost, d_f, d_g, _eps):
+    (E,) = saved
+    rises = d_f[..., :, None] if d_f is not None else 0
+    rises = rises + (d_g[..., None, :] if d_g is not None else 0) - (d_cost if d_cost is not None else 0)
+    return _moved_density(E, rises, ctx.eps)
+
+
+def _moved_density(E: Tensor, rises: Tensor, eps: float) -> Tensor:
+    # what saturates, at 1 / e of the largest number, does not move, nor do pairs that cannot meet
+    moving = (E > 0) & (0.36 * torch.finfo(E.dtype).max > E)
+    return torch.where(moving, E, 0) * torch.where(moving, rises, 0) / eps
+
+
 def _density_backward(ctx, grad: Tensor):
     (E,) = ctx.saved_tensors
     # what saturates, at 1 / e of the largest number, does not move
@@ -164,6 +177,18 @@ def _backward(ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
     return *_to_problem(ctx, *ctx.saved_tensors, grad_value, grad_f, grad_g), *(None,) * 7
 
 
+def _problem_tangents(ctx, cost, a, b, n, m, f, g, d_cost, d_a, d_b):
+    """Tangents of value, f and g, from those of cost and weights."""
+    a = _transport.uniform(cost, n, -2) if a is None else a
+    b = _transport.uniform(cost, m, -1) if b is None else b
+    E = density(cost, f, g, ctx.eps)
+    return _tangents.of_transport(E, a, b, f, g, ctx.eps, ctx.reach, d_cost, d_a, d_b)
+
+
+def _solution_tangents(ctx, saved, d_cost, d_a, d_b, *_constant):
+    return *_problem_tangents(ctx, *saved, d_cost, d_a, d_b), None, None
+
+
 def _save_points(ctx, inputs, output) -> None:
     x, y, a, b, n, m, _, ctx.kind, ctx.eps, ctx.reach, _, _ = inputs
     cost, _, f, g, error, iterations = output
@@ -190,11 +215,31 @@ def _points_backward(ctx, grad_cost, grad_value, grad_f, grad_g, _grad_error, _g
     return to_x, to_y, to_a, to_b, *(None,) * 8
 
 
+def _points_tangents(ctx, saved, dx, dy, d_a, d_b, *_constant):
+    x, y, *problem = saved
+    x, y, dx, dy = (None if part is None else _widened(part) for part in (x, y, dx, dy))
+    # costs beyond the lengths are infinite
+    d_cost = torch.where(problem[0].isfinite(), _cost_tangent(x, y, dx, dy, ctx.kind), 0)
+    return d_cost, *_problem_tangents(ctx, *problem, d_cost, d_a, d_b), None, None
+
+
+@full_precision
+def _cost_tangent(x: Points, y: Points, dx: Points | None, dy: Points | None, kind: int) -> Cost:
+    """How the costs of one of ``GRAM`` move with the points."""
+    dx, dy = torch.zeros_like(x) if dx is None else dx, torch.zeros_like(y) if dy is None else dy
+    if kind != SQUARE:
+        return -(dx @ y.mT + x @ dy.mT)
+    # about the centre: what cancels is then no larger than the clouds
+    x, y = _transport.centred(x, y)
+    along = (x * dx).sum(-1)[..., :, None] + (y * dy).sum(-1)[..., None, :]
+    return 2 * (along - dx @ y.mT - x @ dy.mT)
+
+
 def _point_gradient(weight: Tensor, x: Points, y: Points, kind: int) -> Points:
     """The gradient of ``sum_ij weight_ij C_ij`` to ``x``."""
     if native.refuse(x):
         return _dense_point_gradient(weight, x, y, kind)
-    return native.run(torch.ops.geokernels.point_gradient.default, weight, x, y, kind)
+    return derivatives.run(torch.ops.geokernels.point_gradient.default, weight, x, y, kind)
 
 
 @full_precision
@@ -227,6 +272,14 @@ def _from_point_gradient(grad: Points, weight: Tensor, x: Points, y: Points, kin
     return to_weight, 2 * weight.sum(-1)[..., None] * grad, -2 * weight.mT @ grad
 
 
+def _point_gradient_tangents(ctx, saved, d_weight, dx, dy, _kind):
+    """It is linear in the weight, and in both clouds."""
+    weight, x, y = saved
+    dx, dy = torch.zeros_like(x) if dx is None else dx, torch.zeros_like(y) if dy is None else dy
+    moved = _point_gradient(weight, dx, dy, ctx.kind)
+    return moved if d_weight is None else moved + _point_gradient(d_weight, x, y, ctx.kind)
+
+
 def _save_displacement(ctx, inputs, output) -> None:
     _, chosen = output
     ctx.mark_non_differentiable(chosen)
@@ -248,6 +301,18 @@ def _displacement_backward(ctx, grad: Tensor, _grad_chosen):
     return to_x, to_y, to_times
 
 
+def _displacement_tangents(ctx, saved, dx, dy, d_times):
+    x, y, times, chosen = saved
+    # where nothing was chosen, all that came out is NaN
+    index = chosen.clamp(min=0)[..., None].expand(*chosen.shape, y.shape[-1])
+    dx = torch.zeros_like(x) if dx is None else dx
+    d_target = torch.zeros_like(x) if dy is None else dy.gather(-2, index)
+    moved = torch.lerp(dx[..., None, :, :], d_target[..., None, :, :], times[..., None, None])
+    if d_times is not None:
+        moved = moved + d_times[..., None, None] * (y.gather(-2, index) - x)[..., None, :, :]
+    return moved, None
+
+
 def register_solver(name: str) -> None:
     """Give an operator that takes and returns what ``sinkhorn`` does its shapes, derivative and vmap."""
 
@@ -257,7 +322,7 @@ def register_solver(name: str) -> None:
         f, g = cost.new_empty(cost.shape[:-1]), cost.new_empty((*cost.shape[:-2], cost.shape[-1]))
         return one, f, g, torch.empty_like(one), one.new_empty(one.shape, dtype=torch.int64)
 
-    native.differentiable(name, _backward, _save)
+    derivatives.differentiable(name, _backward, _save, _solution_tangents)
     lead_with_mapped_dimension(name)
 
 
@@ -306,11 +371,15 @@ if not native.missing:
     torch.library.register_kernel("geokernels::sinkhorn_carry", "cpu")(_solve_then_carry)
     torch.library.register_kernel("geokernels::sinkhorn_points_carry", "cpu")(_solve_points_then_carry)
     for _name in ("sinkhorn_carry", "sinkhorn_points_carry"):
-        native.without_derivative(_name)
+        derivatives.without_derivative(_name)
         lead_with_mapped_dimension(_name)
-    native.differentiable("sinkhorn_points", _points_backward, _save_points)
-    native.differentiable("point_gradient", _point_gradient_backward, _save_point_gradient)
-    native.differentiable("transport_density", _density_backward, _save_density)
-    native.differentiable("displacement", _displacement_backward, _save_displacement)
+    derivatives.differentiable("sinkhorn_points", _points_backward, _save_points, _points_tangents)
+    derivatives.differentiable(
+        "point_gradient", _point_gradient_backward, _save_point_gradient, _point_gradient_tangents
+    )
+    derivatives.differentiable("transport_density", _density_backward, _save_density, _density_tangents)
+    derivatives.differentiable(
+        "displacement", _displacement_backward, _save_displacement, _displacement_tangents
+    )
     for _name in ("sinkhorn_points", "point_gradient", "transport_density", "assignment", "displacement"):
         lead_with_mapped_dimension(_name)

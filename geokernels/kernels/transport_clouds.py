@@ -28,9 +28,9 @@ from .transport_clouds_derivatives import (
     multiply,
     operator,
     present,
-    register,
     solve_adjoint,
 )
+from .transport_clouds_registration import register
 
 NATIVE = ""  # what the names of its operators begin with
 

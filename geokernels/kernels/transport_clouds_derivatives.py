@@ -8,7 +8,6 @@ An implementation, ``passes``, is the prefix of three operators, ``sinkhorn_clou
 import math
 import warnings
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from torch import Tensor
 from .. import _transport
 from .._checks import values_can_be_read
 from .._precision import full_precision
-from .batching import lead_with_mapped_dimension
 
 DOT, SQUARE, ROOT, POWER = range(4)  # core/transport_clouds.h
 MOST_STEPS = 1000  # of the conjugate gradients
@@ -56,17 +54,19 @@ def present(potential: Tensor, count: Tensor | None) -> Tensor:
     return potential.masked_fill(beyond, -math.inf)
 
 
-def _pairwise(left: Tensor, right: Tensor) -> Tensor:
+def pairwise(left: Tensor, right: Tensor) -> Tensor:
     """Factors of the product of two inner products, ``(..., N, R E)``."""
     return (left[..., :, None] * right[..., None, :]).flatten(-2)
 
 
-def _save_product(ctx, inputs, output) -> None:
+def save_product(ctx, inputs, output) -> None:
+    """Keep what the derivatives of ``multiply_clouds`` need."""
     tensors, ctx.of_cost = inputs[:7], inputs[7:]
     ctx.save_for_backward(*tensors, output)
 
 
-def _product_backward(passes: str, ctx, grad: Tensor):
+def product_backward(passes: str, ctx, grad: Tensor):
+    """Gradients to the inputs of ``multiply_clouds``: sums of the same form."""
     x, y, f, g, left, right, v, out = ctx.saved_tensors
     of_cost = ctx.of_cost
     to_x, to_y, to_f, to_g, to_left, to_right, to_v, *_ = (None,) * 9
@@ -81,7 +81,7 @@ def _product_backward(passes: str, ctx, grad: Tensor):
     if wanted[5]:
         to_right = multiply(passes, y, x, g, f, v, grad, left, *of_cost)
     if left is not None:
-        grad, v = _pairwise(left, grad), _pairwise(right, v)
+        grad, v = pairwise(left, grad), pairwise(right, v)
     if wanted[0]:
         to_x = -differentiate(passes, x, y, f, g, grad, v, *of_cost)
     if wanted[1]:
@@ -89,7 +89,8 @@ def _product_backward(passes: str, ctx, grad: Tensor):
     return to_x, to_y, to_f, to_g, to_left, to_right, to_v, *(None for _ in of_cost)
 
 
-def _save_solution(ctx, inputs, output) -> None:
+def save_solution(ctx, inputs, output) -> None:
+    """Keep what the derivatives of ``sinkhorn_clouds`` need."""
     x, y, a, b, n, m, _, kind, p, ctx.reach, _, _, _, _, *own = inputs
     ctx.of_cost = kind, p, *own
     _, f, g, error, iterations = output
@@ -98,7 +99,7 @@ def _save_solution(ctx, inputs, output) -> None:
     ctx.save_for_backward(x, y, a, b, n, m, f, g)
 
 
-def _solution_backward(passes: str, ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
+def solution_backward(passes: str, ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
     """:func:`geokernels._transport.gradients`, as sums over pairs that are never all there."""
     x, y, a, b, n, m, f, g = ctx.saved_tensors
     if grad_value is None and grad_f is None and grad_g is None:
@@ -135,11 +136,8 @@ def _solution_backward(passes: str, ctx, grad_value, grad_f, grad_g, _grad_error
     return to_x, to_y, *to_weights, *(None,) * (8 + len(ctx.of_cost))
 
 
-def _refuse_second_derivative(ctx, grad: Tensor):
-    raise RuntimeError("sinkhorn has no second derivative for the costs 'euclidean' and 'lp' of large clouds")
-
-
-def _inverse(x: Tensor) -> Tensor:
+def inverse(x: Tensor) -> Tensor:
+    """``1 / x``, 0 where ``x`` is not above 0."""
     return torch.where(x > 0, 1 / x.masked_fill(x <= 0, 1), 0)
 
 
@@ -165,10 +163,10 @@ def solve_adjoint(x, y, f, g, a, b, grad_f, grad_g, reach, passes: str, *of_cost
         return multiply(passes, y, x, g, f, None, None, u[..., None], *of_cost)[..., 0]
 
     d = 1 + 1 / reach
-    by_rho, kappa = _inverse(times(b)), times_t(a)
-    by_kappa = _inverse(kappa)
+    by_rho, kappa = inverse(times(b)), times_t(a)
+    by_kappa = inverse(kappa)
     scale = (b * kappa).sqrt()
-    by_scale = _inverse(scale)
+    by_scale = inverse(scale)
 
     def system(q: Tensor, f: Tensor = f, g: Tensor = g) -> Tensor:
         return d * q - b * times_t(a * by_rho * times(by_kappa * q, f), g) / d
@@ -225,39 +223,3 @@ def _conjugate_gradients(system: Callable[[Tensor, Tensor], Tensor], r: Tensor, 
         stacklevel=2,
     )
     return z
-
-
-def register(passes: str) -> None:
-    """Give the operators of an implementation, and the adjoint made of them, shapes, derivatives and vmap."""
-    of_solution, of_product, of_slope, of_adjoint = (
-        f"geokernels::{passes}{name}"
-        for name in ("sinkhorn_clouds", "multiply_clouds", "differentiate_clouds", "solve_adjoint_clouds")
-    )
-
-    @torch.library.register_fake(of_solution)
-    def _(x, y, a, b, n, m, start, *settings):
-        one = x.new_empty(x.shape[:-2])
-        f, g = x.new_empty(x.shape[:-1]), y.new_empty(y.shape[:-1])
-        return one, f, g, torch.empty_like(one), one.new_empty(one.shape, dtype=torch.int64)
-
-    @torch.library.register_fake(of_product)
-    def _(x, y, f, g, left, right, v, *of_cost):
-        return x.new_empty((*x.shape[:-1], v.shape[-1]))
-
-    @torch.library.register_fake(of_slope)
-    def _(x, y, f, g, left, right, *of_cost):
-        return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-    @torch.library.register_fake(of_adjoint)
-    def _(x, y, f, g, a, b, grad_f, grad_g, *of_cost):
-        return torch.empty_like(f), torch.empty_like(g), torch.empty_like(f), torch.empty_like(g)
-
-    torch.library.register_autograd(
-        of_solution, partial(_solution_backward, passes), setup_context=_save_solution
-    )
-    torch.library.register_autograd(
-        of_product, partial(_product_backward, passes), setup_context=_save_product
-    )
-    torch.library.register_autograd(of_slope, _refuse_second_derivative)
-    for name in (of_solution, of_product, of_slope, of_adjoint):
-        lead_with_mapped_dimension(name.removeprefix("geokernels::"))

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import _forward_mode, _tangents
+from .. import _path as path
 from .._first_order import FirstOrder
 from .._precision import full_precision
 from .._typing import Basis, Rows, Scores
-from . import path
 from .subspace import living
 
 SERIES_BELOW = 0.5  # radians
@@ -29,6 +30,14 @@ def _weighting_gradient(grad: Tensor, _overlap: Tensor, u: Tensor, g: Tensor, v:
     twist = mixed * (plus.mT @ grad @ minus)
     inner = slope.sum * (plus.mT @ grad @ plus) + slope.difference * (minus.mT @ grad @ minus)
     return u @ (inner + twist.mT - twist) @ v.mT
+
+
+def _weighting_tangent(moved: Tensor, _overlap: Tensor, u: Tensor, g: Tensor, v: Tensor) -> Tensor:
+    """Tangent of ``F`` of :class:`_Weighting`, from that of the overlap."""
+    plus, minus = torch.cat([u, v], -2), torch.cat([u, -v], -2)
+    same, opposite, crossed = _tangents.of_weighting(u.mT @ moved @ v, g)
+    cross = plus @ crossed @ minus.mT
+    return plus @ same @ plus.mT + minus @ opposite @ minus.mT + cross + cross.mT
 
 
 class _Weighting(torch.autograd.Function):
@@ -56,10 +65,16 @@ class _Weighting(torch.autograd.Function):
     def setup_context(ctx, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(inputs[0], *output[1:])
+        ctx.save_for_forward(inputs[0], *output[1:])
 
     @staticmethod
     def backward(ctx, grad: Tensor, *_grad_frame: Tensor) -> Tensor:
         return FirstOrder.apply("geodesic_cosine", _weighting_gradient, grad, *ctx.saved_tensors)
+
+    @staticmethod
+    @_forward_mode.rule
+    def jvp(ctx, saved: tuple[Tensor, ...], moved: Tensor) -> tuple[Tensor | None, ...]:
+        return FirstOrder.apply("geodesic_cosine", _weighting_tangent, moved, *saved), None, None, None
 
 
 def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: float) -> Scores:

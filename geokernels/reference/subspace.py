@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import _forward_mode, _tangents
 from .._first_order import FirstOrder
 from .._precision import full_precision
 from .._typing import Basis, Rows
@@ -102,6 +103,7 @@ class _Directions(torch.autograd.Function):
         directions, left, values = output
         ctx.mark_non_differentiable(left)
         ctx.save_for_backward(left, directions, values)
+        ctx.save_for_forward(left, directions, values)
         ctx.rank = inputs[1]
 
     @staticmethod
@@ -109,6 +111,13 @@ class _Directions(torch.autograd.Function):
         formula = partial(basis_gradient, rank=ctx.rank)
         grads = (grad_directions, grad_values)
         return FirstOrder.apply("subspace_basis", formula, *grads, *ctx.saved_tensors), None, None, None
+
+    @staticmethod
+    @_forward_mode.rule
+    def jvp(ctx, saved: tuple[Tensor, ...], moved: Tensor, *_settings) -> tuple[Tensor | None, ...]:
+        formula = partial(_tangents.of_basis, rank=ctx.rank)
+        directions, values = FirstOrder.apply("subspace_basis", formula, *saved, moved)
+        return directions, None, values
 
 
 def subspace_basis(

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .. import _transport
+from .. import _forward_mode, _tangents, _transport
 from .._checks import values_can_be_read
 from .._typing import Cost, Points, Potential, Weights
 
@@ -51,6 +51,8 @@ def solve(
 class _Solution(torch.autograd.Function):
     """The iteration, with the derivative of what it converges to."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(cost, a, b, n, m, start, eps, reach, max_iter, tol):
         f, g, error, iterations = _iterate(cost, a, b, start, eps, reach, max_iter, tol)
@@ -67,6 +69,7 @@ class _Solution(torch.autograd.Function):
         ctx.mark_non_differentiable(error, iterations)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(cost, a, b, f, g)
+        ctx.save_for_forward(cost, a, b, f, g)
 
     @staticmethod
     def backward(ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
@@ -76,6 +79,13 @@ class _Solution(torch.autograd.Function):
         E = _transport.density(cost, f, g, ctx.eps)
         parts = _transport.gradients(E, a, b, f, g, ctx.eps, ctx.reach, grad_value, grad_f, grad_g)
         return *parts, *(None,) * 7
+
+    @staticmethod
+    @_forward_mode.rule
+    def jvp(ctx, saved, d_cost, d_a, d_b, *_constant):
+        cost, a, b, f, g = saved
+        E = _transport.density(cost, f, g, ctx.eps)
+        return *_tangents.of_transport(E, a, b, f, g, ctx.eps, ctx.reach, d_cost, d_a, d_b), None, None
 
 
 def _iterate(cost, a, b, start, eps, reach, max_iter, tol):

@@ -59,6 +59,7 @@ def solve_adjoint_clouds():
 
 # arguments that every operator can be called with; those of more kinds are in the tests of its family
 ARGUMENTS = {
+    "constant": lambda: (cloud(2, 3, seed=0), "an operator"),
     "subspace_basis": lambda: (cloud(2, 5, 17, seed=0), 3, 1e-9),
     "subspace_basis_backward": subspace_basis_backward,
     "principal_angles": lambda: tuple(part.detach() for part in frame()[0][2:]),

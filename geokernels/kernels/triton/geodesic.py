@@ -1,11 +1,15 @@
 """Geodesic cosine: the launches, forward and backward, and registration."""
 
+from functools import partial
+
 import torch
 import triton
 from torch import Tensor
+from torch.nn.functional import pad
 
+from ... import _tangents
 from ..._typing import Basis, Rows, Scores
-from .. import native
+from .. import derivatives
 from ..batching import lead_with_mapped_dimension
 from .geodesic_kernels import cosine_kernel, overlap_kernel, spread_kernel, turn_kernel
 from .registration import device_of, operator, wrap_triton
@@ -119,7 +123,17 @@ def _backward(ctx, grad: Tensor | None, *_frame: None):
     return *grads, None
 
 
-geodesic_cosine.register_autograd(_backward, setup_context=_save)
-native.first_order_only("triton_geodesic_cosine")
+def _tangents_of(ctx, saved, dx, dy, dp, dq, _eps):
+    x, y, p, q, left, right, g, _coordinates = saved
+    rank = g.shape[-1]
+    bases = (part if part is None else pad(part, (0, rank - part.shape[-1])) for part in (p, q, dp, dq))
+    formula = partial(_tangents.of_cosine, eps=ctx.eps)
+    frame = left, right, g
+    moved = derivatives.first_order("geodesic_cosine", formula, *frame, x, y, *bases, dx, dy)
+    return moved, None, None, None, None
+
+
+derivatives.differentiable("triton_geodesic_cosine", _backward, _save, _tangents_of)
+derivatives.first_order_only("triton_geodesic_cosine")
 lead_with_mapped_dimension("triton_geodesic_cosine")
 lead_with_mapped_dimension("triton_geodesic_cosine_backward")

@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .. import derivatives
 from ..batching import lead_with_mapped_dimension
 from .decompose import orthogonalised
 from .registration import device_of, operator, wrap_triton
@@ -86,4 +87,6 @@ def _(x):
     return x.new_empty((*batch, N, R)), x.new_empty((*batch, R)), x.new_empty((*batch, R, D))
 
 
+# the definition of the basis, which calls it, has the derivative
+derivatives.without_derivative("triton_decompose_rows")
 lead_with_mapped_dimension("triton_decompose_rows")

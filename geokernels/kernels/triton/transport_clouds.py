@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..._checks import values_can_be_read
 from ..._transport import uniform
-from ..transport_clouds_derivatives import register, solve_adjoint
+from ..transport_clouds_derivatives import solve_adjoint
+from ..transport_clouds_registration import register
 from . import PRECISIONS
 from .registration import device_of, opaque, operator, wrap_triton
 from .transport_clouds_products import differentiate_kernel, multiply_kernel

@@ -1,0 +1,100 @@
+"""Forward mode of every operator is the transpose of its reverse mode, or refuses: never silently zero."""
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+from geokernels.kernels import native
+
+pytestmark = [
+    pytest.mark.skipif(native.missing is not None, reason=str(native.missing)),
+    # torch scripts decompositions when it first makes a dual number
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
+]
+
+if not native.missing:
+    from tests.kernels.test_registration import ARGUMENTS, operator, registered, tensors
+
+# operators that refuse, with what they say
+REFUSALS = {
+    "constant": "an operator has first derivatives only",
+    "subspace_basis_backward": "subspace_basis has first derivatives only",
+    "geodesic_cosine_backward": "geodesic_cosine has first derivatives only",
+    "principal_angles": "principal_angles has no derivative",
+    "sinkhorn_carry": "sinkhorn_carry has no derivative",
+    "sinkhorn_points_carry": "sinkhorn_points_carry has no derivative",
+    "differentiate_clouds": "no second derivative for the costs 'euclidean' and 'lp'",
+    "solve_adjoint_clouds": "first derivatives only between large clouds",
+}
+# whose results are integers
+WITHOUT = {"assignment"}
+# inputs that a constant of the problem stands for: no derivative reaches them
+CONSTANT = {"geodesic_loss": (1, 2, 3)}
+
+
+def differentiable_part(name):
+    """The operator as a function of its floating-point inputs, those, and a tangent for each."""
+    args = list(ARGUMENTS[name]())
+    at = [i for i, arg in enumerate(args) if isinstance(arg, torch.Tensor) and arg.is_floating_point()]
+    at = [i for i in at if i not in CONSTANT.get(name, ())]
+
+    def run(*inputs):
+        for i, x in zip(at, inputs, strict=True):
+            args[i] = x
+        return tuple(part for part in tensors(operator(name)(*args)) if part.is_floating_point())
+
+    chance = torch.Generator().manual_seed(1)
+    inputs = tuple(args[i].detach() for i in at)
+    moves = [torch.randn(x.shape, generator=chance, dtype=x.dtype) for x in inputs]
+    # weights keep their mass: balanced, nothing else has a meaning
+    moves = [v - v.mean(-1, keepdim=True) if v.shape in ((2, 4), (2, 5)) else v for v in moves]
+    return run, inputs, tuple(moves)
+
+
+def by_functorch(run, inputs, moves):
+    return torch.func.jvp(run, inputs, moves)[1]
+
+
+def by_dual_numbers(run, inputs, moves):
+    with forward_ad.dual_level():
+        found = run(*(forward_ad.make_dual(x, v) for x, v in zip(inputs, moves, strict=True)))
+        tangents = [forward_ad.unpack_dual(part).tangent for part in found]
+    return [torch.zeros_like(part) if v is None else v for part, v in zip(found, tangents, strict=True)]
+
+
+def by_jacobian(run, inputs, moves):
+    jacobians = torch.func.jacfwd(run, argnums=tuple(range(len(inputs))))(*inputs)
+
+    def along(jacobian, x, v):
+        return torch.tensordot(jacobian, v, x.dim())
+
+    return [sum(map(along, of_output, inputs, moves)) for of_output in jacobians]
+
+
+MODES = (by_functorch, by_dual_numbers, by_jacobian)
+
+
+def test_every_operator_is_known():
+    assert set(REFUSALS) | WITHOUT <= registered()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", sorted(registered() - WITHOUT) if not native.missing else ())
+def test_forward_mode_is_the_transpose_of_reverse_mode(name, mode):
+    run, inputs, moves = differentiable_part(name)
+    if name in REFUSALS:
+        with pytest.raises(NotImplementedError, match=REFUSALS[name]):
+            mode(run, inputs, moves)
+        return
+    tangents = mode(run, inputs, moves)
+    assert any(tangent.abs().max() > 1e-3 for tangent in tangents)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    found = run(*leaves)
+    for part, tangent in zip(found, tangents, strict=True):
+        if not part.requires_grad:
+            assert not tangent.any()
+            continue
+        up = torch.randn(part.shape, generator=torch.Generator().manual_seed(2), dtype=part.dtype)
+        grads = torch.autograd.grad(part, leaves, up, retain_graph=True, allow_unused=True)
+        pulled = sum((g * v).sum() for g, v in zip(grads, moves, strict=True) if g is not None)
+        torch.testing.assert_close((up * tangent).sum(), pulled, rtol=1e-6, atol=1e-8)
