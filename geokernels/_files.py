@@ -3,24 +3,98 @@
 import hashlib
 import json
 import os
+import platform
+import re
+import secrets
+import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+PARTIAL = r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}\.partial(\.\w+)?"
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure."""
+    """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure.
+
+    The temporary file is there already, empty: made exclusively, under a name nobody can foresee, so that no
+    link planted there is followed. What is renamed has the mode of a new file, whoever wrote it.
+
+    Raises:
+        FileNotFoundError: If the folder is removed meanwhile.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # the suffix stays, because writers choose the format by it
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = path.with_name(_unforeseen(path.suffix))
+    file = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o666)
+    mode = stat.S_IMODE(os.fstat(file).st_mode)
+    os.close(file)
     try:
         yield partial
+        if stat.S_IMODE(partial.stat().st_mode) != mode:  # safetensors writes for its owner alone
+            partial.chmod(mode)
         os.replace(partial, path)
+    except Exception as error:
+        if path.parent.is_dir():
+            raise
+        raise FileNotFoundError(f"{path.parent} was removed while {path.name} was written to it") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in ``parent``, for its owner alone, removed with all it holds in the end."""
+    scratch = parent / _unforeseen("")
+    scratch.mkdir(mode=0o700)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_left_over(folder: Path, *, alone: bool) -> None:
+    """Remove what writers that were killed left unfinished in ``folder``; not below it.
+
+    Args:
+        folder: Where; links in it are not followed.
+        alone: Whether nobody else can be writing to it: then what other machines left goes too.
+    """
+    for path in folder.iterdir():
+        found = re.fullmatch(PARTIAL, path.name)
+        if found is None:
+            continue
+        here = found["host"] == _host()
+        if (here and _runs(int(found["pid"]))) or not (here or alone):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _unforeseen(suffix: str) -> str:
+    return f".{_host()}-{os.getpid()}-{secrets.token_hex(8)}.partial{suffix}"
+
+
+def _host() -> str:
+    """A word for this machine."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -55,7 +55,8 @@ def test_morph_leaves_everything_it_promises(picture, tmp_path):
     assert record["seconds"] > 0
     assert record["peak_memory_mib"] > 0
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert set(record["sha256"]) == {"result.png", "frames.png", "morph.gif", "report.html"}
+    frames = {f"frames/{i:03d}.png" for i in range(6)}
+    assert set(record["sha256"]) == {"result.png", "frames.png", "morph.gif", "report.html", *frames}
     assert read_picture(out / "result.png").rgb.shape == read_picture(picture).rgb.shape
 
 

@@ -123,8 +123,9 @@ def test_a_captioner_says_what_the_picture_shows(arguments, given, tmp_path, mon
     assert found.exit_code == 0, found.output
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["from"], record["captioner"], asked) == ("c d", "blip", ["blip"])
-    assert "give either --from or --captioner" in run(given, *options).output
-    assert "--captioner needs a picture" in run(*options, "--captioner", "blip").output
+    other = [*options[:-1], tmp_path / "other"]
+    assert "give either --from or --captioner" in run(given, *other).output
+    assert "--captioner needs a picture" in run(*other, "--captioner", "blip").output
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 
 import pytest
@@ -17,6 +18,7 @@ from geokernels.report import eval_folder
 from geokernels.report.eval_folder import safe
 from geokernels.report.eval_measures import mask_of
 from geokernels.report.eval_summary import summarise
+from geokernels.report.own_files import PART
 from geokernels.report.pictures import write_picture
 
 pytest.importorskip("diffusers")
@@ -223,5 +225,13 @@ def test_refusals(options, message, pipeline_folder, tmp_path):
 
 
 def test_names_of_files():
-    assert safe("oig:structure=0.5,every=2") == "oig-structure=0.5,every=2"
-    assert safe("../x") == "-x"
+    assert safe("000000000007") == "000000000007"
+    assert re.fullmatch(r"oig-structure=0.5,every=2-[0-9a-f]{12}", safe("oig:structure=0.5,every=2"))
+    # one file of all that differ in signs, in the size of letters, or where they are cut; or as a digest does
+    names = ["a b", "a-b", "a/b", "A-b", "a-b.", "é", "e\u0301", "", ".", "..", "../x", "x" * 300, "x" * 301]
+    names += [safe(name) for name in names if safe(name) != name]
+    files = [safe(name).lower() for name in names]
+    assert len(set(files)) == len(names)
+    for file in files:
+        assert len(file.encode()) < 120
+        assert re.fullmatch(PART, file)

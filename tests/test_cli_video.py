@@ -78,7 +78,7 @@ def test_everything_is_left_behind_and_the_atlas_serves_again(clip, tmp_path):
     ]
     assert {p.name for p in out.iterdir()} == {*names, "frames", "run.json"}
     record = json.loads((out / "run.json").read_text())
-    assert set(record["sha256"]) == set(names)
+    assert set(record["sha256"]) == {*names, *(f"frames/{i:04d}.png" for i in range(4))}
     assert (record["frames"], record["size"], record["config"]["layer"]) == (4, [24, 24], "foreground")
     assert len(record["atlas"]["fit"]["history"]) == 60
     assert record["atlas"]["psnr"] > 15

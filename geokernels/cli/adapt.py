@@ -71,6 +71,9 @@ def adapt(
         if clips != ["world"] * len(clips):
             given["templates"] = imagenet_templates()
         config = AdaptationConfig(loss=loss, train=train, **{k: v for k, v in given.items() if v is not None})
+        ending = ".safetensors" if generator == "world" else Path(generator).suffix
+        folder = AdaptFolder(out, ending)
+        folder.require(resume=resume, overwrite=overwrite)
         model = load_generator(generator, device=where)
         encoders = encoders_of(clips, clip_weights or [], clip_tokenizer or [], where)
         adaptation = Adaptation(
@@ -78,9 +81,9 @@ def adapt(
         )
         inversion = _inversion(model, real, real_steps, lpips, chunk, seed)
         warn_of_unknown_words(encoders, source, target)
-        ending = ".safetensors" if generator == "world" else Path(generator).suffix
-        folder = AdaptFolder(out, ending)
-        folder.claim(resume=resume, overwrite=overwrite)
+        run = AdaptationRun(model, adaptation, inversion, seed=seed)
+        inputs = [Path(generator), *([real] if real else [])]
+        folder.claim(resume=resume, overwrite=overwrite, keep=inputs)
         facts = {
             "generator": generator if generator == "world" else Path(generator).name,
             "from": source,
@@ -89,8 +92,7 @@ def adapt(
             "encoders": [encoder.name for encoder in encoders],
             **({"picture": real.name, "lpips": lpips} if real else {}),
         }
-        run = AdaptationRun(model, adaptation, inversion, seed=seed)
-        with bar() as progress:
+        with folder, bar() as progress:
             tasks = {
                 stage: progress.add_task(name, total=stage.config.steps, loss="", speed="")
                 for stage, name in ((inversion, "inverting"), (adaptation, "adapting"))

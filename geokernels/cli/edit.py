@@ -71,19 +71,21 @@ def edit(
             checkpointing=checkpointing,
             **{k: v for k, v in given.items() if v is not None},
         )
-        where = device_of(device)
+        folder, where = EditFolder(out), device_of(device)
+        folder.require(resume=resume, overwrite=overwrite)
         encoder = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
         source = _caption(source, captioner, picture, where)
         require_texts([source], target)
         warn_of_unknown_words([encoder], source, *target)
         pipeline, tiny = models_of(model, decoder, dtype, where)
-        folder = EditFolder(out)
         shown = None if picture is None else _picture(picture, pipeline, size)
-        folder.claim(resume=resume, overwrite=overwrite)
         began = time.perf_counter()
-        kept = inversion or (out / INVERSION if resume and shown is not None else None)
-        start = _source(pipeline, shown, source, kept, out / INVERSION, steps, size, seed)
+        own = out / INVERSION
+        kept = inversion or (own if resume and shown is not None and own.exists() else None)
+        start = _source(pipeline, shown, source, kept, steps, size, seed)
         run = OIGEdit(pipeline, encoder, start, target, config=config, decoder=tiny)
+        inputs = [path for path in (picture, inversion) if path is not None]
+        folder.claim(resume=resume, overwrite=overwrite, keep=inputs)
         facts = {
             "picture": picture and picture.name,
             "from": source,
@@ -94,7 +96,7 @@ def edit(
             "encoder": encoder.name,
             "decoder": decoder,
         }
-        with bar() as progress:
+        with folder, bar() as progress:
             task = progress.add_task("editing", total=run.steps, loss="", speed="")
 
             def show(run: OIGEdit, seconds: float) -> None:
@@ -106,6 +108,7 @@ def edit(
                     shown,
                     folder,
                     facts=facts,
+                    inversion=start if shown is not None or inversion is not None else None,
                     before=time.perf_counter() - began,
                     resume=resume,
                     on_step=show,
@@ -156,8 +159,8 @@ def _picture(path: Path, pipeline, size: int | None):
     return Denoiser(pipeline).suited(read_picture(path).rgb, size)
 
 
-def _source(pipeline, shown, caption: str, kept: Path | None, own: Path, steps: int, size, seed: int):
-    """Where the edits begin: a kept inversion, that of the picture, which is kept as ``own``, or noise."""
+def _source(pipeline, shown, caption: str, kept: Path | None, steps: int, size, seed: int):
+    """Where the edits begin: a kept inversion, that of the picture, or noise."""
     import torch
 
     from ..pipelines.edit_source import EditSource, ddim_inversion, draw_source
@@ -169,7 +172,6 @@ def _source(pipeline, shown, caption: str, kept: Path | None, own: Path, steps: 
                 f"the inversion must be of --from {caption!r} in {steps} steps, "
                 f"got one of {found.captions[0]!r} in {found.steps}"
             )
-        found.save(own)
         return found
     if shown is None:
         return draw_source(
@@ -182,12 +184,10 @@ def _source(pipeline, shown, caption: str, kept: Path | None, own: Path, steps: 
         )
     with bar() as progress:
         task = progress.add_task("inverting", total=None, loss="", speed="")
-        found = ddim_inversion(
+        return ddim_inversion(
             pipeline,
             shown[None],
             [caption],
             steps=steps,
             callback=lambda index: progress.update(task, completed=index),
         )
-    found.save(own)
-    return found

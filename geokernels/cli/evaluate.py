@@ -70,15 +70,22 @@ def evaluate(
 ) -> None:
     """Edit by several methods, and measure what came of it; what fails is listed, and counts."""
     with sentences(), extras():
+        from ..models.denoiser import Denoiser
         from ..models.diffusion import load_instructed
         from ..pipelines.comparators import EditModels
         from ..report.eval_driver import Plan, run_evaluation
         from ..report.eval_folder import EvalFolder
+        from ..world import read_edit_folder, write_edit_folder
+        from ..world.edits import clear_edit_folder, require_edit_folder
 
         contenders = _contenders(method, instruct is not None)
         if 2 * skip >= steps:
             raise ValueError(f"--skip must leave some of the {steps} steps at both ends, got {skip}")
-        where, results = device_of(device), EvalFolder(out)
+        where = device_of(device)
+        results = EvalFolder(out, tuple(contender.label for contender in contenders))
+        results.require(resume=resume, overwrite=overwrite)
+        if (folder is None) == (world is None):
+            raise ValueError("give either a folder of edits or --world, not both or neither")
         guide = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
         pipeline, tiny = models_of(model, decoder, dtype, where)
         instructed = (
@@ -86,15 +93,23 @@ def evaluate(
         )
         judge = _judge(guide, judge_clip, judge_clip_weights, judge_clip_tokenizer, where)
         measures = _measures(judge, dino_weights, lpips_weights, where)
-        if (folder is None) == (world is None):
-            raise ValueError("give either a folder of edits or --world, not both or neither")
+        settings = {"seed": seed, "size": max(Denoiser(pipeline).picture_size())}
+        if world is None:
+            cases = read_edit_folder(folder)
+        else:
+            require_edit_folder(out / EDITS, **settings, replace=overwrite)
         results.claim(resume=resume, overwrite=overwrite)
-        cases = _cases(folder, world, out / EDITS, seed, pipeline)[:limit]
+        if world is not None:
+            if overwrite:
+                clear_edit_folder(out / EDITS)
+            write_edit_folder(out / EDITS, world, **settings)
+            cases = read_edit_folder(out / EDITS)[:world]
+        cases = cases[:limit]
         sizes = {"steps": steps, "skip": skip, "batch": batch, "seed": seed, "size": size}
         plan = Plan(cases, contenders, **sizes)
         named = Path(model).name if Path(model).is_dir() else model
         facts = {"model": named, "encoder": guide.name, "decoder": decoder, "dtype": dtype}
-        with bar() as progress:
+        with results, bar() as progress:
             total = len(cases) * len(contenders)
             task, done = progress.add_task("edits", total=total, loss="", speed=""), 0
 
@@ -165,18 +180,6 @@ def _value(text: str, field: Field, name: str) -> object:
                 raise ValueError(f"{name} must be {called}, got {text!r}")
             break
     return value
-
-
-def _cases(folder: Path | None, world: int | None, written: Path, seed: int, pipeline):
-    """The edits of a folder, or of one that is written here."""
-    from ..models.denoiser import Denoiser
-    from ..world import read_edit_folder, write_edit_folder
-
-    if folder is None:
-        side = max(Denoiser(pipeline).picture_size())
-        write_edit_folder(written, world, seed=seed, size=side)
-        folder = written
-    return read_edit_folder(folder)
 
 
 def _judge(guide, judge: str | None, weights: Path | None, tokenizer: Path | None, device: str):

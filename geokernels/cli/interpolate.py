@@ -67,6 +67,7 @@ def interpolate(
         from ..models import load_text_to_image
         from ..models.text_to_image import TextToImage
         from ..pipelines import PromptInterpolationConfig
+        from ..pipelines.couplings import COUPLINGS
         from ..report.interpolation import HEAD, InterpolationFolder, scores_table
         from ..report.interpolation_driver import run_interpolations
         from ..report.video_files import require_av
@@ -78,7 +79,8 @@ def interpolate(
         settings = {"rows": rows, "eps": eps, "uniform": uniform, "frames": frames, "steps": steps}
         settings |= {"guidance": guidance, "height": height, "width": width, "batch": batch}
         config = PromptInterpolationConfig(coupling=coupling or "ot", truncate=truncate, **settings)
-        where, folder = device_of(device), InterpolationFolder(out)
+        where, folder = device_of(device), InterpolationFolder(out, len(COUPLINGS) if compare else 1, mp4)
+        folder.require(resume=resume, overwrite=overwrite)
         drawing = TextToImage(load_text_to_image(model, dtype=_dtype(dtype), device=where))
         kind = distance or ("features" if model == "world" else "lpips")
         measure, called = _distance(kind, lpips_weights, where)
@@ -92,7 +94,7 @@ def interpolate(
         facts = {"prompts": prompt, "negative": negative, "seeds": seed or [0], "mp4": mp4}
         facts |= {"model": model if model == "world" else Path(model).name, "kind": drawing.name}
         facts |= {"dtype": dtype, "distance": called}
-        with bar() as progress:
+        with folder, bar() as progress:
             tasks = {n: progress.add_task(n, total=frames, loss="", speed="") for n in runs}
 
             def show(name: str, run, seconds: float) -> None:

@@ -50,10 +50,11 @@ def morph(
         from ..report.morph import MorphFolder
         from ..report.pictures import read_picture
 
-        folder = MorphFolder(out)
+        folder = MorphFolder(out, layered=method == "text2live")
         given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size}
         given |= {"parametrisation": parametrisation}
         config = _config(method, given, {"--screen": screen, "--where": where})
+        folder.require(resume=resume, overwrite=overwrite)
         original = read_picture(picture)
         device = device_of(device)
         encoder = encoder_of(clip, clip_weights, device, tokenizer=clip_tokenizer)
@@ -66,7 +67,8 @@ def morph(
         with bar() as progress:
             progress.add_task("first guess", total=None, loss="", speed="")
             run = _run(method)(original.rgb.to(device), [encoder], source, target, **how)
-        folder.claim(resume=resume, overwrite=overwrite)
+        inputs = [picture, *([] if where is None else [where])]
+        folder.claim(resume=resume, overwrite=overwrite, keep=inputs)
         facts = {
             "method": method,
             "picture": picture.name,
@@ -75,7 +77,7 @@ def morph(
             "seed": seed,
             "encoders": [encoder.name],
         }
-        with bar() as progress:
+        with folder, bar() as progress:
             task = progress.add_task("morphing", total=config.steps, loss="", speed="")
 
             def show(run, seconds: float) -> None:

@@ -57,7 +57,8 @@ def video(
         given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size, "layer": layer}
         config = VideoEditConfig(**{k: v for k, v in given.items() if v is not None})
         fitting = {k: v for k, v in {"steps": fit_steps, "samples": samples}.items() if v is not None}
-        where = device_of(device)
+        folder, where = VideoFolder(out), device_of(device)
+        folder.require(resume=resume, overwrite=overwrite)
         encoder = encoder_of(clip_model, clip_weights, where, tokenizer=clip_tokenizer)
         require_guides([encoder], source, target, config)  # now, and not once the atlas is fitted
         warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
@@ -78,11 +79,11 @@ def video(
             seed=seed,
             device=where,
         )
-        folder = VideoFolder(out)
-        folder.claim(resume=resume, overwrite=overwrite)
+        inputs = [path for path in (clip, masks, atlas) if path is not None]
+        folder.claim(resume=resume, overwrite=overwrite, keep=inputs, later=True)
         facts = {"clip": clip.name, "from": source, "to": target, "seed": seed, "flow": flow.split("=")[0]}
         facts |= {"masks": masks and masks.name, "encoders": [encoder.name]}
-        with bar() as progress:
+        with folder, bar() as progress:
             tasks: dict[str, int] = {}
 
             def show(stage: str, done: int, total: int | None, descent, seconds: float) -> None:

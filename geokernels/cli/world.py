@@ -57,18 +57,23 @@ def sample(
 ) -> None:
     """Draw samples, judge them, and leave pictures, a grid, a list, run.json and report.html in --out."""
     with sentences(), extras():
-        from ..report.samples import SampleFolder, run_samples, shares
+        from ..report.samples import EDITS, SampleFolder, run_samples, shares
+        from ..world.edits import require_edit_folder
 
         given = {"prompt": prompt, "steps": steps, "guidance": guidance, "truncation": truncation}
         given |= {"model": model, "frames": frames, "size": size}
         given = {name: value for name, value in given.items() if value not in (None, [])}
         _require_kind(kind, given)
         where, folder = device_of(device), SampleFolder(out)
+        folder.require(resume=resume, overwrite=overwrite)
         source = _source(kind, count, seed, out, where, **given)
         if model is None:
             _warn_of_unknown_words(prompt or [])
+        if kind == "edits":
+            size, seeded = source.settings["size"], source.settings["seed"]
+            require_edit_folder(out / EDITS, seed=seeded, size=size, replace=overwrite)
         folder.claim(resume=resume, overwrite=overwrite)
-        with bar() as progress:
+        with folder, bar() as progress:
             task, done = progress.add_task(kind, total=count, loss="", speed=""), 0
 
             def show(drawn: int, seconds: float) -> None:

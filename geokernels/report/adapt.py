@@ -1,24 +1,25 @@
 """The folder that an adaptation leaves behind."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .._files import write_json, write_text
+from .._files import write_text
 from ..models import Generator, save_generator
-from .folder import RECORD, RunFolder
+from ..models.stylegan2_files import FORMATS
+from .folder import RunFolder
 from .page import chart, details, figure, page, picture, row, section, table, text
 from .pictures import gif, grid, png, write_bytes, write_picture
-from .record import checksums
 
 BEFORE, AFTER, STRIP, ANIMATION, PAGE = "before.png", "after.png", "strip.png", "adapt.gif", "report.html"
 REAL = ("real.png", "real-inverted.png", "real-adapted.png")
 ROWS = 4  # samples that the strip follows
 
 
-@dataclass(frozen=True)
+@dataclass
 class AdaptFolder(RunFolder):
     """Where one adaptation is written; ``path`` need not exist yet.
 
@@ -29,20 +30,23 @@ class AdaptFolder(RunFolder):
     command = "adapt"
     format: str = ".safetensors"
 
+    names = (
+        *map(re.escape, (BEFORE, AFTER, STRIP, ANIMATION, PAGE, *REAL)),
+        *(re.escape(f"generator{ending}") for ending in FORMATS),
+    )
+
+    def writes(self) -> tuple[str, ...]:
+        """The generator in its own format alone."""
+        return (*self.names[: -len(FORMATS)], re.escape(self.generator))
+
     @property
     def generator(self) -> str:
         """Name of the adapted generator's file."""
         return f"generator{self.format}"
 
-    def clear(self) -> None:
-        """Remove what tells of an earlier run, whatever format its generator had."""
-        super().clear()
-        for path in self.path.glob("generator.*"):
-            path.unlink()
-
     def keep(self, model: Generator) -> None:
         """Write the generator alone."""
-        save_generator(model, self.path / self.generator)
+        save_generator(model, self.file(self.generator))
 
     def finish(
         self,
@@ -63,16 +67,15 @@ class AdaptFolder(RunFolder):
         """
         self.keep(model)
         grids = [grid(list(frame)) for frame in frames]
-        write_picture(self.path / BEFORE, grids[0])
-        write_picture(self.path / AFTER, grids[-1])
-        write_picture(self.path / STRIP, metamorphosis(frames))
-        write_bytes(self.path / ANIMATION, gif(grids, longest=512, each=250))
+        write_picture(self.file(BEFORE), grids[0])
+        write_picture(self.file(AFTER), grids[-1])
+        write_picture(self.file(STRIP), metamorphosis(frames))
+        write_bytes(self.file(ANIMATION), gif(grids, longest=512, each=250))
         for name, shown in zip(REAL, real):
-            write_picture(self.path / name, shown)
-        write_text(self.path / PAGE, adapt_page(record, frames, labels, real))
+            write_picture(self.file(name), shown)
+        write_text(self.file(PAGE), adapt_page(record, frames, labels, real))
         names = [self.generator, BEFORE, AFTER, STRIP, ANIMATION, PAGE, *REAL[: len(real)]]
-        write_json(self.path / RECORD, {**record, "sha256": checksums(self.path, names)})
-        (self.path / self.checkpoint).unlink(missing_ok=True)
+        self.end(record, names)
 
 
 def metamorphosis(frames: Sequence[Tensor], *, rows: int = ROWS) -> Tensor:

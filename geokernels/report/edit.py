@@ -1,15 +1,16 @@
 """The folder that diffusion edits leave behind."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .._files import write_json, write_text
-from .folder import RECORD, RunFolder
+from .._files import write_text
+from .folder import RunFolder
 from .page import chart, details, figure, film, page, picture, row, section, table, text
 from .pictures import fit, gif, grid, write_bytes, write_picture
-from .record import checksums
 
 GIVEN, SOURCE, SHEET, INVERSION = "given.png", "source.png", "edits.png", "inversion.pt"
 ANIMATION, PAGE = "edit.gif", "report.html"
@@ -20,13 +21,20 @@ class EditFolder(RunFolder):
     """Where edits of one picture are written; ``path`` need not exist yet."""
 
     command = "edit"
+    names = (
+        *map(re.escape, (GIVEN, SOURCE, SHEET, INVERSION, ANIMATION, PAGE)),
+        r"edit-\d{2,}\.png",
+    )
 
-    def clear(self) -> None:
-        """Remove what tells of an earlier run, its inversion with it."""
-        super().clear()
-        (self.path / INVERSION).unlink(missing_ok=True)
+    def clear(self, keep: Collection[Path] = ()) -> None:
+        """Remove an earlier run, the inversion of an interrupted one with it."""
+        begun = self._record() is not None or self.begins()
+        super().clear(keep)
+        inversion = self.path / INVERSION
+        if begun and inversion.resolve() not in {path.resolve() for path in keep}:
+            inversion.unlink(missing_ok=True)
 
-    def finish_edits(
+    def finish(
         self,
         record: dict,
         given: Tensor | None,
@@ -46,20 +54,19 @@ class EditFolder(RunFolder):
             labels: A word for each frame.
         """
         names = [SOURCE, SHEET, ANIMATION, PAGE, *(f"edit-{i:02d}.png" for i in range(len(edits)))]
-        write_picture(self.path / SOURCE, source)
+        write_picture(self.file(SOURCE), source)
         if given is not None:
             names.append(GIVEN)
-            write_picture(self.path / GIVEN, given)
+            write_picture(self.file(GIVEN), given)
         shown = [*([] if given is None else [given]), source, *edits]
-        write_picture(self.path / SHEET, grid([fit(p, SIDE) for p in shown], columns=len(shown), gap=6))
+        write_picture(self.file(SHEET), grid([fit(p, SIDE) for p in shown], columns=len(shown), gap=6))
         for i, edit in enumerate(edits):
-            write_picture(self.path / f"edit-{i:02d}.png", edit)
-        write_bytes(self.path / ANIMATION, gif([grid(list(frame)) for frame in frames], longest=512))
-        write_text(self.path / PAGE, edit_page(record, given, source, edits, frames, labels))
+            write_picture(self.file(f"edit-{i:02d}.png"), edit)
+        write_bytes(self.file(ANIMATION), gif([grid(list(frame)) for frame in frames], longest=512))
+        write_text(self.file(PAGE), edit_page(record, given, source, edits, frames, labels))
         if (self.path / INVERSION).exists():
             names.append(INVERSION)
-        write_json(self.path / RECORD, {**record, "sha256": checksums(self.path, names)})
-        (self.path / self.checkpoint).unlink(missing_ok=True)
+        self.end(record, names)
 
 
 def edit_page(

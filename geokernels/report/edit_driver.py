@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..pipelines.edit_source import EditSource
 from ..pipelines.oig import OIGEdit
 from .driver import interrupts_between_steps
-from .edit import EditFolder
+from .edit import INVERSION, EditFolder
 from .pictures import fit
 from .record import machine, peak_memory_mib, versions
 
@@ -28,6 +29,7 @@ def run_edit(
     folder: EditFolder,
     *,
     facts: dict,
+    inversion: EditSource | None = None,
     before: float = 0.0,
     resume: bool = False,
     checkpoint_every: int = 5,
@@ -40,6 +42,7 @@ def run_edit(
         given: The picture that was inverted, or None.
         folder: Claimed already.
         facts: What ``run.json`` says besides: prompts, seed, models.
+        inversion: What ``edit`` begins from, to be kept in the folder; None for what was drawn.
         before: Seconds spent on the inversion.
         resume: Whether to continue from the folder's checkpoint.
         checkpoint_every: Steps between checkpoints.
@@ -61,6 +64,8 @@ def run_edit(
 
     # at once: an interruption before the first step must leave something to continue from
     save()
+    if inversion is not None:
+        inversion.save(folder.file(INVERSION))
     with interrupts_between_steps() as check:
         while not edit.done:
             start = time.perf_counter()
@@ -93,7 +98,7 @@ def run_edit(
     (source,) = edit.denoiser.pictures(edit.sources).cpu()
     shown = [frame.float() / 255 for frame in frames]
     labels = [f"step {k}" for k in kept_steps(edit.steps)]
-    folder.finish_edits(record, given, source, edit.pictures().cpu(), shown, labels)
+    folder.finish(record, given, source, edit.pictures().cpu(), shown, labels)
     return record
 
 

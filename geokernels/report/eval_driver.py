@@ -90,6 +90,8 @@ def run_evaluation(
         "measures": measures.names,
     }
     rows, seconds = folder.begun(run) if resume else ([], 0.0)
+    # at once: an interruption before the first result must leave something to continue from
+    folder.begin(run, rows, seconds)
     done = {(row["key"], row["method"]) for row in rows}
     with interrupts_between_steps() as check:
         for first in range(0, len(plan.cases), plan.batch):

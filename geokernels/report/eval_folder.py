@@ -1,11 +1,13 @@
 """The folder that an evaluation leaves behind: every result, every failure, every picture."""
 
 import csv
+import hashlib
 import io
 import json
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -13,9 +15,9 @@ from .._files import read_json, sha256, write_json, write_text
 from ..world import EditCase
 from .eval_page import evaluation_page
 from .eval_summary import COLUMNS, markdown, summarise, summary_rows
-from .folder import RECORD, RunFolder
+from .folder import RECORD, RunFolder, listed, texts
+from .own_files import PART
 from .pictures import write_picture
-from .record import checksums
 
 RESULTS, SUMMARY, TABLE, PAGE, PICTURES = (
     "results.csv",
@@ -24,32 +26,47 @@ RESULTS, SUMMARY, TABLE, PAGE, PICTURES = (
     "report.html",
     "pictures",
 )
+TABLES = (RESULTS, SUMMARY, TABLE)
 ROWS = "results.json"  # everything in results.csv, and each picture with its checksum: to be continued from
+LONGEST = 80  # letters of a name that a file is called by
 HEAD = ("key", "kind", "attribute", "method", "seconds", "failure", *COLUMNS)
 
 
+@dataclass
 class EvalFolder(RunFolder):
-    """Where an evaluation is written."""
+    """Where an evaluation is written.
+
+    Attributes:
+        methods: Labels of the methods, where they are known.
+    """
+
+    methods: tuple[str, ...] = ()
 
     checkpoint = "results.partial.json"
+    names = (*(map(re.escape, (*TABLES, PAGE, ROWS))), f"{PICTURES}/{PART}/{PART}\\.png")
 
-    def claim(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse a folder as others do; a finished evaluation may be resumed, with more edits or methods."""
-        if resume and (self.path / RECORD).exists() and (self.path / ROWS).exists():
-            os.replace(self.path / ROWS, self.path / self.checkpoint)
-            (self.path / RECORD).unlink()
-        super().claim(resume=resume, overwrite=overwrite)
+    def writes(self) -> tuple[str, ...]:
+        """Only the pictures of the run's own methods."""
+        return (*self.names[:-1], *(f"{PICTURES}/{re.escape(safe(m))}/{PART}\\.png" for m in self.methods))
 
-    def clear(self) -> None:
-        """Remove an earlier run with its pictures."""
-        names = [RESULTS, SUMMARY, TABLE, PAGE, ROWS]
-        for kept in (self.path / self.checkpoint, self.path / ROWS):
-            if kept.exists():
-                rows = read_json(kept)["rows"]
-                names += [row["picture"] for row in rows if row["picture"]]
-        for name in names:
+    def begins(self) -> bool:
+        """A finished evaluation may be resumed, too, with more edits or methods."""
+        return super().begins() or (self._record() is not None and (self.path / ROWS).exists())
+
+    def clear(self, keep: Collection[Path] = ()) -> None:
+        """Remove an earlier run with its pictures and its tables, which no record lists before its end."""
+        begun = self.begins()
+        super().clear(keep)
+        for name in (*TABLES, PAGE, ROWS) if begun else ():
             (self.path / name).unlink(missing_ok=True)
-        super().clear()
+
+    def written(self) -> dict[str, str]:
+        """The pictures of interrupted runs among them."""
+        found = super().written()
+        for kept in (self.path / self.checkpoint, self.path / ROWS):
+            for row in listed(kept, "rows"):
+                found |= texts({str(row.get("picture")): row.get("sha256")})
+        return found
 
     def begun(self, run: dict) -> tuple[list[dict], float]:
         """Rows and seconds of an earlier run of the same settings, which may have had fewer edits or methods.
@@ -57,7 +74,8 @@ class EvalFolder(RunFolder):
         Raises:
             ValueError: If the settings were others, or a picture of it is not what was written.
         """
-        kept, run = read_json(self.path / self.checkpoint), json.loads(json.dumps(run))
+        stopped = self.path / self.checkpoint
+        kept, run = read_json(stopped if stopped.exists() else self.path / ROWS), json.loads(json.dumps(run))
         before = kept["run"]
         for key, value in run.items():
             if key not in ("methods", "edits") and before.get(key) != value:
@@ -75,17 +93,23 @@ class EvalFolder(RunFolder):
                 )
         return kept["rows"], kept["seconds"]
 
+    def begin(self, run: dict, rows: list[dict], seconds: float) -> None:
+        """Write the first checkpoint: from now on the run is an unfinished one."""
+        self.keep(run, rows, seconds)
+        if self._record() is not None:
+            (self.path / RECORD).unlink()
+
     def add(self, row: dict, picture: Tensor | None) -> dict:
         """Write the picture of a row; returns the row with its file."""
         if picture is None:
             return {**row, "picture": None, "sha256": None}
         name = f"{PICTURES}/{safe(row['method'])}/{safe(row['key'])}.png"
-        write_picture(self.path / name, picture)
+        write_picture(self.file(name), picture)
         return {**row, "picture": name, "sha256": sha256(self.path / name)}
 
     def keep(self, run: dict, rows: list[dict], seconds: float) -> None:
         """Write the checkpoint."""
-        write_json(self.path / self.checkpoint, {"run": run, "rows": rows, "seconds": seconds})
+        write_json(self.file(self.checkpoint), {"run": run, "rows": rows, "seconds": seconds})
 
     def finish(self, record: dict, rows: list[dict], cases: Sequence[EditCase]) -> None:
         """Write both tables, the page and, last, ``run.json``; then the checkpoint goes."""
@@ -93,20 +117,27 @@ class EvalFolder(RunFolder):
         labels = list(record["methods"])
         rows = sorted(rows, key=lambda row: (order[row["key"]], labels.index(row["method"])))
         summary = summarise(rows, labels)
-        write_text(self.path / RESULTS, _csv(HEAD, [[row[name] for name in HEAD] for row in rows]))
+        write_text(self.file(RESULTS), _csv(HEAD, [[row[name] for name in HEAD] for row in rows]))
         head, lines = summary_rows(summary)
-        write_text(self.path / SUMMARY, _csv(head, lines))
-        write_text(self.path / TABLE, markdown(summary))
-        write_text(self.path / PAGE, evaluation_page(record, summary, rows, cases, self.path))
-        write_text(self.path / ROWS, (self.path / self.checkpoint).read_text("utf-8"))
-        names = [RESULTS, SUMMARY, TABLE, PAGE, ROWS, *(row["picture"] for row in rows if row["picture"])]
-        write_json(self.path / RECORD, {**record, "summary": summary, "sha256": checksums(self.path, names)})
-        (self.path / self.checkpoint).unlink()
+        write_text(self.file(SUMMARY), _csv(head, lines))
+        write_text(self.file(TABLE), markdown(summary))
+        write_text(self.file(PAGE), evaluation_page(record, summary, rows, cases, self.path))
+        write_text(self.file(ROWS), (self.path / self.checkpoint).read_text("utf-8"))
+        names = [*TABLES, PAGE, ROWS, *(row["picture"] for row in rows if row["picture"])]
+        self.end({**record, "summary": summary}, names)
 
 
 def safe(name: str) -> str:
-    """A name as a file may be called; different names stay different where only letters and digits differ."""
-    return re.sub(r"[^\w.=,-]+", "-", name).strip(".") or "-"
+    """A name as a file may be called anywhere; different names get different ones, none is long.
+
+    Names of small letters, digits and a few signs stay as they are; others are made so, and told apart by a
+    digest, because "a b" and "a-b", "A" and "a" would be one file, here or on a drive of another system.
+    """
+    plain = re.fullmatch(r"[a-z0-9_=,-][a-z0-9_.=,-]*(?<!\.)", name)
+    if plain and len(name) <= LONGEST and not re.search(r"-[0-9a-f]{12}$", name):
+        return name
+    said = re.sub(r"[^A-Za-z0-9_.=,-]+", "-", name)[:LONGEST].lstrip(".")
+    return f"{said}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
 def _csv(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -1,63 +1,175 @@
 """The folder of a run: claimed before, and finished after, so that nothing is lost or half written."""
 
+import fcntl
+import os
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 
 from .._checks import reason_of
-from .._files import read_json
+from .._files import read_json, remove_left_over, write_json
 from .._sealed import load_sealed, save_sealed
 from ..pipelines.running import require_same_facts
-from .record import circumstances
+from .own_files import discard, in_the_way, places, present
+from .record import checksums, circumstances
 
 RECORD = "run.json"
+NAMED = 3  # files that a refusal names
 REMEDY = "start again with --overwrite"
 MADE, FACTS = "made", "facts"  # entries of a checkpoint: where it was made, and of what
 NAMES = ("picture", "clip", "masks")  # facts that are names of files, whose contents are compared elsewhere
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
-    """Where one run is written; ``path`` need not exist yet."""
+    """Where one run is written; ``path`` need not exist yet.
+
+    As a context, it gives the folder free in the end.
+    """
 
     path: Path
     command: ClassVar[str]  # whose run it is
     checkpoint: ClassVar[str] = "checkpoint.pt"
+    # patterns of every name that a run of this kind may write, besides run.json and the checkpoint
+    names: ClassVar[tuple[str, ...]] = ()
+    replaces: ClassVar[bool] = False  # whether an earlier run is there still, which is to go
+    _keep: ClassVar[tuple[Path, ...]] = ()
+    _held: ClassVar[int | None] = None  # the folder, open
 
-    def claim(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse a folder whose contents would be lost, or that has nothing to resume.
+    def writes(self) -> tuple[str, ...]:
+        """Patterns of the names that this run may write; see :mod:`geokernels.report.own_files`."""
+        return self.names
+
+    def require(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a folder whose contents would be lost, or that has nothing to resume; changes nothing.
 
         Raises:
             ValueError: With the remedy.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"--out must be a folder, {self.path} is a file")
-        finished, begun = (self.path / RECORD).exists(), (self.path / self.checkpoint).exists()
+        if resume and overwrite:
+            raise ValueError("give --resume or --overwrite, not both")
+        self._require_place()
+        finished, begun = self._record() is not None, self.begins()
         if resume and not begun:
             state = "is finished" if finished else "holds no checkpoint"
             raise ValueError(f"--resume needs an interrupted run in --out, {self.path} {state}")
-        if not resume and not overwrite and (finished or begun):
-            remedy = "--overwrite to replace it" if finished else "--resume to continue it, or --overwrite"
-            kind = "a finished" if finished else "an interrupted"
+        blocked = next(in_the_way(self.path, (RECORD, self.checkpoint, *self.writes())), None)
+        if blocked is not None:
+            kind = "folder" if blocked.is_dir() else "file"
+            raise ValueError(
+                f"--out must have room for what the run writes, {blocked} is a {kind} in its way"
+            )
+        if resume or overwrite:
+            return
+        if finished or begun:
+            kind, remedy = "a finished", "--overwrite to replace it"
+            if (self.path / self.checkpoint).exists():
+                kind, remedy = "an interrupted", "--resume to continue it, or --overwrite"
             raise ValueError(f"--out must not hold another run, {self.path} has {kind} one; add {remedy}")
-        self.path.mkdir(parents=True, exist_ok=True)
-        if overwrite and not resume:
-            self.clear()
+        others = [str(p.relative_to(self.path)) for p in present(self.path, (RECORD, *self.writes()))]
+        if others:
+            more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+            raise ValueError(
+                f"--out must hold no other files that the run would replace, {self.path} has "
+                f"{', '.join(others[:NAMED])}{more}; choose another folder, or add --overwrite"
+            )
 
-    def clear(self) -> None:
-        """Remove what tells of an earlier run."""
-        for name in (RECORD, self.checkpoint):
-            (self.path / name).unlink(missing_ok=True)
+    def claim(
+        self, *, resume: bool, overwrite: bool, keep: Collection[Path] = (), later: bool = False
+    ) -> Self:
+        """Hold the folder for this run alone, after :meth:`require`; with ``overwrite`` an earlier run goes.
+
+        Args:
+            resume: Whether to continue the run that is there.
+            overwrite: Whether to replace what is there.
+            keep: Files that are read later on, which stay even if the earlier run wrote them.
+            later: Whether the earlier run stays until :meth:`replace` is called, if input may yet be refused.
+
+        Raises:
+            ValueError: With the remedy; nothing was changed.
+        """
+        self.require(resume=resume, overwrite=overwrite)
+        self.path.mkdir(parents=True, exist_ok=True)
+        alone = self._hold()
+        for place in places(self.path, self.writes()):
+            remove_left_over(place, alone=alone)
+        self._keep, self.replaces = tuple(keep), overwrite
+        if overwrite and not later:
+            self.replace()
+        return self
+
+    def replace(self) -> None:
+        """Remove the earlier run that :meth:`claim` left."""
+        self.clear(self._keep)
+        self.replaces = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._release()
+
+    def begins(self) -> bool:
+        """Whether there is an interrupted run, to be continued."""
+        return (self.path / self.checkpoint).exists()
+
+    def clear(self, keep: Collection[Path] = ()) -> None:
+        """Remove an earlier run, but no other file; what was changed since stays, too."""
+        record = self._record()
+        if record is not None or self.begins():
+            discard(self.path, self.written(), self.names, keep=keep)
+        if record is not None:
+            (self.path / RECORD).unlink()
+        (self.path / self.checkpoint).unlink(missing_ok=True)
+
+    def written(self) -> dict[str, str]:
+        """Checksums, by name, of what an earlier run says that it wrote."""
+        return texts((self._record() or {}).get("sha256"))
+
+    def file(self, name: str) -> Path:
+        """Where to write a file, whose folder is made.
+
+        Raises:
+            FileNotFoundError: If the folder was removed, or moved away, since it was claimed.
+        """
+        self.require_there()
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def require_there(self) -> None:
+        """Refuse to go on if the folder was removed, or moved away, since it was claimed.
+
+        Raises:
+            FileNotFoundError: With what is lost.
+        """
+        if self._held is None:
+            return
+        try:
+            there = os.path.samestat(self.path.stat(), os.fstat(self._held))
+        except OSError:
+            there = False
+        if not there:
+            raise FileNotFoundError(
+                f"--out {self.path} was removed or replaced while the run wrote to it; what was there is lost"
+            )
+
+    def end(self, record: dict, names: Collection[str]) -> None:
+        """Write, last, ``run.json`` with the checksums of all files of these names; the checkpoint goes."""
+        write_json(self.file(RECORD), {**record, "sha256": checksums(self.path, list(names))})
+        (self.path / self.checkpoint).unlink(missing_ok=True)
+        self.require_there()
 
     def save(self, state: dict, facts: dict) -> None:
         """Write the checkpoint of a run of ``facts``, whole or not at all."""
         kept = {**state, FACTS: facts, MADE: circumstances()}
-        save_sealed(self.path / self.checkpoint, kept, kind=self.command)
+        save_sealed(self.file(self.checkpoint), kept, kind=self.command)
 
     def load(self, device: str) -> dict:
         """Read the checkpoint; no code in it is run.
@@ -98,6 +210,67 @@ class RunFolder:
     def finished(self) -> dict:
         """The record of a finished run."""
         return read_json(self.path / RECORD)
+
+    def _record(self) -> dict | None:
+        """The record of a finished run; None where there is none, or one of another program."""
+        try:
+            record = self.finished()
+        except (ValueError, OSError):
+            return None
+        ours = isinstance(record, dict) and {"command", "sha256", "versions"} <= record.keys()
+        return record if ours else None
+
+    def _require_place(self) -> None:
+        """Refuse what cannot be a folder that is written to."""
+        if self.path.is_symlink() and not self.path.exists():
+            raise ValueError(f"--out must be a folder, {self.path} is a link to nothing")
+        place = self.path.absolute()
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise ValueError(f"--out must be a folder, {place} is a file")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise ValueError(f"--out must be a folder that can be written to, {place} is not")
+
+    def _hold(self) -> bool:
+        """Keep the folder open, by which it is known again; whether no other run can be writing to it.
+
+        Raises:
+            ValueError: If another run is.
+        """
+        self._release()
+        self._held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        self._free = weakref.finalize(self, os.close, self._held)
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._release()
+            raise ValueError(f"--out must not be in use, another run is writing to {self.path}") from None
+        except OSError:  # some network drives have no locks
+            return False
+        return True
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._free()
+            self._held = None
+
+
+def listed(path: Path, key: str) -> list[dict]:
+    """The objects of a list in a JSON file; whatever a damaged file has instead is nothing."""
+    try:
+        found = read_json(path)
+    except (ValueError, OSError):
+        return []
+    entries = found.get(key) if isinstance(found, dict) else None
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def texts(found: object) -> dict[str, str]:
+    """Of a mapping, what maps texts to texts; whatever a damaged record has instead is nothing."""
+    if not isinstance(found, Mapping):
+        return {}
+    return {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, str)}
 
 
 def warn_of_other_circumstances(before: dict) -> None:

@@ -1,16 +1,17 @@
 """The folder that an interpolation leaves behind."""
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from .._files import write_json, write_text
-from .folder import RECORD, RunFolder
+from .._files import write_text
+from .folder import RunFolder
 from .page import chart, details, figure, film, page, row, section, table, text
 from .pictures import fit, gif, strip, write_bytes, write_picture
-from .record import checksums
 from .video_files import mp4_writer
 
 PAGE = "report.html"
@@ -23,10 +24,28 @@ NAMES = {
     "slerp": "row by row, on arcs",
     "random": "random rows",
 }
+STEMS = f"({'|'.join(['path', *NAMES])})"
 
 
+@dataclass
 class InterpolationFolder(RunFolder):
-    """Where one interpolation, or one of each coupling, is written; ``path`` need not exist yet."""
+    """Where one interpolation, or one of each coupling, is written; ``path`` need not exist yet.
+
+    Attributes:
+        couplings: How many are written; one alone is called ``path``.
+        mp4: Whether MP4 files are.
+    """
+
+    couplings: int = 1
+    mp4: bool = False
+
+    names = (re.escape(PAGE), rf"{STEMS}/\d{{3,}}\.png", rf"{STEMS}\.(png|gif)", rf"{STEMS}\.mp4")
+
+    def writes(self) -> tuple[str, ...]:
+        """The files of one coupling, or of all."""
+        stem = "(path)" if self.couplings == 1 else STEMS.replace("path|", "")
+        found = [name.replace(STEMS, stem) for name in self.names]
+        return tuple(found if self.mp4 else found[:-1])
 
     command = "interpolate"
 
@@ -41,21 +60,19 @@ class InterpolationFolder(RunFolder):
         names = []
         for coupling, pictures in frames.items():
             names += self._write(coupling if len(frames) > 1 else "path", pictures, mp4=record["mp4"])
-        write_text(self.path / PAGE, interpolation_page(record, frames, labels))
-        record = {**record, "sha256": checksums(self.path, [*names, PAGE])}
-        write_json(self.path / RECORD, record)
-        (self.path / self.checkpoint).unlink(missing_ok=True)
+        write_text(self.file(PAGE), interpolation_page(record, frames, labels))
+        self.end(record, [*names, PAGE])
 
     def _write(self, stem: str, pictures: Tensor, *, mp4: bool) -> list[str]:
         frames = list(pictures)
         names = [f"{stem}/{i:03d}.png" for i in range(len(frames))]
         for name, frame in zip(names, frames):
-            write_picture(self.path / name, frame)
-        write_picture(self.path / f"{stem}.png", strip(frames, height=min(128, pictures.shape[-2])))
-        write_bytes(self.path / f"{stem}.gif", gif([*frames, *frames[-2:0:-1]]))
+            write_picture(self.file(name), frame)
+        write_picture(self.file(f"{stem}.png"), strip(frames, height=min(128, pictures.shape[-2])))
+        write_bytes(self.file(f"{stem}.gif"), gif([*frames, *frames[-2:0:-1]]))
         names += [f"{stem}.png", f"{stem}.gif"]
         if mp4:
-            with mp4_writer(self.path / f"{stem}.mp4") as add:
+            with mp4_writer(self.file(f"{stem}.mp4")) as add:
                 for i, frame in enumerate(frames):
                     add(fit(frame, 512), Fraction(i, RATE))
             names.append(f"{stem}.mp4")

@@ -1,25 +1,40 @@
 """The folder that a morph leaves behind."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .._files import write_json, write_text
+from .._files import write_text
 from ..losses import lay_over
 from ..pipelines import Layers
-from .folder import RECORD, RunFolder
+from .folder import RunFolder
 from .page import chart, details, figure, film, page, picture, row, section, table, text
 from .pictures import chequered, fit, gif, strip, write_bytes, write_grey, write_layer, write_picture
-from .record import checksums
 
 RESULT, FRAMES, ANIMATION, PAGE = "result.png", "frames.png", "morph.gif", "report.html"
 EDIT, ALPHA = "edit.png", "alpha.png"  # of a layered edit, of which RESULT is the composite
+FRAME_NAMES = r"frames/\d{3,}\.png"
 FRAME_SIDE = 384  # longest side of a kept frame
 
 
+@dataclass
 class MorphFolder(RunFolder):
-    """Where one morph is written; ``path`` need not exist yet."""
+    """Where one morph is written; ``path`` need not exist yet.
+
+    Attributes:
+        layered: Whether it is by an edit layer, which is written too.
+    """
+
+    layered: bool = True
+
+    names = (*map(re.escape, (RESULT, FRAMES, ANIMATION, PAGE)), FRAME_NAMES, *map(re.escape, (EDIT, ALPHA)))
+
+    def writes(self) -> tuple[str, ...]:
+        """Without a layer, not the layer's files."""
+        return self.names if self.layered else self.names[:-2]
 
     command = "morph"
 
@@ -46,18 +61,17 @@ class MorphFolder(RunFolder):
         """
         written = [RESULT, FRAMES, ANIMATION, PAGE]
         if layers is not None:
-            write_layer(self.path / EDIT, layers.edit, layers.alpha)
-            write_grey(self.path / ALPHA, layers.alpha)
+            write_layer(self.file(EDIT), layers.edit, layers.alpha)
+            write_grey(self.file(ALPHA), layers.alpha)
             written = [EDIT, ALPHA, *written]
-        write_picture(self.path / RESULT, result, alpha)
-        write_picture(self.path / FRAMES, strip(frames, height=128))
+        write_picture(self.file(RESULT), result, alpha)
+        write_picture(self.file(FRAMES), strip(frames, height=128))
         for i, frame in enumerate(frames):
-            write_picture(self.path / "frames" / f"{i:03d}.png", frame)
-        write_bytes(self.path / ANIMATION, gif(frames))
-        write_text(self.path / PAGE, morph_page(record, source, result, frames, labels, layers))
-        record = {**record, "sha256": checksums(self.path, written)}
-        write_json(self.path / RECORD, record)
-        (self.path / self.checkpoint).unlink(missing_ok=True)
+            written.append(f"frames/{i:03d}.png")
+            write_picture(self.file(written[-1]), frame)
+        write_bytes(self.file(ANIMATION), gif(frames))
+        write_text(self.file(PAGE), morph_page(record, source, result, frames, labels, layers))
+        self.end(record, written)
 
 
 def morph_page(

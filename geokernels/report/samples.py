@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -11,12 +11,13 @@ from torch import Tensor
 from .._files import read_json, sha256, write_json, write_text
 from ..metrics import wilson_interval
 from ..world import ATTRIBUTES
-from ..world.edits import MAPPING, RECIPE
+from ..world.edits import NAMES as EDIT_NAMES
+from ..world.edits import clear_edit_folder
 from .driver import interrupts_between_steps
-from .folder import RECORD, RunFolder
+from .folder import RunFolder, listed, texts
 from .page import badge, details, page, picture, row, section, table, text
 from .pictures import grid, read_picture, write_bytes, write_picture
-from .record import checksums, machine, peak_memory_mib, versions
+from .record import machine, peak_memory_mib, versions
 
 GRID, SAMPLES, PAGE = "grid.png", "samples.json", "report.html"
 EDITS = "edits"  # folder, within a run's, of edits in the layout of PIE-Bench
@@ -46,26 +47,30 @@ class SampleFolder(RunFolder):
     """Where samples are written."""
 
     checkpoint = "samples.partial.json"
+    names = (
+        r"grid\.png",
+        r"samples\.json",
+        r"report\.html",
+        r"pictures/\d{4,}\.png",
+        r"clips/\d{4,}/(frame|mask)-\d{3,}\.png",
+        r"clips/\d{4,}/(clip\.gif|truth\.safetensors)",
+        *(f"{EDITS}/{name}" for name in EDIT_NAMES),
+    )
 
-    def clear(self) -> None:
+    def clear(self, keep: Collection[Path] = ()) -> None:
         """Remove an earlier run, its pictures and their folders included."""
-        listed = [EDITS + "/" + name for name in (MAPPING, RECIPE)]
-        for name in (self.checkpoint, SAMPLES):
-            if (self.path / name).exists():
-                kept = read_json(self.path / name)
-                listed += [file for sample in kept["samples"] for file in sample["sha256"]]
-        for name in (*listed, SAMPLES):
-            self._remove(self.path / name)
-        super().clear()
+        begun = self._record() is not None or self.begins()
+        super().clear(keep)
+        if begun:
+            clear_edit_folder(self.path / EDITS)
 
-    def _remove(self, file: Path) -> None:
-        """Remove a file, and every folder that it leaves empty."""
-        file.unlink(missing_ok=True)
-        for folder in file.parents:
-            if folder == self.path or (folder.is_dir() and any(folder.iterdir())):
-                break
-            if folder.is_dir():
-                folder.rmdir()
+    def written(self) -> dict[str, str]:
+        """Every file of every sample among them, and those of interrupted runs."""
+        found = super().written()
+        for name in (self.checkpoint, SAMPLES):
+            for sample in listed(self.path / name, "samples"):
+                found |= texts(sample.get("sha256"))
+        return found
 
     def begun(self, run: dict) -> dict:
         """What a stopped run of the same settings had done.
@@ -82,13 +87,18 @@ class SampleFolder(RunFolder):
                 raise ValueError(f"the stopped run's {file} is gone; start again with --overwrite")
         return kept
 
+    def keep(self, run: dict, samples: list[dict], seconds: float) -> None:
+        """Write the checkpoint."""
+        write_json(self.file(self.checkpoint), {"run": run, "samples": samples, "seconds": seconds})
+
     def add(self, sample: Sample) -> dict:
         """Write the files of a sample; returns its entry in the list."""
         for name, content in sample.files.items():
             if isinstance(content, bytes):
-                write_bytes(self.path / name, content)
+                write_bytes(self.file(name), content)
             elif content is not None:
-                write_picture(self.path / name, content)
+                write_picture(self.file(name), content)
+        self.require_there()
         return {**sample.facts, "sha256": {name: sha256(self.path / name) for name in sample.files}}
 
 
@@ -118,14 +128,16 @@ def run_samples(
     if resume:
         kept = folder.begun(run)
         samples, seconds = kept["samples"], kept["seconds"]
+    else:
+        # at once: an interruption before the first sample must leave something to continue from
+        folder.keep(run, samples, seconds)
     with interrupts_between_steps() as check:
         while len(samples) < source.count:
             start = time.perf_counter()
             rows = range(len(samples), min(len(samples) + source.batch, source.count))
             samples += [folder.add(sample) for sample in source.draw(rows)]
             seconds += time.perf_counter() - start
-            kept = {"run": run, "samples": samples, "seconds": seconds}
-            write_json(folder.path / folder.checkpoint, kept)
+            folder.keep(run, samples, seconds)
             on_batch(len(samples), seconds)
             check()
     return _finish(folder, run, samples, seconds)
@@ -134,8 +146,8 @@ def run_samples(
 def _finish(folder: SampleFolder, run: dict, samples: list[dict], seconds: float) -> dict:
     """Write grid, list, page and, last, ``run.json``; then the checkpoint goes."""
     first = [read_picture(folder.path / next(iter(s["sha256"]))).rgb for s in samples[:GRID_SHOWS]]
-    write_picture(folder.path / GRID, grid(first))
-    write_json(folder.path / SAMPLES, {"samples": samples})
+    write_picture(folder.file(GRID), grid(first))
+    write_json(folder.file(SAMPLES), {"samples": samples})
     record = {
         "command": "world sample",
         **run,
@@ -146,9 +158,8 @@ def _finish(folder: SampleFolder, run: dict, samples: list[dict], seconds: float
         "versions": versions(),
         "judged": judged(samples),
     }
-    write_text(folder.path / PAGE, samples_page(record, samples, first))
-    write_json(folder.path / RECORD, {**record, "sha256": checksums(folder.path, [GRID, SAMPLES, PAGE])})
-    (folder.path / folder.checkpoint).unlink(missing_ok=True)
+    write_text(folder.file(PAGE), samples_page(record, samples, first))
+    folder.end(record, [GRID, SAMPLES, PAGE])
     return record
 
 

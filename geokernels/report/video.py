@@ -1,6 +1,7 @@
 """The folder that an edit of a clip leaves behind."""
 
 import math
+import re
 from collections.abc import Callable
 from itertools import count
 from typing import NamedTuple
@@ -8,13 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._files import write_json, write_text
+from .._files import write_text
 from ..losses import lay_over
 from ..pipelines import Footage, VideoEdit
-from .folder import RECORD, RunFolder
+from .folder import RunFolder
 from .page import chart, details, figure, film, page, picture, row, section, table, text
 from .pictures import chequered, fit, gif, write_bytes, write_grey, write_layer, write_picture
-from .record import checksums
 from .video_files import VideoSource, mp4_writer
 
 VIDEO, BESIDE, ANIMATION, PAGE = "edited.mp4", "side-by-side.mp4", "edited.gif", "report.html"
@@ -35,6 +35,10 @@ class VideoFolder(RunFolder):
     """Where one edit of a clip is written; ``path`` need not exist yet."""
 
     command = "video"
+    names = (
+        *map(re.escape, (ATLAS, EDIT, ALPHA, VIDEO, BESIDE, ANIMATION, PAGE)),
+        r"frames/\d{4,}\.png",
+    )
 
     def write_frames(
         self,
@@ -48,11 +52,11 @@ class VideoFolder(RunFolder):
         wanted = sorted({round(i * (T - 1) / max(min(KEPT, T) - 1, 1)) for i in range(min(KEPT, T))})
         before, after, error = [], [], 0.0
         times = (time for _, time in clip.timed())
-        with mp4_writer(self.path / VIDEO) as add, mp4_writer(self.path / BESIDE) as add_beside:
+        with mp4_writer(self.file(VIDEO)) as add, mp4_writer(self.file(BESIDE)) as add_beside:
             for index, frame, time in zip(count(), edit.frames(), times):
                 given = footage.frame(index)
                 error += (edit.atlas.frame(index).cpu() - given).square().mean().item() / T
-                write_picture(self.path / "frames" / f"{index:04d}.png", frame)
+                write_picture(self.file(f"frames/{index:04d}.png"), frame)
                 add(frame, time)
                 add_beside(_beside(given, frame), time)
                 if index in wanted:
@@ -64,13 +68,12 @@ class VideoFolder(RunFolder):
     def finish(self, record: dict, edit: VideoEdit, shown: Shown) -> None:
         """Write the edit of the atlas, animation, page and, last, ``run.json``; then the checkpoint goes."""
         layer = edit.painted()[0].cpu()
-        write_layer(self.path / EDIT, layer[:3], layer[3:])
-        write_grey(self.path / ALPHA, layer[3:])
-        write_bytes(self.path / ANIMATION, _animation(shown))
-        write_text(self.path / PAGE, video_page(record, edit, shown))
-        written = [ATLAS, EDIT, ALPHA, VIDEO, BESIDE, ANIMATION, PAGE]
-        write_json(self.path / RECORD, {**record, "sha256": checksums(self.path, written)})
-        (self.path / self.checkpoint).unlink(missing_ok=True)
+        write_layer(self.file(EDIT), layer[:3], layer[3:])
+        write_grey(self.file(ALPHA), layer[3:])
+        write_bytes(self.file(ANIMATION), _animation(shown))
+        write_text(self.file(PAGE), video_page(record, edit, shown))
+        frames = [f"frames/{i:04d}.png" for i in range(record["frames"])]
+        self.end(record, [ATLAS, EDIT, ALPHA, VIDEO, BESIDE, ANIMATION, PAGE, *frames])
 
 
 def video_page(record: dict, edit: VideoEdit, shown: Shown) -> str:

@@ -1,12 +1,12 @@
 """Runs an edit of a clip in a folder: footage, atlas, edit, frames, the record."""
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from .._files import scratch_folder
 from ..models.atlas import LayeredAtlas, save_atlas
 from ..models.optical_flow import Flow
 from ..pipelines import AtlasFit, AtlasFitConfig, Footage, VideoEdit, prepare_footage
@@ -15,8 +15,6 @@ from .driver import interrupts_between_steps
 from .record import machine, peak_memory_mib, versions
 from .video import ATLAS, VideoFolder
 from .video_files import VideoSource
-
-SCRATCH = ".clip"  # arrays of the footage, while a run lasts
 
 # Called with a stage, how far it is and of how many, the descent, if it is one, and its seconds.
 Progress = Callable[[str, int, int | None, AtlasFit | VideoEdit | None, float], None]
@@ -124,46 +122,55 @@ def run_video(
     Returns:
         The record, as in ``run.json`` without the checksums.
     """
-    state = folder.load(run.device) if resume else None
-    if state is None:
-        # at once: an interruption while the clip is read must leave something to continue from
+
+    def save() -> None:
         folder.save(run.state_dict(), facts)
-    scratch = folder.path / SCRATCH
-    try:
-        with interrupts_between_steps() as check:
 
-            def tell(stage: str, done: int, total: int | None) -> None:
-                on_step(stage, done, total, None, 0.0)
-                check()
+    state = folder.load(run.device) if resume else None
+    if state is None and not folder.replaces:
+        # at once: an interruption while the clip is read must leave something to continue from
+        save()
+    with scratch_folder(folder.path) as scratch, interrupts_between_steps() as check:
 
-            try:
-                run.prepare(scratch, tell)
-            except (ValueError, OSError):
-                if state is None:
-                    folder.clear()  # a clip that cannot be used leaves nothing to continue
-                raise
-            if state is not None:
-                with folder.continuing(state, facts):
-                    run.load_state_dict(state)
+        def tell(stage: str, done: int, total: int | None) -> None:
+            on_step(stage, done, total, None, 0.0)
+            check()
 
-            def save() -> None:
-                folder.save(run.state_dict(), facts)
-
-            if run.fit is not None:
-                _descend(run, "atlas", run.fit, save, check, checkpoint_every, on_step)
-            save_atlas(run.fitted, folder.path / ATLAS)
-            if run.edit is None:
-                run.begin_edit()
-                run.seconds["edit"] += run.edit.prepared_in
-            _descend(run, "edit", run.edit, save, check, checkpoint_every, on_step)
-            start = time.perf_counter()
-            shown = folder.write_frames(run.footage, run.edit, run.clip, tell)
-            run.seconds["frames"] = time.perf_counter() - start
+        _prepare(run, scratch, folder, save, tell, fresh=state is None)
+        if state is not None:
+            with folder.continuing(state, facts):
+                run.load_state_dict(state)
+        if run.fit is not None:
+            _descend(run, "atlas", run.fit, save, check, checkpoint_every, on_step)
+        save_atlas(run.fitted, folder.file(ATLAS))
+        if run.edit is None:
+            run.begin_edit()
+            run.seconds["edit"] += run.edit.prepared_in
+        _descend(run, "edit", run.edit, save, check, checkpoint_every, on_step)
+        start = time.perf_counter()
+        shown = folder.write_frames(run.footage, run.edit, run.clip, tell)
+        run.seconds["frames"] = time.perf_counter() - start
         record = _record(run, facts, shown.psnr)
         folder.finish(record, run.edit, shown)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return record
+
+
+def _prepare(run: VideoRun, scratch: Path, folder: VideoFolder, save, tell, *, fresh: bool) -> None:
+    """Read the clip; one that cannot be used leaves the folder as it was."""
+    try:
+        run.prepare(scratch, tell)
+    except (ValueError, OSError):
+        if fresh and not folder.replaces:
+            folder.clear()
+        raise
+    except KeyboardInterrupt:
+        if folder.replaces:
+            folder.replace()
+            save()
+        raise
+    if folder.replaces:
+        folder.replace()
+        save()
 
 
 def _descend(

@@ -7,7 +7,9 @@
 PIE-Bench is the benchmark of "PnP Inversion" (Ju et al., ICLR 2024): 700 pictures of 512 x 512.
 """
 
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._files import read_json, replacing, write_json
+from .._files import read_json, remove_left_over, replacing, write_json
 from .._modes import own_modes
 from .captions import caption
 from .renderer import object_mask, render
@@ -23,6 +25,13 @@ from .scenes import Scenes, edit, sample_scenes
 
 MAPPING, SOURCES, EDITED, RECIPE = "mapping_file.json", "annotation_images", "edited_images", "world.json"
 SIDE = 512  # of every mask in a mapping file, whatever the pictures' size
+
+# patterns of the names in a folder that is written here
+NAMES = (
+    re.escape(MAPPING),
+    re.escape(RECIPE),
+    rf"({SOURCES}|{EDITED})/\d_[a-z_]+/\d{{12}}\.png",
+)
 
 STRIDE = 2**20  # seeds between those of two folders, one an edit
 
@@ -94,8 +103,8 @@ def write_edit_folder(
 ) -> Path:
     """Write ``n`` edits of one attribute each, every attribute in turn, with the truly edited pictures.
 
-    The edits depend on the seed alone: a larger ``n`` adds to those of a smaller one. What an interrupted
-    call left is kept; the mapping file is written last.
+    The edits depend on the seed alone: a larger ``n`` adds to those of a smaller one, and a smaller one takes
+    none away. What an interrupted call left is kept; the mapping file is written last.
 
     Args:
         folder: Where; made if it is not there.
@@ -117,7 +126,12 @@ def write_edit_folder(
         raise ValueError(f"seed must lie between 0 and {2**63 // STRIDE - 1}, got {seed}")
     _require_size(size)
     folder = Path(folder)
-    _claim(folder, {"seed": seed, "size": size})
+    if folder.is_dir():
+        remove_left_over(folder, alone=False)
+    require_edit_folder(folder, seed=seed, size=size)
+    if not (folder / RECIPE).exists():
+        write_json(folder / RECIPE, {"seed": seed, "size": size})
+    earlier = read_json(folder / MAPPING) if (folder / MAPPING).exists() else {}
     entries = {}
     for i in range(n):
         attribute = tuple(KIND_OF)[i % len(KIND_OF)]
@@ -132,7 +146,8 @@ def write_edit_folder(
                 _write_png(path, render(scene, size)[0])
         if advance:
             advance()
-    write_json(folder / MAPPING, entries)
+    if not entries.keys() < earlier.keys():
+        write_json(folder / MAPPING, entries)
     return folder / MAPPING
 
 
@@ -249,17 +264,52 @@ def _plain(prompt: str) -> str:
     return prompt.replace("[", "").replace("]", "")
 
 
-def _claim(folder: Path, recipe: dict) -> None:
-    """Say in the folder what is written there, or refuse if that is something else."""
-    path = folder / RECIPE
-    if path.is_file():
-        found = read_json(path)
-        if found != recipe:
-            raise ValueError(f"{folder} must be new or hold edits of {recipe}, found those of {found}")
-    elif folder.is_dir() and any(folder.iterdir()):
+def require_edit_folder(folder: str | Path, *, seed: int, size: int, replace: bool = False) -> None:
+    """Refuse a folder that :func:`write_edit_folder` cannot write to; changes nothing.
+
+    Args:
+        folder: Where; need not be there.
+        seed: See :func:`write_edit_folder`.
+        size: See there.
+        replace: Whether edits of another seed or size are cleared first.
+
+    Raises:
+        ValueError: If it holds edits of another seed or size, or other files.
+    """
+    folder, recipe = Path(folder), {"seed": seed, "size": size}
+    found = _recipe(folder)
+    if found is not None and found != recipe and not replace:
+        raise ValueError(f"{folder} must be new or hold edits of {recipe}, found those of {found}")
+    if found is None and folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} must be new or hold edits of {recipe}, found other files")
-    else:
-        write_json(path, recipe)
+
+
+def clear_edit_folder(folder: Path) -> None:
+    """Remove what :func:`write_edit_folder` wrote, and the folders that this leaves empty."""
+    try:
+        if _recipe(folder) is None or folder.is_symlink():
+            return
+    except ValueError:  # damaged: who knows whose
+        return
+    for part in (SOURCES, EDITED):
+        for path in (folder / part).glob("*/*.png"):
+            name = path.relative_to(folder).as_posix()
+            linked = (folder / part).is_symlink() or path.parent.is_symlink()
+            if re.fullmatch(NAMES[-1], name) and not linked:
+                path.unlink()
+    for name in (MAPPING, RECIPE):
+        (folder / name).unlink(missing_ok=True)
+    kinds = (place for part in (SOURCES, EDITED) for place in (folder / part).glob("*/"))
+    for place in (*kinds, folder / SOURCES, folder / EDITED, folder):
+        with suppress(OSError):  # not empty, not there, or a link
+            place.rmdir()
+
+
+def _recipe(folder: Path) -> dict | None:
+    """What is written in a folder of edits; None where it is none of ours."""
+    path = folder / RECIPE
+    found = read_json(path) if path.is_file() else None
+    return found if isinstance(found, dict) and found.keys() == {"seed", "size"} else None
 
 
 def _write_png(path: Path, rgb: Tensor) -> None:
