@@ -59,6 +59,7 @@ def adapt(
 
         from ..models import load_generator
         from ..models.clip import imagenet_templates
+        from ..models.stylegan2_files import FORMATS
         from ..pipelines import Adaptation, AdaptationConfig
         from ..report.adapt import AdaptFolder
         from ..report.adapt_driver import AdaptationRun, run_adaptation
@@ -71,8 +72,8 @@ def adapt(
         if clips != ["world"] * len(clips):
             given["templates"] = imagenet_templates()
         config = AdaptationConfig(loss=loss, train=train, **{k: v for k, v in given.items() if v is not None})
-        ending = ".safetensors" if generator == "world" else Path(generator).suffix
-        folder = AdaptFolder(out, ending)
+        ending = Path(generator).suffix
+        folder = AdaptFolder(out, ending if ending in FORMATS else ".safetensors")
         folder.require(resume=resume, overwrite=overwrite)
         model = load_generator(generator, device=where)
         encoders = encoders_of(clips, clip_weights or [], clip_tokenizer or [], where)

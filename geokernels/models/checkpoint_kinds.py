@@ -94,3 +94,9 @@ def kind_of(names: Iterable[str], asked: str = "") -> str | None:
     names = list(names)
     found = next((kind for kind in KINDS if any(re.search(kind.pattern, name) for name in names)), None)
     return None if found is None or found.key == asked else found.said
+
+
+def instead(names: Iterable[str], asked: str = "") -> str:
+    """What :func:`kind_of` says, as the end of a sentence; empty where there is nothing to say."""
+    kind = kind_of(names, asked)
+    return "" if kind is None else f"; {kind}"

@@ -111,7 +111,7 @@ def needs_file(name: str) -> bool:
 
 
 def needs_tokenizer(name: str) -> bool:
-    """Whether the tokenizer of an architecture of open_clip is on the hub; what has its own has none there."""
+    """Whether the tokenizer of an architecture of open_clip is on the hub."""
     if name.startswith((HUB, FOLDER)):
         return False
     architecture, _ = _split(name.removeprefix(OPEN_CLIP))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import require_choice, require_positive
+from .checkpoint_kinds import instead
 from .stylegan2_layers import LEARNING_RATE, Input, MappingLayer, PixelNorm, StyledConv, ToRGB
 
 FINEST = {"coarse": 8, "middle": 32, "fine": math.inf}  # largest resolution of each group, as in the paper
@@ -68,7 +69,8 @@ class GeneratorConfig:
         """
         for key, ndim in (("style.1.weight", 2), ("input.input", 4), ("conv1.conv.weight", 5)):
             if key not in state:
-                raise ValueError(f"checkpoint must be a StyleGAN2 generator, but it lacks {key!r}")
+                kind = instead(state, "generator")
+                raise ValueError(f"checkpoint must be a StyleGAN2 generator, but it lacks {key!r}{kind}")
             if state[key].ndim != ndim:
                 found = tuple(state[key].shape)
                 raise ValueError(f"checkpoint must have {key!r} of {ndim} dimensions, got shape {found}")

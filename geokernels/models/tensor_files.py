@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import is_finite, reason_of
-from .checkpoint_kinds import kind_of
-from .torch_archives import is_torchscript, read_torchscript, require_bounded, unpacked_size
+from .checkpoint_kinds import instead
+from .torch_archives import is_torchscript, read_modules, read_torchscript, require_bounded, unpacked_size
 
 # under which training scripts keep a state dict; averaged weights come before those they are an average of
 WRAPPERS = ("params_ema", "ema_state_dict", "model_ema", "state_dict", "model_state_dict", "model", "params")
 # what frameworks put before every name
 PREFIXES = ("_orig_mod.", "module.", "model.")
+MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # by which torch's files without an archive begin, as pickled
 DEEPEST = 8  # wrappers around wrappers
 
 
@@ -37,7 +38,7 @@ def require_file(name: str, path: str | Path) -> Path:
 
 
 def read_tensors(name: str, path: str | Path) -> dict:
-    """What a file of safetensors, of ``torch.save`` or of TorchScript holds; its content says which it is.
+    """What a file of safetensors, ``torch.save``, TorchScript or pickled modules holds, as its content says.
 
     Args:
         name: Of the argument that named the file, for messages.
@@ -155,12 +156,6 @@ def fitted(
     return ready
 
 
-def instead(state: Mapping[str, Tensor], asked: str) -> str:
-    """What a file is whose tensors do not fit, and what to do with it, where that is another kind."""
-    kind = kind_of(state, asked)
-    return "" if kind is None else f"; {kind}"
-
-
 def unreadable(name: str, path: Path, error: Exception) -> ValueError:
     """The sentence about a file whose reading failed with ``error``."""
     function = re.search(r"GLOBAL ([\w.]+)", str(error))  # as torch names what it refuses to call
@@ -188,6 +183,9 @@ def _read(path: Path, archive: bool):
     # safetensors begin with a JSON header, and before it its length in eight bytes
     if not archive and (path.suffix == ".safetensors" or _begins(path, b"{", after=8)):
         return safetensors().load_file(path)
+    # a pickle that is not torch's, whose files begin with a number of their own
+    if _begins(path, b"\x80") and not _begins(path, MAGIC, after=2):
+        return read_modules(path)
     # training scripts leave their arguments in the checkpoint; a namespace is data alone
     with torch.serialization.safe_globals([Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)

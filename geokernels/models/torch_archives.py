@@ -1,6 +1,8 @@
-"""Archives that torch writes: kept in bounds before they are unpacked; TorchScript read without its code."""
+"""Archives of torch, kept in bounds before they are unpacked; modules in pickles read without their code."""
 
+import io
 import os
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,14 +81,70 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         return dict(tensors_of(_Archive(archive).read()))
 
 
+def read_modules(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The tensors of every module in a dictionary that Python itself has pickled, as NVIDIA's networks are.
+
+    Raises:
+        ValueError: If there is none, or the pickle is damaged.
+    """
+    content = read_inert(path.read_bytes(), call=_of_tensor)
+    if isinstance(content, tuple) and any(_is_tensorflow(part) for part in content):
+        raise ValueError("it is a network of TensorFlow: have NVIDIA's legacy.py convert it first")
+    parts = content.items() if isinstance(content, dict) else ()
+    found = {str(name): dict(tensors_of(part)) for name, part in parts}
+    if not any(found.values()):
+        raise ValueError("it is a pickle without modules of tensors")
+    return {name: tensors for name, tensors in found.items() if tensors}
+
+
 def tensors_of(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor of a module that a pickle describes, and its name as ``state_dict`` has it."""
-    state = module.state if isinstance(module, Inert) else None
-    for name, value in state.items() if isinstance(state, dict) else ():
+    state = _state_of(module)
+    if "_parameters" in state:
+        kinds = [state.get(f"_{kind}") or {} for kind in ("parameters", "buffers", "modules")]
+        state = {name: value for kind in kinds for name, value in kind.items()}
+    for name, value in state.items():
         if isinstance(value, Tensor):
             yield f"{prefix}{name}", value
         else:
             yield from tensors_of(value, f"{prefix}{name}.")
+
+
+def _state_of(module: Any) -> dict:
+    """The attributes of a module that a pickle describes, by itself or by what NVIDIA rebuilds it from."""
+    if not isinstance(module, Inert):
+        return {}
+    state = module.state
+    if state is None and module.given and isinstance(module.given[0], dict):
+        state = module.given[0].get("state")
+    return state if isinstance(state, dict) else {}
+
+
+def _is_tensorflow(part: Any) -> bool:
+    return isinstance(part, Inert) and part.name.startswith("dnnlib.tflib")
+
+
+def _of_tensor(name: str, given: tuple) -> Any:
+    """What torch's functions make of tensors; of any other function, a note of it."""
+    if name in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"):
+        storage, offset, size, stride = given[:4]
+        return storage.as_strided(size, stride, offset)
+    if name == "torch._utils._rebuild_parameter" or name in TAGS:
+        return given[0]
+    if name == "torch.storage._load_from_bytes":
+        return _storage_of(given[0])
+    return {} if name == "collections.OrderedDict" else Inert(name, given)
+
+
+def _storage_of(data: bytes) -> Tensor:
+    """All numbers of the storage that is kept within a pickle, as a file of torch's own, ``(n,)``."""
+    if data.startswith(b"PK"):
+        raise ValueError("it keeps an archive within, which nobody bounds")
+    with warnings.catch_warnings():
+        # torch.load itself hands out the class that it warns of
+        warnings.simplefilter("ignore", UserWarning)
+        storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return torch.empty(0, dtype=storage.dtype).set_(storage.untyped())
 
 
 class _Archive:
@@ -104,7 +162,7 @@ class _Archive:
         self.storages: dict[str, Tensor] = {}
 
     def read(self) -> Any:
-        return read_inert(self.archive.read(f"{self.root}data.pkl"), call=self._call, stored=self._storage)
+        return read_inert(self.archive.read(f"{self.root}data.pkl"), call=_of_tensor, stored=self._storage)
 
     def _storage(self, identity: Any) -> Tensor:
         """All numbers of a storage, ``(n,)``."""
@@ -117,13 +175,3 @@ class _Archive:
         if len(storage) != count:
             raise ValueError(f"storage {key} claims {count} numbers and holds {len(storage)}")
         return storage
-
-    def _call(self, name: str, given: tuple) -> Any:
-        if name in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"):
-            storage, offset, size, stride = given[:4]
-            return storage.as_strided(size, stride, offset)
-        if name == "torch._utils._rebuild_parameter":
-            return given[0]
-        if name in TAGS:
-            return given[0]
-        return {} if name == "collections.OrderedDict" else Inert(name, given)

@@ -103,11 +103,9 @@ class TestErrors:
         with pytest.raises(FileNotFoundError, match="checkpoint must be 'world' or an existing file"):
             load_generator("nowhere.pt")
 
-    def test_an_nvidia_pickle(self, small, tmp_path):
+    def test_another_pickle(self, small, tmp_path):
         (tmp_path / "ffhq.pkl").write_bytes(pickle.dumps({}))
-        with pytest.raises(
-            ValueError, match=r"got 'ffhq.pkl'; a pickle executes code .* convert it to a g_ema"
-        ):
+        with pytest.raises(ValueError, match=r"ffhq.pkl could not be read \(it is a pickle without modules"):
             load_generator(tmp_path / "ffhq.pkl")
         with pytest.raises(ValueError, match="path must end in"):
             save_generator(small, tmp_path / "g.pkl")
@@ -146,7 +144,7 @@ class TestErrors:
         state = small.state_dict() | {key: change}
         torch.save({k: v for k, v in state.items() if v is not None}, tmp_path / "g.pt")
         with pytest.raises(
-            ValueError, match=rf"checkpoint must have '{key}' of shape .*, but g.pt {finding}"
+            ValueError, match=rf"StyleGAN2 generator, which has '{key}' of shape .*, but g.pt {finding}"
         ):
             load_generator(tmp_path / "g.pt")
 
