@@ -43,7 +43,7 @@ from geokernels.pipelines.couplings import COUPLINGS, prompt_path
 from geokernels.world.captions import random_attributes
 
 from .machine import machine
-from .resuming import finished
+from .resuming import finished, line_of
 
 MEASURES = ("length", "smoothness", "worst_step", "fidelity", "object", "all_five")
 FACTS = ("words", "words_moved", "moved", "saved", "padding")
@@ -303,12 +303,12 @@ def main() -> None:
     rows = finished(path, header)
     with path.open("a") as file:
         if not rows and file.tell() == 0:
-            file.write(json.dumps(header) + "\n")
+            file.write(line_of(header))
         for index in range(args.pairs):
             if index in rows:
                 continue
             rows[index] = run_pair(index, model, negative, distance, how)
-            file.write(json.dumps(rows[index]) + "\n")
+            file.write(line_of(rows[index]))
             file.flush()
             print(f"\r{len(rows)} of {args.pairs}", end="", flush=True)
     print()

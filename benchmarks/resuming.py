@@ -6,22 +6,46 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from geokernels._files import write_text
+from geokernels._sealed import seal, unseal
+
+HOW = {"kind": "benchmark", "remedy": "remove the line, or choose another --out"}
 
 
 def finished(path: Path, header: dict) -> dict[int, dict]:
-    """Tasks done already, by index; refuses a file of other settings, drops a line cut short."""
+    """Tasks done already, by index; refuses a file of other settings, drops a line cut short.
+
+    Raises:
+        SystemExit: If the file is of other settings, or a whole line is not as it was written.
+    """
     if not path.exists():
         return {}
-    lines = path.read_text().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]
     if not whole:
         path.unlink()
         return {}
-    if json.loads(whole[0]) != header:
+    try:
+        begun, *rows = (_read(line, f"line {i + 1} of {path}") for i, line in enumerate(whole))
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    if begun != header:
         raise SystemExit(f"{path} was made with other settings; choose another --out")
     if len(whole) < len(lines):
-        write_text(path, "".join(whole))
-    return {row["index"]: row for row in map(json.loads, whole[1:])}
+        write_text(path, b"".join(whole).decode())
+    return {row["index"]: row for row in rows}
+
+
+def line_of(content: dict) -> str:
+    """A line of the file: the header, or what came of a task."""
+    return json.dumps(seal(content, kind=HOW["kind"])) + "\n"
+
+
+def _read(line: bytes, name: str) -> dict:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged: {error}; {HOW['remedy']}") from error
+    return unseal(content, name, **HOW)
 
 
 def work_through(
@@ -51,11 +75,11 @@ def work_through(
     if left:
         with path.open("a") as file:
             if file.tell() == 0:
-                file.write(json.dumps(header) + "\n")
+                file.write(line_of(header))
                 file.flush()
             for row in _rows_of(left, work, start, given, workers):
                 rows[row["index"]] = row
-                file.write(json.dumps(row) + "\n")
+                file.write(line_of(row))
                 file.flush()
                 print(f"\r{len(rows)} in {path.name}", end="", flush=True)
         print()

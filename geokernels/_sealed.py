@@ -66,7 +66,7 @@ def load_sealed(path: str | Path, *, kind: str, remedy: str, device: str = "cpu"
 
 def seal(content: dict, *, kind: str) -> dict:
     """``content`` as JSON gives it back, with its kind and checksum beside."""
-    content = json.loads(json.dumps(content, allow_nan=False))
+    content = json.loads(json.dumps(content))
     return {**content, SEAL: {"kind": kind, "sha256": _checksum(content, kind)}}
 
 

@@ -11,7 +11,7 @@ from benchmarks import inversion_plasticity as inversions
 from benchmarks import plasticity_fronts as bench
 from benchmarks.fronts import LOSSES, START, front, hypervolume, share_interval, summarise
 from benchmarks.loss_gradients import pulls
-from benchmarks.resuming import work_through
+from benchmarks.resuming import line_of, work_through
 from geokernels import subspace_basis, world
 from geokernels.losses.directional import unit_rows
 from geokernels.pipelines import AdaptationConfig, ClipInversionConfig, LayerEditConfig
@@ -95,7 +95,7 @@ def test_lines_become_tables_a_picture_and_a_page(tmp_path, args, capsys):
     adapted = bench._header(AdaptationConfig(), 1000, adaptations.STRENGTHS)
     for name, header, more in (("edits", edits, {"psnr": 30.0}), ("adaptations", adapted, {})):
         lines = [header, row(0, **more), row(1, 0.2, **more)]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (tmp_path / f"{name}.jsonl").write_text("".join(map(line_of, lines)))
     bench.main(args(str(tmp_path)))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert list(summary["pipelines"]) == ["clip-inversion", "adapt"]
@@ -115,14 +115,14 @@ def test_nothing_to_tell_is_said(tmp_path, args):
 
 
 def test_lines_of_other_settings_are_refused(tmp_path, args):
-    (tmp_path / "edits.jsonl").write_text(json.dumps({"method": "another"}) + "\n")
+    (tmp_path / "edits.jsonl").write_text(line_of({"method": "another"}))
     with pytest.raises(SystemExit, match="other settings"):
         bench.main(args(str(tmp_path)))
 
 
 def test_work_goes_on_where_a_line_was_cut_short(tmp_path):
     path, header = tmp_path / "lines.jsonl", {"seed": 1}
-    path.write_text('{"seed": 1}\n{"index": 1, "done": "before"}\n{"index": 0, "do')
+    path.write_text(line_of(header) + line_of({"index": 1, "done": "before"}) + '{"index": 0, "do')
     rows = work_through(path, header, [(0,), (1,), (2,)], noted, start=set_up, given=("now",), workers=1)
     assert rows == [{"index": 0, "done": "now"}, {"index": 1, "done": "before"}, {"index": 2, "done": "now"}]
     assert len(path.read_text().splitlines()) == 4
@@ -180,3 +180,18 @@ def test_of_one_picture_the_geodesic_and_the_directional_loss_pull_alike():
     assert found["agreement"] == pytest.approx(1)
     assert abs(found["geo~sph"]) < 0.99
     assert found["step"] > 0
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path, header = tmp_path / "lines.jsonl", {"seed": 1}
+    good = line_of(header) + line_of({"index": 0, "share": 0.5})
+    for line, said in (
+        (line_of({"index": 1, "share": 0.5}).replace("0.5", "0.7"), "its checksum is of other contents"),
+        ('{"index": 1, "share": 0.7}\n', "it lacks its checksum"),
+        ("[3\n", "Expecting"),
+        ("[" * 100_000 + "\n", ""),
+    ):
+        path.write_text(good + line)
+        with pytest.raises(SystemExit, match=rf"line 3 of {path} is damaged.*{said}.*remove the line"):
+            work_through(path, header, [(2,)], None, start=None, workers=1)
+        assert path.read_text() == good + line

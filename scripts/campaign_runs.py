@@ -1,0 +1,259 @@
+"""Commands of the command line, small, each in a process of its own that starts at once and can be killed."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+RED, BLUE = (
+    "a large plain red circle on a white background",
+    "a large plain blue circle on a white background",
+)
+# of records: what no two runs share, and checksums of files in which such things stand
+VOLATILE = {
+    "seconds",
+    "steps_per_second",
+    "per_second",
+    "peak_memory_mib",
+    "machine",
+    "versions",
+    "seal",
+    "made",
+}
+PAGES = (".html",)  # hold times
+
+
+def commands(given: Path) -> dict[str, list[str]]:
+    """The arguments of each command, without ``--out``; ``given`` is what :func:`write_inputs` made."""
+    texts, picture = ["--from", RED, "--to", BLUE], str(given / "source.png")
+    edited = ["--steps", "6", "--size", "64"]
+    return {
+        "demo": ["demo"],
+        "morph": ["morph", picture, *texts, "--steps", "12"],
+        "morph, layered": ["morph", picture, *texts, "--method", "text2live", "--steps", "8"],
+        "adapt": [
+            "adapt",
+            *texts,
+            "--steps",
+            "6",
+            "--pool",
+            "8",
+            "--real",
+            picture,
+            "--real-steps",
+            "4",
+            "--no-start",
+        ],
+        "video": ["video", str(given / "clip"), *texts, "--masks", str(given / "masks"), "--steps", "4"],
+        "interpolate": [
+            *("interpolate", "--prompt", "a red circle", "--prompt", "a blue star", "--frames", "4"),
+            *("--steps", "2", "--batch", "1"),
+        ],
+        "edit": ["edit", picture, *texts, *edited],
+        "eval": [
+            "eval",
+            "--world",
+            "3",
+            "--steps",
+            "4",
+            "--batch",
+            "1",
+            "--method",
+            "ddim_swap",
+            "--size",
+            "64",
+        ],
+        "sample scenes": ["world", "sample", "scenes", "--count", "96"],
+        "sample clips": ["world", "sample", "clips", "--count", "4", "--frames", "4", "--size", "32"],
+    }
+
+
+RESUMED_BY_ITSELF = ("demo",)  # has no --resume: it begins again
+
+
+def write_inputs(given: Path) -> None:
+    """A picture and a clip of the rendered world, with masks."""
+    import torch
+
+    from geokernels import world
+    from geokernels.report.pictures import write_picture
+
+    scene = world.sample_scenes(1, generator=torch.Generator().manual_seed(0))
+    write_picture(given / "source.png", world.render(scene)[0])
+    clip = world.render_clip(scene, 4, 32, generator=torch.Generator().manual_seed(1))
+    for i, (frame, mask) in enumerate(zip(clip.frames, clip.masks)):
+        write_picture(given / "clip" / f"{i}.png", frame)
+        write_picture(given / "masks" / f"{i}.png", mask.expand(3, -1, -1))
+
+
+def preload() -> None:
+    """Import what the commands import, and compute nothing: threads do not survive a fork."""
+    import av  # noqa: F401
+    import cv2
+    import diffusers  # noqa: F401
+    import open_clip  # noqa: F401
+    import torch
+    import torchmetrics  # noqa: F401
+    import transformers  # noqa: F401
+
+    import geokernels.cli
+    import geokernels.pipelines.comparators
+    import geokernels.report.adapt_driver
+    import geokernels.report.demo
+    import geokernels.report.edit_driver
+    import geokernels.report.eval_driver
+    import geokernels.report.interpolation_driver
+    import geokernels.report.samples
+    import geokernels.report.video_driver  # noqa: F401
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def make_small() -> None:
+    """Let commands that have no such options do little, and save often."""
+    from geokernels import pipelines
+    from geokernels.models import AtlasShape
+    from geokernels.pipelines import AtlasFitConfig, ClipInversionConfig, LayerEditConfig, VideoEditConfig
+    from geokernels.report import adapt_driver, demo, driver, edit_driver, video_driver
+
+    class Small(AtlasFitConfig):
+        @classmethod
+        def of_size(cls, size, **given):
+            shape = AtlasShape(width=16, layers=2, map_layers=1, octaves=3)
+            how = {"steps": 40, "samples": 128, "learning_rate": 0.02, "bootstrap": 1.0, "bootstrapped": 2.0}
+            return AtlasFitConfig(**{**how, "shape": shape, **given})
+
+    video_driver.AtlasFitConfig = Small
+    quick = {"views": 2, "guess": 2.0}  # beyond 1: no first guess is searched for
+    morph = ClipInversionConfig(steps=2, **quick)
+    demo.DemoConfig = partial(demo.DemoConfig, ("colour",), morph, walk=9, line=2, prompts=2, steps=2)
+    pipelines.ClipInversionConfig = partial(ClipInversionConfig, **quick)
+    pipelines.LayerEditConfig = partial(LayerEditConfig, **quick, crops=2, screen_views=2)
+    pipelines.VideoEditConfig = partial(VideoEditConfig, **quick, crops=2, screen_views=2)
+    for run, every in (
+        (driver.run_morph, 2),
+        (adapt_driver.run_adaptation, 2),
+        (edit_driver.run_edit, 2),
+        (video_driver.run_video, 5),
+    ):
+        run.__kwdefaults__["checkpoint_every"] = every
+
+
+@dataclass
+class Ended:
+    """How a process ended.
+
+    Attributes:
+        code: Of the exit; negative for the signal that killed it.
+        said: On stderr.
+    """
+
+    code: int
+    said: str
+
+    @property
+    def traceback(self) -> bool:
+        """Whether it ended in a way that no user should see."""
+        return self.code in (70, 99) or self.code < -20 or "Traceback" in self.said
+
+    @property
+    def refused(self) -> bool:
+        """Whether it ended by a sentence about its input."""
+        return self.code == 2 and "Error: " in self.said and not self.traceback
+
+
+class Process:
+    """A command in a fork of this process.
+
+    Args:
+        arguments: Of the command line.
+        log: File for what it says.
+        largest: Bytes that a file may have, as on a disk that is full; None for any number.
+    """
+
+    def __init__(self, arguments: list[str], log: Path, *, largest: int | None = None):
+        self.log, self.began = log, time.monotonic()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run(arguments, log, largest)  # never returns
+
+    def kill(self, number: int) -> None:
+        """Send a signal; it may have ended."""
+        os.kill(self.pid, number)
+
+    def wait(self) -> Ended:
+        """Wait for its end."""
+        _, status = os.waitpid(self.pid, 0)
+        self.seconds = time.monotonic() - self.began
+        return Ended(os.waitstatus_to_exitcode(status), self.log.read_text(errors="replace"))
+
+
+def _run(arguments: list[str], log: Path, largest: int | None) -> None:
+    code = 99
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        err = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(err, 2)
+        sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
+        if largest is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
+        if arguments[0] == "inputs":
+            write_inputs(Path(arguments[1]))
+            code = 0
+        else:
+            make_small()
+            sys.argv = ["geokernels", *arguments]
+            from geokernels.cli import main
+
+            main()
+            code = 0
+    except SystemExit as stopped:
+        code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """What a finished run left, by name, without what no two runs share."""
+    return {
+        str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def _content(path: Path) -> object:
+    if path.suffix in PAGES:
+        return "a page"
+    if path.suffix == ".json":
+        return _lasting(json.loads(path.read_text()))
+    if path.suffix == ".csv":
+        rows = csv.DictReader(io.StringIO(path.read_text()))
+        return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _lasting(value: object) -> object:
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if k not in VOLATILE}
+        return {k: _lasting(v) for k, v in kept.items() if not k.endswith((*PAGES, ".csv", ".json", ".md"))}
+    return [_lasting(v) for v in value] if isinstance(value, list) else value
+
+
+def differences(folder: Path, whole: Path) -> list[str]:
+    """Names of what differs from an uninterrupted run."""
+    ours, theirs = contents(folder), contents(whole)
+    return sorted(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
