@@ -18,7 +18,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +59,7 @@ class Found:
 
 
 def uninterrupted(command: str, at: Path) -> float:
-    """Run a command once, and say how long it took."""
+    """Run a command once; the seconds of the processor that it took."""
     process = runs.Process([*_arguments(command, at), "--out", str(at / "whole" / command)], _log(at))
     ended = process.wait()
     if ended.code != 0:
@@ -93,7 +92,7 @@ class _Run:
         """Begin the run, and stop it at a moment."""
         number = self.chance.choice(SIGNALS)
         process = self.start()
-        time.sleep(moment)
+        process.reach(moment)
         process.kill(number)
         ended = process.wait()
         self.story.append(f"{number.name} after {moment:.2f} s: {ended.code}")

@@ -29,7 +29,7 @@ VOLATILE = {
     "seal",
     "made",
 }
-PAGES = (".html",)  # hold times
+PAGES = (".html", ".md")  # hold times
 
 
 def commands(given: Path) -> dict[str, list[str]]:
@@ -179,10 +179,13 @@ class Process:
         arguments: Of the command line.
         log: File for what it says.
         largest: Bytes that a file may have, as on a disk that is full; None for any number.
+
+    Attributes:
+        seconds: Of the processor, once it has ended; how busy the machine is does not count.
     """
 
     def __init__(self, arguments: list[str], log: Path, *, largest: int | None = None):
-        self.log, self.began = log, time.monotonic()
+        self.log, self.seconds = log, 0.0
         self.pid = os.fork()
         if self.pid == 0:
             _run(arguments, log, largest)  # never returns
@@ -191,10 +194,20 @@ class Process:
         """Send a signal; it may have ended."""
         os.kill(self.pid, number)
 
+    def reach(self, seconds: float) -> None:
+        """Wait until it has used so many seconds of the processor, or has ended."""
+        stat, ticks = Path(f"/proc/{self.pid}/stat"), os.sysconf("SC_CLK_TCK")
+        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            # what comes after the name, in parentheses, has no spaces
+            used = stat.read_text().rpartition(")")[2].split()[11:13]
+            if sum(map(int, used)) / ticks >= seconds:
+                return
+            time.sleep(0.01)
+
     def wait(self) -> Ended:
         """Wait for its end."""
-        _, status = os.waitpid(self.pid, 0)
-        self.seconds = time.monotonic() - self.began
+        _, status, used = os.wait4(self.pid, 0)
+        self.seconds = used.ru_utime + used.ru_stime
         return Ended(os.waitstatus_to_exitcode(status), self.log.read_text(errors="replace"))
 
 
@@ -237,7 +250,7 @@ def contents(folder: Path) -> dict[str, object]:
 
 def _content(path: Path) -> object:
     if path.suffix in PAGES:
-        return "a page"
+        return "text with times"
     if path.suffix == ".json":
         return _lasting(json.loads(path.read_text()))
     if path.suffix == ".csv":
@@ -249,7 +262,7 @@ def _content(path: Path) -> object:
 def _lasting(value: object) -> object:
     if isinstance(value, dict):
         kept = {k: v for k, v in value.items() if k not in VOLATILE}
-        return {k: _lasting(v) for k, v in kept.items() if not k.endswith((*PAGES, ".csv", ".json", ".md"))}
+        return {k: _lasting(v) for k, v in kept.items() if not k.endswith((*PAGES, ".csv", ".json"))}
     return [_lasting(v) for v in value] if isinstance(value, list) else value
 
 
