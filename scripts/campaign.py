@@ -60,7 +60,8 @@ class Found:
 
 def uninterrupted(command: str, at: Path) -> float:
     """Run a command once; the seconds of the processor that it took."""
-    process = runs.Process([*_arguments(command, at), "--out", str(at / "whole" / command)], _log(at))
+    work = runs.command([*_arguments(command, at), "--out", str(at / "whole" / command)])
+    process = runs.Process(work, _log(at))
     ended = process.wait()
     if ended.code != 0:
         raise SystemExit(f"{command} fails before anything is done to it: {ended}")
@@ -86,7 +87,7 @@ class _Run:
 
     def start(self, *more: str, **how) -> runs.Process:
         options = [*_arguments(self.command, self.at), "--out", str(self.out), *more]
-        return runs.Process(options, self.out.with_suffix(".log"), **how)
+        return runs.Process(runs.command(options), self.out.with_suffix(".log"), **how)
 
     def killed(self, moment: float) -> runs.Ended:
         """Begin the run, and stop it at a moment."""
@@ -140,9 +141,11 @@ def _damage(run: _Run, seconds: dict, chance: random.Random) -> tuple[str, str]:
         return "harmless", f"{run.told()}; nothing was written yet"
     if stopped.code == 0:
         return "harmless", f"{run.told()}; it was finished"
-    process = multiprocessing.get_context("fork").Pool(1)  # torch is not run in this process
-    run.story.append(process.apply(damage, (run.out, chance)))
-    process.terminate()
+    # torch is not run in this process
+    damaging = runs.Process(lambda: print(damage(run.out, chance), file=sys.stderr), _log(run.at)).wait()
+    run.story.append(damaging.said.strip())
+    if damaging.code:
+        raise RuntimeError(f"the campaign itself fails: {damaging}")
     ended, _ = run.resumed()
     if ended.traceback:
         return "traceback", run.told()
@@ -192,7 +195,7 @@ def table(found: list[Found], names: list[str]) -> str:
 def campaign(args: argparse.Namespace, at: Path) -> list[Found]:
     """Every trial that is asked for."""
     (at / "given").mkdir()
-    runs.Process(["inputs", str(at / "given")], _log(at)).wait()
+    runs.Process(partial(runs.write_inputs, at / "given"), _log(at)).wait()
     names = [name for name in runs.commands(at / "given") if not args.only or name in args.only]
     with multiprocessing.get_context("fork").Pool(args.workers) as pool:
         seconds = dict(zip(names, pool.map(partial(uninterrupted, at=at), names, chunksize=1)))

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -173,22 +174,22 @@ class Ended:
 
 
 class Process:
-    """A command in a fork of this process.
+    """Something that runs in a fork of this process.
 
     Args:
-        arguments: Of the command line.
-        log: File for what it says.
+        work: What to do; :func:`command` for a command.
+        log: File for what it says on stderr.
         largest: Bytes that a file may have, as on a disk that is full; None for any number.
 
     Attributes:
         seconds: Of the processor, once it has ended; how busy the machine is does not count.
     """
 
-    def __init__(self, arguments: list[str], log: Path, *, largest: int | None = None):
+    def __init__(self, work: Callable[[], None], log: Path, *, largest: int | None = None):
         self.log, self.seconds = log, 0.0
         self.pid = os.fork()
         if self.pid == 0:
-            _run(arguments, log, largest)  # never returns
+            _run(work, log, largest)  # never returns
 
     def kill(self, number: int) -> None:
         """Send a signal; it may have ended."""
@@ -211,7 +212,20 @@ class Process:
         return Ended(os.waitstatus_to_exitcode(status), self.log.read_text(errors="replace"))
 
 
-def _run(arguments: list[str], log: Path, largest: int | None) -> None:
+def command(arguments: list[str]) -> Callable[[], None]:
+    """A command, small."""
+
+    def work() -> None:
+        make_small()
+        sys.argv = ["geokernels", *arguments]
+        from geokernels.cli import main
+
+        main()
+
+    return work
+
+
+def _run(work: Callable[[], None], log: Path, largest: int | None) -> None:
     code = 99
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -223,16 +237,8 @@ def _run(arguments: list[str], log: Path, largest: int | None) -> None:
         if largest is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
-        if arguments[0] == "inputs":
-            write_inputs(Path(arguments[1]))
-            code = 0
-        else:
-            make_small()
-            sys.argv = ["geokernels", *arguments]
-            from geokernels.cli import main
-
-            main()
-            code = 0
+        work()
+        code = 0
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
     except BaseException:

@@ -50,15 +50,13 @@ def _say_what_was_drawn(found) -> None:
 
 def _require_demo_folder(out: Path) -> None:
     """Refuse a folder with other contents; an earlier demonstration is replaced, and said to be."""
-    from .._files import read_json
+    from ..report.demo import is_demo
 
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must be a folder, {out} is a file")
     if not out.exists() or not any(out.iterdir()):
         return
-    record = out / "run.json"
-    command = read_json(record).get("command") if record.exists() else None
-    if command != "demo":
+    if not is_demo(out):
         raise ValueError(f"--out must be new, empty or an earlier demo, {out} holds something else")
     say(f"Replacing the earlier demo in {out}.")
 

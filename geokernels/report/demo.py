@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .._files import write_json, write_text
+from .._files import read_json, write_json, write_text
 from ..models import load_diffusion, load_generator
 from ..models.clip import ClipEncoder
 from ..pipelines import ClipInversionConfig
@@ -28,6 +28,7 @@ from .page import details, page, section
 from .pictures import fit, gif, grid, strip, write_bytes, write_picture
 from .record import checksums, machine, peak_memory_mib, versions
 
+BEGUN = "demo.partial.json"
 SHOWN = 9  # pictures of a walk in its strip
 
 
@@ -112,6 +113,8 @@ def _draw(config: DemoConfig, seed: int, on_step) -> tuple[Walk, Drawn] | tuple[
 
 def write_demo(demo: Demo, out: Path, *, seed: int, encoder: str, seconds: float) -> None:
     """Write pictures, animations, ``report.html`` and ``run.json``."""
+    # until run.json is there, this says whose folder it is
+    write_json(out / BEGUN, {"command": "demo"})
     names = []
     for i, edit in enumerate(demo.edits):
         for loss, morph in edit.morphs.items():
@@ -142,6 +145,13 @@ def write_demo(demo: Demo, out: Path, *, seed: int, encoder: str, seconds: float
     }
     write_text(out / "report.html", demo_page(demo, record))
     write_json(out / "run.json", {**record, "sha256": checksums(out, [*names, "report.html"])})
+    (out / BEGUN).unlink()
+
+
+def is_demo(out: Path) -> bool:
+    """Whether a folder holds a demonstration, or what was written of one before it was killed."""
+    found = [read_json(out / name) for name in ("run.json", BEGUN) if (out / name).is_file()]
+    return bool(found) and all(isinstance(one, dict) and one.get("command") == "demo" for one in found)
 
 
 def overview(demo: Demo, *, columns: int = 6, side: int = 192) -> Tensor:

@@ -14,7 +14,7 @@ from ..pipelines.comparators import EditMethod, EditModels, EditTask
 from ..pipelines.edit_source import ddim_inversion
 from ..world import EditCase
 from .driver import interrupts_between_steps
-from .eval_folder import EvalFolder
+from .eval_folder import EvalFolder, contents_of
 from .eval_measures import BETTER, Measures
 from .pictures import read_picture
 from .record import machine, peak_memory_mib, versions
@@ -86,10 +86,11 @@ def run_evaluation(
             c.label: {"title": c.method.title, "settings": dict(vars(c.settings))} for c in plan.contenders
         },
         "edits": [case.key for case in plan.cases],
+        "contents": contents_of(plan.cases),
         **{name: getattr(plan, name) for name in ("steps", "skip", "batch", "seed", "size")},
         "measures": measures.names,
     }
-    rows, seconds = folder.begun(run) if resume else ([], 0.0)
+    rows, seconds = folder.begun(run, plan.cases) if resume else ([], 0.0)
     # at once: an interruption before the first result must leave something to continue from
     folder.begin(run, rows, seconds)
     done = {(row["key"], row["method"]) for row in rows}

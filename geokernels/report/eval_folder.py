@@ -11,7 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .._files import read_json, sha256, write_json, write_text
+from .._files import sha256, write_text
+from ..pipelines.running import require_same_facts
 from ..world import EditCase
 from .eval_page import evaluation_page
 from .eval_summary import COLUMNS, markdown, summarise, summary_rows
@@ -42,6 +43,7 @@ class EvalFolder(RunFolder):
 
     methods: tuple[str, ...] = ()
 
+    command = "eval"
     checkpoint = "results.partial.json"
     names = (*(map(re.escape, (*TABLES, PAGE, ROWS))), f"{PICTURES}/{PART}/{PART}\\.png")
 
@@ -68,30 +70,42 @@ class EvalFolder(RunFolder):
                 found |= texts({str(row.get("picture")): row.get("sha256")})
         return found
 
-    def begun(self, run: dict) -> tuple[list[dict], float]:
+    def begun(self, run: dict, cases: Sequence[EditCase]) -> tuple[list[dict], float]:
         """Rows and seconds of an earlier run of the same settings, which may have had fewer edits or methods.
 
+        Args:
+            run: What is run.
+            cases: Its edits.
+
         Raises:
-            ValueError: If the settings were others, or a picture of it is not what was written.
+            ValueError: If the settings or edits were others, or a picture of it is not what was written.
         """
         stopped = self.path / self.checkpoint
-        kept, run = read_json(stopped if stopped.exists() else self.path / ROWS), json.loads(json.dumps(run))
-        before = kept["run"]
-        for key, value in run.items():
-            if key not in ("methods", "edits") and before.get(key) != value:
-                raise ValueError(f"the earlier run had {key} = {before.get(key)}, this one has {value}")
-        if run["edits"][: len(before["edits"])] != before["edits"]:
-            raise ValueError("the earlier run had other edits; give the same folder, and no smaller limit")
-        for label, settings in before["methods"].items():
-            if run["methods"].get(label) != settings:
-                raise ValueError(f"the earlier run had the method {label}; give it again, with its settings")
-        for row in kept["rows"]:
-            path = row["picture"] and self.path / row["picture"]
-            if path and not (path.is_file() and sha256(path) == row["sha256"]):
+        kept = self.load_json(stopped if stopped.exists() else self.path / ROWS)
+        with self.as_written():
+            before, run = kept["run"], json.loads(json.dumps(run))
+            growing = ("methods", "edits", "contents")
+            require_same_facts(
+                *({key: value for key, value in of.items() if key not in growing} for of in (before, run))
+            )
+            if run["edits"][: len(before["edits"])] != before["edits"]:
                 raise ValueError(
-                    f"the stopped run's {row['picture']} is not what it was; start again with --overwrite"
+                    "the earlier run had other edits; give the same folder, and no smaller limit"
                 )
-        return kept["rows"], kept["seconds"]
+            if contents_of(cases[: len(before["edits"])]) != before["contents"]:
+                raise ValueError("the earlier run had other pictures, texts or masks of the same edits")
+            for label, settings in before["methods"].items():
+                if run["methods"].get(label) != settings:
+                    raise ValueError(
+                        f"the earlier run had the method {label}; give it again, with its settings"
+                    )
+            for row in kept["rows"]:
+                path = row["picture"] and self.path / row["picture"]
+                if path and not (path.is_file() and sha256(path) == row["sha256"]):
+                    raise ValueError(
+                        f"the stopped run's {row['picture']} is not what it was; start again with --overwrite"
+                    )
+            return list(kept["rows"]), float(kept["seconds"])
 
     def begin(self, run: dict, rows: list[dict], seconds: float) -> None:
         """Write the first checkpoint: from now on the run is an unfinished one."""
@@ -109,7 +123,7 @@ class EvalFolder(RunFolder):
 
     def keep(self, run: dict, rows: list[dict], seconds: float) -> None:
         """Write the checkpoint."""
-        write_json(self.file(self.checkpoint), {"run": run, "rows": rows, "seconds": seconds})
+        self.save_json({"run": run, "rows": rows, "seconds": seconds})
 
     def finish(self, record: dict, rows: list[dict], cases: Sequence[EditCase]) -> None:
         """Write both tables, the page and, last, ``run.json``; then the checkpoint goes."""
@@ -125,6 +139,15 @@ class EvalFolder(RunFolder):
         write_text(self.file(ROWS), (self.path / self.checkpoint).read_text("utf-8"))
         names = [*TABLES, PAGE, ROWS, *(row["picture"] for row in rows if row["picture"])]
         self.end({**record, "summary": summary}, names)
+
+
+def contents_of(cases: Sequence[EditCase]) -> str:
+    """Checksum of all that edits consist of; a picture that is not there is a part of it, too."""
+    digest = hashlib.sha256()
+    for case in cases:
+        picture = sha256(case.picture) if case.picture.is_file() else None
+        digest.update(json.dumps([picture, case.source, case.target, case.instruction, case.runs]).encode())
+    return digest.hexdigest()
 
 
 def safe(name: str) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from .._checks import reason_of
 from .._files import read_json, remove_left_over, write_json
-from .._sealed import load_sealed, save_sealed
+from .._sealed import load_sealed, read_sealed_json, save_sealed, write_sealed_json
 from ..pipelines.running import require_same_facts
 from .own_files import discard, in_the_way, places, present
 from .record import checksums, circumstances
@@ -179,8 +179,26 @@ class RunFolder:
         """
         path = self.path / self.checkpoint
         state = load_sealed(path, kind=self.command, remedy=REMEDY, device=device)
-        warn_of_other_circumstances(state.pop(MADE))
+        with self.as_written():
+            warn_of_other_circumstances(state.pop(MADE))
         return state
+
+    def save_json(self, content: dict) -> None:
+        """Write a checkpoint that is JSON, whole or not at all."""
+        kept = {**content, MADE: circumstances()}
+        write_sealed_json(self.file(self.checkpoint), kept, kind=self.command)
+
+    def load_json(self, path: Path | None = None) -> dict:
+        """Read what :meth:`save_json` wrote, or its copy at ``path``.
+
+        Raises:
+            ValueError: If it is damaged, or another command's.
+        """
+        path = path or self.path / self.checkpoint
+        content = read_sealed_json(path, kind=self.command, remedy=REMEDY)
+        with self.as_written():
+            warn_of_other_circumstances(content.pop(MADE))
+        return content
 
     @contextmanager
     def continuing(self, state: dict, facts: dict) -> Iterator[None]:
@@ -191,14 +209,26 @@ class RunFolder:
             facts: What ``run.json`` will say besides the settings; a file may have got another name.
 
         Raises:
-            ValueError: Also in place of what Python and torch raise of such entries.
+            ValueError: Names what differs.
+        """
+        with self.as_written():
+            yield
+            require_same_facts(
+                *(
+                    {key: value for key, value in of.items() if key not in NAMES}
+                    for of in (state[FACTS], facts)
+                )
+            )
+
+    @contextmanager
+    def as_written(self) -> Iterator[None]:
+        """Say that the checkpoint is unfit where its entries are not as they were written.
+
+        Raises:
+            ValueError: In place of what Python and torch raise of such entries.
         """
         try:
             yield
-            theirs, ours = (
-                {key: value for key, value in of.items() if key not in NAMES} for of in (state[FACTS], facts)
-            )
-            require_same_facts(theirs, ours)
         except torch.OutOfMemoryError:
             raise
         except (LookupError, TypeError, AttributeError, RuntimeError) as error:
@@ -282,5 +312,5 @@ def warn_of_other_circumstances(before: dict) -> None:
         warnings.warn(
             f"the run was begun with {then} and continues with {here}: its result may differ in rounding "
             "from that of a run in one piece",
-            stacklevel=3,
+            stacklevel=4,
         )

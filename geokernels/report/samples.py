@@ -8,13 +8,14 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from .._files import read_json, sha256, write_json, write_text
+from .._files import sha256, write_json, write_text
 from ..metrics import wilson_interval
+from ..pipelines.running import require_same_facts
 from ..world import ATTRIBUTES
 from ..world.edits import NAMES as EDIT_NAMES
 from ..world.edits import clear_edit_folder
 from .driver import interrupts_between_steps
-from .folder import RunFolder, listed, texts
+from .folder import REMEDY, RunFolder, listed, texts
 from .page import badge, details, page, picture, row, section, table, text
 from .pictures import grid, read_picture, write_bytes, write_picture
 from .record import machine, peak_memory_mib, versions
@@ -46,6 +47,7 @@ class Source(Protocol):
 class SampleFolder(RunFolder):
     """Where samples are written."""
 
+    command = "world sample"
     checkpoint = "samples.partial.json"
     names = (
         r"grid\.png",
@@ -76,20 +78,20 @@ class SampleFolder(RunFolder):
         """What a stopped run of the same settings had done.
 
         Raises:
-            ValueError: If the settings were others, or one of its files is gone.
+            ValueError: If the settings were others, or one of its files is not what was written.
         """
-        kept = read_json(self.path / self.checkpoint)
-        for key, value in run.items():
-            if kept["run"].get(key) != value:
-                raise ValueError(f"the stopped run had {key} = {kept['run'].get(key)}, this one has {value}")
-        for file in (file for sample in kept["samples"] for file in sample["sha256"]):
-            if not (self.path / file).exists():
-                raise ValueError(f"the stopped run's {file} is gone; start again with --overwrite")
-        return kept
+        kept = self.load_json()
+        with self.as_written():
+            require_same_facts(kept["run"], run)
+            for name, checksum in (pair for sample in kept["samples"] for pair in sample["sha256"].items()):
+                path = self.path / name
+                if not (path.is_file() and sha256(path) == checksum):
+                    raise ValueError(f"the stopped run's {name} is not what it was; {REMEDY}")
+            return {"samples": list(kept["samples"]), "seconds": float(kept["seconds"])}
 
     def keep(self, run: dict, samples: list[dict], seconds: float) -> None:
         """Write the checkpoint."""
-        write_json(self.file(self.checkpoint), {"run": run, "samples": samples, "seconds": seconds})
+        self.save_json({"run": run, "samples": samples, "seconds": seconds})
 
     def add(self, sample: Sample) -> dict:
         """Write the files of a sample; returns its entry in the list."""

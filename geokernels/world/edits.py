@@ -131,7 +131,7 @@ def write_edit_folder(
     require_edit_folder(folder, seed=seed, size=size)
     if not (folder / RECIPE).exists():
         write_json(folder / RECIPE, {"seed": seed, "size": size})
-    earlier = read_json(folder / MAPPING) if (folder / MAPPING).exists() else {}
+    earlier = _entries(folder / MAPPING) if (folder / MAPPING).exists() else {}
     entries = {}
     for i in range(n):
         attribute = tuple(KIND_OF)[i % len(KIND_OF)]
@@ -142,7 +142,7 @@ def write_edit_folder(
         entries[key] = _entry(key, attribute, before, after, size)
         for part, scene in ((SOURCES, before), (EDITED, after)):
             path = folder / part / entries[key]["image_path"]
-            if not path.is_file():
+            if not _is_whole(path):
                 _write_png(path, render(scene, size)[0])
         if advance:
             advance()
@@ -168,10 +168,7 @@ def read_edit_folder(folder: str | Path) -> list[EditCase]:
     path = Path(folder) / MAPPING
     if not path.is_file():
         raise FileNotFoundError(f"a folder of edits must hold {MAPPING}, found none in {folder}")
-    entries = read_json(path)
-    if not isinstance(entries, dict):
-        raise ValueError(f"{path} must map keys to edits, got a {type(entries).__name__}")
-    return [_case(Path(folder), key, entry) for key, entry in entries.items()]
+    return [_case(Path(folder), key, entry) for key, entry in _entries(path).items()]
 
 
 def encode_runs(mask: Tensor) -> list[int]:
@@ -310,6 +307,29 @@ def _recipe(folder: Path) -> dict | None:
     path = folder / RECIPE
     found = read_json(path) if path.is_file() else None
     return found if isinstance(found, dict) and found.keys() == {"seed", "size"} else None
+
+
+def _entries(path: Path) -> dict:
+    entries = read_json(path)
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path} must map keys to edits, got a {type(entries).__name__}")
+    return entries
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is a picture, as its own checksums say; where Pillow is missing, any file is one."""
+    if not path.is_file():
+        return False
+    try:
+        from PIL import Image
+    except ImportError:
+        return True
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError):
+        return False
+    return True
 
 
 def _write_png(path: Path, rgb: Tensor) -> None:

@@ -73,12 +73,12 @@ def test_a_stopped_run_ends_as_a_whole_one(tmp_path):
 
 def test_a_stopped_run_is_continued_with_its_own_settings_and_files(tmp_path):
     stopped(tmp_path, after=2)
-    with pytest.raises(ValueError, match="the stopped run had count = 7, this one has 8"):
+    with pytest.raises(ValueError, match="made with count = 7, this run has 8"):
         draw(tmp_path, Slow(8, 1), resume=True)
-    with pytest.raises(ValueError, match="the stopped run had seed = 1, this one has 2"):
+    with pytest.raises(ValueError, match="made with another seed"):
         draw(tmp_path, Slow(7, 2), resume=True)
     (tmp_path / "pictures" / "0001.png").unlink()
-    with pytest.raises(ValueError, match=r"pictures/0001.png is gone; start again with --overwrite"):
+    with pytest.raises(ValueError, match=r"pictures/0001.png is not what it was; start again"):
         draw(tmp_path, Slow(7, 1), resume=True)
 
 
