@@ -250,6 +250,30 @@ def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
     assert "run.json must be JSON in UTF-8" in sentence(run("demo", "--out", tmp_path / "mine"))
 
 
+def test_a_demo_that_was_killed_begins_again(tmp_path, monkeypatch):
+    small = DemoConfig(("colour",), ClipInversionConfig(steps=1, views=2, guess=2), walk=2, line=2, prompts=1)
+    monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with monkeypatch.context() as killed:
+
+        def die(*args):
+            raise SystemExit(137)
+
+        killed.setattr(demo_report, "overview", die)
+        assert run("demo", "--out", tmp_path).exit_code == 137
+    assert list(tmp_path.glob("*.gif"))
+    assert not (tmp_path / "run.json").exists()
+    done = run("demo", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert not list(tmp_path.glob("*partial*"))
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"command": ["demo"]}'])
+def test_a_record_of_another_shape_is_no_demo(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    assert "must be new, empty or an earlier demo" in sentence(run("demo", "--out", tmp_path))
+
+
 @pytest.mark.slow
 def test_a_real_architecture_from_a_file(picture, tmp_path):
     torch.manual_seed(0)

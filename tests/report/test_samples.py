@@ -7,6 +7,7 @@ import torch
 
 from geokernels import world
 from geokernels._files import sha256
+from geokernels._sealed import read_sealed_json, write_sealed_json
 from geokernels.report.pictures import grid, read_picture
 from geokernels.report.sample_sources import Renders
 from geokernels.report.samples import Sample, SampleFolder, judged, run_samples
@@ -80,6 +81,37 @@ def test_a_stopped_run_is_continued_with_its_own_settings_and_files(tmp_path):
     (tmp_path / "pictures" / "0001.png").unlink()
     with pytest.raises(ValueError, match=r"pictures/0001.png is not what it was; start again"):
         draw(tmp_path, Slow(7, 1), resume=True)
+
+
+def test_a_damaged_sample_or_list_is_found(tmp_path):
+    stopped(tmp_path, after=2)
+    partial = tmp_path / "samples.partial.json"
+    whole, picture = partial.read_text(), tmp_path / "pictures" / "0001.png"
+    for change in (('"count": 7', '"count": 70'), ('"samples"', '"simples"'), ("world sample", "eval")):
+        partial.write_text(whole.replace(*change))
+        with pytest.raises(ValueError, match=r"samples.partial.json is damaged .* --overwrite"):
+            draw(tmp_path, Slow(7, 1), resume=True)
+    partial.write_text(whole)
+    content = bytearray(picture.read_bytes())
+    content[60] ^= 1
+    picture.write_bytes(content)
+    with pytest.raises(ValueError, match=r"pictures/0001.png is not what it was"):
+        draw(tmp_path, Slow(7, 1), resume=True)
+
+
+def test_a_sealed_list_of_another_shape_is_refused(tmp_path):
+    stopped(tmp_path, after=2)
+    partial = tmp_path / "samples.partial.json"
+    kept = read_sealed_json(partial, kind="world sample", remedy="")
+    for change in ({"samples": 3}, {"samples": [3]}, {"run": None}, {"made": "here"}, {"seconds": "long"}):
+        write_sealed_json(partial, kept | change, kind="world sample")
+        with pytest.raises(ValueError, match=r"samples.partial.json|could not convert"):
+            draw(tmp_path, Slow(7, 1), resume=True)
+    for missing in kept:
+        rest = {name: value for name, value in kept.items() if name != missing}
+        write_sealed_json(partial, rest, kind="world sample")
+        with pytest.raises(ValueError, match="does not hold what this version of geokernels writes"):
+            draw(tmp_path, Slow(7, 1), resume=True)
 
 
 def test_overwriting_leaves_nothing_behind(tmp_path):

@@ -117,6 +117,26 @@ def test_an_interrupted_call_leaves_no_mapping_and_no_half_file(tmp_path):
         read_edit_folder(tmp_path)
 
 
+def test_what_was_cut_or_damaged_is_made_again(tmp_path):
+    write_edit_folder(tmp_path / "whole", 2, seed=3)
+    write_edit_folder(tmp_path / "damaged", 2, seed=3)
+    first, second = sorted((tmp_path / "damaged").rglob("*.png"))[:2]
+    first.write_bytes(first.read_bytes()[:-20])
+    content = bytearray(second.read_bytes())
+    content[len(content) // 2] ^= 4
+    second.write_bytes(content)
+    write_edit_folder(tmp_path / "damaged", 2, seed=3)
+    for path in (tmp_path / "whole").rglob("*.*"):
+        assert (tmp_path / "damaged" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+
+
+def test_a_mapping_that_is_a_list_is_refused(tmp_path):
+    write_edit_folder(tmp_path, 1, seed=3)
+    (tmp_path / "mapping_file.json").write_text("[]")
+    with pytest.raises(ValueError, match="must map keys to edits, got a list"):
+        write_edit_folder(tmp_path, 1, seed=3)
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="found other files"):
