@@ -7,6 +7,7 @@
 
 #include "cpu/finite.h"
 #include "cpu/level.h"
+#include "cpu/raised.h"
 
 STABLE_TORCH_LIBRARY(geokernels, m) {
   m.def("subspace_basis(Tensor x, int rank, float rtol) -> (Tensor left, Tensor directions, Tensor values)");
@@ -89,5 +90,7 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "CPU kernels of geokernels, registered as torch.ops.geokernels.*";
   module.def("build_info", &build_info, "How this library was built, and the SIMD level in force.");
   module.def("all_finite", &geokernels::all_finite, "Whether numbers at an address are finite.");
+  module.def("take_raised", &geokernels::take_raised,
+             "The exception of a signal's handler that ended a call, or None; it is handed over.");
   module.def("set_simd_level", &geokernels::set_level, "Insist on one of build_info()['simd_levels'].");
 }

@@ -21,12 +21,15 @@
 #include <limits>
 #include <vector>
 
+#include "core/watch.h"
+
 namespace geokernels {
 
 class Assignment {
  public:
-  Assignment(const double* cost, int64_t rows, int64_t columns)
+  Assignment(const double* cost, int64_t rows, int64_t columns, Watch& watch)
       : cost(cost),
+        pace(watch),
         rows(rows),
         columns(columns),
         row_price(rows),
@@ -80,7 +83,7 @@ class Assignment {
     for (int64_t row : bidders)
       while (row >= 0) {
         const auto [first, second, least, next] = cheapest_two(row);
-        if (!(next < inf) || bids-- <= 0) {
+        if (!(next < inf) || bids-- <= 0 || pace.stop(columns)) {
           waiting.push_back(row);
           break;
         }
@@ -126,7 +129,7 @@ class Assignment {
     double reached = 0;
     while (true) {
       int64_t nearest = relax(i, last, reached);
-      if (nearest < 0) return false;
+      if (nearest < 0 || pace.stop(columns)) return false;
       reached = distance[nearest];
       settled[nearest] = 1;
       last = nearest;
@@ -164,6 +167,7 @@ class Assignment {
   }
 
   const double* cost;
+  Pace pace;
   const int64_t rows, columns;
   std::vector<double> row_price, column_price, distance;
   std::vector<int64_t> owner, before, path;  // owner of a column; the column before it on the path
@@ -171,9 +175,9 @@ class Assignment {
   std::vector<char> settled;
 };
 
-// Whether there is one.
-inline bool assign(const double* cost, int64_t rows, int64_t columns, int64_t* chosen) {
-  if (Assignment(cost, rows, columns).solve(chosen)) return true;
+// Whether there is one, and it was not left off.
+inline bool assign(const double* cost, int64_t rows, int64_t columns, int64_t* chosen, Watch& watch) {
+  if (Assignment(cost, rows, columns, watch).solve(chosen)) return true;
   std::fill(chosen, chosen + rows, -1);
   return false;
 }

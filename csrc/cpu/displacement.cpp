@@ -32,31 +32,40 @@ using torch::stable::Tensor;
 
 template <class T>
 struct Clouds {
-  static constexpr int64_t kWide = sizeof(double) / sizeof(T);
-
   const T *x, *y, *times;
   int64_t problems, n, m, features, count;
   T* moved;
   int64_t* chosen;
 
-  // Costs in float64 and in T; the product's own memory follows.
+  struct Room {
+    double* wide;        // [n, m]   costs for the assignment
+    T* cost;             // [n, m]
+    Workspace<T> costs;  // of the product
+
+    Room(Workspace<T>& from, const Clouds& c)
+        : wide(from.template take_as<double>(c.n * c.m)),
+          cost(from.take(c.n * c.m)),
+          costs(from.part(GEOKERNELS_AT_LEVEL(point_costs_workspace<T>, c.m, c.features))) {}
+  };
+
   int64_t workspace() const {
-    return kWide * padded<double>(n * m) + padded<T>(n * m) +
-           GEOKERNELS_AT_LEVEL(point_costs_workspace<T>, m, features);
+    Workspace<T> counted;
+    Room(counted, *this);
+    return counted.taken();
   }
 
-  void solve(int64_t k, int64_t ahead, T* memory) const {
-    auto* wide = reinterpret_cast<double*>(memory);
-    T* cost = memory + kWide * padded<double>(n * m);
-    T* own = cost + padded<T>(n * m);
+  void solve(int64_t k, int64_t ahead, Workspace<T> memory, Watch& watch) const {
+    const Room room(memory, *this);
+    double* const wide = room.wide;
+    T* const cost = room.cost;
     const T *from = x + k * n * features, *to = y + k * m * features;
     const int64_t on = k + ahead < problems ? ahead * features : 0;
     GEOKERNELS_AT_LEVEL(point_costs<T>, from, to, n, m, features, std::make_pair(on * n, on * m),
-                        PointCost::square, cost, m, own);
+                        PointCost::square, cost, m, room.costs);
     int64_t* columns = chosen + k * n;
     T* z = moved + k * count * n * features;
     // nobody is assigned where the prices of finite costs overflow
-    if (GEOKERNELS_AT_LEVEL(widen<T>, cost, n * m, wide) && assign(wide, n, m, columns)) {
+    if (GEOKERNELS_AT_LEVEL(widen<T>, cost, n * m, wide) && assign(wide, n, m, columns, watch)) {
       GEOKERNELS_AT_LEVEL(displace<T>, from, to, columns, times + k * count, count, n, features, z);
     } else {
       std::fill(columns, columns + n, -1);
@@ -83,7 +92,10 @@ std::tuple<Tensor, Tensor> displacement(const Tensor& x, const Tensor& y, const 
                            m,          features,   count,          write<T>(moved), write<int64_t>(chosen)};
     // threads go on side by side: this one is likely to come to that problem next
     const int64_t ahead = torch::stable::get_num_threads();
-    share_out<T>(batch.count, clouds.workspace(), [&](int64_t k, T* own) { clouds.solve(k, ahead, own); });
+    Watch watch;
+    share_out<T>(watch, batch.count, clouds.workspace(),
+                 [&](int64_t k, Workspace<T> own) { clouds.solve(k, ahead, own, watch); });
+    watch.end();
   };
   x.scalar_type() == ScalarType::Float ? run(float()) : run(double());
   return {moved, chosen};

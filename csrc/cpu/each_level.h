@@ -15,6 +15,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "core/watch.h"
+#include "core/workspace.h"
 #include "cpu/level.h"
 
 #ifndef GEOKERNELS_KERNEL

@@ -48,19 +48,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> geodesic_cosine(const Tensor&
   Tensor right = fresh(x, s.batch.with({s.M, s.M}));
   Tensor g = fresh(x, s.batch.with({s.M}));
   Tensor coordinates = fresh(x, s.batch.with({4, s.N, s.M}));
-  for_each_problem(x, s.batch.count, s.cost(), [&](auto zero, int64_t begin, int64_t end) {
-    using T = decltype(zero);
-    const int64_t size = baseline::cosine_scratch<T>(s.N, s.M);
-    Scratch<T> scratch(size);
-    Scratch<int64_t> order(s.M);
-    for (int64_t b = begin; b < end; ++b) {
-      std::fill_n(scratch.get(), size, zero);
-      GEOKERNELS_AT_LEVEL(cosine_problem<T>, read<T>(x) + b * s.N * s.D, read<T>(y) + b * s.N * s.D, s.N,
-                          read<T>(p) + b * s.K * s.D, read<T>(q) + b * s.L * s.D, s.N, s.D, s.K, s.L, eps,
-                          write<T>(cosine) + b * s.N, write<T>(left) + b * s.M * s.M,
-                          write<T>(right) + b * s.M * s.M, write<T>(g) + b * s.M,
-                          write<T>(coordinates) + b * 4 * s.N * s.M, scratch.get(), order.get());
-    }
+  auto memory = [&](auto zero) { return room_for<baseline::CosineRoom, decltype(zero)>(s.N, s.M); };
+  for_each_problem(x, s.batch.count, s.cost(), memory, [&](int64_t b, auto work) {
+    using T = typename decltype(work)::Number;
+    GEOKERNELS_AT_LEVEL(cosine_problem<T>, read<T>(x) + b * s.N * s.D, read<T>(y) + b * s.N * s.D, s.N,
+                        read<T>(p) + b * s.K * s.D, read<T>(q) + b * s.L * s.D, s.N, s.D, s.K, s.L, eps,
+                        write<T>(cosine) + b * s.N, write<T>(left) + b * s.M * s.M,
+                        write<T>(right) + b * s.M * s.M, write<T>(g) + b * s.M,
+                        write<T>(coordinates) + b * 4 * s.N * s.M, work);
   });
   return {cosine, left, right, g, coordinates};
 }
@@ -79,24 +74,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> geodesic_cosine_backward(
   };
   Tensor grad_x = room(to_x, s.N), grad_y = room(to_y, s.N), grad_p = room(to_p, s.K),
          grad_q = room(to_q, s.L);
-  for_each_problem(x, s.batch.count, s.cost(), [&](auto zero, int64_t begin, int64_t end) {
-    using T = decltype(zero);
-    const int64_t size = baseline::cosine_backward_scratch<T>(s.N, s.M);
-    Scratch<T> scratch(size);
+  auto memory = [&](auto zero) { return room_for<baseline::CosineBackwardRoom, decltype(zero)>(s.N, s.M); };
+  for_each_problem(x, s.batch.count, s.cost(), memory, [&](int64_t b, auto work) {
+    using T = typename decltype(work)::Number;
     auto at = [&](bool wanted, Tensor& to, int64_t offset) {
       return wanted ? write<T>(to) + offset : nullptr;
     };
-    for (int64_t b = begin; b < end; ++b) {
-      std::fill_n(scratch.get(), size, zero);
-      const int64_t rows = b * s.N * s.D, square = b * s.M * s.M;
-      T* const to[4] = {at(to_x, grad_x, rows), at(to_y, grad_y, rows), at(to_p, grad_p, b * s.K * s.D),
-                        at(to_q, grad_q, b * s.L * s.D)};
-      GEOKERNELS_AT_LEVEL(cosine_backward_problem<T>, read<T>(grad) + b * s.N, read<T>(x) + rows,
-                          read<T>(y) + rows, s.N, read<T>(p) + b * s.K * s.D, read<T>(q) + b * s.L * s.D,
-                          read<T>(left) + square, read<T>(right) + square, read<T>(g) + b * s.M,
-                          read<T>(coordinates) + b * 4 * s.N * s.M, s.N, s.D, s.K, s.L, eps, to,
-                          scratch.get());
-    }
+    const int64_t rows = b * s.N * s.D, square = b * s.M * s.M;
+    T* const to[4] = {at(to_x, grad_x, rows), at(to_y, grad_y, rows), at(to_p, grad_p, b * s.K * s.D),
+                      at(to_q, grad_q, b * s.L * s.D)};
+    GEOKERNELS_AT_LEVEL(cosine_backward_problem<T>, read<T>(grad) + b * s.N, read<T>(x) + rows,
+                        read<T>(y) + rows, s.N, read<T>(p) + b * s.K * s.D, read<T>(q) + b * s.L * s.D,
+                        read<T>(left) + square, read<T>(right) + square, read<T>(g) + b * s.M,
+                        read<T>(coordinates) + b * 4 * s.N * s.M, s.N, s.D, s.K, s.L, eps, to, work);
   });
   return {grad_x, grad_y, grad_p, grad_q};
 }

@@ -106,26 +106,38 @@ inline void basis_gradient(const T* x, const T* y, int64_t rows_y, const T* basi
 }
 
 template <class T>
-inline int64_t cosine_backward_scratch(int64_t N, int64_t M) {
-  const int64_t S = padded<T>(M);
-  return Frame<T>::size(M, N, S) + (10 * N + 6 * M) * S + M * std::max(M, N);
-}
+struct CosineBackwardRoom {
+  Frame<T> frame;
+  T* turned;      // [4, N, S]
+  T* on;          // [4, N, S]   gradients to P^T x, Q^T x, P^T y, Q^T y
+  T* sums;        // [2, N, S]
+  T* overlap;     // [M, S]      gradient to P^T Q
+  T* transposed;  // [M, S]
+  T* work;        // [4, M, S]
+  T* columns;     // [M, max(M, N)]
+
+  CosineBackwardRoom(Workspace<T>& from, int64_t N, int64_t M) : frame(from, M, N, padded<T>(M)) {
+    const int64_t S = padded<T>(M);
+    turned = from.take_zeros(4 * N * S);
+    on = from.take_zeros(4 * N * S);
+    sums = from.take_zeros(2 * N * S);
+    overlap = from.take_zeros(M * S);
+    transposed = from.take_zeros(M * S);
+    work = from.take_zeros(4 * M * S);
+    columns = from.take(M * std::max(M, N));
+  }
+};
 
 // out: gradients to x, y, p, q, null where not wanted; that to a y of one row is not made.
-// scratch: cosine_backward_scratch<T>(N, M) zeros.
+// memory: for a CosineBackwardRoom of N and M.
 template <class T>
 void cosine_backward_problem(const T* grad, const T* x, const T* y, int64_t rows_y, const T* p, const T* q,
                              const T* left, const T* right, const T* g, const T* coordinates, int64_t N,
-                             int64_t D, int64_t K, int64_t L, double eps, T* const* out, T* scratch) {
+                             int64_t D, int64_t K, int64_t L, double eps, T* const* out,
+                             Workspace<T> memory) {
   const int64_t M = std::max(K, L), S = padded<T>(M), side = N * S;
-  const Frame<T> frame(scratch, M, N, S);
-  T* turned = scratch + Frame<T>::size(M, N, S);  // [4, N, S]
-  T* on = turned + 4 * side;                      // [4, N, S]   gradients to P^T x, Q^T x, P^T y, Q^T y
-  T* sums = on + 4 * side;                        // [2, N, S]
-  T* overlap = sums + 2 * side;                   // [M, S]      gradient to P^T Q
-  T* transposed = overlap + M * S;                // [M, S]
-  T* work = transposed + M * S;                   // [4, M, S]
-  T* columns = work + 4 * M * S;                  // [M, max(M, N)]
+  const auto [frame, turned, on, sums, overlap, transposed, work, columns] =
+      CosineBackwardRoom<T>(memory, N, M);
 
   for (int64_t j = 0; j < M; ++j) {
     frame.path.g[j] = g[j];

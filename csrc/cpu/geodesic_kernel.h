@@ -52,44 +52,42 @@ inline void complete_rows(T* rows, int64_t M, int64_t stride, int64_t known, T* 
   }
 }
 
-// pair [M, 2 S]: rows [ u_j | v_j ], and their cosines g [M]. lanes: [2 M + 2, seats] spare, order: [M]
-// spare.
+// pair [M, 2 S]: rows [ u_j | v_j ], and their cosines g [M]. Spare: seen [M], lanes [2 M, seats], spare [2,
+// seats], order [M].
 template <class T>
-inline void decompose(const T* p, const T* q, int64_t D, int64_t K, int64_t L, T* pair, T* g, T* spare,
-                      T* lanes, int64_t* order) {
+inline void decompose(const T* p, const T* q, int64_t D, int64_t K, int64_t L, T* pair, T* g, T* seen,
+                      T* lanes, T* spare, int64_t* order) {
   const int64_t M = std::max(K, L), S = padded<T>(M), seats = seats_for<T>(M);
-  std::fill(lanes, lanes + 2 * M * seats, T(0));
+  std::fill_n(lanes, 2 * M * seats, T(0));
   dots(p, D, K, q, D, L, D, lanes, seats);
   for (int64_t j = 0; j < M; ++j) lanes[(M + j) * seats + j] = 1;
-  orthogonalise(lanes, seats, M, M, lanes + 2 * M * seats, g, order);
+  orthogonalise(lanes, seats, M, M, spare, g, order);
   gather_rows(lanes, seats, M, order, 0, M, pair, 2 * S);
   gather_rows(lanes, seats, M, order, M, M, pair + S, 2 * S);
   // below rounding, what is left of a row has no direction: any u_j orthogonal to the others will do
   int64_t known = 0;
   for (; known < M && g[known] > M * std::numeric_limits<T>::epsilon(); ++known)
     for (int64_t k = 0; k < M; ++k) pair[known * 2 * S + k] /= g[known];
-  complete_rows(pair, M, 2 * S, known, spare);
+  complete_rows(pair, M, 2 * S, known, seen);
 }
 
-// Numbers of scratch that both directions use, all with rows of S = padded(M) numbers.
+// What both directions use, all with rows of S = padded(M) numbers, zero on entry.
 template <class T>
 struct Frame {
   T* pair;         // [M, 2 S]     u_j | v_j
   T* columns_p;    // [M, S]       row k holds u_j[k] for all j
   T* columns_q;    // [M, S]
   T* coordinates;  // [4, N, S]    x+, x-, y+, y-
-  T* spare;        // [S]
+  T* seen;         // [S]
   Path<T> path;    // [7, S]
 
-  Frame(T* memory, int64_t M, int64_t N, int64_t S)
-      : pair(memory),
-        columns_p(pair + 2 * M * S),
-        columns_q(columns_p + M * S),
-        coordinates(columns_q + M * S),
-        spare(coordinates + 4 * N * S),
-        path(spare + S, S) {}
-
-  static int64_t size(int64_t M, int64_t N, int64_t S) { return (4 * M + 4 * N + 8) * S; }
+  Frame(Workspace<T>& from, int64_t M, int64_t N, int64_t S)
+      : pair(from.take_zeros(2 * M * S)),
+        columns_p(from.take_zeros(M * S)),
+        columns_q(from.take_zeros(M * S)),
+        coordinates(from.take_zeros(4 * N * S)),
+        seen(from.take_zeros(S)),
+        path(from.take_zeros(Path<T>::arrays * S), S) {}
 };
 
 // x+ and x- of one side: [N, S] each, through projections [2, N, S] of scratch. `rows` is N, or 1 for a row
@@ -142,22 +140,33 @@ struct Products {
 };
 
 template <class T>
-inline int64_t cosine_scratch(int64_t N, int64_t M) {
-  const int64_t S = padded<T>(M);
-  return Frame<T>::size(M, N, S) + 2 * N * S + (2 * M + 2) * most_seats<T>(M);
-}
+struct CosineRoom {
+  Frame<T> frame;
+  T* projections;  // [2, N, S]
+  T* lanes;        // [2 M, seats]
+  T* spare;        // [2, seats]
+  int64_t* order;  // [M]
+
+  CosineRoom(Workspace<T>& from, int64_t N, int64_t M)
+      : frame(from, M, N, padded<T>(M)),
+        projections(from.take_zeros(2 * N * padded<T>(M))),
+        lanes(from.take(2 * M * most_seats<T>(M))),
+        spare(from.take(2 * most_seats<T>(M))),
+        order(from.template take_as<int64_t>(M)) {}
+};
 
 // y: [rows_y, D], with rows_y N, or 1 for a row that is paired with each of x.
-// scratch: cosine_scratch<T>(N, M) zeros; order: [M] spare.
+// work: for a CosineRoom of N and M.
 template <class T>
 void cosine_problem(const T* x, const T* y, int64_t rows_y, const T* p, const T* q, int64_t N, int64_t D,
                     int64_t K, int64_t L, double eps, T* cosine, T* left, T* right, T* g, T* coordinates,
-                    T* scratch, int64_t* order) {
+                    Workspace<T> work) {
   const int64_t M = std::max(K, L), S = padded<T>(M);
-  const Frame<T> frame(scratch, M, N, S);
-  T* projections = scratch + Frame<T>::size(M, N, S);
+  const CosineRoom<T> room(work, N, M);
+  const Frame<T>& frame = room.frame;
+  T* const projections = room.projections;
 
-  decompose(p, q, D, K, L, frame.pair, frame.path.g, frame.spare, projections + 2 * N * S, order);
+  decompose(p, q, D, K, L, frame.pair, frame.path.g, frame.seen, room.lanes, room.spare, room.order);
   transpose(frame.pair, 2 * S, M, M, frame.columns_p, S);
   transpose(frame.pair + S, 2 * S, M, M, frame.columns_q, S);
   weigh(frame.path, S);

@@ -86,20 +86,19 @@ std::tuple<Tensor, Tensor> geodesic_loss(const Tensor& current, const std::optio
   const LossInputs in(current, source, other, other_source, q, rank, other_rank);
   Tensor loss = fresh(current, in.batch.sizes);
   Tensor gradient = fresh(current, with_gradient ? in.batch.with({in.N, in.D}) : std::vector<int64_t>{0});
-  for_each_problem(current, in.batch.count, in.cost(), [&](auto zero, int64_t begin, int64_t end) {
+  auto memory = [&](auto zero) {
     using T = decltype(zero);
-    const baseline::LossLayout<T> layout(in.problem<T>(0));
-    Scratch<T> scratch(layout.size);
-    Scratch<int64_t> order(layout.order);
-    for (int64_t b = begin; b < end; ++b) {
-      LossProblem<T> l = in.problem<T>(b);
-      l.shortest = shortest;
-      l.eps = eps;
-      l.follow = follow;
-      l.loss = write<T>(loss) + b;
-      l.gradient = with_gradient ? write<T>(gradient) + b * in.N * in.D : nullptr;
-      GEOKERNELS_AT_LEVEL(loss_problem<T>, l, scratch.get(), order.get());
-    }
+    return room_for<baseline::LossRoom, T>(in.problem<T>(0));
+  };
+  for_each_problem(current, in.batch.count, in.cost(), memory, [&](int64_t b, auto work) {
+    using T = typename decltype(work)::Number;
+    LossProblem<T> l = in.problem<T>(b);
+    l.shortest = shortest;
+    l.eps = eps;
+    l.follow = follow;
+    l.loss = write<T>(loss) + b;
+    l.gradient = with_gradient ? write<T>(gradient) + b * in.N * in.D : nullptr;
+    GEOKERNELS_AT_LEVEL(loss_problem<T>, l, work);
   });
   return {loss, gradient};
 }

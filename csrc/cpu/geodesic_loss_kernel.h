@@ -14,47 +14,38 @@
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
-// Where everything lies in the scratch memory of one problem, in numbers from its beginning.
 template <class T>
-struct LossLayout {
-  int64_t size = 0;
-  int64_t order;  // lanes that the decompositions sort, a memory of its own
-  int64_t x, z, y, lengths;
-  int64_t left, p, values, other_left, q, other_values;
-  int64_t cosines, u, v, g, coordinates;
-  int64_t upstream, to_p;
-  int64_t work;
+struct LossRoom {
+  T *x, *z, *y, *lengths, *shares;  // with sources alone
+  T *left, *p, *values, *other_left, *q, *other_values;
+  T *cosines, *u, *v, *g, *coordinates;
+  T *upstream, *to_p;
+  Workspace<T> work;  // for one step at a time
 
-  explicit LossLayout(const LossProblem<T>& l) {
+  LossRoom(Workspace<T>& from, const LossProblem<T>& l) {
     const int64_t N = l.N, D = l.D, rows = l.rows, M = std::max(l.K, l.L);
     const int64_t R = std::min(N, D), made = l.q ? 0 : std::min(rows, D);
-    x = take(l.source ? N * D : 0);
-    z = take(l.source ? rows * D : 0);
-    y = take(l.source ? D : 0);
-    lengths = take(l.source ? N + rows + 1 : 0);
-    left = take(R * N);
-    p = take(R * D);
-    values = take(R);
-    other_left = take(made * rows);
-    q = take(made * D);
-    other_values = take(made);
-    cosines = take(N);
-    u = take(M * M);
-    v = take(M * M);
-    g = take(M);
-    coordinates = take(4 * N * M);
-    upstream = take(N);
-    to_p = take(R * D);
-    work = size;
-    take(std::max({basis_scratch<T>(N, D), made ? basis_scratch<T>(rows, D) : 0, cosine_scratch<T>(N, M),
-                   cosine_backward_scratch<T>(N, M), basis_backward_scratch(N, D), l.source ? rows : 0}));
-    order = std::max({R, made, M});
-  }
-
-  int64_t take(int64_t count) {
-    const int64_t at = size;
-    size += padded<T>(count);
-    return at;
+    x = from.take(l.source ? N * D : 0);
+    z = from.take(l.source ? rows * D : 0);
+    y = from.take(l.source ? D : 0);
+    lengths = from.take(l.source ? N + rows + 1 : 0);
+    shares = from.take(l.source ? rows : 0);
+    left = from.take(R * N);
+    p = from.take(R * D);
+    values = from.take(R);
+    other_left = from.take(made * rows);
+    q = from.take(made * D);
+    other_values = from.take(made);
+    cosines = from.take(N);
+    u = from.take(M * M);
+    v = from.take(M * M);
+    g = from.take(M);
+    coordinates = from.take(4 * N * M);
+    upstream = from.take(N);
+    to_p = from.take(R * D);
+    work = from.part(std::max({room_for<BasisRoom, T>(N, D), made ? room_for<BasisRoom, T>(rows, D) : 0,
+                               room_for<CosineRoom, T>(N, M), room_for<CosineBackwardRoom, T>(N, M),
+                               room_for<BasisBackwardRoom, T>(N, D)}));
   }
 };
 
@@ -84,58 +75,54 @@ inline void through_unit_rows(const T* x, const T* lengths, int64_t N, int64_t D
   }
 }
 
-// scratch: LossLayout::size numbers; order: LossLayout::order spare.
+// memory: for a LossRoom of l.
 template <class T>
-void loss_problem(const LossProblem<T>& l, T* scratch, int64_t* order) {
-  const LossLayout<T> at(l);
-  const int64_t N = l.N, D = l.D, M = std::max(l.K, l.L);
+void loss_problem(const LossProblem<T>& l, Workspace<T> memory) {
+  const LossRoom<T> at(memory, l);
+  const int64_t N = l.N, D = l.D;
   auto rtol = [D](int64_t rows) { return double(std::max(rows, D)) * std::numeric_limits<T>::epsilon(); };
-  T* const work = scratch + at.work;
-  T* const p = scratch + at.p;
+  T* const p = at.p;
   const T *x = l.current, *z = l.other, *y = l.other, *q = l.q;
   int64_t rows_y = N;
   if (l.source) {
     const T shortest = T(l.shortest);
-    T* const mean = scratch + at.y;
-    unit_differences(l.current, l.source, N, D, shortest, scratch + at.x, scratch + at.lengths);
-    unit_differences(l.other, l.other_source, l.rows, D, shortest, scratch + at.z, scratch + at.lengths + N);
-    x = scratch + at.x;
-    z = scratch + at.z;
-    std::fill_n(work, l.rows, 1 / T(l.rows));
-    combine(work, l.rows, 1, z, D, l.rows, D, mean, D);
-    unit_differences<T>(mean, nullptr, 1, D, shortest, mean, scratch + at.lengths + N + l.rows);
+    T* const mean = at.y;
+    unit_differences(l.current, l.source, N, D, shortest, at.x, at.lengths);
+    unit_differences(l.other, l.other_source, l.rows, D, shortest, at.z, at.lengths + N);
+    x = at.x;
+    z = at.z;
+    std::fill_n(at.shares, l.rows, 1 / T(l.rows));
+    combine(at.shares, l.rows, 1, z, D, l.rows, D, mean, D);
+    unit_differences<T>(mean, nullptr, 1, D, shortest, mean, at.lengths + N + l.rows);
     y = mean;
     rows_y = 1;
   }
 
-  basis_problem(x, N, D, rtol(N), scratch + at.left, p, scratch + at.values, work, order);
+  basis_problem(x, N, D, rtol(N), at.left, p, at.values, at.work.again());
   if (!q) {
-    basis_problem(z, l.rows, D, rtol(l.rows), scratch + at.other_left, scratch + at.q,
-                  scratch + at.other_values, work, order);
-    q = scratch + at.q;
+    basis_problem(z, l.rows, D, rtol(l.rows), at.other_left, at.q, at.other_values, at.work.again());
+    q = at.q;
   }
-  T *const cosines = scratch + at.cosines, *const u = scratch + at.u, *const v = scratch + at.v,
-           *const g = scratch + at.g, *const coordinates = scratch + at.coordinates;
-  std::fill_n(work, cosine_scratch<T>(N, M), T(0));
-  cosine_problem(x, y, rows_y, p, q, N, D, l.K, l.L, l.eps, cosines, u, v, g, coordinates, work, order);
+  T *const cosines = at.cosines, *const u = at.u, *const v = at.v, *const g = at.g,
+           *const coordinates = at.coordinates;
+  cosine_problem(x, y, rows_y, p, q, N, D, l.K, l.L, l.eps, cosines, u, v, g, coordinates, at.work.again());
   T total = 0;
   for (int64_t n = 0; n < N; ++n) total += cosines[n];
   *l.loss = 1 - total / T(N);
   if (!l.gradient) return;
 
-  T *const upstream = scratch + at.upstream, *const to_p = scratch + at.to_p;
+  T *const upstream = at.upstream, *const to_p = at.to_p;
   T* const to[4] = {l.gradient, nullptr, l.follow ? to_p : nullptr, nullptr};
   std::fill_n(upstream, N, -1 / T(N));
-  std::fill_n(work, cosine_backward_scratch<T>(N, M), T(0));
   cosine_backward_problem(upstream, x, y, rows_y, p, q, u, v, g, coordinates, N, D, l.K, l.L, l.eps, to,
-                          work);
+                          at.work.again());
   if (l.follow) {
     // directions beyond the rank take no part
     std::fill(to_p + l.K * D, to_p + std::min(N, D) * D, T(0));
-    basis_backward_problem<T>(to_p, nullptr, scratch + at.left, p, scratch + at.values, N, D, l.K, l.gradient,
-                              work, true);
+    basis_backward_problem<T>(to_p, nullptr, at.left, p, at.values, N, D, l.K, l.gradient, at.work.again(),
+                              true);
   }
-  if (l.source) through_unit_rows(x, scratch + at.lengths, N, D, l.gradient);
+  if (l.source) through_unit_rows(x, at.lengths, N, D, l.gradient);
 }
 
 }  // namespace geokernels::GEOKERNELS_LEVEL

@@ -28,14 +28,11 @@ std::tuple<Tensor, Tensor, Tensor> subspace_basis(const Tensor& x, int64_t, doub
   Tensor left = fresh(x, batch.with({R, N}));
   Tensor directions = fresh(x, batch.with({R, D}));
   Tensor values = fresh(x, batch.with({R}));
-  for_each_problem(x, batch.count, N * D * R, [&](auto zero, int64_t begin, int64_t end) {
-    using T = decltype(zero);
-    Scratch<T> scratch(baseline::basis_scratch<T>(N, D));
-    Scratch<int64_t> order(R);
-    for (int64_t b = begin; b < end; ++b)
-      GEOKERNELS_AT_LEVEL(basis_problem<T>, read<T>(x) + b * N * D, N, D, rtol, write<T>(left) + b * R * N,
-                          write<T>(directions) + b * R * D, write<T>(values) + b * R, scratch.get(),
-                          order.get());
+  auto memory = [&](auto zero) { return room_for<baseline::BasisRoom, decltype(zero)>(N, D); };
+  for_each_problem(x, batch.count, N * D * R, memory, [&](int64_t b, auto work) {
+    using T = typename decltype(work)::Number;
+    GEOKERNELS_AT_LEVEL(basis_problem<T>, read<T>(x) + b * N * D, N, D, rtol, write<T>(left) + b * R * N,
+                        write<T>(directions) + b * R * D, write<T>(values) + b * R, work);
   });
   return {left, directions, values};
 }
@@ -53,14 +50,13 @@ Tensor subspace_basis_backward(const Tensor& grad_directions, const std::optiona
   check(values, batch.with({R}), left);
   if (grad_values) check(*grad_values, batch.with({R}), left);
   Tensor grad_x = fresh(left, batch.with({N, D}));
-  for_each_problem(left, batch.count, N * D * R, [&](auto zero, int64_t begin, int64_t end) {
-    using T = decltype(zero);
-    Scratch<T> scratch(baseline::basis_backward_scratch(N, D));
-    for (int64_t b = begin; b < end; ++b)
-      GEOKERNELS_AT_LEVEL(basis_backward_problem<T>, read<T>(grad_directions) + b * R * D,
-                          grad_values ? read<T>(*grad_values) + b * R : nullptr, read<T>(left) + b * R * N,
-                          read<T>(directions) + b * R * D, read<T>(values) + b * R, N, D, rank,
-                          write<T>(grad_x) + b * N * D, scratch.get());
+  auto memory = [&](auto zero) { return room_for<baseline::BasisBackwardRoom, decltype(zero)>(N, D); };
+  for_each_problem(left, batch.count, N * D * R, memory, [&](int64_t b, auto work) {
+    using T = typename decltype(work)::Number;
+    GEOKERNELS_AT_LEVEL(basis_backward_problem<T>, read<T>(grad_directions) + b * R * D,
+                        grad_values ? read<T>(*grad_values) + b * R : nullptr, read<T>(left) + b * R * N,
+                        read<T>(directions) + b * R * D, read<T>(values) + b * R, N, D, rank,
+                        write<T>(grad_x) + b * N * D, work);
   });
   return grad_x;
 }

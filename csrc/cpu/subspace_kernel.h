@@ -115,28 +115,39 @@ inline int64_t orthonormalise(const T* x, int64_t N, int64_t D, T factor, T* q, 
 }
 
 template <class T>
-inline int64_t basis_scratch(int64_t N, int64_t D) {
-  const int64_t R = std::min(N, D);
-  return (R + kTogether) * spread<T>(D) + (N + R + 2) * most_seats<T>(R) + (1 + R + kTogether) * R;
-}
+struct BasisRoom {
+  T* q;            // [R + kTogether, spread D]
+  T* lanes;        // [N + R, seats]
+  T* spare;        // [2, seats]
+  T* lengths;      // [R]
+  T* rotation;     // [R, R]
+  T* known;        // [kTogether, R]
+  int64_t* order;  // [R]
 
-// scratch: basis_scratch<T>(N, D) numbers; order: [min(N, D)] spare.
+  BasisRoom(Workspace<T>& from, int64_t N, int64_t D) {
+    const int64_t R = std::min(N, D), seats = most_seats<T>(R);
+    q = from.take((R + kTogether) * spread<T>(D));
+    lanes = from.take((N + R) * seats);
+    spare = from.take(2 * seats);
+    lengths = from.take(R);
+    rotation = from.take(R * R);
+    known = from.take(kTogether * R);
+    order = from.template take_as<int64_t>(R);
+  }
+};
+
+// work: for a BasisRoom of N and D.
 template <class T>
 void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* directions, T* values,
-                   T* scratch, int64_t* order) {
+                   Workspace<T> work) {
   const int64_t R = std::min(N, D), stride = spread<T>(D), ldr = seats_for<T>(R);
-  T* q = scratch;                           // [R + kTogether, stride]
-  T* lanes = q + (R + kTogether) * stride;  // [N + R, ldr]
-  T* spare = lanes + (N + R) * ldr;         // [2, ldr]
-  T* lengths = spare + 2 * ldr;             // [R]
-  T* rotation = lengths + R;                // [R, R]
-  T* known = rotation + R * R;              // [kTogether, R]
+  const auto [q, lanes, spare, lengths, rotation, known, order] = BasisRoom<T>(work, N, D);
 
   const Extremes<T> extremes(x, N * D);
   int exponent = 0;
   std::frexp(std::max(extremes.high, extremes.low), &exponent);
   exponent = std::max(exponent, std::numeric_limits<T>::min_exponent);
-  std::fill(lanes, spare, T(0));
+  std::fill_n(lanes, (N + R) * ldr, T(0));
   const int64_t count = orthonormalise(x, N, D, std::ldexp(T(1), -exponent), q, lanes, ldr, known);
   for (int64_t i = 0; i < count; ++i) lanes[(N + i) * ldr + i] = 1;
   orthogonalise(lanes, ldr, count, N, spare, lengths, order);
@@ -157,25 +168,34 @@ void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* di
   }
 }
 
-inline int64_t basis_backward_scratch(int64_t N, int64_t D) {
-  const int64_t R = std::min(N, D);
-  return 2 * R * R + 2 * N * R + R;
-}
+template <class T>
+struct BasisBackwardRoom {
+  T* seen;          // [R, R]  direction j in the gradient to direction i
+  T* along;         // [R, R]
+  T* by_gradient;   // [N, R]
+  T* by_direction;  // [N, R]
+  T* inverse;       // [R]   1 / s_i, 0 for what is not kept
+
+  BasisBackwardRoom(Workspace<T>& from, int64_t N, int64_t D) {
+    const int64_t R = std::min(N, D);
+    seen = from.take(R * R);
+    along = from.take(R * R);
+    by_gradient = from.take(N * R);
+    by_direction = from.take(N * R);
+    inverse = from.take(R);
+  }
+};
 
 // grad_x [N, D] = sum_i u_i (grad_i / s_i + sum_j along[i, j] b_j)^T, as derived in
 // geokernels/reference/subspace.py; the first `rank` directions are kept.
 // grad_values may be null, for zero. With accumulate, what is in grad_x counts too.
-// scratch: basis_backward_scratch(N, D) numbers.
+// work: for a BasisBackwardRoom of N and D.
 template <class T>
 void basis_backward_problem(const T* grad_directions, const T* grad_values, const T* left,
                             const T* directions, const T* values, int64_t N, int64_t D, int64_t rank,
-                            T* grad_x, T* scratch, bool accumulate = false) {
+                            T* grad_x, Workspace<T> work, bool accumulate = false) {
   const int64_t R = std::min(N, D);
-  T* seen = scratch;                      // [R, R]  direction j in the gradient to direction i
-  T* along = seen + R * R;                // [R, R]
-  T* by_gradient = along + R * R;         // [N, R]
-  T* by_direction = by_gradient + N * R;  // [N, R]
-  T* inverse = by_direction + N * R;      // [R]   1 / s_i, 0 for what is not kept
+  const auto [seen, along, by_gradient, by_direction, inverse] = BasisBackwardRoom<T>(work, N, D);
 
   dots(directions, D, R, grad_directions, D, R, D, seen, R);
   for (int64_t i = 0; i < R; ++i) {

@@ -7,10 +7,9 @@
 
 #include <cstdint>
 #include <initializer_list>
-#include <new>
 #include <vector>
 
-#include "cpu/parallel.h"
+#include "cpu/workers.h"
 
 namespace geokernels {
 
@@ -70,32 +69,17 @@ struct Batch {
   }
 };
 
-// Uninitialised memory of one thread, on whole cache lines, as tensors are.
-template <class T>
-class Scratch {
- public:
-  explicit Scratch(int64_t count) : data_(static_cast<T*>(::operator new[](count * sizeof(T), kLine))) {}
-  ~Scratch() { ::operator delete[](data_, kLine); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  T* get() { return data_; }
-
- private:
-  static constexpr std::align_val_t kLine{64};
-  T* data_;
-};
-
-// Calls body(T, begin, end) for ranges of `count` problems of about `cost` multiplications each.
-template <class Body>
-void for_each_problem(const torch::stable::Tensor& like, int64_t count, int64_t cost, const Body& body) {
+// Calls body(b, Workspace<T> of memory(T()) numbers) for `count` problems of about `cost` multiplications
+// each.
+template <class Memory, class Body>
+void for_each_problem(const torch::stable::Tensor& like, int64_t count, int64_t cost, const Memory& memory,
+                      const Body& body) {
   constexpr int64_t kWorthAThread = 50'000;
-  const int64_t grain = 1 + kWorthAThread / (1 + cost);
-  parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-    if (like.scalar_type() == torch::headeronly::ScalarType::Double)
-      body(double(), begin, end);
-    else
-      body(float(), begin, end);
-  });
+  const int64_t together = 1 + kWorthAThread / (1 + cost);
+  Watch watch;
+  auto run = [&](auto zero) { share_out<decltype(zero)>(watch, count, memory(zero), body, together); };
+  like.scalar_type() == torch::headeronly::ScalarType::Double ? run(double()) : run(float());
+  watch.end();
 }
 
 }  // namespace geokernels

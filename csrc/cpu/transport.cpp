@@ -25,11 +25,11 @@ constexpr int64_t kWorthAThread = 20'000;  // exponentials
 
 // One problem of a batch, whose costs are there.
 template <class T>
-void solve(const TransportBatch<T>& batch, int64_t k, T* memory) {
+void solve(const TransportBatch<T>& batch, int64_t k, Workspace<T> memory, Watch& watch) {
   TransportProblem<T> p = batch.problem(k);
   std::fill(p.f + p.n, p.f + batch.rows, T(0));
   std::fill(p.g + p.m, p.g + batch.columns, T(0));
-  GEOKERNELS_AT_LEVEL(sinkhorn<T>, p, memory);
+  GEOKERNELS_AT_LEVEL(sinkhorn<T>, p, memory, watch);
 }
 
 Solution sinkhorn(const Tensor& cost, const std::optional<Tensor>& a, const std::optional<Tensor>& b,
@@ -38,8 +38,11 @@ Solution sinkhorn(const Tensor& cost, const std::optional<Tensor>& a, const std:
                   double tol) {
   return solve_batch(cost, a, b, n, m, start, eps, reach, max_iter, tol, [](const auto& batch) {
     using T = std::remove_pointer_t<decltype(batch.f)>;
-    int64_t memory = GEOKERNELS_AT_LEVEL(sinkhorn_workspace<T>, batch.rows, batch.columns);
-    share_out<T>(batch.problems, memory, [&](int64_t k, T* own) { solve(batch, k, own); });
+    const int64_t memory = GEOKERNELS_AT_LEVEL(sinkhorn_workspace<T>, batch.rows, batch.columns);
+    Watch watch;
+    share_out<T>(watch, batch.problems, memory,
+                 [&](int64_t k, Workspace<T> own) { solve(batch, k, own, watch); });
+    watch.end();
   });
 }
 
@@ -66,7 +69,8 @@ PointSolution sinkhorn_points(const Tensor& x_given, const Tensor& y_given, cons
     int64_t memory = std::max(GEOKERNELS_AT_LEVEL(sinkhorn_workspace<T>, batch.rows, batch.columns),
                               GEOKERNELS_AT_LEVEL(point_costs_workspace<T>, batch.columns, features));
     const int64_t threads = torch::stable::get_num_threads();
-    share_out<T>(batch.problems, memory, [&](int64_t k, T* own) {
+    Watch watch;
+    share_out<T>(watch, batch.problems, memory, [&](int64_t k, Workspace<T> own) {
       TransportProblem<T> p = batch.problem(k);
       T* made = to + k * batch.rows * batch.columns;
       if (p.n < batch.rows || p.m < batch.columns)
@@ -77,8 +81,9 @@ PointSolution sinkhorn_points(const Tensor& x_given, const Tensor& y_given, cons
                           of_y + k * batch.columns * features, p.n, p.m, features,
                           std::make_pair(on * batch.rows, on * batch.columns), PointCost(cost), made,
                           batch.columns, own);
-      solve(batch, k, own);
+      solve(batch, k, own.again(), watch);
     });
+    watch.end();
   });
   return std::tuple_cat(std::make_tuple(costs), found);
 }
@@ -103,12 +108,14 @@ Tensor point_gradient(const Tensor& weight_given, const Tensor& x_given, const T
     const T* of_x = static_cast<const T*>(x.const_data_ptr());
     const T* of_y = input<T>(y, "y", x, problems * columns * features, dtype);
     T* to = static_cast<T*>(out.mutable_data_ptr());
-    share_out<T>(problems, GEOKERNELS_AT_LEVEL(point_gradient_workspace<T>, rows, columns),
-                 [&](int64_t k, T* own) {
+    Watch watch;
+    share_out<T>(watch, problems, GEOKERNELS_AT_LEVEL(point_gradient_workspace<T>, rows, columns),
+                 [&](int64_t k, Workspace<T> own) {
                    GEOKERNELS_AT_LEVEL(point_gradient<T>, of_pairs + k * rows * columns,
                                        of_x + k * rows * features, of_y + k * columns * features, rows,
                                        columns, features, PointCost(cost), to + k * rows * features, own);
                  });
+    watch.end();
   };
   dtype == ScalarType::Float ? fill(float()) : fill(double());
   return out;
@@ -150,10 +157,12 @@ Tensor assignment(const Tensor& cost_given) {
   STD_TORCH_CHECK(0 < rows && rows <= columns, "geokernels: as many columns as rows, or more");
   std::vector<int64_t> shape(cost.sizes().begin(), cost.sizes().end() - 1);
   Tensor chosen = torch::stable::new_empty(cost, shape, ScalarType::Long);
-  share_out<double>(cost.numel() / (rows * columns), 1, [&](int64_t k, double*) {
+  Watch watch;
+  share_out<double>(watch, cost.numel() / (rows * columns), 0, [&](int64_t k, Workspace<double>) {
     assign(static_cast<const double*>(cost.const_data_ptr()) + k * rows * columns, rows, columns,
-           static_cast<int64_t*>(chosen.mutable_data_ptr()) + k * rows);
+           static_cast<int64_t*>(chosen.mutable_data_ptr()) + k * rows, watch);
   });
+  watch.end();
   return chosen;
 }
 

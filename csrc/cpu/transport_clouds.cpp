@@ -129,10 +129,11 @@ template <class T>
 class CloudSinkhorn {
  public:
   CloudSinkhorn(const T* x, const T* y, const T* of_x, const T* of_y, int64_t n, int64_t m,
-                const CloudOptions& options)
+                const CloudOptions& options, Watch& watch)
       : o(options),
         a(x, of_x, n, options.features, options.cost),
-        b(y, of_y, m, options.features, options.cost) {
+        b(y, of_y, m, options.features, options.cost),
+        watch(watch) {
     balanced = !(o.reach < kInfinity<double>);
     heat(1);
   }
@@ -149,6 +150,7 @@ class CloudSinkhorn {
       a.adopt(lambda, relaxation.omega());
       error = a.off(o.reach) + b.off(o.reach);
       const bool last = iterations >= o.max_iter;
+      if (watch.stop()) return;
       if (error > aim && !last) {  // NaN stops
         b.adopt(lambda, relaxation.omega());
         if (o.tol > 0) relaxation.see(error);
@@ -188,7 +190,7 @@ class CloudSinkhorn {
   void anneal() {
     double hot = std::max(o.hot, 1.0);
     b.scale(1 / hot);
-    for (double next; hot > 1 && iterations + 1 < o.max_iter; ++iterations, hot = next) {
+    for (double next; hot > 1 && iterations + 1 < o.max_iter && !watch.stop(); ++iterations, hot = next) {
       heat(hot);
       step(iterations == 0);
       a.adopt(lambda), b.adopt(lambda);
@@ -217,18 +219,27 @@ class CloudSinkhorn {
     const int64_t strips = (pass.n + whole - 1) / whole;
     const int64_t groups = std::min(strips, std::clamp(kMostSums / pass.m, kLeastGroups, kMostGroups));
     const int64_t memory = GEOKERNELS_AT_LEVEL(strip_memory<T>, whole, pass.m);
+    // what is first a row's top is then its scale
+    auto rooms = [&](Workspace<T>& from) {
+      return std::make_tuple(from.part(memory), from.take(whole), from.take(whole));
+    };
+    Workspace<T> counted;
+    rooms(counted);
     sums.assign(how == Rows::alone ? 0 : groups * columns.cloud.whole, T(0));
-    share_out<T>(groups, memory + 2 * whole, [&](int64_t group, T* own) {
-      T *log_sum = own + memory, *scale = log_sum + whole;  // what is first a row's top is then its scale
+    share_out<T>(watch, groups, counted.taken(), [&](int64_t group, Workspace<T> own) {
+      const auto room = rooms(own);
+      const auto& tiles = std::get<0>(room);
+      T *const log_sum = std::get<1>(room), *const scale = std::get<2>(room);
       for (int64_t strip = strips * group / groups; strip < strips * (group + 1) / groups; ++strip) {
+        if (watch.stop()) break;
         const int64_t first = strip * whole;
         GEOKERNELS_AT_LEVEL(sum_strip<T>, pass, first, whole, columns.weight.data(), anywhere, log_sum, scale,
-                            own);
+                            tiles);
         for (int64_t i = first; i < std::min(first + whole, pass.n); ++i)
           scale[i - first] = move_row(rows, i, log_sum[i - first], scale[i - first], how);
         if (how == Rows::alone) continue;
         T* column = sums.data() + group * columns.cloud.whole;
-        GEOKERNELS_AT_LEVEL(add_strip_columns<T>, pass, first, whole, scale, column, own);
+        GEOKERNELS_AT_LEVEL(add_strip_columns<T>, pass, first, whole, scale, column, tiles);
       }
     });
     return how == Rows::alone || move_columns(columns, groups);
@@ -275,6 +286,7 @@ class CloudSinkhorn {
   static constexpr double kLeastSum = sizeof(T) == 4 ? 1e-25 : 1e-280;
   static constexpr double kMostSum = sizeof(T) == 4 ? 1e35 : 1e300;
 
+  Watch& watch;
   bool balanced;
   double lambda;
   Relaxation relaxation;
@@ -292,17 +304,19 @@ struct CloudBatch {
   int64_t* iterations;
 
   void solve() const {
-    for (int64_t k = 0; k < shapes.problems; ++k) solve(k);
+    Watch watch;
+    for (int64_t k = 0; k < shapes.problems && !watch.stop(); ++k) solve(k, watch);
+    watch.end();
   }
 
-  void solve(int64_t k) const {
+  void solve(int64_t k, Watch& watch) const {
     T *to_f = f + k * shapes.n, *to_g = g + k * shapes.m;
     std::fill(to_f, to_f + shapes.n, T(0));
     std::fill(to_g, to_g + shapes.m, T(0));
     int64_t rows = within(n, k, shapes.n), columns = within(m, k, shapes.m);
     CloudSinkhorn<T> problem(x + k * shapes.n * shapes.features, y + k * shapes.m * shapes.features,
                              a ? a + k * shapes.n : nullptr, b ? b + k * shapes.m : nullptr, rows, columns,
-                             options);
+                             options, watch);
     iterations[k] = 0;
     value[k] = error[k] = std::numeric_limits<T>::quiet_NaN();
     std::fill(to_f, to_f + rows, value[k]);

@@ -17,10 +17,10 @@ namespace geokernels {
 namespace {
 
 template <class T, class Work>
-void each_block(int64_t rows, int64_t columns_of_sums, const Work& work) {
+void each_block(Watch& watch, int64_t rows, int64_t columns_of_sums, const Work& work) {
   int64_t block = GEOKERNELS_AT_LEVEL(cloud_block<T>);
   int64_t memory = GEOKERNELS_AT_LEVEL(cloud_memory<T>, columns_of_sums);
-  share_out<T>((rows + block - 1) / block, memory, work);
+  share_out<T>(watch, (rows + block - 1) / block, memory, work);
 }
 
 // Two clouds, their potentials and what multiplies the pairs of one problem, packed.
@@ -43,7 +43,7 @@ struct PackedPairs {
   }
 };
 
-// The tensors of a sum over pairs, checked; work(PackedPairs<T>, problem) is called for each problem.
+// The tensors of a sum over pairs, checked; work(PackedPairs<T>, problem, watch) is called for each problem.
 template <class Work>
 void each_pair_of_clouds(const CloudShapes& s, const Tensor& x, const Tensor& y, const Tensor& f,
                          const Tensor& g, const std::optional<Tensor>& left,
@@ -53,6 +53,7 @@ void each_pair_of_clouds(const CloudShapes& s, const Tensor& x, const Tensor& y,
   int64_t rank = left ? left->size(-1) : 0;
   STD_TORCH_CHECK(!left || rank > 0, "geokernels: left and right must have a rank");
   std::optional<Tensor> inputs[] = {whole(f), whole(g), whole(left), whole(right)};
+  Watch watch;
   with_type(x, [&](auto zero) {
     using T = decltype(zero);
     ScalarType dtype = x.scalar_type();
@@ -62,12 +63,13 @@ void each_pair_of_clouds(const CloudShapes& s, const Tensor& x, const Tensor& y,
     const T* of_y = input<T>(inputs[1], "g", x, columns, dtype);
     const T* left_rows = input<T>(inputs[2], "left", x, rows * rank, dtype);
     const T* right_rows = input<T>(inputs[3], "right", x, columns * rank, dtype);
-    for (int64_t k = 0; k < s.problems; ++k)
+    for (int64_t k = 0; k < s.problems && !watch.stop(); ++k)
       work(PackedPairs<T>(s, read<T>(x) + k * s.n * s.features, y_points + k * s.m * s.features,
                           of_x + k * s.n, of_y + k * s.m, left_rows ? left_rows + k * s.n * rank : nullptr,
                           right_rows ? right_rows + k * s.m * rank : nullptr, rank, cost, p),
-           k);
+           k, watch);
   });
+  watch.end();
 }
 
 // sum_j E_ij <left_i, right_j> v_j, E_ij = exp(f_i + g_j - C_ij)
@@ -80,14 +82,15 @@ Tensor multiply_clouds(const Tensor& x_given, const Tensor& y_given, const Tenso
   int64_t columns = v.size(-1);
   Tensor out = fresh(x, s.with({s.n, columns}), x.scalar_type());
   if (columns == 0) return out;
-  each_pair_of_clouds(s, x, y, f, g, left, right, checked_cost(cost), p, [&](const auto& pairs, int64_t k) {
-    using T = std::remove_cv_t<std::remove_reference_t<decltype(pairs.pass.p)>>;
-    const T* of_v = input<T>(v, "v", x, s.problems * s.m * columns, x.scalar_type()) + k * s.m * columns;
-    T* to = write<T>(out) + k * s.n * columns;
-    each_block<T>(s.n, columns, [&](int64_t block, T* memory) {
-      GEOKERNELS_AT_LEVEL(multiply_cloud<T>, pairs.pass, block, pairs.factor, of_v, columns, to, memory);
-    });
-  });
+  each_pair_of_clouds(
+      s, x, y, f, g, left, right, checked_cost(cost), p, [&](const auto& pairs, int64_t k, Watch& watch) {
+        using T = std::remove_cv_t<std::remove_reference_t<decltype(pairs.pass.p)>>;
+        const T* of_v = input<T>(v, "v", x, s.problems * s.m * columns, x.scalar_type()) + k * s.m * columns;
+        T* to = write<T>(out) + k * s.n * columns;
+        each_block<T>(watch, s.n, columns, [&](int64_t block, Workspace<T> memory) {
+          GEOKERNELS_AT_LEVEL(multiply_cloud<T>, pairs.pass, block, pairs.factor, of_v, columns, to, memory);
+        });
+      });
   return out;
 }
 
@@ -100,11 +103,11 @@ Tensor differentiate_clouds(const Tensor& x_given, const Tensor& y_given, const 
   STD_TORCH_CHECK(cost == PairCost::root || cost == PairCost::power,
                   "geokernels: the derivative of a Gram cost is a product");
   Tensor out = fresh(x, s.with({s.n, s.features}), x.scalar_type());
-  each_pair_of_clouds(s, x, y, f, g, left, right, cost, p, [&](const auto& pairs, int64_t k) {
+  each_pair_of_clouds(s, x, y, f, g, left, right, cost, p, [&](const auto& pairs, int64_t k, Watch& watch) {
     using T = std::remove_cv_t<std::remove_reference_t<decltype(pairs.pass.p)>>;
     const T *of_x = read<T>(x) + k * s.n * s.features, *of_y = read<T>(y) + k * s.m * s.features;
     T* to = write<T>(out) + k * s.n * s.features;
-    each_block<T>(s.n, s.features, [&](int64_t block, T* memory) {
+    each_block<T>(watch, s.n, s.features, [&](int64_t block, Workspace<T> memory) {
       GEOKERNELS_AT_LEVEL(differentiate_cloud<T>, pairs.pass, block, pairs.factor, of_x, of_y, to, memory);
     });
   });

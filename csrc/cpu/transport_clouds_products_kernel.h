@@ -14,11 +14,22 @@
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
-// Elements that a worker needs: two tiles, and for each row its sums, of which there are `columns`.
+template <class T>
+struct BlockRoom {
+  T *tile, *factors;  // [kBlock, kBreadth]
+  T* sums;            // [kBlock, columns of the result]
+
+  BlockRoom(Workspace<T>& from, int64_t columns) {
+    using Tiles = CloudTiles<T>;
+    tile = from.take(Tiles::kBlock * Tiles::kBreadth);
+    factors = from.take(Tiles::kBlock * Tiles::kBreadth);
+    sums = from.take(Tiles::kBlock * columns);
+  }
+};
+
 template <class T>
 int64_t cloud_memory(int64_t columns) {
-  using Tiles = CloudTiles<T>;
-  return Tiles::kBlock * (2 * Tiles::kBreadth + columns);
+  return room_for<BlockRoom, T>(columns);
 }
 
 template <class T>
@@ -26,11 +37,13 @@ class CloudBlock {
  public:
   using Tiles = CloudTiles<T>;
 
-  CloudBlock(const CloudPass<T>& pass, int64_t block, T* memory)
-      : p(pass), first(block * Tiles::kBlock), rows(std::min(Tiles::kBlock, pass.n - first)), tile(memory) {
-    factors = tile + Tiles::kBlock * Tiles::kBreadth;
-    sums = factors + Tiles::kBlock * Tiles::kBreadth;
-  }
+  CloudBlock(const CloudPass<T>& pass, int64_t block, const BlockRoom<T>& room)
+      : p(pass),
+        first(block * Tiles::kBlock),
+        rows(std::min(Tiles::kBlock, pass.n - first)),
+        tile(room.tile),
+        factors(room.factors),
+        sums(room.sums) {}
 
   void multiply(const PairFactor<T>& factor, const T* v, int64_t width_of_v, T* out) {
     T* here = out + first * width_of_v;
@@ -133,20 +146,19 @@ class CloudBlock {
 
   const CloudPass<T>& p;
   const int64_t first, rows;
-  T *tile, *factors;  // [kBlock, kBreadth]
-  T* sums;            // [kBlock, columns of the result]
+  T *const tile, *const factors, *const sums;  // of BlockRoom
 };
 
 template <class T>
 void multiply_cloud(const CloudPass<T>& pass, int64_t block, const PairFactor<T>& factor, const T* v,
-                    int64_t columns, T* out, T* memory) {
-  CloudBlock<T>(pass, block, memory).multiply(factor, v, columns, out);
+                    int64_t columns, T* out, Workspace<T> memory) {
+  CloudBlock<T>(pass, block, BlockRoom<T>(memory, columns)).multiply(factor, v, columns, out);
 }
 
 template <class T>
 void differentiate_cloud(const CloudPass<T>& pass, int64_t block, const PairFactor<T>& factor, const T* x,
-                         const T* y, T* out, T* memory) {
-  CloudBlock<T> work(pass, block, memory);
+                         const T* y, T* out, Workspace<T> memory) {
+  CloudBlock<T> work(pass, block, BlockRoom<T>(memory, pass.features));
   if (pass.cost == PairCost::root)
     work.differentiate_root(factor, x, y, out);
   else

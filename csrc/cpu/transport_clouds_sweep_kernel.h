@@ -28,9 +28,21 @@ int64_t strip_rows(int64_t m) {
 }
 
 template <class T>
+struct StripRoom {
+  T *lanes, *tops;  // [rows, width]: the lanes' own sums and maxima
+  T* strip;         // tiles of [rows, kBreadth]
+
+  StripRoom(Workspace<T>& from, int64_t rows, int64_t m) {
+    using Tiles = CloudTiles<T>;
+    lanes = from.take(rows * Tiles::width);
+    tops = from.take(rows * Tiles::width);
+    strip = from.take((m + Tiles::kBreadth - 1) / Tiles::kBreadth * Tiles::kBreadth * rows);
+  }
+};
+
+template <class T>
 int64_t strip_memory(int64_t rows, int64_t m) {
-  using Tiles = CloudTiles<T>;
-  return (m + Tiles::kBreadth - 1) / Tiles::kBreadth * Tiles::kBreadth * rows + 2 * rows * Tiles::width;
+  return room_for<StripRoom, T>(rows, m);
 }
 
 template <class T>
@@ -39,16 +51,15 @@ class CloudStrip {
   using Tiles = CloudTiles<T>;
   static constexpr int64_t width = Tiles::width;
 
-  // memory: strip_memory(whole, m), `whole` being strip_rows.
-  CloudStrip(const CloudPass<T>& pass, int64_t first, int64_t whole, T* memory)
+  // `whole` being strip_rows.
+  CloudStrip(const CloudPass<T>& pass, int64_t first, int64_t whole, const StripRoom<T>& room)
       : p(pass),
         first(first),
         rows(std::min(whole, pass.n - first)),
         whole(whole),
-        strip(memory + 2 * whole * width) {
-    lanes = memory;
-    tops = lanes + whole * width;
-  }
+        lanes(room.lanes),
+        tops(room.tops),
+        strip(room.strip) {}
 
   // Fills the strip, and log_sum[i] + top[i] = log sum_j E_ij b_j at the given biases.
   void sum(const T* weight, bool anywhere, T* log_sum, T* top) {
@@ -165,22 +176,21 @@ class CloudStrip {
 
   const CloudPass<T>& p;
   const int64_t first, rows, whole;
-  T* strip;         // tiles of [whole, kBreadth]
-  T *lanes, *tops;  // [rows, width]: the lanes' own sums and maxima
+  T *const lanes, *const tops, *const strip;  // of StripRoom
 };
 
 // Rows from `first` on; log_sum and top are [strip_rows], for this strip alone.
 template <class T>
 void sum_strip(const CloudPass<T>& pass, int64_t first, int64_t whole, const T* weight, bool anywhere,
-               T* log_sum, T* top, T* memory) {
-  CloudStrip<T>(pass, first, whole, memory).sum(weight, anywhere, log_sum, top);
+               T* log_sum, T* top, Workspace<T> memory) {
+  CloudStrip<T>(pass, first, whole, StripRoom<T>(memory, whole, pass.m)).sum(weight, anywhere, log_sum, top);
 }
 
 // After sum_strip, with the same memory.
 template <class T>
 void add_strip_columns(const CloudPass<T>& pass, int64_t first, int64_t whole, const T* scale, T* column,
-                       T* memory) {
-  CloudStrip<T>(pass, first, whole, memory).add_columns(scale, column);
+                       Workspace<T> memory) {
+  CloudStrip<T>(pass, first, whole, StripRoom<T>(memory, whole, pass.m)).add_columns(scale, column);
 }
 
 }  // namespace geokernels::GEOKERNELS_LEVEL

@@ -40,16 +40,25 @@ class Sinkhorn {
   static constexpr int64_t width = Vector<T>::width;
   static int64_t padded(int64_t count) { return (count + width - 1) / width * width; }
   static int64_t workspace(int64_t n, int64_t m) {
-    return padded(n) * padded(m) + kRowArrays * padded(n) + kColumnArrays * padded(m);
+    Workspace<T> counted;
+    T *of_rows[kRowArrays], *of_columns[kColumnArrays];
+    lay_out(counted, padded(n), padded(m), of_rows, of_columns);
+    return counted.taken();
   }
 
-  Sinkhorn(const TransportProblem<T>& problem, T* memory)
-      : p(problem), rows(padded(p.n)), cols(padded(p.m)), inverse_eps(T(1 / p.eps)), scaling(p.eps, p.reach) {
+  Sinkhorn(const TransportProblem<T>& problem, Workspace<T> memory, Watch& watch)
+      : p(problem),
+        pace(watch),
+        rows(padded(p.n)),
+        cols(padded(p.m)),
+        inverse_eps(T(1 / p.eps)),
+        scaling(p.eps, p.reach) {
     T** row_arrays[kRowArrays] = {&a, &phi, &u, &log_u, &next, &log_next, &left};
     T** column_arrays[kColumnArrays] = {&b, &gamma, &v, &log_v, &right, &column, &top};
-    for (T** array : row_arrays) *array = memory, memory += rows;
-    for (T** array : column_arrays) *array = memory, memory += cols;
-    K = memory;
+    T *of_rows[kRowArrays], *of_columns[kColumnArrays];
+    K = lay_out(memory, rows, cols, of_rows, of_columns);
+    for (int k = 0; k < kRowArrays; ++k) *row_arrays[k] = of_rows[k];
+    for (int k = 0; k < kColumnArrays; ++k) *column_arrays[k] = of_columns[k];
   }
 
   void run() {
@@ -62,7 +71,7 @@ class Sinkhorn {
     Aim aim(p.tol, p.max_iter);
     int64_t done = 0;
     renew_rows();
-    for (;; ++done) {
+    for (; !pace.stop(2 * rows * cols); ++done) {
       bool in_range = sweep();
       const double error = row_error + stranded;
       if (done > 0 && aim.reached(error, done)) {
@@ -85,6 +94,14 @@ class Sinkhorn {
   static constexpr int kRowArrays = 7, kColumnArrays = 7;
   static constexpr T inf = std::numeric_limits<T>::infinity();
   static constexpr T kReach = Scaling<T>::kReach;
+
+  // The arrays of both sides; K is returned.
+  static T* lay_out(Workspace<T>& memory, int64_t rows, int64_t cols, T* (&of_rows)[kRowArrays],
+                    T* (&of_columns)[kColumnArrays]) {
+    for (T*& array : of_rows) array = memory.take(rows);
+    for (T*& array : of_columns) array = memory.take(cols);
+    return memory.take(rows * cols);
+  }
 
   // Copies weights and marks the points that take no part; false if one is negative or NaN, or all are 0.
   bool load_side(const T* weight, int64_t count, int64_t whole, T* to, T* potential, double& mass) {
@@ -309,6 +326,7 @@ class Sinkhorn {
   }
 
   const TransportProblem<T>& p;
+  Pace pace;
   const int64_t rows, cols;  // padded n and m
   const T inverse_eps;
   const Scaling<T> scaling;
@@ -326,11 +344,11 @@ int64_t sinkhorn_workspace(int64_t n, int64_t m) {
 }
 
 template <class T>
-void sinkhorn(const TransportProblem<T>& problem, T* memory) {
+void sinkhorn(const TransportProblem<T>& problem, Workspace<T> memory, Watch& watch) {
   if (problem.reach < std::numeric_limits<double>::infinity())
-    Sinkhorn<T, false>(problem, memory).run();
+    Sinkhorn<T, false>(problem, memory, watch).run();
   else
-    Sinkhorn<T, true>(problem, memory).run();
+    Sinkhorn<T, true>(problem, memory, watch).run();
 }
 
 }  // namespace geokernels::GEOKERNELS_LEVEL

@@ -10,13 +10,19 @@ namespace geokernels::GEOKERNELS_LEVEL {
 template <class T>
 class PointGradient {
  public:
-  static int64_t workspace(int64_t n, int64_t m) { return n * m + (m + 1) * spread<T>(kDepth); }
+  static int64_t workspace(int64_t n, int64_t m) {
+    Workspace<T> counted;
+    PointGradient(nullptr, nullptr, nullptr, n, m, 0, counted);
+    return counted.taken();
+  }
 
   // w [n, m], x [n, features], y [m, features]
-  PointGradient(const T* w, const T* x, const T* y, int64_t n, int64_t m, int64_t features, T* memory)
-      : w(w), x(x), y(y), n(n), m(m), features(features), scaled(memory) {
-    centre = scaled + n * m;
-    right = centre + stride;
+  PointGradient(const T* w, const T* x, const T* y, int64_t n, int64_t m, int64_t features,
+                Workspace<T>& memory)
+      : w(w), x(x), y(y), n(n), m(m), features(features) {
+    scaled = memory.take(n * m);
+    centre = memory.take(stride);
+    right = memory.take(m * stride);
   }
 
   void write(PointCost kind, T* out) {
@@ -72,7 +78,7 @@ int64_t point_gradient_workspace(int64_t n, int64_t m) {
 
 template <class T>
 void point_gradient(const T* w, const T* x, const T* y, int64_t n, int64_t m, int64_t features,
-                    PointCost kind, T* out, T* memory) {
+                    PointCost kind, T* out, Workspace<T> memory) {
   PointGradient<T>(w, x, y, n, m, features, memory).write(kind, out);
 }
 

@@ -29,21 +29,22 @@ class PointCosts {
   static constexpr int64_t kRows = Tiles::kRows;
 
   static int64_t workspace(int64_t m, int64_t features) {
-    int64_t stride = spread<T>(std::min(features, Tiles::kDepth));
-    return (m + kRows + 1) * stride + (kRows + 1) * m;
+    Workspace<T> counted;
+    PointCosts(nullptr, nullptr, 0, m, features, {0, 0}, PointCost::dot, counted);
+    return counted.taken();
   }
 
   // later: how far on the points to be fetched are, those of x and those of y; 0 for none.
   PointCosts(const T* x, const T* y, int64_t n, int64_t m, int64_t features,
-             std::pair<int64_t, int64_t> later, PointCost kind, T* memory)
+             std::pair<int64_t, int64_t> later, PointCost kind, Workspace<T>& memory)
       : x(x), y(y), n(n), m(m), features(features), kind(kind) {
     if (later.first > 0) later_x = x + later.first, later_y = y + later.second;
     stride = spread<T>(std::min(features, Tiles::kDepth));
-    centre = memory;
-    left = centre + stride;
-    right = left + kRows * stride;
-    norms = right + m * stride;
-    products = norms + m;
+    centre = memory.take(stride);
+    left = memory.take(kRows * stride);
+    right = memory.take(m * stride);
+    norms = memory.take(m);
+    products = memory.take(kRows * m);
   }
 
   void write(T* cost, int64_t ldc) {
@@ -143,7 +144,7 @@ class PointCosts {
   const T *later_x = nullptr, *later_y = nullptr;
   int64_t fetched = 0;
   int64_t stride;
-  T* centre;    // [depth]
+  T* centre;    // [stride]
   T* left;      // [kRows, stride]
   T* right;     // [m, stride]
   T* norms;     // [m]
@@ -158,7 +159,8 @@ int64_t point_costs_workspace(int64_t m, int64_t features) {
 // cost [n, ldc], of which m columns are written.
 template <class T>
 void point_costs(const T* x, const T* y, int64_t n, int64_t m, int64_t features,
-                 std::pair<int64_t, int64_t> later, PointCost kind, T* cost, int64_t ldc, T* memory) {
+                 std::pair<int64_t, int64_t> later, PointCost kind, T* cost, int64_t ldc,
+                 Workspace<T> memory) {
   PointCosts<T>(x, y, n, m, features, later, kind, memory).write(cost, ldc);
 }
 

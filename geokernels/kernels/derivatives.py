@@ -15,6 +15,7 @@ from torch._functorch.autograd_function import enable_single_level_autograd_func
 from torch.autograd import forward_ad
 
 from .. import _first_order, _forward_mode
+from . import native
 from .batching import lead_with_mapped_dimension
 
 _library = torch.library.Library("geokernels", "FRAGMENT")
@@ -42,13 +43,17 @@ def are_wanted(*args) -> bool:
 
 
 def run(operator: Callable, *args):
-    """Call a compiled operator by the shortest way.
+    """Call a compiled operator by the shortest way, and end it where a handler of a signal raises.
 
     A derivative that the dispatcher finds costs 10 to 30 microseconds a call more than the operator, as much
     as a small problem takes. Outside of ``torch.compile``, ``torch.func`` and forward-mode differentiation
     the operator is called below autograd, and its derivative, where one is asked for, by an
     ``autograd.Function``.
     """
+    return native.interruptible(_run, operator, *args)
+
+
+def _run(operator: Callable, *args):
     if not calls_are_direct():
         return operator(*args)
     if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):

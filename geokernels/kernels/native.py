@@ -1,5 +1,6 @@
 """The two compiled libraries: loaded once, and where one cannot be, the reason."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -37,6 +38,23 @@ def is_finite(x: Tensor) -> bool:
 def direct_is_finite(x: Tensor) -> bool:
     """The same of one that is known to be dense, in CPU memory, and float32 or float64."""
     return _C.all_finite(x.data_ptr(), x.numel(), x.dtype is torch.float64)
+
+
+def interruptible(run: Callable, *args):
+    """Call what may run a compiled operator for long.
+
+    Handlers of signals run in the middle of it. What one of them raises, as Ctrl-C's does, ends the operator,
+    and is raised here.
+    """
+    if torch.compiler.is_compiling():
+        return run(*args)
+    try:
+        return run(*args)
+    except RuntimeError:
+        raised = _C.take_raised() if _C else None
+        if raised is None:
+            raise
+        raise raised from None
 
 
 def _load_cuda() -> str | None:

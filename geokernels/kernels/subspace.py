@@ -44,7 +44,8 @@ def refuse_angles(p: Basis, q: Basis) -> str | None:
 
 def angles(p: Basis, q: Basis) -> Tensor:
     """Principal angles ``(..., min(K, L))`` of float32 or float64 bases whose batch shapes agree."""
-    return torch.ops.geokernels.principal_angles(p.mT.contiguous(), q.mT.contiguous())
+    operator = torch.ops.geokernels.principal_angles.default
+    return derivatives.run(operator, p.mT.contiguous(), q.mT.contiguous())
 
 
 @full_precision

@@ -74,14 +74,14 @@ def solve_points_and_carry(x: Points, y: Points, v: Tensor, *, cost: str, **sett
     """
     if cost == "cosine":
         x, y = _transport.directions(x), _transport.directions(y)
-    operator = torch.ops.geokernels.sinkhorn_points_carry
+    operator = torch.ops.geokernels.sinkhorn_points_carry.default
     numbers = (settings[name] for name in ("eps", "reach", "max_iter", "tol"))
-    return operator(x, y, v, None, None, None, None, None, GRAM[cost], *numbers)
+    return derivatives.run(operator, x, y, v, None, None, None, None, None, GRAM[cost], *numbers)
 
 
 def assignment(cost: Cost) -> Tensor:
     """Columns of the cheapest one-to-one assignment, ``(..., N)``; -1 where there is none."""
-    return torch.ops.geokernels.assignment(cost.double())
+    return derivatives.run(torch.ops.geokernels.assignment.default, cost.double())
 
 
 def displacement(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:
