@@ -8,6 +8,7 @@ An implementation, ``passes``, is the prefix of three operators, ``sinkhorn_clou
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor

@@ -129,6 +129,8 @@ class Fuzzer:
         if isinstance(kind, torch.IntType):
             changed = self.chance.choice(INTS) if self.often(0.1) else self.size(given)
             return min(changed, MOST_ITERATIONS) if schema.name == "max_iter" else changed
+        if isinstance(kind, torch.StringType):
+            return self.chance.choice([given, given, "", "nobody"])
         assert isinstance(kind, torch.FloatType), f"a new kind of argument: {kind}"
         return self.chance.choice(FLOATS) if self.often(0.15) else given
 
