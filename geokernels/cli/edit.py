@@ -10,6 +10,7 @@ import typer
 
 from .console import bar, device_of, extras, say, sentences, stop
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
+from .pipelines import CONFIG, MODEL, VARIANT, decoder_of, pipeline_of
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -26,7 +27,9 @@ def edit(
     captioner: Annotated[
         str | None, typer.Option(help="A BLIP that says what the picture shows: a folder or a hub name.")
     ] = None,
-    model: Annotated[str, typer.Option(help="world, a diffusers folder, or organisation/model.")] = "world",
+    model: Annotated[str, typer.Option(help=MODEL)] = "world",
+    variant: Annotated[str | None, typer.Option(help=VARIANT)] = None,
+    model_config: Annotated[Path | None, typer.Option(help=CONFIG)] = None,
     clip: Annotated[str, typer.Option(help=f"{CLIP}.")] = "world",
     clip_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
     clip_tokenizer: Annotated[Path | None, typer.Option(help=TOKENIZER)] = None,
@@ -77,7 +80,7 @@ def edit(
         source = _caption(source, captioner, picture, where)
         require_texts([source], target)
         warn_of_unknown_words([encoder], source, *target)
-        pipeline, tiny = models_of(model, decoder, dtype, where)
+        pipeline, tiny = models_of(model, decoder, dtype, where, variant=variant, config=model_config)
         shown = None if picture is None else _picture(picture, pipeline, size)
         began = time.perf_counter()
         own = out / INVERSION
@@ -92,7 +95,7 @@ def edit(
             "captioner": captioner and Path(captioner).name,
             "to": list(target),
             "seed": seed,
-            "model": Path(model).name if Path(model).is_dir() else model,
+            "model": Path(model).name if Path(model).exists() else model,
             "encoder": encoder.name,
             "decoder": decoder,
         }
@@ -135,19 +138,19 @@ def _caption(given: str | None, captioner: str | None, picture: Path | None, dev
     return found
 
 
-def models_of(model: str, decoder: str | None, dtype: str, device: str):
+def models_of(
+    model: str, decoder: str | None, dtype: str, device: str, *, variant: str | None, config: Path | None
+):
     """The pipeline, and the tiny autoencoder if one is asked for."""
     import torch
-
-    from ..models import load_text_to_image, load_tiny_autoencoder
 
     if dtype not in PRECISIONS:
         raise ValueError(f"--dtype must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {dtype!r}")
     precision = getattr(torch, dtype)
-    pipeline = load_text_to_image(model, dtype=precision, device=device)
+    pipeline = pipeline_of(model, variant, config, precision, device)
     if dtype == "float16" and "XL" in type(pipeline).__name__ and pipeline.vae.config.force_upcast:
         pipeline.vae.to(torch.float32)  # its activations are beyond float16
-    tiny = None if decoder is None else load_tiny_autoencoder(decoder, dtype=precision, device=device)
+    tiny = None if decoder is None else decoder_of(decoder, precision, device)
     return pipeline, tiny
 
 

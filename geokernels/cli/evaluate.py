@@ -13,6 +13,7 @@ from rich.table import Table
 from .console import bar, console, device_of, extras, say, sentences, stop
 from .edit import models_of
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of
+from .pipelines import CONFIG, MODEL, VARIANT, instructed_of
 
 if TYPE_CHECKING:
     from ..report.eval_driver import Contender
@@ -35,7 +36,9 @@ def evaluate(
         list[str] | None,
         typer.Option(help="NAME or NAME:FIELD=VALUE,...; repeat for several [default: all that can run]."),
     ] = None,
-    model: Annotated[str, typer.Option(help="world, a diffusers folder, or organisation/model.")] = "world",
+    model: Annotated[str, typer.Option(help=MODEL)] = "world",
+    variant: Annotated[str | None, typer.Option(help=VARIANT)] = None,
+    model_config: Annotated[Path | None, typer.Option(help=CONFIG)] = None,
     clip: Annotated[str, typer.Option(help=f"The CLIP that guides OIG: {CLIP}.")] = "world",
     clip_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
     clip_tokenizer: Annotated[Path | None, typer.Option(help=TOKENIZER)] = None,
@@ -71,7 +74,6 @@ def evaluate(
     """Edit by several methods, and measure what came of it; what fails is listed, and counts."""
     with sentences(), extras():
         from ..models.denoiser import Denoiser
-        from ..models.diffusion import load_instructed
         from ..pipelines.comparators import EditModels
         from ..report.eval_driver import Plan, run_evaluation
         from ..report.eval_folder import EvalFolder
@@ -87,10 +89,8 @@ def evaluate(
         if (folder is None) == (world is None):
             raise ValueError("give either a folder of edits or --world, not both or neither")
         guide = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
-        pipeline, tiny = models_of(model, decoder, dtype, where)
-        instructed = (
-            None if instruct is None else load_instructed(instruct, dtype=pipeline.dtype, device=where)
-        )
+        pipeline, tiny = models_of(model, decoder, dtype, where, variant=variant, config=model_config)
+        instructed = None if instruct is None else instructed_of(instruct, pipeline.dtype, where)
         judge = _judge(guide, judge_clip, judge_clip_weights, judge_clip_tokenizer, where)
         measures = _measures(judge, dino_weights, lpips_weights, where)
         settings = {"seed": seed, "size": max(Denoiser(pipeline).picture_size())}
@@ -107,7 +107,7 @@ def evaluate(
         cases = cases[:limit]
         sizes = {"steps": steps, "skip": skip, "batch": batch, "seed": seed, "size": size}
         plan = Plan(cases, contenders, **sizes)
-        named = Path(model).name if Path(model).is_dir() else model
+        named = Path(model).name if Path(model).exists() else model
         facts = {"model": named, "encoder": guide.name, "decoder": decoder, "dtype": dtype}
         with results, bar() as progress:
             total = len(cases) * len(contenders)

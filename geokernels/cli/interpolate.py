@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from .console import bar, console, device_of, extras, say, sentences, stop, warn, warn_of_words
+from .pipelines import CONFIG, MODEL, VARIANT, pipeline_of
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -21,9 +22,9 @@ DTYPES = ("float32", "float16", "bfloat16")
 def interpolate(
     prompt: Annotated[list[str], typer.Option(help="A station of the path; repeat for each, two at least.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    model: Annotated[
-        str, typer.Option(help="world, a folder in diffusers' format, or organisation/model of the hub.")
-    ] = "world",
+    model: Annotated[str, typer.Option(help=MODEL)] = "world",
+    variant: Annotated[str | None, typer.Option(help=VARIANT)] = None,
+    model_config: Annotated[Path | None, typer.Option(help=CONFIG)] = None,
     coupling: Annotated[
         str | None, typer.Option(help="ot, entropic, row, slerp or random [default: ot].")
     ] = None,
@@ -64,7 +65,6 @@ def interpolate(
 ) -> None:
     """Draw pictures along a path through prompts, whose rows are coupled by optimal transport."""
     with sentences(), extras():
-        from ..models import load_text_to_image
         from ..models.text_to_image import TextToImage
         from ..pipelines import PromptInterpolationConfig
         from ..pipelines.couplings import COUPLINGS
@@ -81,7 +81,7 @@ def interpolate(
         config = PromptInterpolationConfig(coupling=coupling or "ot", truncate=truncate, **settings)
         where, folder = device_of(device), InterpolationFolder(out, len(COUPLINGS) if compare else 1, mp4)
         folder.require(resume=resume, overwrite=overwrite)
-        drawing = TextToImage(load_text_to_image(model, dtype=_dtype(dtype), device=where))
+        drawing = TextToImage(pipeline_of(model, variant, model_config, _dtype(dtype), where))
         kind = distance or ("features" if model == "world" else "lpips")
         measure, called = _distance(kind, lpips_weights, where)
         if model == "world":

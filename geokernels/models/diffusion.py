@@ -1,37 +1,52 @@
 """Stable Diffusion pipelines of diffusers, frozen: the embedded one, a folder's, or one of the hub."""
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from .._checks import reason_of
-from .._files import read_json
 from .._modes import own_modes
-from .embedded import embedded, verify
 from .families import FAMILIES
+from .pipeline_files import (
+    ARGUMENTS,
+    PipelineCalled,
+    class_of,
+    load_single,
+    read_pipeline,
+    require_finite_parts,
+    require_kind,
+    source_of,
+    variant_of,
+)
 
-WORLD = "world-diffusion"  # folder of the embedded pipeline
 TINY = "vae_tiny"  # subfolder of its small autoencoder, which the pipeline's own format does not know
-HUB = re.compile(r"[\w.-]+/[\w.-]+")
+UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
 @own_modes
 def load_diffusion(
-    name: str | Path = "world", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    name: str | Path = "world",
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    variant: str | None = None,
+    config: str | Path | None = None,
+    called: PipelineCalled = ARGUMENTS,
 ):
     """Load a Stable Diffusion pipeline, frozen, in evaluation mode, and without a safety checker.
 
     All kinds of ``name`` are loaded by the same code. Only safetensors are read: no file can execute code.
 
     Args:
-        name: ``"world"``, the embedded pipeline; a folder in diffusers' format; or ``"organisation/model"``
-            on the hub. A folder is preferred to the hub.
+        name: ``"world"``, the embedded pipeline; a folder in diffusers' format; ``"organisation/model"`` on
+            the hub; or one file that holds all weights. What exists here is preferred to the hub.
         dtype: Of all weights, whatever the files have.
         device: Where to.
+        variant: Of a folder's files, such as ``"fp16"`` of ``*.fp16.safetensors``; None for those without,
+            or for the only variant there is.
+        config: Of a single file, the folder of its pipeline, which needs no weights; None for the one that
+            diffusers knows for it, which is on the hub.
+        called: What messages call ``name``, ``variant`` and ``config``.
 
     Returns:
         A ``diffusers.StableDiffusionPipeline``. No weight needs a gradient; inputs may.
@@ -47,13 +62,19 @@ def load_diffusion(
         >>> pipeline.tokenizer.model_max_length
         77
     """
-    unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    return _load(name, ("StableDiffusionPipeline",), dtype, device, unchecked)
+    how = {"variant": variant, "config": config, "called": called}
+    return _load(source_of(name, called), ("StableDiffusionPipeline",), dtype, device, dict(UNCHECKED), **how)
 
 
 @own_modes
 def load_text_to_image(
-    name: str | Path = "world", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    name: str | Path = "world",
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    variant: str | None = None,
+    config: str | Path | None = None,
+    called: PipelineCalled = ARGUMENTS,
 ):
     """Load any pipeline of :data:`FAMILIES`, as strictly as :func:`load_diffusion` loads Stable Diffusion.
 
@@ -61,6 +82,9 @@ def load_text_to_image(
         name: See :func:`load_diffusion`.
         dtype: Of all weights, whatever the files have.
         device: Where to.
+        variant: See :func:`load_diffusion`.
+        config: See :func:`load_diffusion`.
+        called: What messages call ``name``, ``variant`` and ``config``.
 
     Returns:
         Diffusers' own pipeline, of the class that its folder names.
@@ -71,27 +95,37 @@ def load_text_to_image(
         ValueError: If the folder holds another kind of pipeline, or a file of it is missing, truncated, or
             not the recorded one.
     """
-    source = _source(name)
-    if isinstance(source, Path) and _class_of(source) == "StableDiffusionPipeline":
-        return load_diffusion(name, dtype=dtype, device=device)
-    return _load(name, tuple(FAMILIES), dtype, device, {})
+    source, kinds, options = source_of(name, called), tuple(FAMILIES), {}
+    if isinstance(source, Path) and source.is_dir() and class_of(source) == "StableDiffusionPipeline":
+        kinds, options = ("StableDiffusionPipeline",), dict(UNCHECKED)
+    return _load(source, kinds, dtype, device, options, variant=variant, config=config, called=called)
 
 
 @own_modes
 def load_instructed(
-    name: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    name: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    variant: str | None = None,
+    config: str | Path | None = None,
+    called: PipelineCalled = ARGUMENTS,
 ):
     """Load a pipeline of InstructPix2Pix, as strictly as :func:`load_diffusion` loads Stable Diffusion.
 
     Arguments and errors are those of :func:`load_diffusion`; none is embedded.
     """
-    unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    return _load(name, ("StableDiffusionInstructPix2PixPipeline",), dtype, device, unchecked)
+    kinds, how = ("StableDiffusionInstructPix2PixPipeline",), {"variant": variant, "config": config}
+    return _load(source_of(name, called), kinds, dtype, device, dict(UNCHECKED), called=called, **how)
 
 
 @own_modes
 def load_tiny_autoencoder(
-    name: str | Path = "world", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    name: str | Path = "world",
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    called: PipelineCalled = ARGUMENTS,
 ):
     """Load an autoencoder that decodes a pipeline's latents several times faster, and less exactly.
 
@@ -102,6 +136,7 @@ def load_tiny_autoencoder(
             name of one, such as ``"madebyollin/taesd"`` for Stable Diffusion 1 and 2.
         dtype: Of all weights.
         device: Where to.
+        called: What messages call ``name``.
 
     Returns:
         A frozen ``diffusers.AutoencoderTiny``.
@@ -112,15 +147,16 @@ def load_tiny_autoencoder(
         ValueError: If a file is missing, truncated, or not the recorded one.
     """
     diffusers = _import_diffusers()
-    source = _source(name)
+    source = source_of(name, called)
     if isinstance(source, Path) and (source / TINY).is_dir():
         source = source / TINY
-    tiny = _read(
+    tiny = read_pipeline(
         source,
         lambda: diffusers.AutoencoderTiny.from_pretrained(
             str(source), dtype=dtype, use_safetensors=True, local_files_only=isinstance(source, Path)
         ),
     )
+    require_finite_parts({"": tiny}, source)
     return tiny.requires_grad_(False).eval().to(device)
 
 
@@ -135,91 +171,41 @@ def _import_diffusers():
     return diffusers
 
 
-def _source(name: str | Path) -> Path | str:
-    """The folder that ``name`` means, or the hub's name it is."""
-    if name == "world":
-        folder = embedded(WORLD)
-        verify(folder)
-        return folder
-    if Path(name).is_dir():
-        return Path(name).resolve()
-    if isinstance(name, str) and HUB.fullmatch(name) and not name.startswith("."):
-        return name
-    raise FileNotFoundError(
-        f"name must be 'world', an existing folder or 'organisation/model' of the hub, found no folder {name}"
-    )
-
-
-def _load(name: str | Path, kinds: tuple[str, ...], dtype: torch.dtype, device, options: dict):
+def _load(
+    source: Path | str,
+    kinds: tuple[str, ...],
+    dtype: torch.dtype,
+    device,
+    options: dict,
+    *,
+    variant: str | None,
+    config: str | Path | None,
+    called: PipelineCalled,
+):
     """A frozen pipeline of one of ``kinds``; one of the hub is fetched as the first, if there is but one."""
     diffusers = _import_diffusers()
-    source = _source(name)
-    if isinstance(source, Path):
-        _require_pipeline(source, kinds)
-    kind = getattr(diffusers, kinds[0] if len(kinds) == 1 else "DiffusionPipeline")
-    pipeline = _read(
-        source,
-        lambda: kind.from_pretrained(
-            str(source),
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=isinstance(source, Path),
-            **options,
-        ),
-    )
-    if type(pipeline).__name__ not in kinds:
-        raise ValueError(f"a pipeline must be a {_or(kinds)}, got {type(pipeline).__name__} in {source}")
+    single = isinstance(source, Path) and source.is_file()
+    if config is not None and not single:
+        raise ValueError(
+            f"{called.config} goes with a single file as {called.name}, got {config} with {source}"
+        )
+    if single:
+        if variant is not None:
+            raise ValueError(
+                f"{called.variant} goes with a folder as {called.name}, got {variant!r} with a file"
+            )
+        pipeline = load_single(diffusers, source, kinds, config, called, dtype=dtype)
+    else:
+        if isinstance(source, Path):
+            require_kind(class_of(source), kinds, source)
+            variant = variant_of(source, variant, called)
+        kind = getattr(diffusers, kinds[0] if len(kinds) == 1 else "DiffusionPipeline")
+        options |= {"dtype": dtype, "use_safetensors": True, "local_files_only": isinstance(source, Path)}
+        options |= {"variant": variant} if variant else {}
+        pipeline = read_pipeline(source, lambda: kind.from_pretrained(str(source), **options))
+    require_kind(type(pipeline).__name__, kinds, source)
+    require_finite_parts(pipeline.components, source)
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.requires_grad_(False).eval()
     return pipeline.to(device)
-
-
-def _class_of(folder: Path) -> str | None:
-    """What ``folder`` says it holds."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise ValueError(f"a pipeline's folder must hold model_index.json, found none in {folder}")
-    return read_json(index).get("_class_name")
-
-
-def _require_pipeline(folder: Path, kinds: tuple[str, ...]) -> None:
-    found = _class_of(folder)
-    if found not in kinds:
-        raise ValueError(f"a pipeline must be a {_or(kinds)}, got {found} in {folder}")
-
-
-def _or(kinds: tuple[str, ...]) -> str:
-    return kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
-
-
-@contextmanager
-def _without_bars(where: bool) -> Iterator[None]:
-    """Leave out the libraries' progress bars, for what is read before one could be looked at."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    shown = [part for part in (of_diffusers, of_transformers) if where and part.is_progress_bar_enabled()]
-    for part in shown:
-        part.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for part in shown:
-            part.enable_progress_bar()
-
-
-def _read(source: Path | str, load):
-    """What ``load`` returns; a sentence about ``source`` if it fails."""
-    try:
-        with _without_bars(where=isinstance(source, Path) and source.is_relative_to(embedded(WORLD))):
-            return load()
-    except Exception as error:
-        if isinstance(source, str):
-            raise FileNotFoundError(
-                f"{source!r} could not be fetched from the hub, nor is it a folder ({reason_of(error)})"
-            ) from error
-        raise ValueError(
-            f"the model in {source} could not be read ({reason_of(error)}); "
-            "every weight must be whole, fit its configuration, and be saved as safetensors"
-        ) from error

@@ -1,0 +1,35 @@
+"""The diffusion models of a command, as its options name them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MODEL = "world, a folder in diffusers' format, organisation/model of the hub, or one file with all weights."
+VARIANT = "Of the folder's files: fp16 for *.fp16.safetensors [default: those without, or the only one]."
+CONFIG = "For a single file: the folder of its pipeline, which needs no weights [default: the hub's]."
+
+
+def pipeline_of(model: str, variant: str | None, config: Path | None, precision, device: str):
+    """The pipeline that ``--model`` names, with ``--variant`` and ``--model-config``."""
+    from ..models import load_text_to_image
+    from ..models.pipeline_files import PipelineCalled
+
+    called = PipelineCalled("--model", "--variant", "--model-config")
+    how = {"variant": variant, "config": config, "called": called}
+    return load_text_to_image(model, dtype=precision, device=device, **how)
+
+
+def decoder_of(decoder: str, precision, device: str):
+    """The tiny autoencoder that ``--decoder`` names."""
+    from ..models import load_tiny_autoencoder
+    from ..models.pipeline_files import PipelineCalled
+
+    return load_tiny_autoencoder(decoder, dtype=precision, device=device, called=PipelineCalled("--decoder"))
+
+
+def instructed_of(instruct: str, precision, device: str):
+    """The pipeline that ``--instruct`` names."""
+    from ..models.diffusion import load_instructed
+    from ..models.pipeline_files import PipelineCalled
+
+    return load_instructed(instruct, dtype=precision, device=device, called=PipelineCalled("--instruct"))

@@ -1,0 +1,218 @@
+"""What a pipeline of diffusers is read from: a folder, its variant, a repository of the hub, or one file."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import is_finite, reason_of
+from .._files import read_json
+from .checkpoint_kinds import kind_of
+from .embedded import embedded, verify
+from .tensor_files import read_state
+
+WORLD = "world-diffusion"  # folder of the embedded pipeline
+HUB = re.compile(r"[\w.-]+/[\w.-]+")
+# a file of weights in a pipeline's folder, of several perhaps, of a variant perhaps
+WEIGHTS = re.compile(
+    r"(?:diffusion_pytorch_model|pytorch_model|model)(?:-\d+-of-\d+)?(?:\.([\w-]+?))?(?:-\d+-of-\d+)?\.safetensors"
+)
+# which pipeline a single file is of, by the kind that diffusers tells it to be
+SINGLE = (
+    (r"v1|v2", "StableDiffusionPipeline"),
+    (r"xl_base|playground.*", "StableDiffusionXLPipeline"),
+    (r"sd3.*", "StableDiffusion3Pipeline"),
+    (r"flux-(dev|schnell)", "FluxPipeline"),
+)
+
+
+class PipelineCalled(NamedTuple):
+    """What messages call the arguments of the loaders of pipelines."""
+
+    name: str = "name"
+    variant: str = "variant"
+    config: str = "config"
+
+
+ARGUMENTS = PipelineCalled()
+
+
+def source_of(name: str | Path, called: PipelineCalled = ARGUMENTS) -> Path | str:
+    """The folder or file that ``name`` means, or the hub's name it is.
+
+    Raises:
+        FileNotFoundError: If it is none of these.
+    """
+    if name == "world":
+        folder = embedded(WORLD)
+        verify(folder)
+        return folder
+    if Path(name).exists():
+        return Path(name).resolve()
+    if isinstance(name, str) and HUB.fullmatch(name) and not name.startswith("."):
+        return name
+    raise FileNotFoundError(
+        f"{called.name} must be 'world', an existing folder or file, or 'organisation/model' of the hub, "
+        f"found no folder {name}"
+    )
+
+
+def class_of(folder: Path) -> str | None:
+    """The class of the pipeline that ``folder`` says it holds."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise ValueError(f"a pipeline's folder must hold model_index.json, found none in {folder}")
+    return read_json(index).get("_class_name")
+
+
+def require_kind(found: str | None, kinds: tuple[str, ...], source: Path | str) -> None:
+    """Refuse a pipeline that is of none of ``kinds``."""
+    if found not in kinds:
+        wanted = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        raise ValueError(f"a pipeline must be a {wanted}, got {found} in {source}")
+
+
+def variant_of(folder: Path, wanted: str | None, called: PipelineCalled = ARGUMENTS) -> str | None:
+    """Which variant of its weights to read: the one that is wanted, or the only one there is.
+
+    Raises:
+        ValueError: If the folder does not have it, or none is wanted and it has several and no other.
+    """
+    parts: dict[Path, set[str | None]] = {}
+    for file in folder.glob("*/*.safetensors"):
+        match = WEIGHTS.fullmatch(file.name)
+        if match:
+            parts.setdefault(file.parent, set()).add(match[1])
+    known = sorted({variant for variants in parts.values() for variant in variants if variant})
+    if wanted is not None:
+        if wanted not in known:
+            has = ", ".join(known) or "none"
+            raise ValueError(f"{called.variant} must be one of {has}, which {folder} has, got {wanted!r}")
+        return wanted
+    bound = [variants for variants in parts.values() if None not in variants]
+    if not bound:
+        return None
+    common = set.intersection(*bound)
+    if len(common) != 1:
+        raise ValueError(f"{called.variant} must be one of {', '.join(known)}, which {folder} has, got none")
+    return common.pop()
+
+
+def load_single(
+    diffusers,
+    path: Path,
+    kinds: tuple[str, ...],
+    config: str | Path | None,
+    called: PipelineCalled = ARGUMENTS,
+    **options,
+):
+    """A pipeline from one file that holds all its weights, as trainings and civitai have them.
+
+    Args:
+        diffusers: The library.
+        path: A file of safetensors, or of ``torch.save`` that holds tensors alone.
+        kinds: Classes that it may be of.
+        config: A folder of the pipeline without its weights; None for the hub's that diffusers knows.
+        called: What messages call the arguments.
+        options: Of every loading, and of the classes that know them.
+
+    Raises:
+        ValueError: If the file is damaged, of another kind, or lacks parts, or there is no configuration.
+    """
+    from diffusers.loaders import single_file_utils as of_diffusers
+
+    tensors = _shapes(called.name, path)
+    if not any(
+        re.match(r"(model\.)?diffusion_model\.|(joint|double)_(transformer_)?blocks\.", k) for k in tensors
+    ):
+        kind = kind_of(tensors) or f"it begins with {next(iter(tensors), 'nothing')!r}"
+        raise ValueError(
+            f"{called.name} must be a whole diffusion model where it is a file, {path.name} is none: {kind}"
+        )
+    if config is None:
+        kind = of_diffusers.infer_diffusers_model_type(tensors)
+        wanted = next((name for pattern, name in SINGLE if re.fullmatch(pattern, kind)), kind)
+        where = of_diffusers.fetch_diffusers_config(tensors)["pretrained_model_name_or_path"]
+    else:
+        if not Path(config).is_dir():
+            raise FileNotFoundError(f"{called.config} must be an existing folder, found none at {config}")
+        where, wanted = str(Path(config).resolve()), class_of(Path(config))
+    require_kind(wanted, kinds, path.name)
+    checks = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    options |= checks if wanted == "StableDiffusionPipeline" else {}
+    try:
+        return getattr(diffusers, wanted).from_single_file(
+            str(path), config=where, local_files_only=config is not None, **options
+        )
+    except Exception as error:  # of diffusers, transformers, or the hub's library
+        needs = f"{called.config} must name a folder of {where} without its weights"
+        remedy = f"{needs}: model_index.json, and of each part the .json files and the tokenizer's"
+        raise ValueError(
+            f"the model in {path.name} could not be read ({reason_of(error)}); "
+            + (remedy if config is None else f"every part that {where} has must be in the file, and fit it")
+        ) from error
+
+
+def require_finite_parts(parts: Mapping[str, object], source: Path | str) -> None:
+    """Refuse parts, by name, of which a weight is missing or not finite; names the first."""
+    for part, module in parts.items():
+        for name, value in module.state_dict().items() if isinstance(module, nn.Module) else ():
+            owner = f"{part}'s " if part else ""
+            if value.is_meta:
+                raise ValueError(f"the model in {source} could not be read ({owner}{name!r} is missing)")
+            if not is_finite(value):
+                raise ValueError(
+                    f"weights must be finite, got NaN or infinity in {owner}{name!r} of {source}"
+                )
+
+
+@contextmanager
+def without_bars(where: bool) -> Iterator[None]:
+    """Leave out the libraries' progress bars, for what is read before one could be looked at."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    shown = [part for part in (of_diffusers, of_transformers) if where and part.is_progress_bar_enabled()]
+    for part in shown:
+        part.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for part in shown:
+            part.enable_progress_bar()
+
+
+def read_pipeline(source: Path | str, load):
+    """What ``load`` returns; a sentence about ``source`` if it fails."""
+    try:
+        with without_bars(where=isinstance(source, Path) and source.is_relative_to(embedded(WORLD))):
+            return load()
+    except Exception as error:
+        if isinstance(source, str):
+            raise FileNotFoundError(
+                f"{source!r} could not be fetched from the hub, nor is it a folder ({reason_of(error)})"
+            ) from error
+        raise ValueError(
+            f"the model in {source} could not be read ({reason_of(error)}); "
+            "every weight must be whole, fit its configuration, and be saved as safetensors"
+        ) from error
+
+
+def _shapes(name: str, path: Path) -> Mapping[str, Tensor]:
+    """Every tensor of a file by its name, without its values where the file allows it."""
+    if path.suffix != ".safetensors":
+        return read_state(name, path)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in names}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{name} must be a whole file of safetensors, {path.name} is damaged: {error}"
+        ) from None
