@@ -130,6 +130,6 @@ def _inversion(model, real: Path | None, steps: int | None, lpips: str | None, c
     how = {}
     if lpips is not None:
         name, _, file = lpips.partition("=")
-        how["perceptual"] = load_lpips(name, file or None, device=where)
+        how["perceptual"] = load_lpips(name, file or None, device=where, called=f"--lpips {name}")
     picture = read_picture(real).rgb.to(where)
     return WInversion(model, picture, config=config, generator=torch.Generator().manual_seed(seed), **how)

@@ -210,12 +210,13 @@ def _measures(encoder, dino: Path | None, lpips: Path | None, device: str) -> Me
     if dino is not None:
         from ..models.dino import load_dino
 
-        tokens = load_dino(dino, device=device)
+        tokens = load_dino(dino, device=device, called="--dino-weights")
         names["structure"] = "DINO's keys"
     if lpips is not None:
         from ..models.perceptual import load_lpips
 
-        distance, names["perceptual"] = load_lpips("alex", lpips, device=device), "LPIPS (AlexNet)"
+        distance = load_lpips("alex", lpips, device=device, called="--lpips-weights")
+        names["perceptual"] = "LPIPS (AlexNet)"
     else:
         from ..losses import feature_distance
 

@@ -159,7 +159,7 @@ def _distance(kind: str, weights: Path | None, device: str):
         from ..models.perceptual import load_lpips
 
         try:
-            lpips = load_lpips("alex", weights, device=device)
+            lpips = load_lpips("alex", weights, device=device, called="--lpips-weights")
         except URLError as error:
             raise OSError(
                 f"the weights of LPIPS' AlexNet cannot be downloaded ({error.reason}): give their file as "

@@ -46,7 +46,11 @@ class DinoKeys(nn.Module):
 
 @own_modes
 def load_dino(
-    weights: str | Path, *, architecture: str = "vit_base_patch8_224", device: str | torch.device = "cpu"
+    weights: str | Path,
+    *,
+    architecture: str = "vit_base_patch8_224",
+    device: str | torch.device = "cpu",
+    called: str = "weights",
 ) -> DinoKeys:
     """Load a vision transformer by its state dict.
 
@@ -55,6 +59,7 @@ def load_dino(
             ``dino_vitbase8_pretrain.pth`` or ``dino_vitbase8_pretrain_full_checkpoint.pth``.
         architecture: Its name in timm; the published structure distance is ViT-B/8's.
         device: Where to.
+        called: What messages call ``weights``.
 
     Raises:
         ImportError: If timm is not installed.
@@ -65,8 +70,8 @@ def load_dino(
         import timm
     except ImportError as error:
         raise ImportError('DINO needs timm: pip install "geokernels[morph]"') from error
-    state = read_state("weights", weights, wrappers=TEACHER)
+    state = read_state(called, weights, wrappers=TEACHER)
     state = {key.removeprefix("backbone."): value for key, value in state.items()}
     model = timm.create_model(architecture, pretrained=False, num_classes=0)
-    fill(model, state, name="weights", file=Path(weights).name, what=architecture, but=HEAD, asked="vit")
+    fill(model, state, name=called, file=Path(weights).name, what=architecture, but=HEAD, asked="vit")
     return DinoKeys(architecture, model).to(device)

@@ -71,9 +71,9 @@ def _raft(kind: str, path: Path, device: str | torch.device) -> Flow:
         from torchvision.models import optical_flow
     except ImportError as error:
         raise ImportError('RAFT needs torchvision: pip install "geokernels[video]"') from error
-    state = read_state("weights", path)
+    state = read_state(f"flow {kind}", path)
     model = getattr(optical_flow, kind)(weights=None, progress=False)
-    fill(model, state, name="weights", file=path.name, what=kind)
+    fill(model, state, name=f"flow {kind}", file=path.name, what=kind)
     model = model.eval().requires_grad_(False).to(device)
 
     @torch.no_grad()

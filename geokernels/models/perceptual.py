@@ -19,7 +19,11 @@ BACKBONES = ("alex", "vgg", "squeeze")
 
 @own_modes
 def load_lpips(
-    backbone: str = "alex", weights: str | Path | None = None, *, device: str | torch.device = "cpu"
+    backbone: str = "alex",
+    weights: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    called: str = "weights",
 ) -> nn.Module:
     """Load LPIPS, frozen.
 
@@ -28,6 +32,7 @@ def load_lpips(
         weights: State dict of torchvision's backbone; None lets torchvision download it. The learned channel
             weights come with the ``lpips`` package.
         device: Where to.
+        called: What messages call ``weights``.
 
     Returns:
         A module that takes two pictures ``(B, 3, H, W)`` in [0, 1] to distances ``(B,)``, differentiable in
@@ -48,7 +53,7 @@ def load_lpips(
         warnings.simplefilter("ignore")
         net = lpips.LPIPS(net=backbone, pnet_rand=weights is not None, verbose=False)
     if weights is not None:
-        _fill(net.net, Path(weights), backbone)
+        _fill(net.net, Path(weights), backbone, called)
     return _Lpips(net).to(device)
 
 
@@ -61,12 +66,12 @@ class _Lpips(nn.Module):
         return self.net(pictures, others, normalize=True).flatten()
 
 
-def _fill(net: nn.Module, path: Path, backbone: str) -> None:
+def _fill(net: nn.Module, path: Path, backbone: str, called: str) -> None:
     """Fill lpips' slices of a backbone from torchvision's state dict: ``features.3.weight`` is layer 3."""
-    state = read_state("weights", path)
+    state = read_state(called, path)
     own = net.state_dict()
     named = {f"features.{key.split('.', 1)[1]}": key for key in own}
     expected = {name: own[key] for name, key in named.items()}
-    how = {"name": "weights", "file": path.name, "what": backbone, "but": r"classifier\..*"}
+    how = {"name": called, "file": path.name, "what": backbone, "but": r"classifier\..*"}
     found = fitted(expected, state, asked="backbone", **how)
     net.load_state_dict({key: found[name] for name, key in named.items()})

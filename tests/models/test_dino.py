@@ -51,3 +51,33 @@ def test_refusals(saved, tmp_path):
     (tmp_path / "torn.safetensors").write_bytes(saved[1].read_bytes()[:200])
     with pytest.raises(ValueError, match=r"torn.safetensors could not be read"):
         load_dino(tmp_path / "torn.safetensors", architecture=TINY)
+
+
+def test_what_dino_s_own_training_leaves(saved, tmp_path):
+    model, path = saved
+    teacher = {f"backbone.{k}": v for k, v in model.state_dict().items()} | {
+        "head.mlp.0.weight": torch.zeros(2)
+    }
+    student = {f"module.{k}": v + 1 for k, v in teacher.items()}
+    torch.save({"student": student, "teacher": teacher, "epoch": 3}, tmp_path / "full_checkpoint.pth")
+    x = torch.rand(1, 3, 32, 32)
+    found = load_dino(tmp_path / "full_checkpoint.pth", architecture=TINY)(x)
+    assert torch.equal(found, load_dino(path, architecture=TINY)(x))
+
+
+def test_other_files_are_named(saved, tmp_path):
+    model, _ = saved
+    for key, said in [
+        ("encoder.layer.0.attention.attention.key.weight", "these are transformers' weights: give .*timm's"),
+        ("visual.proj", "these are CLIP weights"),
+    ]:
+        save_file({key: torch.zeros(1)}, tmp_path / "a.safetensors")
+        with pytest.raises(
+            ValueError, match=f"--dino-weights must fit {TINY}, .* a.safetensors lacks it; {said}"
+        ):
+            load_dino(tmp_path / "a.safetensors", architecture=TINY, called="--dino-weights")
+    save_file(model.state_dict() | {"norm.bias": torch.full((64,), float("nan"))}, tmp_path / "b.safetensors")
+    with pytest.raises(
+        ValueError, match=r"weights must be finite, got NaN or infinity in 'norm.bias' of b.saf"
+    ):
+        load_dino(tmp_path / "b.safetensors", architecture=TINY)

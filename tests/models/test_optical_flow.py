@@ -46,10 +46,12 @@ def test_what_is_no_estimator_is_refused(tmp_path):
     for name in ("farneback", "raft_small", "dis=x"):
         with pytest.raises(ValueError, match="flow must be dis, raft_small=FILE or raft_large=FILE"):
             load_flow(name)
-    with pytest.raises(FileNotFoundError, match="weights must be an existing file"):
+    with pytest.raises(FileNotFoundError, match="flow raft_small must be an existing file"):
         load_flow(f"raft_small={tmp_path / 'none.pth'}")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"weights must fit raft_small, which has .* but other.pth lacks it"):
+    with pytest.raises(
+        ValueError, match=r"flow raft_small must fit raft_small, which has .* but other.pth lacks it"
+    ):
         load_flow(f"raft_small={tmp_path / 'other.pth'}")
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(ValueError, match=r"tensors alone, but text.pth could not be read"):

@@ -46,3 +46,16 @@ def test_refusals(weights, tmp_path):
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(ValueError, match=r"weights must hold a state dict, got list in list.pth"):
         load_lpips("alex", tmp_path / "list.pth")
+
+
+def test_lpips_own_weights_are_told_from_the_backbone_s(weights, tmp_path):
+    torch.save({"lin0.model.1.weight": torch.zeros(1, 64, 1, 1)}, tmp_path / "alex.pth")
+    with pytest.raises(ValueError, match=r"LPIPS' own weights of channels, .* give torchvision's backbone"):
+        load_lpips("alex", tmp_path / "alex.pth")
+    state = torch.load(weights, weights_only=True)
+    state["features.3.bias"][0] = float("nan")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "nan.pth")
+    with pytest.raises(
+        ValueError, match=r"--lpips-weights must be finite, got NaN or infinity in 'features.3.bias'"
+    ):
+        load_lpips("alex", tmp_path / "nan.pth", called="--lpips-weights")
