@@ -9,9 +9,11 @@ with checkpoints and a report.
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from geokernels.models import LayeredAtlas, load_atlas, load_clip, load_flow, save_atlas
 from geokernels.pipelines import (
@@ -37,7 +39,8 @@ def fit(footage: Footage, *, steps: int | None, seed: int) -> LayeredAtlas:
 
 
 def main() -> None:
-    from geokernels.report.video_files import VideoSource, mp4_writer
+    from geokernels.report.films import Sound, mp4_writer
+    from geokernels.report.video_files import VideoSource
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -57,8 +60,15 @@ def main() -> None:
     arguments = parser.parse_args()
 
     clip = VideoSource(arguments.clip)
-    masks = VideoSource(arguments.masks).masks() if arguments.masks else None
-    footage = prepare_footage(clip.frames(), load_flow(), masks=masks)
+    masks = VideoSource(arguments.masks, what="--masks").masks() if arguments.masks else None
+    times = []
+
+    def frames() -> Iterator[Tensor]:
+        for frame, time in clip.timed():
+            times.append(time)
+            yield frame
+
+    footage = prepare_footage(frames(), load_flow(), masks=masks)
     if arguments.atlas:
         atlas = load_atlas(arguments.atlas)
     else:
@@ -73,8 +83,8 @@ def main() -> None:
         config=VideoEditConfig(layer=arguments.layer, steps=arguments.steps),
         generator=torch.Generator().manual_seed(arguments.seed),
     )
-    with mp4_writer(arguments.out / "edited.mp4") as add:
-        for frame, (_, time) in zip(found.frames, clip.timed()):
+    with mp4_writer(arguments.out / "edited.mp4", sound=Sound(clip.path, len(times))) as add:
+        for frame, time in zip(found.frames, times):
             add(frame, time)
     print(f"{len(footage)} frames edited; {arguments.out / 'edited.mp4'}")
 

@@ -15,8 +15,9 @@ from geokernels.cli import app
 from geokernels.models import AtlasShape
 from geokernels.pipelines import AtlasFit, AtlasFitConfig, VideoEdit, VideoEditConfig
 from geokernels.report import video_driver
+from geokernels.report.films import mp4_writer
 from geokernels.report.pictures import read_picture, write_picture
-from geokernels.report.video_files import VideoSource, mp4_writer
+from geokernels.report.video_files import VideoSource
 
 pytest.importorskip("av"), pytest.importorskip("cv2")
 TIMES = [Fraction(ms, 1000) for ms in (0, 40, 200, 240)]
@@ -152,13 +153,23 @@ def test_bad_clips_are_refused_in_one_sentence(clip, tmp_path):
     folder = tmp_path / "frames"
     write_picture(folder / "0.png", torch.zeros(3, 20, 20))
     write_picture(folder / "1.png", torch.zeros(3, 20, 24))
+    uneven = tmp_path / "uneven"
+    for i, height in enumerate((24, 20, 24, 24)):
+        write_picture(uneven / f"{i}.png", torch.ones(3, height, 24).tril())
     for given, sentence in (
         (
             (folder, tmp_path / "a"),
             "frames must be of one size, the first is 20 x 20 pixels, frame 1 is 24 x 20",
         ),
         ((tmp_path / "none.mp4", tmp_path / "b"), "clip must be a video file or a folder of frames"),
-        ((clip, tmp_path / "c", "--masks", folder), "mask 0 must have shape"),
+        (
+            (clip, tmp_path / "c", "--masks", uneven),
+            "--masks must be as large as the frames, 24 x 24 pixels, 1.png is 24 x 20",
+        ),
+        (
+            (clip, tmp_path / "c", "--masks", folder),
+            "--masks must show an object, 0.png covers 0.00% of the picture",
+        ),
         ((clip, tmp_path / "d", "--layer", "middle"), "layer must be one of foreground, background"),
         ((clip, tmp_path / "e", "--to", "a blue circle"), "target must differ from source"),
         ((clip, tmp_path / "e", "--flow", "raft"), "flow must be dis, raft_small=FILE or raft_large=FILE"),

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .console import bar, device_of, extras, say, sentences, stop
+from ..report.bounds import MOST_MEGAPIXELS
+from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
 from .encoders import CLIP, encoders_of, pace, warn_of_unknown_words
 
 
@@ -48,6 +49,7 @@ def adapt(
     lpips: Annotated[
         str | None, typer.Option(help="Invert by LPIPS: alex, vgg or squeeze, or NAME=WEIGHTS-FILE.")
     ] = None,
+    most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
     seed: Annotated[int, typer.Option(min=0, help="Chooses latents and samples.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
@@ -63,7 +65,9 @@ def adapt(
         from ..pipelines import Adaptation, AdaptationConfig
         from ..report.adapt import AdaptFolder
         from ..report.adapt_driver import AdaptationRun, run_adaptation
+        from ..report.pictures import read_picture
 
+        picture = None if real is None else read_picture(real, most_megapixels=most_megapixels).rgb
         where = device_of(device)
         given = {"steps": steps, "strength": strength, "learning_rate": learning_rate, "batch": batch}
         given |= {"pool": pool, "chunk": chunk, "layers": layers, "truncation": truncation}
@@ -80,7 +84,7 @@ def adapt(
         adaptation = Adaptation(
             model, encoders, source, target, config=config, generator=torch.Generator().manual_seed(seed)
         )
-        inversion = _inversion(model, real, real_steps, lpips, chunk, seed)
+        inversion = _inversion(model, picture, real_steps, lpips, chunk, seed)
         warn_of_unknown_words(encoders, source, target)
         run = AdaptationRun(model, adaptation, inversion, seed=seed)
         inputs = [Path(generator), *([real] if real else [])]
@@ -111,9 +115,9 @@ def adapt(
     say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
 
 
-def _inversion(model, real: Path | None, steps: int | None, lpips: str | None, chunk: int | None, seed: int):
+def _inversion(model, picture, steps: int | None, lpips: str | None, chunk: int | None, seed: int):
     """The inversion of ``--real``, or None."""
-    if real is None:
+    if picture is None:
         for option, value in (("--real-steps", steps), ("--lpips", lpips)):
             if value is not None:
                 raise ValueError(f"{option} goes with --real, got {value} without it")
@@ -122,7 +126,6 @@ def _inversion(model, real: Path | None, steps: int | None, lpips: str | None, c
 
     from ..models.perceptual import load_lpips
     from ..pipelines import WInversion, WInversionConfig
-    from ..report.pictures import read_picture
 
     given = {"steps": steps, "chunk": chunk}
     config = WInversionConfig(**{k: v for k, v in given.items() if v is not None})
@@ -131,5 +134,6 @@ def _inversion(model, real: Path | None, steps: int | None, lpips: str | None, c
     if lpips is not None:
         name, _, file = lpips.partition("=")
         how["perceptual"] = load_lpips(name, file or None, device=where, called=f"--lpips {name}")
-    picture = read_picture(real).rgb.to(where)
-    return WInversion(model, picture, config=config, generator=torch.Generator().manual_seed(seed), **how)
+    return WInversion(
+        model, picture.to(where), config=config, generator=torch.Generator().manual_seed(seed), **how
+    )

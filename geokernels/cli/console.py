@@ -3,13 +3,18 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 BAD_INPUT, INTERRUPTED = 2, 130
+
+# Of every command that reads pictures; the default is MOST_MEGAPIXELS.
+MostMegapixels = Annotated[
+    float, typer.Option("--most-megapixels", min=0, help="Refuse larger pictures, before they are decoded.")
+]
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .console import bar, device_of, extras, say, sentences, stop
+from ..report.bounds import MOST_MEGAPIXELS
+from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
 from .pipelines import CONFIG, MODEL, VARIANT, decoder_of, pipeline_of
 
@@ -55,6 +56,7 @@ def edit(
     checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
     size: Annotated[int | None, typer.Option(min=8, help="Longest side of the edit, in pixels.")] = None,
     dtype: Annotated[str, typer.Option(help=", ".join(PRECISIONS) + ".")] = "float32",
+    most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
     seed: Annotated[int, typer.Option(min=0, help="Chooses a drawn source.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
@@ -62,9 +64,11 @@ def edit(
 ) -> None:
     """Edit a picture with a diffusion model: what the text asks changes, the structure stays."""
     with sentences(), extras():
+        from ..models.denoiser import Denoiser
         from ..pipelines.oig import OIGConfig, OIGEdit, require_texts
         from ..report.edit import INVERSION, EditFolder
         from ..report.edit_driver import run_edit
+        from ..report.pictures import read_picture
 
         given = {"guidance": guidance, "clip": clip_weight, "structure": structure, "every": every}
         given |= {"until": until, "decode_size": decode_size, "cycle": cycle, "cycle_steps": cycle_steps}
@@ -76,12 +80,13 @@ def edit(
         )
         folder, where = EditFolder(out), device_of(device)
         folder.require(resume=resume, overwrite=overwrite)
+        original = None if picture is None else read_picture(picture, most_megapixels=most_megapixels).rgb
         encoder = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
-        source = _caption(source, captioner, picture, where)
+        source = _caption(source, captioner, original, where)
         require_texts([source], target)
         warn_of_unknown_words([encoder], source, *target)
         pipeline, tiny = models_of(model, decoder, dtype, where, variant=variant, config=model_config)
-        shown = None if picture is None else _picture(picture, pipeline, size)
+        shown = None if original is None else Denoiser(pipeline).suited(original, size)
         began = time.perf_counter()
         own = out / INVERSION
         kept = inversion or (own if resume and shown is not None and own.exists() else None)
@@ -122,7 +127,7 @@ def edit(
     say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
 
 
-def _caption(given: str | None, captioner: str | None, picture: Path | None, device: str) -> str:
+def _caption(given: str | None, captioner: str | None, picture, device: str) -> str:
     """What the picture shows, as it was said, or as a captioner says."""
     if (given is None) == (captioner is None):
         raise ValueError("give either --from or --captioner, not both or neither")
@@ -131,9 +136,8 @@ def _caption(given: str | None, captioner: str | None, picture: Path | None, dev
     if picture is None:
         raise ValueError("--captioner needs a picture, got none; say --from what the model shall draw")
     from ..models.captioner import load_captioner
-    from ..report.pictures import read_picture
 
-    (found,) = load_captioner(captioner, device=device)(read_picture(picture).rgb[None])
+    (found,) = load_captioner(captioner, device=device)(picture[None])
     say(f"The picture shows: {found}")
     return found
 
@@ -152,14 +156,6 @@ def models_of(
         pipeline.vae.to(torch.float32)  # its activations are beyond float16
     tiny = None if decoder is None else decoder_of(decoder, precision, device)
     return pipeline, tiny
-
-
-def _picture(path: Path, pipeline, size: int | None):
-    """The picture at the size of the edit, ``(3, H, W)``: sides are the nearest the model can take."""
-    from ..models.denoiser import Denoiser
-    from ..report.pictures import read_picture
-
-    return Denoiser(pipeline).suited(read_picture(path).rgb, size)
 
 
 def _source(pipeline, shown, caption: str, kept: Path | None, steps: int, size, seed: int):

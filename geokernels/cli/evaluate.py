@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from .console import bar, console, device_of, extras, say, sentences, stop
+from ..report.bounds import MOST_MEGAPIXELS
+from .console import MostMegapixels, bar, console, device_of, extras, say, sentences, stop
 from .edit import models_of
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of
 from .pipelines import CONFIG, MODEL, VARIANT, instructed_of
@@ -64,6 +65,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many edits.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Edits at a time.")] = 4,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
     seed: Annotated[int, typer.Option(min=0, help="Of chance, and of --world's edits.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[
@@ -106,7 +108,7 @@ def evaluate(
             cases = read_edit_folder(out / EDITS)[:world]
         cases = cases[:limit]
         sizes = {"steps": steps, "skip": skip, "batch": batch, "seed": seed, "size": size}
-        plan = Plan(cases, contenders, **sizes)
+        plan = Plan(cases, contenders, **sizes, most_megapixels=most_megapixels)
         named = Path(model).name if Path(model).exists() else model
         facts = {"model": named, "encoder": guide.name, "decoder": decoder, "dtype": dtype}
         with results, bar() as progress:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .console import bar, device_of, extras, say, sentences, stop
+from ..report.bounds import MOST_MEGAPIXELS
+from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
 
 METHODS = ("clip-inversion", "text2live")
@@ -37,6 +38,7 @@ def morph(
     where: Annotated[
         Path | None, typer.Option(help="Of text2live: a picture, white where the edit should begin.")
     ] = None,
+    most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
     seed: Annotated[int, typer.Option(min=0, help="Chooses views and the edit's start.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
@@ -55,13 +57,14 @@ def morph(
         given |= {"parametrisation": parametrisation}
         config = _config(method, given, {"--screen": screen, "--where": where})
         folder.require(resume=resume, overwrite=overwrite)
-        original = read_picture(picture)
+        original = read_picture(picture, most_megapixels=most_megapixels)
+        beginning = None if where is None else _beginning(where, original.rgb, most_megapixels)
         device = device_of(device)
         encoder = encoder_of(clip, clip_weights, device, tokenizer=clip_tokenizer)
         warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
         how = {"config": config, "generator": torch.Generator().manual_seed(seed)}
-        if where is not None:
-            how["relevancy"] = read_picture(where).rgb.mean(0, keepdim=True)
+        if beginning is not None:
+            how["relevancy"] = beginning
         if screen is not None:
             how["screen"] = screen
         with bar() as progress:
@@ -103,6 +106,19 @@ def _config(method: str, given: dict, of_layers: dict):
             raise ValueError(f"{option} is no option of --method {method}, got {value}")
     kind = LayerEditConfig if method == "text2live" else ClipInversionConfig
     return kind(**{name: value for name, value in given.items() if value is not None})
+
+
+def _beginning(where: Path, picture, most_megapixels: float):
+    """The mask of ``--where``, of the picture's size."""
+    from ..report.masks import read_mask
+
+    mask = read_mask(where, what="--where", most_megapixels=most_megapixels)
+    if mask.shape[1:] != picture.shape[1:]:
+        (height, width), (H, W) = picture.shape[1:], mask.shape[1:]
+        raise ValueError(
+            f"--where must be as large as the picture, {width} x {height} pixels, {where.name} is {W} x {H}"
+        )
+    return mask
 
 
 def _run(method: str):

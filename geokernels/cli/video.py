@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .console import bar, device_of, extras, say, sentences, stop
+from ..report.bounds import MOST_MEGAPIXELS
+from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop, warn
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
 
 
@@ -21,6 +23,9 @@ def video(
         Path | None,
         typer.Option(help="A folder of masks, one a frame, white for foreground; else found from motion."),
     ] = None,
+    empty_masks: Annotated[
+        bool, typer.Option("--empty-masks", help="Masks may be empty, where the foreground is out of sight.")
+    ] = False,
     atlas: Annotated[
         Path | None, typer.Option(help="The atlas.safetensors of an earlier run on the same clip.")
     ] = None,
@@ -38,6 +43,7 @@ def video(
     ] = None,
     screen: Annotated[str | None, typer.Option(help="What the edit alone shows, over green.")] = None,
     rate: Annotated[float, typer.Option(min=0.1, help="Frames a second of a folder of frames.")] = 24.0,
+    most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
     seed: Annotated[int, typer.Option(min=0, help="Chooses samples, views and the edit's start.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
@@ -52,13 +58,20 @@ def video(
         from ..pipelines.terms import require_guides
         from ..report.video import VideoFolder
         from ..report.video_driver import VideoRun, run_video
-        from ..report.video_files import VideoSource
+        from ..report.video_files import VideoSource, require_masks
 
         given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size, "layer": layer}
         config = VideoEditConfig(**{k: v for k, v in given.items() if v is not None})
         fitting = {k: v for k, v in {"steps": fit_steps, "samples": samples}.items() if v is not None}
         folder, where = VideoFolder(out), device_of(device)
         folder.require(resume=resume, overwrite=overwrite)
+        source_of = partial(VideoSource, most_megapixels=most_megapixels, warn=_warn)
+        footage_of = source_of(clip, rate)
+        masks_of = None if masks is None else source_of(masks, what="--masks")
+        if masks_of is None:
+            footage_of.size()  # a clip that cannot be read is refused before models are
+        else:
+            require_masks(masks_of, footage_of, may_be_empty=empty_masks)
         encoder = encoder_of(clip_model, clip_weights, where, tokenizer=clip_tokenizer)
         require_guides([encoder], source, target, config)  # now, and not once the atlas is fitted
         warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
@@ -70,10 +83,11 @@ def video(
             )
 
         run = VideoRun(
-            VideoSource(clip, rate),
+            footage_of,
             load_flow(flow, device=where),
             begin,
-            masks=None if masks is None else VideoSource(masks),
+            masks=masks_of,
+            empty_masks=empty_masks,
             atlas=None if atlas is None else _atlas(atlas, {"--masks": masks, **fitting}, load_atlas, where),
             fit_settings=fitting,
             seed=seed,
@@ -108,6 +122,10 @@ def _atlas(path: Path, of_fit: dict, load, device: str):
             option = {"steps": "--fit-steps", "samples": "--samples"}.get(name, name)
             raise ValueError(f"{option} is no option with --atlas, which is fitted already, got {value}")
     return load(path, device=device)
+
+
+def _warn(sentence: str) -> None:
+    warn(f"Warning: {sentence}.")
 
 
 def _reached(run) -> str:

@@ -13,6 +13,7 @@ from ..models.denoiser import Denoiser
 from ..pipelines.comparators import EditMethod, EditModels, EditTask
 from ..pipelines.edit_source import ddim_inversion
 from ..world import EditCase
+from .bounds import MOST_MEGAPIXELS
 from .driver import interrupts_between_steps
 from .eval_folder import EvalFolder, contents_of
 from .eval_measures import BETTER, Measures
@@ -41,6 +42,7 @@ class Plan:
         batch: Edits at a time.
         seed: Of each edit's chance, with its number added.
         size: Longest side of the pictures; None for the model's own.
+        most_megapixels: Pictures of more millions of pixels are not read.
     """
 
     cases: Sequence[EditCase]
@@ -50,6 +52,7 @@ class Plan:
     batch: int = 4
     seed: int = 0
     size: int | None = None
+    most_megapixels: float = MOST_MEGAPIXELS
 
 
 def run_evaluation(
@@ -136,12 +139,16 @@ class _Batch:
         self.pictures: dict[int, Tensor] = {}
         for i, case in enumerate(cases):
             try:
-                self.pictures[i] = self.denoiser.suited(read_picture(case.picture).rgb, plan.size)
+                self.pictures[i] = self._picture(case)
                 given.setdefault(tuple(self.pictures[i].shape), []).append(i)
             except Exception as error:
                 self.failures[i] = _sentence(error)
         for rows in given.values():
             self._prepare(tuple(rows))
+
+    def _picture(self, case: EditCase) -> Tensor:
+        given = read_picture(case.picture, most_megapixels=self.plan.most_megapixels).rgb
+        return self.denoiser.suited(given, self.plan.size)
 
     def _prepare(self, rows: tuple[int, ...]) -> None:
         """Invert pictures of one size; by themselves if they fail together."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .._files import write_text
+from .films import mp4_writer
 from .folder import RunFolder
 from .page import chart, details, figure, film, page, row, section, table, text
 from .pictures import fit, gif, strip, write_bytes, write_picture
-from .video_files import mp4_writer
 
 PAGE = "report.html"
 RATE = 10  # frames a second of an MP4

@@ -2,7 +2,6 @@
 
 import io
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms
 from torch import Tensor
 
 from .._files import replacing
+from .bounds import MOST_MEGAPIXELS
+from .picture_files import decoded
+
+BAND = 256  # rows of a picture that are converted at a time
 
 
 @dataclass(frozen=True)
@@ -29,37 +32,22 @@ class Picture:
     alpha: Tensor | None = None
 
 
-def read_picture(path: str | Path) -> Picture:
+def read_picture(path: str | Path, *, most_megapixels: float = MOST_MEGAPIXELS) -> Picture:
     """Read PNG, JPEG, WebP or whatever else Pillow knows: grey, palette, 16 bits, CMYK, alpha, EXIF-rotated.
 
     The picture is turned upright; an embedded colour profile is followed to sRGB (a damaged one is ignored,
     as browsers do). Transparent pixels are laid over white, and the transparency is kept beside them.
 
+    Args:
+        path: The file; HEIC too, where pillow-heif is installed.
+        most_megapixels: Refuse more millions of pixels, by the header, before they are decoded.
+
     Raises:
-        ValueError: If there is no such file, or it is no picture, truncated, animated, or far too large.
+        ValueError: If there is no such file, or it is no picture, truncated, animated, too large, or of
+            numbers whose range nothing tells.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"picture must be a file, got {str(path)!r}, which is not one")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                frames = getattr(image, "n_frames", 1)
-                if frames > 1:
-                    raise ValueError(f"picture must be a single picture, {path.name} has {frames} frames")
-                image.load()
-                return _to_tensors(ImageOps.exif_transpose(image), path.name)
-    except UnidentifiedImageError:
-        raise ValueError(
-            f"picture must be PNG, JPEG, WebP or the like, {path.name} is none of them"
-        ) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise ValueError(
-            f"picture must have at most {Image.MAX_IMAGE_PIXELS:,} pixels, {path.name} has more"
-        ) from None
-    except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(f"picture must be a whole file, {path.name} is damaged: {error}") from None
+    image = decoded(path, what="picture", most_megapixels=most_megapixels)
+    return _to_tensors(image, Path(path).name)
 
 
 def write_picture(path: str | Path, rgb: Tensor, alpha: Tensor | None = None) -> None:
@@ -170,26 +158,42 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 def _to_tensors(image: Image.Image, name: str) -> Picture:
     if image.mode == "F":
-        raise ValueError(f"picture must hold 8 or 16 bits a channel, {name} holds floating-point numbers")
+        raise ValueError(
+            f"picture must hold 8 or 16 bits a channel, {name} holds floating-point numbers{_range(image)}"
+        )
+    if image.mode == "I" and image.format == "TIFF":
+        raise ValueError(f"picture must hold 8 or 16 bits a channel, {name} holds 32{_range(image)}")
     if image.mode.startswith("I"):
         grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
         return Picture(grey.clamp(0, 1).expand(3, -1, -1).contiguous())
-    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-    alpha = None
-    if transparent:
-        image_alpha = image.convert("RGBA").getchannel("A")
-        alpha = torch.from_numpy(np.array(image_alpha, dtype=np.float32) / 255)[None]
-    colours = torch.from_numpy(np.array(_to_srgb(image, transparent), dtype=np.float32) / 255).permute(
-        2, 0, 1
-    )
-    if alpha is not None:
-        colours = colours * alpha + (1 - alpha)
-    return Picture(colours.contiguous(), alpha)
+    if not (image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info):
+        return Picture(_planes(_to_srgb(image, image)))
+    clear = image.convert("RGBA")
+    alpha, colours = _planes(clear.getchannel("A")), _planes(_to_srgb(image, clear))
+    return Picture(colours.mul_(alpha).add_(1 - alpha), alpha)
 
 
-def _to_srgb(image: Image.Image, transparent: bool) -> Image.Image:
+def _range(image: Image.Image) -> str:
+    low, high = image.getextrema()
+    return f" from {low:g} to {high:g}"
+
+
+def _planes(image: Image.Image) -> Tensor:
+    """Channels of 8 bits as ``(C, H, W)`` in [0, 1]; by bands, so that nothing else of this size is held."""
+    (width, height), channels = image.size, len(image.getbands())
+    planes = torch.empty(channels, height, width)
+    for top in range(0, height, BAND):
+        rows = np.array(image.crop((0, top, width, min(top + BAND, height))))
+        planes[:, top : top + BAND] = torch.from_numpy(rows.reshape(*rows.shape[:2], channels)).permute(
+            2, 0, 1
+        )
+    return planes.div_(255)
+
+
+def _to_srgb(image: Image.Image, plain: Image.Image) -> Image.Image:
+    """``image`` by its colour profile; where none fits, ``plain``, its colours as they stand."""
     profile = image.info.get("icc_profile")
-    plain = image.convert("RGBA").convert("RGB") if transparent else image.convert("RGB")
+    plain = plain if plain.mode == "RGB" else plain.convert("RGB")
     if not profile:
         return plain
     try:

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from itertools import count
 from typing import NamedTuple
 
@@ -12,10 +13,10 @@ from torch import Tensor
 from .._files import write_text
 from ..losses import lay_over
 from ..pipelines import Footage, VideoEdit
+from .films import Sound, mp4_writer
 from .folder import RunFolder
 from .page import chart, details, figure, film, page, picture, row, section, table, text
 from .pictures import chequered, fit, gif, write_bytes, write_grey, write_layer, write_picture
-from .video_files import VideoSource, mp4_writer
 
 VIDEO, BESIDE, ANIMATION, PAGE = "edited.mp4", "side-by-side.mp4", "edited.gif", "report.html"
 ATLAS, EDIT, ALPHA = "atlas.safetensors", "edit.png", "alpha.png"
@@ -44,15 +45,27 @@ class VideoFolder(RunFolder):
         self,
         footage: Footage,
         edit: VideoEdit,
-        clip: VideoSource,
+        times: Sequence[Fraction],
+        sound: Sound,
         tell: Callable[[str, int, int | None], None],
     ) -> Shown:
-        """Make the edited frames one at a time, and write them as pictures, as a video, beside the given."""
+        """Make the edited frames one at a time, and write them as pictures, as a video, beside the given.
+
+        Args:
+            footage: The frames as given.
+            edit: At its last step.
+            times: When each is shown, in seconds.
+            sound: Of the clip.
+            tell: Called with the number of frames that are written, and of all.
+        """
         T = len(footage)
         wanted = sorted({round(i * (T - 1) / max(min(KEPT, T) - 1, 1)) for i in range(min(KEPT, T))})
         before, after, error = [], [], 0.0
-        times = (time for _, time in clip.timed())
-        with mp4_writer(self.file(VIDEO)) as add, mp4_writer(self.file(BESIDE)) as add_beside:
+        beside = Sound(sound.path, sound.frames, warn=lambda sentence: None)  # which is said once
+        with (
+            mp4_writer(self.file(VIDEO), sound=sound) as add,
+            mp4_writer(self.file(BESIDE), sound=beside) as add_beside,
+        ):
             for index, frame, time in zip(count(), edit.frames(), times):
                 given = footage.frame(index)
                 error += (edit.atlas.frame(index).cpu() - given).square().mean().item() / T

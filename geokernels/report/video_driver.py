@@ -1,10 +1,12 @@
 """Runs an edit of a clip in a folder: footage, atlas, edit, frames, the record."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .._files import scratch_folder
 from ..models.atlas import LayeredAtlas, save_atlas
@@ -12,6 +14,7 @@ from ..models.optical_flow import Flow
 from ..pipelines import AtlasFit, AtlasFitConfig, Footage, VideoEdit, prepare_footage
 from ..pipelines.running import require_state
 from .driver import interrupts_between_steps
+from .films import Sound
 from .record import machine, peak_memory_mib, versions
 from .video import ATLAS, VideoFolder
 from .video_files import VideoSource
@@ -28,6 +31,7 @@ class VideoRun:
         flow: Estimator of optical flow.
         begin: Makes the edit, at its first step, of footage and atlas.
         masks: Where masks are read; None to find them from motion.
+        empty_masks: Whether masks may be empty, where the object is out of sight.
         atlas: Fitted before, to be used again; None to fit one.
         fit_settings: Of the fit, besides what suits the size of the frames.
         seed: Of the fit.
@@ -41,15 +45,18 @@ class VideoRun:
         begin: Callable[[Footage, LayeredAtlas], VideoEdit],
         *,
         masks: VideoSource | None = None,
+        empty_masks: bool = False,
         atlas: LayeredAtlas | None = None,
         fit_settings: dict | None = None,
         seed: int = 0,
         device: str = "cpu",
     ):
         self.clip, self.flow, self.masks, self.atlas = clip, flow, masks, atlas
+        self.empty_masks = empty_masks
         self.fit_settings, self.seed, self.device = fit_settings or {}, seed, device
         self._begin = begin
         self.footage: Footage | None = None
+        self.times: list[Fraction] = []  # when each frame is shown, in seconds
         self.fit: AtlasFit | None = None
         self.edit: VideoEdit | None = None
         self.seconds = dict.fromkeys(("footage", "atlas", "edit", "frames"), 0.0)
@@ -57,10 +64,9 @@ class VideoRun:
     def prepare(self, scratch: Path, tell: Callable[[str, int, int | None], None]) -> None:
         """Read the clip, and stand before the first step."""
         start = time.perf_counter()
-        masks = None if self.masks is None else self.masks.masks()
-        self.footage = prepare_footage(
-            self.clip.frames(), self.flow, masks=masks, folder=scratch, callback=tell
-        )
+        masks = None if self.masks is None else self.masks.masks(may_be_empty=self.empty_masks)
+        self.times.clear()
+        self.footage = prepare_footage(self._frames(), self.flow, masks=masks, folder=scratch, callback=tell)
         if self.atlas is None:
             config = AtlasFitConfig.of_size(self.footage.size, **self.fit_settings)
             chance = torch.Generator().manual_seed(self.seed)
@@ -68,6 +74,12 @@ class VideoRun:
         else:
             self.atlas.require_clip(self.footage.checksum)
         self.seconds["footage"] = time.perf_counter() - start
+
+    def _frames(self) -> Iterator[Tensor]:
+        """The clip's frames, whose times are noted."""
+        for frame, shown_at in self.clip.timed():
+            self.times.append(shown_at)
+            yield frame
 
     def begin_edit(self) -> None:
         """Begin the second stage; the first is done."""
@@ -148,7 +160,8 @@ def run_video(
             run.seconds["edit"] += run.edit.prepared_in
         _descend(run, "edit", run.edit, save, check, checkpoint_every, on_step)
         start = time.perf_counter()
-        shown = folder.write_frames(run.footage, run.edit, run.clip, tell)
+        sound = Sound(run.clip.path, len(run.times), run.clip.warn)
+        shown = folder.write_frames(run.footage, run.edit, run.times, sound, tell)
         run.seconds["frames"] = time.perf_counter() - start
         record = _record(run, facts, shown.psnr)
         folder.finish(record, run.edit, shown)

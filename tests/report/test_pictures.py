@@ -2,12 +2,15 @@
 
 import io
 import struct
+import subprocess
+import sys
+import types
 import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from geokernels.report.pictures import fit, gif, read_picture, strip, write_picture
 
@@ -159,11 +162,103 @@ def test_other_refusals(tmp_path):
         read_picture(tmp_path / "c.tiff")
 
 
-def test_far_too_large_a_picture_is_refused(tmp_path, monkeypatch):
-    colours().save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
-    with pytest.raises(ValueError, match=r"picture must have at most 60 pixels, a\.png has more"):
+def test_too_large_a_picture_is_refused_by_its_header(tmp_path):
+    """11 kilobytes that unpack to 88 million pixels are refused before, unless the bound is lifted."""
+    Image.new("1", (9400, 9400)).save(tmp_path / "a.png", optimize=True)
+    damaged = (tmp_path / "a.png").read_bytes()[:200]  # the header alone: decoding would fail
+    (tmp_path / "a.png").write_bytes(damaged)
+    bound = r"picture must have at most 64 megapixels, a\.png has 88\.4 \(9400 x 9400\); .*--most-megapixels"
+    with pytest.raises(ValueError, match=bound):
         read_picture(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png is damaged"):
+        read_picture(tmp_path / "a.png", most_megapixels=90)
+    assert Image.MAX_IMAGE_PIXELS is not None  # Pillow's own bound is as it was
+
+
+def test_the_bound_can_be_lifted_beyond_pillows(tmp_path, monkeypatch):
+    colours().save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    assert read_picture(tmp_path / "a.png", most_megapixels=float("inf")).rgb.shape == (3, 7, 13)
+
+
+READ = """
+import resource, sys
+from PIL import Image
+from geokernels.report.pictures import read_picture
+
+read_picture(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+picture = read_picture(sys.argv[2])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / picture.rgb.nbytes)
+"""
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_reading_takes_little_more_memory_than_the_picture(tmp_path, mode):
+    Image.new(mode, (4000, 4000)).save(tmp_path / "large.png")
+    Image.new(mode, (64, 64)).save(tmp_path / "small.png")
+    paths = [str(tmp_path / name) for name in ("small.png", "large.png")]
+    done = subprocess.run([sys.executable, "-c", READ, *paths], capture_output=True, text=True, check=True)
+    # what is returned, and the bytes that it was made of, at most twice
+    assert float(done.stdout) < 1.8
+
+
+def test_a_photograph_with_previews_behind_it_is_read(tmp_path):
+    """As telephones write: several pictures in one JPEG, of which the first is meant."""
+    small = colours(size=(8, 8))
+    colours(size=(64, 48)).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[small], quality=100)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.n_frames == 2
+    assert (read_picture(tmp_path / "a.jpg").rgb - as_tensor(colours(size=(64, 48)))).abs().mean() < 0.02
+
+
+def heif(path):
+    path.write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64))
+
+
+def test_heic_says_how_to_convert(tmp_path, monkeypatch):
+    heif(tmp_path / "IMG_1.heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    how = r"IMG_1\.heic is HEIC: pip install pillow-heif .*\(heif-convert IMG_1\.heic IMG_1\.jpg\)"
+    with pytest.raises(ValueError, match=how):
+        read_picture(tmp_path / "IMG_1.heic")
+
+
+def test_heic_is_read_where_its_plugin_is(tmp_path, monkeypatch):
+    """By a stand-in for pillow-heif, which registers a format with Pillow as that does."""
+
+    class HeifImageFile(ImageFile.ImageFile):
+        format, format_description = "HEIF", "stand-in"
+
+        def _open(self):
+            self._size, self._mode = (13, 7), "RGB"
+
+        def load(self):
+            self.im = colours().im
+            return Image.Image.load(self)
+
+    plugin = types.ModuleType("pillow_heif")
+    plugin.register_heif_opener = lambda: Image.register_open(
+        "HEIF", HeifImageFile, lambda start: start[4:8] == b"ftyp"
+    )
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    monkeypatch.setattr(Image, "ID", [*Image.ID])
+    monkeypatch.setattr(Image, "OPEN", {**Image.OPEN})
+    heif(tmp_path / "a.heic")
+    assert torch.equal(read_picture(tmp_path / "a.heic").rgb, as_tensor(colours()))
+
+
+def test_numbers_without_a_range_are_refused_by_what_they_are(tmp_path):
+    values = np.linspace(0, 255, 12).reshape(3, 4)
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=r"a\.tiff holds floating-point numbers from 0 to 255"):
+        read_picture(tmp_path / "a.tiff")
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "b.tiff")
+    with pytest.raises(ValueError, match=r"8 or 16 bits a channel, b\.tiff holds 32 from 0 to 255"):
+        read_picture(tmp_path / "b.tiff")
+    Image.fromarray((values * 257).astype(">u2")).save(tmp_path / "c.tiff")
+    expected = torch.from_numpy((values * 257).astype(np.uint16).astype(np.float32) / 65535)
+    assert torch.allclose(read_picture(tmp_path / "c.tiff").rgb[0], expected, atol=1e-6)
 
 
 def test_fit_shrinks_smoothly_and_enlarges_by_whole_pixels():

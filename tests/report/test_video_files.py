@@ -5,13 +5,14 @@ import subprocess
 import sys
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from geokernels import world
-from geokernels.report.pictures import gif, write_picture
-from geokernels.report.video_files import VideoSource, mp4_writer
+from geokernels.report.films import Sound, mp4_writer
+from geokernels.report.pictures import gif, to_image, write_picture
+from geokernels.report.video_files import VideoSource
 
 pytest.importorskip("av")
 TIMES = [Fraction(ms, 1000) for ms in (0, 40, 80, 200, 240, 700)]  # not evenly
@@ -42,13 +43,13 @@ WRITE = """
 import sys
 import torch
 from fractions import Fraction
-from geokernels.report import video_files
+from geokernels.report import films
 
 path, encoder = sys.argv[1:]
-video_files.ENCODER["x264-params"] += encoder
+films.ENCODER["x264-params"] += encoder
 noise = torch.rand(3, 70, 110, generator=torch.Generator().manual_seed(0))
 ground = noise.repeat_interleave(4, 1).repeat_interleave(4, 2)
-with video_files.mp4_writer(path) as add:
+with films.mp4_writer(path) as add:
     for i in range(30):
         add(ground[:, i : i + 240, 2 * i : 2 * i + 320], Fraction(i, 24))
 """
@@ -99,8 +100,9 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(frames, tmp_path):
     assert [time for _, time in read] == [0, Fraction(2, 25), Fraction(4, 25)]
     for (frame, _), expected in zip(read, frames):
         assert (frame - expected).abs().max() < 1 / 255
-    Image.new("L", (5, 4), 255).save(tmp_path / "frame1.png")
-    assert torch.equal(next(VideoSource(tmp_path).masks()), torch.ones(1, 4, 5))
+    mask = torch.ones(1, 8, 8).triu()
+    write_picture(tmp_path / "frame1.png", mask.expand(3, -1, -1))
+    assert torch.equal(next(VideoSource(tmp_path).masks()), mask)
 
 
 def test_a_frame_that_cannot_be_read_is_named(frames, tmp_path):
@@ -134,3 +136,149 @@ def test_a_video_that_fails_while_it_is_written_is_not_there(frames, tmp_path):
     with pytest.raises(ZeroDivisionError):
         write(tmp_path / "clip.mp4", (frame / (1 // (2 - i)) for i, frame in enumerate(frames)))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["webp", "gif", "png"])
+def test_animations_are_clips(frames, tmp_path, suffix):
+    path, images = tmp_path / f"a.{suffix}", [to_image(frame) for frame in frames]
+    kind = {"webp": {"lossless": True}, "gif": {}, "png": {}}[suffix]
+    times = [100, 200, 50, 100, 300, 70]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=times, loop=0, **kind)
+    clip = VideoSource(path)
+    read = list(clip.timed())
+    assert [float(time) for _, time in read] == pytest.approx([0, 0.1, 0.3, 0.35, 0.45, 0.75])
+    assert (torch.stack([frame for frame, _ in read]) - frames).abs().mean() < 0.02
+    assert clip.size() == (frames.shape[3], frames.shape[2])
+
+
+def film(path, frames, *, codec="libx264", sound=None, options=None):
+    """A film of PyAV's own, with a tone of 440 Hz."""
+    import av
+
+    with av.open(str(path), "w", options=options or {}) as file:
+        shown = file.add_stream(codec, rate=25)
+        shown.height, shown.width, shown.pix_fmt = *frames[0].shape[1:], "yuv420p"
+        heard = sound and file.add_stream(sound, rate=48000, layout="stereo")
+        for i, frame in enumerate(frames):
+            picture = av.VideoFrame.from_image(to_image(frame))
+            picture.pts, picture.time_base = i, Fraction(1, 25)
+            file.mux(shown.encode(picture))
+            if heard:
+                kind = heard.codec_context.format
+                tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(i * 1920, (i + 1) * 1920) / 48000)
+                tone = tone.astype("f4") if kind.name == "fltp" else (tone * 32767).astype("i2")
+                tones = [tone, tone] if kind.is_planar else tone.repeat(2)[None]
+                part = av.AudioFrame.from_ndarray(np.array(tones), format=kind.name, layout="stereo")
+                part.sample_rate, part.pts, part.time_base = 48000, i * 1920, Fraction(1, 48000)
+                file.mux(heard.encode(part))
+        file.mux(shown.encode())
+        if heard:
+            file.mux(heard.encode())
+
+
+def heard_in(path):
+    """Samples of the first channel, and the second of the first of them."""
+    import av
+
+    with av.open(str(path)) as file:
+        parts = list(file.decode(audio=0))
+        found = np.concatenate(
+            [p.to_ndarray()[0] if p.format.is_planar else p.to_ndarray()[0, ::2] for p in parts]
+        )
+        return found / (1 if found.dtype.kind == "f" else 32768), parts[0].time
+
+
+@pytest.fixture(scope="module")
+def many(frames):
+    return [frames[i % 6].roll(i, 2) for i in range(50)]
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mov", "aac"), ("mkv", "flac"), ("webm", "libopus")])
+def test_sound_is_carried_over_as_it_is(many, tmp_path, suffix, codec):
+    clip = tmp_path / f"clip.{suffix}"
+    film(clip, many, sound=codec, codec="libvpx" if suffix == "webm" else "libx264")
+    source = VideoSource(clip)
+    with mp4_writer(tmp_path / "edited.mp4", sound=Sound(clip, 50)) as add:
+        for frame, time in source.timed():
+            add(1 - frame, time)
+    (given, start), (kept, now) = heard_in(clip), heard_in(tmp_path / "edited.mp4")
+    assert now == pytest.approx(start, abs=0.002)
+    assert abs(len(given) - len(kept)) <= 48000 * 0.03
+    piece = given[4000:40000]
+    assert np.abs(piece).max() > 0.4
+    # not encoded again: the same samples, at the same time up to the milliseconds that a webm counts in
+    assert any(np.array_equal(piece, kept[4000 + k : 40000 + k]) for k in range(-48, 49))
+    assert [time for _, time in VideoSource(tmp_path / "edited.mp4").timed()] == [
+        time for _, time in source.timed()
+    ]
+
+
+def test_sound_ends_with_the_frames_that_are_used(many, tmp_path):
+    film(tmp_path / "clip.mov", many, sound="aac")
+    with mp4_writer(tmp_path / "edited.mp4", sound=Sound(tmp_path / "clip.mov", 20)) as add:
+        for i in range(20):
+            add(many[i], Fraction(i, 25))
+    assert len(heard_in(tmp_path / "edited.mp4")[0]) / 48000 == pytest.approx(20 / 25, abs=0.03)
+
+
+def test_sound_that_mp4_cannot_hold_is_left_out_and_said(many, tmp_path):
+    film(tmp_path / "clip.avi", many[:10], codec="mpeg4", sound="pcm_mulaw")
+    said = []
+    sound = Sound(tmp_path / "clip.avi", 10, warn=said.append)
+    with mp4_writer(tmp_path / "edited.mp4", sound=sound) as add:
+        for i in range(10):
+            add(many[i], Fraction(i, 25))
+    assert said == ["the sound of clip.avi (pcm_mulaw) cannot be put into an mp4 as it is, and is left out"]
+    assert len(list(VideoSource(tmp_path / "edited.mp4").frames())) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {"movflags": "faststart"}),
+        ("b.mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}),
+        ("a.mkv", "libx264", {}),
+        ("a.webm", "libvpx", {}),
+        ("a.avi", "mpeg4", {}),
+    ],
+)
+def test_a_clip_that_is_cut_off_is_used_as_far_as_it_goes_and_said(many, tmp_path, name, codec, options):
+    path, said = tmp_path / name, []
+    film(path, many, codec=codec, options=options)
+    source = VideoSource(path, warn=said.append)
+    whole = {time: frame for frame, time in source.timed()}
+    assert (len(whole), said) == (50, [])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * (0.8 if codec == "mpeg4" else 0.6))])
+    read = list(source.timed())
+    assert 5 < len(read) < 45
+    assert all(torch.equal(frame, whole[time]) for frame, time in read)
+    (sentence,) = said
+    assert sentence.startswith(f"{name} is cut off after {len(read)} frames")
+
+
+def test_a_clip_of_which_nothing_is_left_is_refused(many, tmp_path):
+    path = tmp_path / "a.mp4"
+    film(path, many, options={"movflags": "faststart"})
+    start = path.read_bytes().index(b"mdat")
+    path.write_bytes(path.read_bytes()[: start + 500])
+    with pytest.raises(ValueError, match=r"a\.mp4 is cut off after \d frames of 50"):
+        list(VideoSource(path).frames())
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webp", "a.gif", "frames"])
+def test_clips_are_bounded_by_their_headers(many, tmp_path, name):
+    path = tmp_path / name
+    if name == "a.mp4":
+        film(path, many)
+    elif name == "frames":
+        for i, frame in enumerate(many):
+            write_picture(path / f"{i}.png", frame)
+    else:
+        first, *rest = (to_image(frame) for frame in many)
+        first.save(path, save_all=True, append_images=rest, duration=40)
+    megapixels = many[0][0].numel() / 1e6
+    with pytest.raises(ValueError, match=r"must have at most .* megapixels, .* --most-megapixels|lift"):
+        list(VideoSource(path, most_megapixels=megapixels / 2).frames())
+    with pytest.raises(ValueError, match=r"megapixels in all its frames, .*lift the bound"):
+        list(VideoSource(path, most_megapixels=megapixels).frames())
+    assert len(list(VideoSource(path, most_megapixels=4 * megapixels).frames())) == 50
