@@ -1,10 +1,12 @@
 """What measured rows say: who is faster, by how much, and whether what was asked for was reached."""
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from geokernels._files import read_json, write_text
+from geokernels._sealed import seal, unseal
 
 Rows = list[dict]
 # a fixed product that takes this much longer than at its best, in a quarter of the rounds, is being disturbed
@@ -108,20 +110,14 @@ def read(path: Path) -> dict:
     """A results file.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is none, or damaged.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} must be a results file of this harness, it is no JSON: {error}") from error
+    found = read_json(path)
     if not isinstance(found, dict) or not {"machine", "peaks", "rows"} <= found.keys():
         raise ValueError(f"{path} must be a results file of this harness, it has no machine, peaks and rows")
-    return found
+    return unseal(found, path, kind="bench", remedy="measure again without it")
 
 
 def write(path: Path, found: dict) -> None:
     """Replace a results file whole: a reader, or an interruption, never sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(seal(found, kind="bench"), indent=1) + "\n")

@@ -1,5 +1,6 @@
 """Files that are either whole or not there: written under a temporary name, then renamed."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of disks
 PARTIAL = r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}\.partial(\.\w+)?"
 
 
@@ -25,6 +27,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: If the folder is removed meanwhile.
+        OSError: If the disk is full; names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +43,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     except Exception as error:
         if path.parent.is_dir():
+            # Pillow's own errors of writing have no number
+            if isinstance(error, OSError) and error.errno in (None, *FULL):
+                raise OSError(f"{path} could not be written: {error.strerror or error}") from error
             raise
         raise FileNotFoundError(f"{path.parent} was removed while {path.name} was written to it") from error
     finally:

@@ -1,17 +1,21 @@
 """What a later run continues from is checked before it is used: any damage is a sentence."""
 
-import errno
 import json
 import random
 import re
 import resource
 import signal
+from fractions import Fraction
 
 import pytest
 import torch
 
 from geokernels._files import read_json, write_json
 from geokernels._sealed import load_sealed, read_sealed_json, save_sealed, seal, unseal, write_sealed_json
+from geokernels.models import LayeredAtlas, save_atlas, save_generator
+from geokernels.models.stylegan2 import Generator, GeneratorConfig
+from geokernels.report.pictures import write_picture
+from geokernels.report.video_files import mp4_writer
 
 HOW = {"kind": "morph", "remedy": "start again"}
 
@@ -130,8 +134,33 @@ def full_disk():
 
 
 def test_a_full_disk_keeps_what_was_there(checkpoint, full_disk):
-    with pytest.raises(OSError, match="File too large") as raised:
+    with pytest.raises(OSError, match=f"{checkpoint} could not be written: File too large"):
         save_sealed(checkpoint, {"large": torch.zeros(10_000)}, kind="morph")
-    assert raised.value.errno == errno.EFBIG
     assert load_sealed(checkpoint, **HOW)["index"] == 3
     assert [path.name for path in checkpoint.parent.iterdir()] == ["state.pt"]
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pt", ".png", ".mp4", ".json", ".atlas"])
+def test_every_writer_says_that_the_disk_is_full(ending, tmp_path, full_disk):
+    path = tmp_path / f"result{ending}"
+    with pytest.raises(OSError, match=rf"{path} could not be written: "):
+        WRITERS[ending](path)
+    assert not list(tmp_path.iterdir())
+
+
+def write_film(path):
+    with mp4_writer(path) as add:
+        for i in range(60):
+            add(torch.rand(3, 64, 64), Fraction(i, 10))
+
+
+WRITERS = {
+    ".safetensors": lambda path: save_generator(Generator(GeneratorConfig((8, 8), 16, 1)), path),
+    ".pt": lambda path: save_generator(Generator(GeneratorConfig((8, 8), 16, 1)), path),
+    ".png": lambda path: write_picture(path, torch.rand(3, 64, 64)),
+    ".mp4": write_film,
+    ".json": lambda path: write_sealed_json(path, {"rows": ["a" * 10_000]}, kind="eval"),
+    ".atlas": lambda path: save_atlas(
+        LayeredAtlas(torch.zeros(2, 3, 2, 3), (8, 8), generator=torch.Generator()), path
+    ),
+}

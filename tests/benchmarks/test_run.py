@@ -114,3 +114,18 @@ def test_every_case_has_its_own_name_and_a_reason():
     cases = run.all_cases()
     assert len({case.name for case in cases}) == len(cases)
     assert all(case.reason for case in cases)
+
+
+def test_damaged_results_are_refused(tmp_path):
+    file = tmp_path / "found.json"
+    results.write(file, {"machine": {}, "peaks": {}, "rows": [{"case": "a", "median_s": 0.25}]})
+    whole = file.read_text()
+    for damaged, said in (
+        (whole.replace("0.25", "0.75"), "is damaged .* measure again without it"),
+        (whole[:-20], "must be JSON"),
+        ("[" * 100_000, "must be JSON"),
+        ("{}", "must be a results file of this harness"),
+    ):
+        file.write_text(damaged)
+        with pytest.raises(ValueError, match=said):
+            results.read(file)
