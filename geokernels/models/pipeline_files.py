@@ -13,7 +13,7 @@ from .._checks import is_finite, reason_of
 from .._files import read_json
 from .checkpoint_kinds import kind_of
 from .embedded import embedded, verify
-from .tensor_files import read_state
+from .tensor_files import mistaken, read_state, unreadable
 
 WORLD = "world-diffusion"  # folder of the embedded pipeline
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -27,6 +27,18 @@ SINGLE = (
     (r"xl_base|playground.*", "StableDiffusionXLPipeline"),
     (r"sd3.*", "StableDiffusion3Pipeline"),
     (r"flux-(dev|schnell)", "FluxPipeline"),
+)
+
+
+# What a folder is that has these files, and no index.
+OTHERS = (
+    ("adapter_config.json", "; it is a LoRA: merge it into its model, and give the folder of that"),
+    (
+        "pytorch_lora_weights.safetensors",
+        "; it is a LoRA: merge it into its model, and give the folder of that",
+    ),
+    ("open_clip_config.json", "; it is a CLIP of open_clip: give it as --clip local-dir:FOLDER"),
+    ("config.json", "; it is one model of transformers or diffusers, and not a whole pipeline"),
 )
 
 
@@ -65,7 +77,8 @@ def class_of(folder: Path) -> str | None:
     """The class of the pipeline that ``folder`` says it holds."""
     index = folder / "model_index.json"
     if not index.is_file():
-        raise ValueError(f"a pipeline's folder must hold model_index.json, found none in {folder}")
+        hint = next((said for file, said in OTHERS if (folder / file).is_file()), "")
+        raise ValueError(f"a pipeline's folder must hold model_index.json, found none in {folder}{hint}")
     return read_json(index).get("_class_name")
 
 
@@ -196,6 +209,10 @@ def read_pipeline(source: Path | str, load):
             raise FileNotFoundError(
                 f"{source!r} could not be fetched from the hub, nor is it a folder ({reason_of(error)})"
             ) from error
+        for file in sorted(source.glob("**/*.safetensors")):
+            if said := mistaken(file):
+                where = file.relative_to(source)
+                raise ValueError(f"the model in {source} could not be read: {where} {said}") from error
         raise ValueError(
             f"the model in {source} could not be read ({reason_of(error)}); "
             "every weight must be whole, fit its configuration, and be saved as safetensors"

@@ -22,6 +22,14 @@ WRAPPERS = ("params_ema", "ema_state_dict", "model_ema", "state_dict", "model_st
 # what frameworks put before every name
 PREFIXES = ("_orig_mod.", "module.", "model.")
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # by which torch's files without an archive begin, as pickled
+# How files begin that downloads leave in place of weights.
+MISTAKEN = (
+    (b"version https://git-lfs", "is a pointer of Git LFS, and not the file: fetch that by git lfs pull"),
+    (b"<!", "is a web page: fetch the file itself, not the page about it"),
+    (b"<html", "is a web page: fetch the file itself, not the page about it"),
+    (b'{"', "is JSON: give the file of weights beside it"),
+    (b"{\n", "is JSON: give the file of weights beside it"),
+)
 DEEPEST = 8  # wrappers around wrappers
 
 
@@ -142,7 +150,7 @@ def fitted(
             finding = "lacks" if found is None else f"has {tuple(found.shape)} for"
             raise ValueError(
                 f"{name} must fit {what}, which has {key!r} of shape {tuple(value.shape)}, but {file} "
-                f"{finding} it{instead(state, asked)}"
+                f"{finding} it{_part(file) or instead(state, asked)}"
             )
     surplus = next((key for key in state if key not in expected and not re.fullmatch(but, key)), None)
     if surplus is not None:
@@ -156,8 +164,17 @@ def fitted(
     return ready
 
 
+def _part(file: str) -> str:
+    """What to say of one file of several."""
+    return (
+        "; it is one part of several: give a file that holds all" if re.search(r"-\d+-of-\d+", file) else ""
+    )
+
+
 def unreadable(name: str, path: Path, error: Exception) -> ValueError:
     """The sentence about a file whose reading failed with ``error``."""
+    if said := mistaken(path):
+        return ValueError(f"{name} must be a file of tensors, but {path.name} {said}")
     function = re.search(r"GLOBAL ([\w.]+)", str(error))  # as torch names what it refuses to call
     reason = f"it would run {function[1]}" if function else reason_of(error)
     return ValueError(
@@ -165,6 +182,11 @@ def unreadable(name: str, path: Path, error: Exception) -> ValueError:
         f"({reason}); fetch it again, or, where it is trusted, save its state dict with "
         "safetensors.torch.save_file"
     )
+
+
+def mistaken(path: Path) -> str | None:
+    """What a download has left in place of weights, and the remedy; None if it may be weights."""
+    return next((said for beginning, said in MISTAKEN if _begins(path, beginning)), None)
 
 
 def safetensors():

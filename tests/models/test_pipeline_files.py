@@ -104,7 +104,7 @@ class TestSingleFile:
 
     def test_what_is_damaged(self, config, tmp_path):
         (tmp_path / "a.safetensors").write_bytes(b"x" * 100)
-        with pytest.raises(ValueError, match=r"whole file of safetensors, a.safetensors is damaged"):
+        with pytest.raises(ValueError, match=r"a.safetensors could not be read"):
             load_text_to_image(tmp_path / "a.safetensors", config=config)
         (tmp_path / "a.ckpt").write_bytes(b"x" * 100)
         with pytest.raises(ValueError, match=r"a.ckpt could not be read"):
@@ -167,3 +167,25 @@ def test_a_folder_with_a_weight_that_is_not_finite(random_pipeline, tmp_path):
     save_file(state, path, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"got NaN or infinity in vae's 'decoder.conv_out.bias' of .*copy"):
         load_text_to_image(folder)
+
+
+def test_a_clone_without_its_large_files(random_pipeline, tmp_path):
+    folder = shutil.copytree(random_pipeline("StableDiffusionPipeline"), tmp_path / "copy")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_text(pointer)
+    with pytest.raises(ValueError, match=r"unet/diffusion_pytorch_model.safetensors is a pointer of Git LFS"):
+        load_text_to_image(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("adapter_config.json", "it is a LoRA: merge it"),
+        ("open_clip_config.json", "--clip local-dir:FOLDER"),
+        ("config.json", "not a whole pipeline"),
+    ],
+)
+def test_other_folders_are_named(tmp_path, file, said):
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(ValueError, match=rf"must hold model_index.json, found none in .*; .*{said}"):
+        load_text_to_image(tmp_path)

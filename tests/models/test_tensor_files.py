@@ -251,3 +251,28 @@ def test_kinds_are_told_by_names():
         assert kind_of(names) == next(kind.said for kind in KINDS if kind.key == key), key
         assert kind_of(names, key) is None
     assert kind_of(["weight", "bias"]) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
+            "pointer of Git LFS, .* git lfs pull",
+        ),
+        (b"<!DOCTYPE html><html></html>", "is a web page"),
+        (b'{"metadata": {}, "weight_map": {}}', "is JSON: give the file of weights beside it"),
+        (b"", "could not be read"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["safetensors", "pt", "bin"])
+def test_what_downloads_leave_in_place_of_weights(tmp_path, content, said, ending):
+    (tmp_path / f"model.{ending}").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"--clip-weights must be .* model.{ending} .*{said}"):
+        read_tensors("--clip-weights", tmp_path / f"model.{ending}")
+
+
+def test_one_part_of_several_is_named(tmp_path):
+    how = {**HOW, "file": "model-00001-of-00002.safetensors"}
+    with pytest.raises(ValueError, match=r"lacks it; it is one part of several: give a file that holds all"):
+        fill(nn.Linear(3, 2), {"weight": STATE["weight"]}, **how)
