@@ -7,6 +7,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 
+def is_on() -> bool:
+    """Whether tangents may be about: inside of a dual level, or of a ``jvp`` or ``jacfwd``."""
+    return forward_ad._current_level >= 0
+
+
 def primal(x: Tensor | None) -> Tensor | None:
     """A tensor without its tangent at the level at hand."""
     if x is None or not x.is_floating_point():
@@ -26,3 +31,16 @@ def rule(tangents: Callable) -> Callable:
             return tangents(ctx, tuple(primal(x) for x in ctx.saved_tensors), *given)
 
     return jvp
+
+
+def applied(function: type[torch.autograd.Function], tangents: Callable) -> Callable:
+    """``function.apply``, with a :func:`rule` for its tangents.
+
+    torch.compile looks into no function that has such a rule, and into forward mode not beyond the forward.
+    """
+    following = type(function.__name__, (function,), {"jvp": staticmethod(rule(tangents))})
+
+    def apply(*args):
+        return (function if torch.compiler.is_compiling() else following).apply(*args)
+
+    return apply

@@ -28,7 +28,7 @@ def calls_are_direct() -> bool:
     return (
         not torch.compiler.is_compiling()
         and torch._C._functorch.maybe_current_level() is None
-        and forward_ad._current_level < 0
+        and not _forward_mode.is_on()
     )
 
 
@@ -39,7 +39,7 @@ def are_wanted(*args) -> bool:
     if torch.compiler.is_compiling():
         return False
     transforms = torch._C._functorch.get_interpreter_stack() or ()
-    return forward_ad._current_level >= 0 or any(level.key() in DIFFERENTIATING for level in transforms)
+    return _forward_mode.is_on() or any(level.key() in DIFFERENTIATING for level in transforms)
 
 
 def run(operator: Callable, *args):
@@ -102,7 +102,7 @@ def without_derivative(operator: str, reason: str | None = None) -> None:
 def first_order(operator: str, formula: Callable, *tensors: Tensor | None):
     """``formula(*tensors)`` among tangents of ``operator``, where a second derivative raises.
 
-    What :class:`geokernels._first_order.FirstOrder` is where torch.func's levels are all at hand.
+    What :func:`geokernels._first_order.first_order` is where torch.func's levels are all at hand.
     """
     constant = torch.ops.geokernels.constant
     return formula(*(None if x is None else constant(x, operator) for x in tensors))
@@ -167,7 +167,7 @@ def _register(operator: Callable, backward: Callable, save: Callable, tangents: 
         if torch._C._functorch.maybe_current_level() is not None:
             modes = torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled()
         backwards = torch.is_grad_enabled() and torch._C._any_requires_grad(*args)
-        if not (backwards or modes or forward_ad._current_level >= 0):
+        if not (backwards or modes or _forward_mode.is_on()):
             return below(keyset, args)
         with enable_single_level_autograd_function():
             return apply(keyset, modes, *args)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .._checks import values_can_be_read
-from .._first_order import FirstOrder
+from .._first_order import first_order
 from .._typing import Basis, Rows
 from . import derivatives, native
 from .batching import lead_with_mapped_dimension
@@ -88,7 +88,7 @@ def _backward(ctx, grad: Tensor | None, _grad_gradient):
         return (None,) * 11
     current, gradient = ctx.saved_tensors
     if torch.is_grad_enabled():
-        return FirstOrder.apply("geodesic_loss", _scaled, grad, gradient, current), *(None,) * 10
+        return first_order("geodesic_loss", _scaled, grad, gradient, current), *(None,) * 10
     return _scaled(grad, gradient, current), *(None,) * 10
 
 

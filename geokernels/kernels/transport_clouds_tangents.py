@@ -7,12 +7,14 @@ PyTorch. ``passes`` and ``of_cost`` are those of transport_clouds_derivatives.py
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .. import _transport
+from .. import _distances, _transport
 from .._precision import full_precision
+from . import derivatives
 from .transport_clouds_derivatives import (
     DOT,
     ROOT,
@@ -34,31 +36,16 @@ def _blocks(x: Tensor, M: int) -> Iterator[slice]:
     return (slice(i, i + step) for i in range(0, x.shape[-2], step))
 
 
-def _of_rows(part: Tensor | None, rows: slice) -> Tensor | None:
-    return None if part is None else part[..., rows, :]
-
-
 def _costs(x: Tensor, y: Tensor, dx: Tensor, dy: Tensor, kind: int, p: float) -> tuple[Tensor, Tensor]:
     """Costs ``(..., N, M)`` of a distance or a power, and their tangents, 0 between points that coincide."""
-    cost, moved = 0, 0
-    for d in range(x.shape[-1]):
-        apart, rise = (u[..., :, None, d] - v[..., None, :, d] for u, v in ((x, y), (dx, dy)))
-        if kind == ROOT:
-            cost, moved = cost + apart.square(), moved + apart * rise
-            continue
-        met = apart == 0
-        size = apart.abs().masked_fill(met, 1)
-        cost = cost + torch.where(met, 0, size**p)
-        moved = moved + torch.where(met, 0, p * size ** (p - 1) * apart.sign() * rise)
-    if kind != ROOT:
-        return cost, moved
-    met = cost == 0
-    root = cost.masked_fill(met, 1).sqrt()
-    return torch.where(met, 0, root), torch.where(met, 0, moved / root)
+    p = 2.0 if kind == ROOT else p
+    found = torch.cdist(x, y, p, compute_mode="donot_use_mm_for_euclid_dist")
+    moved = _distances.tangent(x, y, found, p, dx, dy)
+    return (found, moved) if kind == ROOT else (found**p, p * found ** (p - 1) * moved)
 
 
 @full_precision
-def _by_blocks(x, y, f, g, left, right, v, dx, dy, kind: int, p: float) -> Tensor:
+def _by_blocks(x, y, f, g, left, right, v, dx, dy, *, kind: int, p: float) -> Tensor:
     found = []
     for rows in _blocks(x, y.shape[-2]):
         cost, moved = _costs(x[..., rows, :], y, dx[..., rows, :], dy, kind, p)
@@ -77,7 +64,8 @@ def changed(passes: str, x, y, f, g, left, right, v, dx, dy, *of_cost) -> Tensor
     kind, p, *_ = of_cost
     if kind not in (DOT, SQUARE):
         dx, dy = torch.zeros_like(x) if dx is None else dx, torch.zeros_like(y) if dy is None else dy
-        return _by_blocks(x, y, f, g, left, right, v, dx, dy, kind, p)
+        by_blocks = partial(_by_blocks, kind=kind, p=p)
+        return derivatives.first_order(_distances.OF, by_blocks, x, y, f, g, left, right, v, dx, dy)
     total = 0
     for here, there in ((dx, y), (x, dy)):
         if here is None or there is None:

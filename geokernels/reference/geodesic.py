@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _forward_mode, _tangents
 from .. import _path as path
-from .._first_order import FirstOrder
+from .._first_order import first_order
 from .._precision import full_precision
 from .._typing import Basis, Rows, Scores
 from .subspace import living
@@ -69,12 +69,14 @@ class _Weighting(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor, *_grad_frame: Tensor) -> Tensor:
-        return FirstOrder.apply("geodesic_cosine", _weighting_gradient, grad, *ctx.saved_tensors)
+        return first_order("geodesic_cosine", _weighting_gradient, grad, *ctx.saved_tensors)
 
-    @staticmethod
-    @_forward_mode.rule
-    def jvp(ctx, saved: tuple[Tensor, ...], moved: Tensor) -> tuple[Tensor | None, ...]:
-        return FirstOrder.apply("geodesic_cosine", _weighting_tangent, moved, *saved), None, None, None
+
+def _tangents_of_weighting(ctx, saved: tuple[Tensor, ...], moved: Tensor) -> tuple[Tensor | None, ...]:
+    return first_order("geodesic_cosine", _weighting_tangent, moved, *saved), None, None, None
+
+
+_weighting = _forward_mode.applied(_Weighting, _tangents_of_weighting)
 
 
 def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: float) -> Scores:
@@ -88,7 +90,7 @@ def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: float) -> Scores:
 def geodesic_cosine(x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = 1e-12) -> Scores:
     """See :func:`geokernels.geodesic_cosine`, which this defines."""
     p, q = _filled(p, q)
-    weighting, *_frame = _Weighting.apply(p.mT @ q)
+    weighting, *_frame = _weighting(p.mT @ q)
     both = torch.cat([p, q], -1)
     x, y = x @ both, y @ both
     weighted_x, weighted_y = x @ weighting, y @ weighting

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _forward_mode, _tangents
-from .._first_order import FirstOrder
+from .._first_order import first_order
 from .._precision import full_precision
 from .._typing import Basis, Rows
 
@@ -110,14 +110,16 @@ class _Directions(torch.autograd.Function):
     def backward(ctx, grad_directions: Tensor, _grad_left: Tensor, grad_values: Tensor):
         formula = partial(basis_gradient, rank=ctx.rank)
         grads = (grad_directions, grad_values)
-        return FirstOrder.apply("subspace_basis", formula, *grads, *ctx.saved_tensors), None, None, None
+        return first_order("subspace_basis", formula, *grads, *ctx.saved_tensors), None, None, None
 
-    @staticmethod
-    @_forward_mode.rule
-    def jvp(ctx, saved: tuple[Tensor, ...], moved: Tensor, *_settings) -> tuple[Tensor | None, ...]:
-        formula = partial(_tangents.of_basis, rank=ctx.rank)
-        directions, values = FirstOrder.apply("subspace_basis", formula, *saved, moved)
-        return directions, None, values
+
+def _tangents_of_directions(ctx, saved: tuple[Tensor, ...], moved: Tensor, *_settings):
+    formula = partial(_tangents.of_basis, rank=ctx.rank)
+    directions, values = first_order("subspace_basis", formula, *saved, moved)
+    return directions, None, values
+
+
+_directions = _forward_mode.applied(_Directions, _tangents_of_directions)
 
 
 def subspace_basis(
@@ -131,7 +133,7 @@ def subspace_basis(
     """See :func:`geokernels.subspace_basis`, which this defines; ``svd`` decomposes the rows."""
     rank = min(x.shape[-2:]) if rank is None else rank
     rtol = default_rtol(x) if rtol is None else rtol
-    directions, _left, values = _Directions.apply(centred(x, center), rank, rtol, svd)
+    directions, _left, values = _directions(centred(x, center), rank, rtol, svd)
     return SubspaceBasis(directions[..., :rank, :].mT, values[..., :rank])
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .. import _forward_mode, _tangents, _transport
 from .._checks import values_can_be_read
+from .._distances import distances
 from .._typing import Cost, Points, Potential, Weights
 
 
@@ -18,9 +19,9 @@ def pairwise_cost(x: Points, y: Points, cost: str = "sqeuclidean", p: float = 2.
             squares = torch.linalg.vecdot(x, x)[..., :, None] + torch.linalg.vecdot(y, y)[..., None, :]
             return squares - 2 * (x @ y.mT)
         if cost == "euclidean":
-            return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+            return distances(x, y)
         if cost == "lp":
-            return torch.cdist(x, y, p=p, compute_mode="donot_use_mm_for_euclid_dist") ** p
+            return distances(x, y, p) ** p
         if cost == "dot":
             return -(x @ y.mT)
         return 1 - _transport.directions(x) @ _transport.directions(y).mT
@@ -45,7 +46,7 @@ def solve(
     """
     a = _transport.uniform(cost, n, -2) if a is None else a
     b = _transport.uniform(cost, m, -1) if b is None else b
-    return _Solution.apply(cost, a, b, n, m, start, eps, reach, max_iter, tol)
+    return _solution(cost, a, b, n, m, start, eps, reach, max_iter, tol)
 
 
 class _Solution(torch.autograd.Function):
@@ -80,12 +81,14 @@ class _Solution(torch.autograd.Function):
         parts = _transport.gradients(E, a, b, f, g, ctx.eps, ctx.reach, grad_value, grad_f, grad_g)
         return *parts, *(None,) * 7
 
-    @staticmethod
-    @_forward_mode.rule
-    def jvp(ctx, saved, d_cost, d_a, d_b, *_constant):
-        cost, a, b, f, g = saved
-        E = _transport.density(cost, f, g, ctx.eps)
-        return *_tangents.of_transport(E, a, b, f, g, ctx.eps, ctx.reach, d_cost, d_a, d_b), None, None
+
+def _tangents_of_solution(ctx, saved, d_cost, d_a, d_b, *_constant):
+    cost, a, b, f, g = saved
+    E = _transport.density(cost, f, g, ctx.eps)
+    return *_tangents.of_transport(E, a, b, f, g, ctx.eps, ctx.reach, d_cost, d_a, d_b), None, None
+
+
+_solution = _forward_mode.applied(_Solution, _tangents_of_solution)
 
 
 def _iterate(cost, a, b, start, eps, reach, max_iter, tol):

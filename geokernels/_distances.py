@@ -1,0 +1,73 @@
+"""Distances of all pairs, with derivatives in both directions."""
+
+import torch
+from torch import Tensor
+
+from . import _forward_mode
+from ._first_order import first_order
+from ._typing import Cost, Points
+
+OF = "sinkhorn with the costs 'euclidean' and 'lp'"  # what second derivatives are refused of
+
+
+def _gradient(x: Points, y: Points, found: Cost, p: float, grad: Tensor) -> Points:
+    return torch.ops.aten._cdist_backward(grad.contiguous(), x, y, p, found.contiguous())
+
+
+def tangent(x: Points, y: Points, found: Cost, p: float, dx: Points, dy: Points) -> Cost:
+    """That of the distances that were ``found``; 0 between points that coincide, as the gradient is."""
+    met, moved = found == 0, torch.zeros_like(found)
+    length = found.masked_fill(met, 1)
+    for d in range(x.shape[-1]):
+        apart, rise = (u[..., :, None, d] - v[..., None, :, d] for u, v in ((x, y), (dx, dy)))
+        moved = moved + apart.sign() * (apart.abs() / length) ** (p - 1) * rise
+    return torch.where(met, 0, moved)
+
+
+def _plain(x: Points, y: Points, p: float) -> Cost:
+    return torch.cdist(x, y, p, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+class _Distances(torch.autograd.Function):
+    """torch.cdist with a rule for tangents, which it does not have; first order only."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Points, y: Points, p: float) -> Cost:
+        return _plain(x, y, p)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Cost) -> None:
+        x, y, ctx.p = inputs
+        ctx.save_for_backward(x, y, output)
+        ctx.save_for_forward(x, y, output)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, y, found = ctx.saved_tensors
+
+        def both(x, y, found, grad):
+            return _gradient(x, y, found, ctx.p, grad), _gradient(y, x, found.mT, ctx.p, grad.mT)
+
+        return *first_order(OF, both, x, y, found, grad), None
+
+
+def _tangents(ctx, saved: tuple, dx: Points | None, dy: Points | None, _p) -> Cost:
+    x, y, found = saved
+    dx, dy = torch.zeros_like(x) if dx is None else dx, torch.zeros_like(y) if dy is None else dy
+
+    def along(x, y, found, dx, dy):
+        return tangent(x, y, found, ctx.p, dx, dy)
+
+    return first_order(OF, along, x, y, found, dx, dy)
+
+
+_apply = _forward_mode.applied(_Distances, _tangents)
+
+
+def distances(x: Points, y: Points, p: float = 2.0) -> Cost:
+    r"""$(\sum_d |x_{id} - y_{jd}|^p)^{1/p}$, ``(..., N, M)``; the derivative at distance 0 is 0."""
+    if torch.compiler.is_compiling() or not _forward_mode.is_on():
+        return _plain(x, y, p)
+    return _apply(x, y, p)
