@@ -230,6 +230,4 @@ def _shapes(name: str, path: Path) -> Mapping[str, Tensor]:
             names = list(file.keys())
             return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in names}
     except SafetensorError as error:
-        raise ValueError(
-            f"{name} must be a whole file of safetensors, {path.name} is damaged: {error}"
-        ) from None
+        raise unreadable(name, path, error) from error
