@@ -19,11 +19,14 @@ def finished(path: Path, header: dict) -> dict[int, dict]:
     """
     if not path.exists():
         return {}
-    lines = path.read_bytes().splitlines(keepends=True)
+    data = path.read_bytes()
+    lines = data.splitlines(keepends=True)
     whole = [line for line in lines if line.endswith(b"\n")]
-    if not whole:
+    if not whole and line_of(header).encode().startswith(data):
         path.unlink()
         return {}
+    if not whole:
+        raise SystemExit(f"{path} is no file of lines; choose another --out")
     try:
         begun, *rows = (_read(line, f"line {i + 1} of {path}") for i, line in enumerate(whole))
     except ValueError as error:

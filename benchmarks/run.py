@@ -116,7 +116,9 @@ def measure_all(
     if resume and json is None:
         raise ValueError("--resume needs --json FILE, the results to go on with, got none")
     here, peaks = machine(), cache(Peaks.measure)
-    earlier = results.read(json)["rows"] if resume and json.exists() else []
+    # read even if it is replaced: only a results file is
+    found = results.read(json)["rows"] if json and json.exists() else []
+    earlier = found if resume else []
     done = {
         name: rows
         for name, rows in results.by_case(earlier).items()

@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # the suffix stays, because writers choose the format by it
     partial = path.with_name(_unforeseen(path.suffix))
-    file = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o666)
-    mode = stat.S_IMODE(os.fstat(file).st_mode)
-    os.close(file)
+    mode = _make(partial)
     try:
         yield partial
         if stat.S_IMODE(partial.stat().st_mode) != mode:  # safetensors writes for its owner alone
@@ -51,6 +49,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def give_new_modes(files: Iterable[Path]) -> None:
+    """Give files that a library wrote, some for its owner alone, the mode of a new file."""
+    for path in files:
+        probe = path.with_name(_unforeseen(""))
+        path.chmod(_make(probe))
+        probe.unlink()
+
+
+def _make(path: Path) -> int:
+    """Make an empty file where there is none, not even a link; returns its mode."""
+    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o666)
+    mode = stat.S_IMODE(os.fstat(file).st_mode)
+    os.close(file)
+    return mode
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from geokernels._files import write_text
 from geokernels.metrics import wilson_interval
 from geokernels.world import ATTRIBUTES
 
@@ -57,6 +58,4 @@ def write(card: Path, blocks: dict[str, str]) -> None:
             raise ValueError(f"{card} must mark the block {name!r} once with {start} and {stop}")
         before, after = text.split(start)[0], text.split(stop)[1]
         text = f"{before}{start}\n{block}\n{stop}{after}"
-    partial = card.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(card)
+    write_text(card, text)

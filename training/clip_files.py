@@ -1,14 +1,14 @@
 """What the world's CLIPs are: their sizes, and the files they are shipped as."""
 
 import hashlib
-import json
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import save_file
+
+from geokernels._files import replacing, write_json
 
 from .clip_data import Captions
 
@@ -129,23 +129,17 @@ def export(config: Config, model: CLIP, captions: Captions, folder: Path, name: 
     weights["logit_scale"] = weights["logit_scale"].clamp(max=SCALE_LIMIT)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
-    save_file(weights, path.with_suffix(".partial"))
-    os.replace(path.with_suffix(".partial"), path)
-    _write_json(path.with_suffix(".json"), architecture(config))
+    with replacing(path) as partial:
+        save_file(weights, partial)
+    write_json(path.with_suffix(".json"), architecture(config))
     record = {
         "file": path.name,
         "bytes": path.stat().st_size,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         **facts,
     }
-    _write_json(folder / f"{name}.record.json", record)
+    write_json(folder / f"{name}.record.json", record)
     return path
-
-
-def _write_json(path: Path, content: dict) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
 
 
 def facts_of(config: Config, seconds: dict[str, float]) -> dict:

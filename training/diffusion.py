@@ -13,7 +13,6 @@ same weights, to the bit, as one never interrupted (on the same machine, with th
 import argparse
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from geokernels._files import give_new_modes, write_json
 from geokernels.world import ATTRIBUTES, WORDS
 from geokernels.world.held_out import sample_seen
 
@@ -270,8 +270,7 @@ class Training:
 def write_record(folder: Path, made: dict) -> None:
     """Beside ``folder``: how it was made, and the digest of each of its files."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in files:
-        path.chmod(0o644)  # safetensors writes for its owner alone
+    give_new_modes(files)
     record = {
         "bytes": sum(path.stat().st_size for path in files),
         "sha256": {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
@@ -279,9 +278,7 @@ def write_record(folder: Path, made: dict) -> None:
         "threads": torch.get_num_threads(),
         "made": made,
     }
-    partial = folder.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(partial, folder.with_suffix(".record.json"))
+    write_json(folder.with_suffix(".record.json"), record)
 
 
 def main() -> None:

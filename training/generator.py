@@ -12,8 +12,6 @@ weights, to the bit, as one never interrupted (on the same machine, with the sam
 
 import argparse
 import hashlib
-import json
-import os
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geokernels._checks import reason_of
+from geokernels._files import replacing, write_json
 from geokernels._sealed import load_sealed, save_sealed
 from geokernels.models.stylegan2 import Generator, GeneratorConfig
 
@@ -228,8 +227,8 @@ def export(config: Config, state: State, folder: Path) -> Path:
     generator = torch.Generator().manual_seed(config.seed)
     weights["latent_avg"] = state.model.mean_latent(2**16, generator=generator)
     path = folder / f"{NAME}.safetensors"
-    save_file({k: v.half().contiguous() for k, v in weights.items()}, path.with_suffix(".partial"))
-    os.replace(path.with_suffix(".partial"), path)
+    with replacing(path) as partial:
+        save_file({k: v.half().contiguous() for k, v in weights.items()}, partial)
     record = {
         "file": path.name,
         "bytes": path.stat().st_size,
@@ -240,9 +239,7 @@ def export(config: Config, state: State, folder: Path) -> Path:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    partial = folder / f"{NAME}.record.partial"
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(partial, folder / f"{NAME}.record.json")
+    write_json(folder / f"{NAME}.record.json", record)
     return path
 
 

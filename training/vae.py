@@ -8,8 +8,6 @@ same weights, to the bit, as one never interrupted (on the same machine, with th
 """
 
 import argparse
-import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from geokernels._files import give_new_modes, write_json
 from geokernels.world import render, sample_scenes
 
 from .steps import Stage, chance, facts_of, rate
@@ -175,6 +174,7 @@ def train_vae(config: Config, out: Path, *, quiet: bool = False) -> AutoencoderK
         latents = torch.cat([vae.encode(part).latent_dist.mode() for part in x.split(32)])
     vae.register_to_config(scaling_factor=1 / latents.std().item())
     vae.half().save_pretrained(out / "vae")
+    give_new_modes((out / "vae").iterdir())
     _note(out / "vae.json", config, stage)
     # what is trained on top sees the weights as they are shipped
     return vae.float().requires_grad_(False).eval()
@@ -205,6 +205,7 @@ def train_tiny(config: Config, vae: AutoencoderKL, out: Path, *, quiet: bool = F
     )
     stage.averaged()
     tiny.half().save_pretrained(out / "vae_tiny")
+    give_new_modes((out / "vae_tiny").iterdir())
     _note(out / "tiny.json", config, stage)
     return tiny.float().requires_grad_(False).eval()
 
@@ -212,9 +213,7 @@ def train_tiny(config: Config, vae: AutoencoderKL, out: Path, *, quiet: bool = F
 def _note(path: Path, config: Config, stage: Stage) -> None:
     """How the weights beside it were made."""
     facts = facts_of(stage, config.batch, config)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(facts, indent=2) + "\n")
-    os.replace(partial, path)
+    write_json(path, facts)
 
 
 def main() -> None:

@@ -10,12 +10,13 @@ import typer
 from ..report.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
 from .encoders import CLIP, encoders_of, pace, warn_of_unknown_words
+from .out import out_option
 
 
 def adapt(
     source: Annotated[str, typer.Option("--from", help="What the generator draws.")],
     target: Annotated[str, typer.Option("--to", help="What it shall draw.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Annotated[Path, out_option("Folder for the results.")],
     generator: Annotated[str, typer.Option(help="world, or a StyleGAN2 checkpoint.")] = "world",
     loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
     clip: Annotated[

@@ -8,13 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 from .console import console, fail, sentences
+from .out import out_option
 
 CLONE = Path(__file__).resolve().parents[2]
 
 
 def bench(
     rivals: Annotated[bool, typer.Option("--rivals", help="Time other libraries too.")] = False,
-    json: Annotated[Path | None, typer.Option(help="File for the results, written after each case.")] = None,
+    json: Annotated[
+        Path | None, out_option("File for the results, written after each case.", "--json")
+    ] = None,
     only: Annotated[str, typer.Option(help="Cases whose name contains this.")] = "",
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what --json has of this machine and commit, undisturbed.")

@@ -7,20 +7,26 @@ import typer
 from rich.table import Table
 
 from .console import bar, console, extras, say, sentences
+from .out import out_option
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("demo"),
+    out: Annotated[Path, out_option("Folder for the report.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Chooses the scenes, edits and samples.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files in --out.")] = False,
 ) -> None:
     """Morph scenes, walk through a generator, draw prompts, judge the results, and write a report."""
     with sentences(), extras():
         from ..models.clip import load_clip
         from ..report import demo as parts
 
-        _require_demo_folder(out)
+        folder = parts.DemoFolder(out)
+        earlier = not overwrite and folder.earlier()
+        if earlier:
+            say(f"Replacing the earlier demo in {out}.")
+        folder.claim(resume=False, overwrite=overwrite or earlier, later=True)
         config = parts.DemoConfig()
-        with bar() as progress:
+        with folder, bar() as progress:
             task = progress.add_task("drawing", total=config.total, loss="", speed="")
 
             def show(name: str, value: str) -> None:
@@ -28,7 +34,7 @@ def demo(
                 speed = f"{done / max(progress.tasks[task].elapsed or 0, 1e-9):.1f} steps/s"
                 progress.update(task, description=name, completed=done, loss=value, speed=speed)
 
-            found = parts.run_demo(load_clip("world"), out, seed=seed, config=config, on_step=show)
+            found = parts.run_demo(load_clip("world"), folder, seed=seed, config=config, on_step=show)
     table = Table("edit", *parts.LOSSES)
     for edit in found.edits:
         cells = [_verdict(edit.morphs[loss].score) for loss in parts.LOSSES]
@@ -46,19 +52,6 @@ def _say_what_was_drawn(found) -> None:
     n = len(found.drawn.prompts)
     counts = ", ".join(f"{a} {found.drawn.right(a)}" for a in found.drawn.wanted[0])
     say(f"Of {n} unseen prompts drawn, the judge reads as asked: {counts}.")
-
-
-def _require_demo_folder(out: Path) -> None:
-    """Refuse a folder with other contents; an earlier demonstration is replaced, and said to be."""
-    from ..report.demo import is_demo
-
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out must be a folder, {out} is a file")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if not is_demo(out):
-        raise ValueError(f"--out must be new, empty or an earlier demo, {out} holds something else")
-    say(f"Replacing the earlier demo in {out}.")
 
 
 def _verdict(score) -> str:

@@ -11,13 +11,14 @@ import typer
 from ..report.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
+from .out import out_option
 from .pipelines import CONFIG, MODEL, VARIANT, decoder_of, pipeline_of
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def edit(
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Annotated[Path, out_option("Folder for the results.")],
     target: Annotated[list[str], typer.Option("--to", help="What it shall show; repeat for several edits.")],
     picture: Annotated[
         Path | None, typer.Argument(help="PNG, JPEG or WebP; without one, the model draws the source.")

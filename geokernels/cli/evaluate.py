@@ -14,6 +14,7 @@ from ..report.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, console, device_of, extras, say, sentences, stop
 from .edit import models_of
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of
+from .out import out_option
 from .pipelines import CONFIG, MODEL, VARIANT, instructed_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ EDITS = "edits"  # folder, within --out, that --world writes
 
 
 def evaluate(
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Annotated[Path, out_option("Folder for the results.")],
     folder: Annotated[
         Path | None, typer.Argument(help="Edits in the layout of PIE-Bench; or give --world.")
     ] = None,

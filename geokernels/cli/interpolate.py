@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from .console import bar, console, device_of, extras, say, sentences, stop, warn, warn_of_words
+from .out import out_option
 from .pipelines import CONFIG, MODEL, VARIANT, pipeline_of
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -21,7 +22,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 def interpolate(
     prompt: Annotated[list[str], typer.Option(help="A station of the path; repeat for each, two at least.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Annotated[Path, out_option("Folder for the results.")],
     model: Annotated[str, typer.Option(help=MODEL)] = "world",
     variant: Annotated[str | None, typer.Option(help=VARIANT)] = None,
     model_config: Annotated[Path | None, typer.Option(help=CONFIG)] = None,

@@ -10,6 +10,7 @@ import typer
 from ..report.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
+from .out import out_option
 
 METHODS = ("clip-inversion", "text2live")
 
@@ -18,7 +19,7 @@ def morph(
     picture: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP of any size and mode.")],
     source: Annotated[str, typer.Option("--from", help="What the picture shows.")],
     target: Annotated[str, typer.Option("--to", help="What it shall show.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Annotated[Path, out_option("Folder for the results.")],
     method: Annotated[str, typer.Option(help="clip-inversion, or text2live for an edit layer.")] = METHODS[0],
     loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
     clip: Annotated[str, typer.Option(help=f"{CLIP}.")] = "world",

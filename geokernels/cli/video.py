@@ -11,13 +11,14 @@ import typer
 from ..report.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop, warn
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
+from .out import out_option
 
 
 def video(
     clip: Annotated[Path, typer.Argument(help="A video (mp4, GIF, ...), or a folder of frames.")],
     source: Annotated[str, typer.Option("--from", help="What the frames show.")],
     target: Annotated[str, typer.Option("--to", help="What they shall show.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Annotated[Path, out_option("Folder for the results.")],
     layer: Annotated[str, typer.Option(help="What to edit: foreground or background.")] = "foreground",
     masks: Annotated[
         Path | None,

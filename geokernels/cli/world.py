@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from .console import bar, console, device_of, extras, say, sentences, stop, warn, warn_of_words
+from .out import out_option
 from .scripts import EVALUATIONS, TRAININGS, evaluate_model, run_training
 
 app = typer.Typer(
@@ -35,7 +36,7 @@ OF_KIND = {
 @app.command()
 def sample(
     kind: Annotated[str, typer.Argument(help="; ".join(f"{k}: {v}" for k, v in KINDS.items()) + ".")],
-    out: Annotated[Path, typer.Option(help="Folder for the samples.")],
+    out: Annotated[Path, out_option("Folder for the samples.")],
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Chooses scenes, codes, noise and prompts.")] = 0,
     prompt: Annotated[
@@ -98,7 +99,7 @@ def train(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(TRAININGS)}.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of checkpoints and weights; resumes there [default: runs/NAME]."),
+        out_option("Folder of checkpoints and weights; resumes there [default: runs/NAME]."),
     ] = None,
     vae: Annotated[
         Path | None, typer.Option(help="For diffusion: where `train vae` wrote to [default: runs/vae].")
@@ -109,6 +110,8 @@ def train(
 ) -> None:
     """Train a model of the world, or continue where it stopped; needs a clone of the repository."""
     with sentences(), extras():
+        from ..report.training import TrainingFolder
+
         if name not in TRAININGS:
             raise ValueError(f"NAME must be one of {', '.join(TRAININGS)}, got {name!r}")
         out = (out or Path("runs", name)).resolve()
@@ -120,8 +123,12 @@ def train(
             options += ["--vae", str(vae)]
         elif vae is not None:
             raise ValueError(f"--vae goes with diffusion, not with {name}")
+        folder = TrainingFolder(out)
+        if not folder.begun():
+            folder.require(resume=False, overwrite=False)
         try:
-            run_training(name, [*options, *(["--quick"] if quick else [])])
+            with folder.hold():
+                run_training(name, [*options, *(["--quick"] if quick else [])])
         except KeyboardInterrupt:
             warn(f"Stopped; the same command continues from the last checkpoint in {out}.")
             raise typer.Exit(130) from None

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,9 +23,10 @@ from .demo_models import (
     walk_section,
 )
 from .demo_morphs import LOSSES, Edit, card, facts_of, morph_scenes, summary
+from .folder import RECORD, RunFolder
 from .page import details, page, section
 from .pictures import fit, gif, grid, strip, write_bytes, write_picture
-from .record import checksums, machine, peak_memory_mib, versions
+from .record import machine, peak_memory_mib, versions
 
 BEGUN = "demo.partial.json"
 SHOWN = 9  # pictures of a walk in its strip
@@ -70,9 +70,39 @@ class Demo:
     drawn: Drawn | str
 
 
+class DemoFolder(RunFolder):
+    """Where a demonstration is written, which cannot be continued; ``path`` need not exist yet."""
+
+    command = "demo"
+    checkpoint = BEGUN
+    names = (
+        r"\d-[a-z]+-[a-z]+(-frames\.png|\.png|\.gif)",
+        r"(walk|prompts)(-frames\.png|\.gif)",
+        r"(samples|overview)\.png",
+        r"report\.html",
+    )
+
+    def earlier(self) -> bool:
+        """Whether an earlier demonstration is there.
+
+        Raises:
+            ValueError: If the folder holds anything else.
+        """
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return False
+        # of one that was killed while it was written, there is only the latter
+        found = [read_json(self.path / name) for name in (RECORD, BEGUN) if (self.path / name).is_file()]
+        if not (found and all(isinstance(one, dict) and one.get("command") == self.command for one in found)):
+            raise ValueError(
+                f"--out must be new, empty or an earlier demo, {self.path} holds something else; "
+                "choose another folder, or add --overwrite"
+            )
+        return True
+
+
 def run_demo(
     encoder: ClipEncoder,
-    out: Path,
+    folder: DemoFolder,
     *,
     seed: int,
     config: DemoConfig | None = None,
@@ -82,7 +112,7 @@ def run_demo(
 
     Args:
         encoder: The world's CLIP.
-        out: Folder to write to.
+        folder: Claimed already.
         seed: Chooses scenes, edits, views, codes, prompts and noise.
         config: How much is shown.
         on_step: Called after each of ``config.total`` steps with what is being done and how it goes; the
@@ -92,7 +122,7 @@ def run_demo(
     edits = morph_scenes(encoder, config.attributes, config.morph, seed=seed, on_step=on_step)
     walk = walk_in_w(load_generator(), pictures=config.walk, seed=seed)
     demo = Demo(edits, walk, *_draw(config, seed, on_step))
-    write_demo(demo, out, seed=seed, encoder=encoder.name, seconds=time.perf_counter() - start)
+    write_demo(demo, folder, seed=seed, encoder=encoder.name, seconds=time.perf_counter() - start)
     return demo
 
 
@@ -111,24 +141,26 @@ def _draw(config: DemoConfig, seed: int, on_step) -> tuple[Walk, Drawn] | tuple[
     )
 
 
-def write_demo(demo: Demo, out: Path, *, seed: int, encoder: str, seconds: float) -> None:
-    """Write pictures, animations, ``report.html`` and ``run.json``."""
+def write_demo(demo: Demo, folder: DemoFolder, *, seed: int, encoder: str, seconds: float) -> None:
+    """Write pictures, animations, ``report.html`` and ``run.json``; an earlier demonstration goes."""
+    if folder.replaces:
+        folder.replace()
     # until run.json is there, this says whose folder it is
-    write_json(out / BEGUN, {"command": "demo"})
+    write_json(folder.file(BEGUN), {"command": folder.command})
     names = []
     for i, edit in enumerate(demo.edits):
         for loss, morph in edit.morphs.items():
-            names += _write_frames(out, f"{i + 1}-{edit.attribute}-{loss}", morph.frames, morph.frames)
-            write_picture(out / f"{i + 1}-{edit.attribute}-{loss}.png", morph.frames[-1])
+            names += _write_frames(folder, f"{i + 1}-{edit.attribute}-{loss}", morph.frames, morph.frames)
+            write_picture(folder.file(f"{i + 1}-{edit.attribute}-{loss}.png"), morph.frames[-1])
             names.append(f"{i + 1}-{edit.attribute}-{loss}.png")
     for name, walk in (("walk", demo.walk), ("prompts", demo.line)):
         if isinstance(walk, Walk):
             chosen = [round(i * (len(walk.frames) - 1) / (SHOWN - 1)) for i in range(SHOWN)]
-            names += _write_frames(out, name, list(walk.frames), list(walk.frames[chosen]))
+            names += _write_frames(folder, name, list(walk.frames), list(walk.frames[chosen]))
     if isinstance(demo.drawn, Drawn):
-        write_picture(out / "samples.png", grid(demo.drawn.pictures))
+        write_picture(folder.file("samples.png"), grid(demo.drawn.pictures))
         names.append("samples.png")
-    write_picture(out / "overview.png", overview(demo))
+    write_picture(folder.file("overview.png"), overview(demo))
     names.append("overview.png")
     record = {
         "command": "demo",
@@ -143,15 +175,8 @@ def write_demo(demo: Demo, out: Path, *, seed: int, encoder: str, seconds: float
         "between_prompts": _facts_or_reason(demo.line),
         "prompts": _facts_or_reason(demo.drawn),
     }
-    write_text(out / "report.html", demo_page(demo, record))
-    write_json(out / "run.json", {**record, "sha256": checksums(out, [*names, "report.html"])})
-    (out / BEGUN).unlink()
-
-
-def is_demo(out: Path) -> bool:
-    """Whether a folder holds a demonstration, or what was written of one before it was killed."""
-    found = [read_json(out / name) for name in ("run.json", BEGUN) if (out / name).is_file()]
-    return bool(found) and all(isinstance(one, dict) and one.get("command") == "demo" for one in found)
+    write_text(folder.file("report.html"), demo_page(demo, record))
+    folder.end(record, [*names, "report.html"])
 
 
 def overview(demo: Demo, *, columns: int = 6, side: int = 192) -> Tensor:
@@ -169,10 +194,10 @@ def overview(demo: Demo, *, columns: int = 6, side: int = 192) -> Tensor:
     return grid([fit(shown, side) for shown in padded], columns=columns, gap=8)
 
 
-def _write_frames(out: Path, stem: str, frames: list, shown: list) -> list[str]:
+def _write_frames(folder: DemoFolder, stem: str, frames: list, shown: list) -> list[str]:
     """Write an animation and a strip; returns their names."""
-    write_picture(out / f"{stem}-frames.png", strip(shown, height=128))
-    write_bytes(out / f"{stem}.gif", gif(frames))
+    write_picture(folder.file(f"{stem}-frames.png"), strip(shown, height=128))
+    write_bytes(folder.file(f"{stem}.gif"), gif(frames))
     return [f"{stem}-frames.png", f"{stem}.gif"]
 
 

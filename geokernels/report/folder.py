@@ -38,6 +38,7 @@ class RunFolder:
     checkpoint: ClassVar[str] = "checkpoint.pt"
     # patterns of every name that a run of this kind may write, besides run.json and the checkpoint
     names: ClassVar[tuple[str, ...]] = ()
+    remedy: ClassVar[str] = "choose another folder, or add --overwrite"
     replaces: ClassVar[bool] = False  # whether an earlier run is there still, which is to go
     _keep: ClassVar[tuple[Path, ...]] = ()
     _held: ClassVar[int | None] = None  # the folder, open
@@ -77,7 +78,7 @@ class RunFolder:
             more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
             raise ValueError(
                 f"--out must hold no other files that the run would replace, {self.path} has "
-                f"{', '.join(others[:NAMED])}{more}; choose another folder, or add --overwrite"
+                f"{', '.join(others[:NAMED])}{more}; {self.remedy}"
             )
 
     def claim(
@@ -95,13 +96,22 @@ class RunFolder:
             ValueError: With the remedy; nothing was changed.
         """
         self.require(resume=resume, overwrite=overwrite)
-        self.path.mkdir(parents=True, exist_ok=True)
-        alone = self._hold()
-        for place in places(self.path, self.writes()):
-            remove_left_over(place, alone=alone)
+        self.hold()
         self._keep, self.replaces = tuple(keep), overwrite
         if overwrite and not later:
             self.replace()
+        return self
+
+    def hold(self) -> Self:
+        """Make the folder, hold it for this run alone, and remove what killed runs left half written.
+
+        Raises:
+            ValueError: If another run writes to it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        alone = self._open()
+        for place in places(self.path, self.writes()):
+            remove_left_over(place, alone=alone)
         return self
 
     def replace(self) -> None:
@@ -112,8 +122,13 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._release()
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        """Raises FileNotFoundError, also in place of another error, if the folder was removed meanwhile."""
+        try:
+            if error is None or isinstance(error, Exception):
+                self.require_there()
+        finally:
+            self._release()
 
     def begins(self) -> bool:
         """Whether there is an interrupted run, to be continued."""
@@ -262,7 +277,7 @@ class RunFolder:
         if not os.access(place, os.W_OK | os.X_OK):
             raise ValueError(f"--out must be a folder that can be written to, {place} is not")
 
-    def _hold(self) -> bool:
+    def _open(self) -> bool:
         """Keep the folder open, by which it is known again; whether no other run can be writing to it.
 
         Raises:

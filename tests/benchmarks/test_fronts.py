@@ -11,7 +11,7 @@ from benchmarks import inversion_plasticity as inversions
 from benchmarks import plasticity_fronts as bench
 from benchmarks.fronts import LOSSES, START, front, hypervolume, share_interval, summarise
 from benchmarks.loss_gradients import pulls
-from benchmarks.resuming import line_of, work_through
+from benchmarks.resuming import finished, line_of, work_through
 from geokernels import subspace_basis, world
 from geokernels.losses.directional import unit_rows
 from geokernels.pipelines import AdaptationConfig, ClipInversionConfig, LayerEditConfig
@@ -195,3 +195,15 @@ def test_a_damaged_line_is_named(tmp_path):
         with pytest.raises(SystemExit, match=rf"line 3 of {path} is damaged.*{said}.*remove the line"):
             work_through(path, header, [(2,)], None, start=None, workers=1)
         assert path.read_text() == good + line
+
+
+@pytest.mark.parametrize("text", ["my notes", "my notes\n", '{"index": 1}\n', ""])
+def test_lines_of_another_kind_are_not_removed(text, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    if text:
+        with pytest.raises(SystemExit, match="choose another --out"):
+            finished(path, {"seed": 1})
+        assert path.read_text() == text
+    path.write_text(line_of({"seed": 1})[: len(text)])  # a header cut short is begun again
+    assert finished(path, {"seed": 1}) == {}

@@ -93,6 +93,14 @@ def test_ours_being_wrong_is_an_error(doubling, console, monkeypatch):
     assert "Ours is wrong" in console.file.getvalue()
 
 
+def test_a_file_of_another_kind_is_not_replaced(two_cases, console, tmp_path):
+    file = tmp_path / "notes.json"
+    file.write_text('{"my": "notes"}')
+    with pytest.raises(ValueError, match="must be a results file of this harness"):
+        go(console, json=file)
+    assert file.read_text() == '{"my": "notes"}'
+
+
 def test_resume_needs_a_file(console):
     with pytest.raises(ValueError, match="--resume needs --json FILE"):
         go(console, resume=True)

@@ -10,7 +10,7 @@ from geokernels import world
 from geokernels.models import load_clip, load_diffusion, load_generator
 from geokernels.pipelines import ClipInversionConfig
 from geokernels.report import demo as demo_report
-from geokernels.report.demo import DemoConfig, run_demo
+from geokernels.report.demo import DemoConfig, DemoFolder, run_demo
 from geokernels.report.demo_models import Walk, draw_unseen, line_of_prompts, reading, walk_in_w
 from geokernels.report.drawing import draw_between, draw_prompts, embed, latent_shape
 from geokernels.report.pictures import read_picture
@@ -110,7 +110,11 @@ def test_the_whole_demo(pipeline_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_report, "load_diffusion", lambda name: load_diffusion(pipeline_folder))
     taken = []
     demo = run_demo(
-        load_clip(), tmp_path, seed=0, config=SMALL, on_step=lambda name, value: taken.append(name)
+        load_clip(),
+        DemoFolder(tmp_path),
+        seed=0,
+        config=SMALL,
+        on_step=lambda name, value: taken.append(name),
     )
     assert len(taken) == SMALL.total
     record = json.loads((tmp_path / "run.json").read_text())
@@ -133,7 +137,7 @@ def test_the_whole_demo(pipeline_folder, tmp_path, monkeypatch):
 
 def test_the_demo_without_diffusers(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    demo = run_demo(load_clip(), tmp_path, seed=0, config=SMALL)
+    demo = run_demo(load_clip(), DemoFolder(tmp_path), seed=0, config=SMALL)
     assert 'pip install "geokernels[diffusion]"' in demo.line
     page = (tmp_path / "report.html").read_text()
     assert page.count("This part was left out: diffusion models need diffusers and transformers") == 2

@@ -9,6 +9,7 @@ import pytest
 from geokernels._files import sha256, write_json
 from geokernels.report import folder as folders
 from geokernels.report.adapt import AdaptFolder
+from geokernels.report.demo import DemoFolder
 from geokernels.report.edit import EditFolder
 from geokernels.report.eval_folder import EvalFolder
 from geokernels.report.interpolation import InterpolationFolder
@@ -24,6 +25,7 @@ WRITTEN = {
     VideoFolder: ["atlas.safetensors", "frames/0003.png", "edited.mp4"],
     InterpolationFolder: ["path/003.png", "path.gif", "path.png"],
     EvalFolder: ["pictures/oig/a.png", "results.csv", "summary.md"],
+    DemoFolder: ["1-colour-geodesic.png", "walk-frames.png", "overview.png"],
     SampleFolder: ["pictures/0003.png", "clips/0000/clip.gif", "samples.json", "edits/world.json"],
 }
 KINDS = pytest.mark.parametrize("kind", WRITTEN)
@@ -192,14 +194,14 @@ def test_a_drive_without_locks_serves(tmp_path, monkeypatch):
 @pytest.mark.parametrize("again", [None, "made anew", "moved"])
 def test_a_folder_removed_in_the_middle_is_said_to_be(again, tmp_path):
     out = tmp_path / "out"
-    with MorphFolder(out).claim(resume=False, overwrite=False) as folder:
-        folder.save({"a": 1}, {})
-        if again == "moved":
-            out.rename(tmp_path / "moved")
-        else:
-            shutil.rmtree(out)
-        if again == "made anew":
-            out.mkdir()
+    folder = MorphFolder(out).claim(resume=False, overwrite=False)
+    folder.save({"a": 1}, {})
+    if again == "moved":
+        out.rename(tmp_path / "moved")
+    else:
+        shutil.rmtree(out)
+    if again == "made anew":
+        out.mkdir()
         for write_on in (
             lambda: folder.save({"a": 2}, {}),
             lambda: folder.end({}, []),
