@@ -20,6 +20,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # the tests of the definitions need no library
+    config.addinivalue_line("filterwarnings", "ignore:geokernels runs its definitions:RuntimeWarning")
     if config.getoption("--device") == "cpu":
         return
     if not torch.cuda.is_available():

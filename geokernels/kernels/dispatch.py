@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from . import native
+
 
 class BackendError(RuntimeError):
     """No requested implementation can run this call; the message says why."""
@@ -49,5 +51,7 @@ def choose(op: str, refusals: Mapping[str, str | None], wanted: str | None, x: T
     for name, reason in candidates.items():
         if reason is None:
             return name
+        if wanted is None and reason == native.missing:
+            native.tell_that_it_is_missing()
     listed = "; ".join(f"{name}: {reason}" for name, reason in candidates.items())
     raise BackendError(f"{op} cannot run on this input: {listed}")

@@ -1,5 +1,6 @@
 """The two compiled libraries: loaded once, and where one cannot be, the reason."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,23 @@ except ImportError as error:
     missing = f"the compiled library is not there ({error}); reinstall geokernels with a C++ compiler"
 else:
     missing = None
+
+
+_told = False
+
+
+def tell_that_it_is_missing() -> None:
+    """Say once that there are no compiled kernels, and the remedy; not while torch.compile traces."""
+    global _told
+    if _told or torch.compiler.is_compiling():
+        return
+    _told = True
+    warnings.warn(
+        f"geokernels runs its definitions in PyTorch, up to a hundred times slower: {missing}; where Python "
+        "was started in a clone of the repository, start it elsewhere or run pip install -e . there",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def build_info() -> dict:
