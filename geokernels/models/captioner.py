@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._checks import reason_of
 from .._modes import own_modes
+from .pipeline_files import read_whole, require_finite_parts
 
 WORDS = 40  # most tokens of a caption
 
@@ -59,9 +60,8 @@ def load_captioner(name: str | Path, *, device: str | torch.device = "cpu") -> C
         config = transformers.AutoConfig.from_pretrained(str(name), **options)
         if config.model_type != "blip":
             raise ValueError(f"it is a {config.model_type}")
-        model = transformers.BlipForConditionalGeneration.from_pretrained(
-            str(name), use_safetensors=True, **options
-        )
+        model = read_whole(transformers.BlipForConditionalGeneration, name, use_safetensors=True, **options)
+        require_finite_parts({"": model}, name)
         processor = transformers.BlipProcessor.from_pretrained(str(name), **options)
     except Exception as error:
         raise ValueError(

@@ -16,6 +16,7 @@ from .pipeline_files import (
     require_finite_parts,
     require_kind,
     source_of,
+    text_encoders,
     variant_of,
 )
 
@@ -202,7 +203,12 @@ def _load(
         kind = getattr(diffusers, kinds[0] if len(kinds) == 1 else "DiffusionPipeline")
         options |= {"dtype": dtype, "use_safetensors": True, "local_files_only": isinstance(source, Path)}
         options |= {"variant": variant} if variant else {}
-        pipeline = read_pipeline(source, lambda: kind.from_pretrained(str(source), **options))
+
+        def load():
+            own = text_encoders(source, dtype, variant) if isinstance(source, Path) else {}
+            return kind.from_pretrained(str(source), **own, **options)
+
+        pipeline = read_pipeline(source, load)
     require_kind(type(pipeline).__name__, kinds, source)
     require_finite_parts(pipeline.components, source)
     for part in pipeline.components.values():

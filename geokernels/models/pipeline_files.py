@@ -115,6 +115,40 @@ def variant_of(folder: Path, wanted: str | None, called: PipelineCalled = ARGUME
     return common.pop()
 
 
+def text_encoders(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, nn.Module]:
+    """The parts of a folder that are transformers', which would fill what is missing by chance.
+
+    Raises:
+        ValueError: If a weight is missing; names the first.
+    """
+    import transformers
+
+    found = {}
+    for part, kind in read_json(folder / "model_index.json").items():
+        library, name = kind if isinstance(kind, list) and len(kind) == 2 else (None, None)
+        of_class = getattr(transformers, name, None) if library == "transformers" and name else None
+        if not (isinstance(of_class, type) and issubclass(of_class, transformers.PreTrainedModel)):
+            continue
+        if part == "safety_checker" or not (folder / part).is_dir():
+            continue
+        own = variant if variant and any((folder / part).glob(f"*.{variant}*")) else None
+        how = {"dtype": dtype, "variant": own, "use_safetensors": True, "local_files_only": True}
+        found[part] = read_whole(of_class, folder / part, **how)
+    return found
+
+
+def read_whole(of_class, source: Path | str, **how) -> nn.Module:
+    """A model of transformers, of which no weight may be missing, which it would fill by chance.
+
+    Raises:
+        ValueError: If one is; names the first.
+    """
+    model, report = of_class.from_pretrained(str(source), output_loading_info=True, **how)
+    if report["missing_keys"]:
+        raise ValueError(f"{sorted(report['missing_keys'])[0]!r} is missing in {Path(source).name}")
+    return model
+
+
 def load_single(
     diffusers,
     path: Path,

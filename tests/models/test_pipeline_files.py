@@ -189,3 +189,16 @@ def test_other_folders_are_named(tmp_path, file, said):
     (tmp_path / file).write_text("{}")
     with pytest.raises(ValueError, match=rf"must hold model_index.json, found none in .*; .*{said}"):
         load_text_to_image(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [f"StableDiffusion{version}Pipeline" for version in ("", "XL", "3")])
+def test_no_weight_that_is_missing_is_filled_by_chance(random_pipeline, tmp_path, kind):
+    whole = random_pipeline(kind)
+    for path in sorted(whole.glob("*/*.safetensors")):
+        folder = shutil.copytree(whole, tmp_path / path.parent.name)
+        state = load_file(path)
+        lost = next(key for key in sorted(state) if "norm" in key)
+        kept = {key: value for key, value in state.items() if key != lost}
+        save_file(kept, folder / path.relative_to(whole), metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=r"could not be read \(.*norm.* is missing"):
+            load_text_to_image(folder)
