@@ -103,3 +103,13 @@ def require_finite(name: str, x: Tensor) -> None:
     if not is_finite(x):
         bad = "NaN" if torch.isnan(x).any() else "infinite values"
         raise ValueError(f"{name} must be finite, got {bad}")
+
+
+def require_shades(name: str, x: Tensor, *, slack: float = 1e-3) -> None:
+    """Refuse a picture whose values lie further than ``slack`` outside of [0, 1], where they can be read."""
+    if not x.numel() or not values_can_be_read(x):
+        return
+    low, high = (value.item() for value in torch.aminmax(x.detach()))
+    if low < -slack or high > 1 + slack:
+        remedy = "divide by 255" if high > 2 else "take (x + 1) / 2" if low < -0.5 else "clamp them"
+        raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}; {remedy}")

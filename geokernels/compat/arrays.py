@@ -16,22 +16,37 @@ def as_tensors(first: Any, *others: Any) -> tuple[Callable[[Tensor], Any], list[
 
     Returns:
         A function that gives results the kind of array that came in, and the tensors.
+
+    Raises:
+        TypeError: If what is given holds no real numbers.
+        ValueError: If some of its numbers are masked.
     """
     given = [part for part in (first, *others) if part is not None]
     if any(isinstance(part, Tensor) for part in given):
         leader = first if isinstance(first, Tensor) else next(p for p in given if isinstance(p, Tensor))
         dtype = leader.dtype if leader.is_floating_point() else torch.float64
         return _same, [
-            None if part is None else torch.as_tensor(part, dtype=dtype, device=leader.device)
+            None if part is None else _from_any(part).to(dtype=dtype, device=leader.device)
             for part in (first, *others)
         ]
+    leading = _from_any(first)
+    dtype = leading.dtype if leading.is_floating_point() else torch.float64
+    return _as_array, [None if part is None else _from_any(part).to(dtype) for part in (first, *others)]
+
+
+def _from_any(x: Any) -> Tensor:
+    """A tensor of what torch has a dtype for: the machine's byte order, and no more than 64 bits."""
+    if isinstance(x, Tensor):
+        return x
     import numpy as np  # only those who pass arrays need it
 
-    leading = torch.from_numpy(np.array(first))
-    dtype = leading.dtype if leading.is_floating_point() else torch.float64
-    return _as_array, [
-        None if part is None else torch.from_numpy(np.array(part)).to(dtype) for part in (first, *others)
-    ]
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(f"arrays must have no masked entries, got {int(np.ma.getmaskarray(x).sum())}")
+    array = np.array(x)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"arrays must hold real numbers, got {array.dtype}")
+    fits = array.dtype.itemsize <= 8 and array.dtype.kind == "f"
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=") if fits else np.float64))
 
 
 def _same(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._checks import require_float
+from .._checks import require_float, require_shades
 from .._modes import own_modes
 from .clip_sources import ARGUMENTS, EVALUATION, Called, find_clip, import_open_clip, tokenizer_of
 from .clip_weights import build_clip
@@ -71,12 +71,14 @@ class ClipEncoder(nn.Module):
             ``(B, 3, image_size, image_size)`` float32. What already has this size is not resampled.
 
         Raises:
-            ValueError: If the shape is another, or a gradient is asked of a model that only evaluates.
+            ValueError: If the shape is another, values are far outside of [0, 1], or a gradient is asked of a
+                model that only evaluates.
             TypeError: If the dtype is not floating point.
         """
         if pictures.ndim != 4 or pictures.shape[1] != 3 or 0 in pictures.shape:
             raise ValueError(f"pictures must have shape (B, 3, H, W), got {tuple(pictures.shape)}")
         require_float("pictures", pictures)
+        require_shades("pictures", pictures, slack=0.75)  # noise on views goes beyond, but not as far as that
         if not self.guides and pictures.requires_grad and torch.is_grad_enabled():
             raise ValueError(
                 f"pictures must not require a gradient of {self.name!r}, which evaluates what others guided, "

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .._checks import require_finite, require_float, require_rank
+from .._checks import require_finite, require_float, require_rank, require_shades
 from .._modes import own_modes
 from .._sealed import load_sealed, save_sealed
 from ..models.denoiser import Denoiser
@@ -130,6 +130,7 @@ def ddim_inversion(
             f"pictures must have shape ({len(captions)}, 3, H, W), one a caption, got {tuple(pictures.shape)}"
         )
     require_finite("pictures", pictures)
+    require_shades("pictures", pictures)
     if skip < 0 or 2 * skip >= steps:
         raise ValueError(f"skip must leave some of the {steps} steps at both ends, got {skip}")
     schedule, words = schedule_of(pipeline.scheduler, steps), denoiser.read(captions)

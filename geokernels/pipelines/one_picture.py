@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._checks import require_finite, require_float
+from .._checks import require_finite, require_float, require_shades
 from ..models.clip import ClipEncoder
 from .first_guess import Guess, colour_centres
 from .guidance import Guidance
@@ -64,13 +64,14 @@ def require_range(name: str, limits: tuple[float, float]) -> None:
 
 
 def require_picture(picture: Tensor) -> None:
-    """Refuse what is no single RGB picture."""
+    """Refuse what is no single RGB picture in [0, 1]."""
     if not isinstance(picture, Tensor):
         raise TypeError(f"picture must be a tensor, got {type(picture).__name__}")
     require_float("picture", picture)
     if picture.dim() != 3 or picture.shape[0] != 3 or 0 in picture.shape:
         raise ValueError(f"picture must have shape (3, H, W), got {tuple(picture.shape)}")
     require_finite("picture", picture)
+    require_shades("picture", picture)
 
 
 def to_working_size(picture: Tensor, encoders: Sequence[ClipEncoder], wanted: int | None) -> Tensor:

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._checks import require_finite, require_float, require_positive
+from .._checks import require_positive
 from .._modes import own_modes
 from ..losses.perceptual import pyramid_distance
 from ..models.stylegan2 import Generator
 from .descent import Descent
+from .one_picture import require_picture
 from .running import plain, require_finite_step
 
 
@@ -67,7 +68,7 @@ class WInversion(Descent):
             ``pyramid_distance``, which needs no model, by default.
 
     Raises:
-        ValueError: If the picture has another shape or is not finite.
+        ValueError: If the picture has another shape, is not finite, or lies outside of [0, 1].
         TypeError: If it is not floating point.
     """
 
@@ -84,10 +85,7 @@ class WInversion(Descent):
         perceptual: Callable[[Tensor, Tensor], Tensor] = pyramid_distance,
     ):
         self.config = config = config or WInversionConfig()
-        require_float("picture", picture)
-        if picture.dim() != 3 or picture.shape[0] != 3 or 0 in picture.shape:
-            raise ValueError(f"picture must have shape (3, H, W), got {tuple(picture.shape)}")
-        require_finite("picture", picture)
+        require_picture(picture)
         self.model, self.perceptual = model, perceptual
         self.goal = middle_square(picture.detach().float(), model.config.size)[None]
         self._seed = int(torch.randint(2**62, (), generator=generator))

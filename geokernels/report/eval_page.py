@@ -1,5 +1,6 @@
 """The page of an evaluation: the table, the failures, and pictures side by side."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def _figure(path: Path | None, alt: str, label: str) -> str:
     """A picture's file, or its label alone where there is none, or none that can be read."""
     try:
         if path is not None:
-            return picture(read_picture(path).rgb, alt, label, longest=THUMB)
+            return picture(read_picture(path, most_megapixels=math.inf).rgb, alt, label, longest=THUMB)
     except ValueError:
         pass
     return f"<figure><figcaption>{label}: no picture</figcaption></figure>"

@@ -347,3 +347,27 @@ def test_tensors_need_no_numpy():
         "assert pot.solve(torch.eye(3), reg=1.0, tol=1e-5).status == 'Converged'\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f8", "longdouble", ">i4", "float16", "uint64", "bool"])
+def test_arrays_of_any_real_numbers_are_converted(kind):
+    chance = np.random.default_rng(0)
+    cost = chance.integers(0, 2 if kind == "bool" else 9, (5, 6)).astype(kind)
+    plan, expected = (pot.sinkhorn([], [], c, 1.0, stopThr=1e-4) for c in (cost, cost.astype("f8")))
+    assert isinstance(plan, np.ndarray)
+    assert np.allclose(plan, expected, rtol=1e-3, atol=0.01 if kind == "float16" else 0)
+    assert plan.dtype == {">f4": np.float32, "float16": np.float32}.get(kind, np.float64)
+    # beside a tensor, which decides
+    beside = pot.sinkhorn(
+        np.full(5, 0.2, kind if kind[-2] == "f" else ">f8"), [], torch.ones(5, 6), 1.0, stopThr=1e-4
+    )
+    assert beside.dtype == torch.float32
+
+
+def test_arrays_that_hold_no_real_numbers_are_refused():
+    with pytest.raises(TypeError, match="arrays must hold real numbers, got complex128"):
+        pot.sinkhorn([], [], np.ones((3, 3)) + 1j, 1.0)
+    with pytest.raises(TypeError, match="arrays must hold real numbers, got object"):
+        pot.sinkhorn([], [], np.array([[1, None], [2, 3]]), 1.0)
+    with pytest.raises(ValueError, match="arrays must have no masked entries, got 1"):
+        pot.sinkhorn([], [], np.ma.masked_equal(np.eye(3)[:1].repeat(3, 0) + np.eye(3), 2.0), 1.0)
