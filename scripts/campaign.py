@@ -136,11 +136,11 @@ def _kill(run: _Run, seconds: dict, chance: random.Random) -> tuple[str, str]:
 
 
 def _damage(run: _Run, seconds: dict, chance: random.Random) -> tuple[str, str]:
-    stopped = run.killed(seconds[run.command] * chance.uniform(0.3, 1.0))
+    run.killed(seconds[run.command] * chance.uniform(0.3, 1.0))
     if not run.out.is_dir() or not any(p.is_file() for p in run.out.rglob("*")):
         return "harmless", f"{run.told()}; nothing was written yet"
-    if stopped.code == 0:
-        return "harmless", f"{run.told()}; it was finished"
+    if (run.out / "run.json").exists():
+        return "harmless", f"{run.told()}; it was finished, or had begun to be"
     # torch is not run in this process
     damaging = runs.Process(lambda: print(damage(run.out, chance), file=sys.stderr), _log(run.at)).wait()
     run.story.append(damaging.said.strip())

@@ -25,14 +25,14 @@ def counts(found):
 
 
 def test_thirty_kills_and_damages():
-    found = campaign("--kills", 30, "--damages", 20, "--full-disks", 10)
+    found = campaign("--kills", 30, "--damages", 12, "--full-disks", 6)
     assert found.returncode == 0, found.stdout + found.stderr
     every = counts(found)["all"]
-    assert (every["kills"], every["damages"], every["full disks"]) == ("30", "20", "10")
+    assert (every["kills"], every["damages"], every["full disks"]) == ("30", "12", "6")
     assert (every["tracebacks"], every["wrong"]) == ("0", "0")
     assert int(every["resumed, identical"]) + int(every["begun again, identical"]) == 30
     assert int(every["resumed, identical"]) >= 10
-    assert int(every["sentences"]) >= 5
+    assert int(every["sentences"]) >= 3
 
 
 @pytest.fixture

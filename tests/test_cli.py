@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from geokernels import world
+from geokernels._files import _host
 from geokernels.cli import app
 from geokernels.pipelines import ClipInversion, ClipInversionConfig
 from geokernels.report import demo as demo_report
@@ -263,6 +264,7 @@ def test_a_demo_that_was_killed_begins_again(tmp_path, monkeypatch):
         assert run("demo", "--out", tmp_path).exit_code == 137
     assert list(tmp_path.glob("*.gif"))
     assert not (tmp_path / "run.json").exists()
+    (tmp_path / f".{_host()}-{2**22 + 1}-{'0' * 16}.partial.png").touch()  # of no process that runs
     done = run("demo", "--out", tmp_path)
     assert done.exit_code == 0, done.output
     assert not list(tmp_path.glob("*partial*"))
