@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .. import _tangents
-from . import derivatives, native
+from . import derivatives, native, sizes
 from .batching import lead_with_mapped_dimension
 
 MOST_DIRECTIONS = 64  # beyond, blocked library solvers win
@@ -17,8 +17,8 @@ def refuse_native(x: Tensor, p: Tensor, q: Tensor) -> str | None:
     """Say why the compiled kernel cannot take rows ``x`` and bases ``p``, ``q``."""
     if reason := native.refuse(x, devices=("cpu", "cuda")):
         return reason
-    most = max(p.shape[-1], q.shape[-1])
-    if most > MOST_DIRECTIONS:
+    if sizes.exceed(MOST_DIRECTIONS, p.shape[-1], q.shape[-1]):
+        most = sizes.told(max(p.shape[-1], q.shape[-1]))
         return f"the compiled kernel takes bases of up to {MOST_DIRECTIONS} columns, not {most}"
     return None
 

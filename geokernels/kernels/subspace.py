@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import _tangents
 from .._precision import full_precision
 from .._typing import Basis
-from . import derivatives, native
+from . import derivatives, native, sizes
 from .batching import lead_with_mapped_dimension
 
 MOST_ROWS = 128  # beyond, blocked library solvers win
@@ -19,7 +19,9 @@ def refuse_native(x: Tensor) -> str | None:
     if reason := native.refuse(x, devices=("cpu", "cuda")):
         return reason
     rows = x.shape[-2]
-    return f"the compiled kernel takes up to {MOST_ROWS} rows, not {rows}" if rows > MOST_ROWS else None
+    if sizes.exceed(MOST_ROWS, rows):
+        return f"the compiled kernel takes up to {MOST_ROWS} rows, not {sizes.told(rows)}"
+    return None
 
 
 def basis(x: Tensor, rank: int, rtol: float) -> tuple[Tensor, Tensor]:
@@ -37,8 +39,9 @@ def refuse_angles(p: Basis, q: Basis) -> str | None:
         return reason
     if derivatives.are_wanted(p, q):
         return "the compiled angles have no derivative"
-    if q.shape[-1] > MOST_ROWS:
-        return f"the compiled kernel takes a second basis of up to {MOST_ROWS} columns, not {q.shape[-1]}"
+    if sizes.exceed(MOST_ROWS, q.shape[-1]):
+        most = sizes.told(q.shape[-1])
+        return f"the compiled kernel takes a second basis of up to {MOST_ROWS} columns, not {most}"
     return None
 
 

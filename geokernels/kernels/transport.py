@@ -6,7 +6,7 @@ from torch import Tensor
 from .. import _tangents, _transport
 from .._precision import full_precision
 from .._typing import Cost, Points, Potential, Weights
-from . import derivatives, native
+from . import derivatives, native, sizes
 from .batching import lead_with_mapped_dimension
 
 MOST_POINTS = 256
@@ -17,8 +17,9 @@ GRAM = {"dot": DOT, "cosine": ANGLE, "sqeuclidean": SQUARE}  # costs that the co
 def refuse(cost: Cost) -> str | None:
     """Say why the compiled kernel cannot take ``cost``."""
     N, M = cost.shape[-2:]
-    if N > MOST_POINTS or M > MOST_POINTS:
-        return f"the compiled kernel takes at most {MOST_POINTS} points a side, got {N} and {M}"
+    if sizes.exceed(MOST_POINTS, N, M):
+        found = f"{sizes.told(N)} and {sizes.told(M)}"
+        return f"the compiled kernel takes at most {MOST_POINTS} points a side, got {found}"
     return native.refuse(cost, devices=("cpu", "cuda"))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import _transport
 from .._typing import Cost, Points, Potential, Weights
-from . import native
+from . import native, sizes
 from .transport import MOST_POINTS
 from .transport_clouds_derivatives import (
     DOT,
@@ -37,7 +37,7 @@ NATIVE = ""  # what the names of its operators begin with
 
 def are_large(x: Points, y: Points) -> bool:
     """Whether a matrix of all pairs would not stay in the cache, and is better not made at all."""
-    return max(x.shape[-2], y.shape[-2]) > MOST_POINTS
+    return sizes.exceed(MOST_POINTS, x.shape[-2], y.shape[-2])
 
 
 @dataclass(frozen=True, eq=False)

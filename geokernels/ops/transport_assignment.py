@@ -15,8 +15,9 @@ from .._checks import (
     values_can_be_read,
 )
 from .._typing import Cost, Points
-from ..kernels import dispatch, native
+from ..kernels import derivatives, dispatch, native
 from ..kernels import transport as kernels
+from ..kernels import transport_clouds as clouds
 from .transport import sinkhorn
 from .transport_checks import explain_cost, require_clouds, require_finite_clouds
 
@@ -144,8 +145,8 @@ def _runs_at_once(x: Points, y: Points, backend: str | None) -> bool:
     """Whether the GPU's kernel multiplies by the plan in the launch that finds it: it has no derivative."""
     if backend != "native" or not x.is_cuda or native.refuse(x, devices=("cuda",)):
         return False
-    small = max(x.shape[-2], y.shape[-2]) <= kernels.MOST_POINTS
-    return small and not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad))
+    small = not clouds.are_large(x, y)
+    return small and not derivatives.are_wanted(x, y)
 
 
 def _target_at_once(x: Points, y: Points, eps: float, _backend: str | None) -> Points:

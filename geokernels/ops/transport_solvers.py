@@ -27,6 +27,7 @@ from .transport_checks import (
 )
 
 Start = tuple[Potential, Potential]
+STEPS = 'torch.export would write out all max_iter of its steps; name backend="reference" to have them'
 
 
 def solve(
@@ -49,7 +50,8 @@ def solve(
         a, b = _weights_within(lengths, a, b, cost, cost.mT)
         cost = torch.where(inside_both(lengths, cost), cost, math.inf)
     start = None if init is None else checked_start(init, cost, "cost", N, M)
-    refusals = {"native": kernels.refuse(cost), "triton": triton.refuse_costs(cost), "reference": None}
+    written_out = STEPS if backend is None and cost.is_cpu and torch.compiler.is_exporting() else None
+    refusals = {"native": kernels.refuse(cost), "triton": triton.refuse_costs(cost), "reference": written_out}
     chosen = dispatch.choose(op, refusals, backend, cost)
     pairs = kernels.Pairs if chosen == "native" else DensePairs
     solver = {"native": kernels, "reference": reference}.get(chosen) or _triton_solver()

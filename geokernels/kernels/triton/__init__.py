@@ -10,6 +10,8 @@ from importlib import util
 import torch
 from torch import Tensor
 
+from .. import sizes
+
 missing = None if util.find_spec("triton") else "triton is not installed; pip install triton"
 
 # Triton decides once, when it compiles its first function: set before geokernels is imported
@@ -41,23 +43,24 @@ def refuse(x: Tensor) -> str | None:
 def refuse_costs(cost: Tensor) -> str | None:
     """The same for given costs ``(..., N, M)``, of which a program has one problem's."""
     N, M = cost.shape[-2:]
-    if max(N, M) > MOST_POINTS:
-        return f"the Triton kernel takes costs of at most {MOST_POINTS} points a side, got {N} and {M}"
+    if sizes.exceed(MOST_POINTS, N, M):
+        found = f"{sizes.told(N)} and {sizes.told(M)}"
+        return f"the Triton kernel takes costs of at most {MOST_POINTS} points a side, got {found}"
     return refuse(cost)
 
 
 def refuse_bases(x: Tensor, p: Tensor, q: Tensor) -> str | None:
     """The same for rows ``x`` and bases ``p``, ``q``."""
-    most = max(p.shape[-1], q.shape[-1])
-    if most > MOST_DIRECTIONS:
+    if sizes.exceed(MOST_DIRECTIONS, p.shape[-1], q.shape[-1]):
+        most = sizes.told(max(p.shape[-1], q.shape[-1]))
         return f"the Triton kernel takes bases of up to {MOST_DIRECTIONS} columns, not {most}"
     return refuse(x)
 
 
 def refuse_rows(x: Tensor) -> str | None:
     """The same for feature rows ``x``, of which a basis is wanted."""
-    if x.shape[-2] > MOST_ROWS:
-        return f"the Triton kernel takes up to {MOST_ROWS} rows, not {x.shape[-2]}"
+    if sizes.exceed(MOST_ROWS, x.shape[-2]):
+        return f"the Triton kernel takes up to {MOST_ROWS} rows, not {sizes.told(x.shape[-2])}"
     tile = math.prod(1 << (size - 1).bit_length() for size in x.shape[-2:])
     if tile > MOST_NUMBERS:
         return f"the Triton kernel takes up to {MOST_NUMBERS} numbers, in powers of two, not {tile}"
