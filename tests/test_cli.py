@@ -157,7 +157,10 @@ def sentence(result):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--loss", "euclidean"), "Error: loss must be one of geodesic, directional, global, spherical, got"),
+        (
+            ("--loss", "euclidean"),
+            "Error: --loss must be one of geodesic, directional, global, spherical, got",
+        ),
         (("--parametrisation", "clay"), "parametrisation must be one of layer, fourier, pixels, got 'clay'"),
         (("--clip", "blip"), "--clip must be world, an architecture of open_clip, ARCHITECTURE/TAG"),
         (
@@ -181,11 +184,11 @@ def test_bad_options_get_one_sentence(picture, tmp_path, options, said):
 
 
 def test_bad_input_gets_one_sentence(picture, tmp_path):
-    assert "picture must be a file" in sentence(morph(tmp_path / "none.png", tmp_path / "out"))
+    assert "PICTURE must be an existing file" in sentence(morph(tmp_path / "none.png", tmp_path / "out"))
     cut = tmp_path / "cut.png"
     cut.write_bytes(picture.read_bytes()[:300])
-    assert "picture must be a whole file, cut.png is damaged" in sentence(morph(cut, tmp_path / "out"))
-    assert "target must differ from source" in sentence(
+    assert "PICTURE must be a whole file, cut.png is damaged" in sentence(morph(cut, tmp_path / "out"))
+    assert "--to must differ from --from" in sentence(
         morph(picture, tmp_path / "out", texts=(BEFORE, BEFORE))
     )
     long = " ".join(["red"] * 90)

@@ -171,22 +171,22 @@ def test_a_bad_inversion_keeps_its_last_good_step_and_says_so(checkpoint, pictur
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--loss", "euclidean"), "Error: loss must be one of geodesic, directional, global, spherical"),
+        (("--loss", "euclidean"), "Error: --loss must be one of geodesic, directional, global, spherical"),
         (("--train", "all"), "train must be one of modulation, layers, got 'all'"),
         (
-            ("--clip", "world", "--clip-weights", "x.pt"),
-            "--clip-weights must be one for each --clip that needs one, x.pt is left over",
+            ("--clip", "world", "--clip-weights", __file__),
+            "--clip-weights must be one for each --clip that needs one, ",
         ),
         (
             ("--clip", "open_clip:ViT-B-32"),
             "--clip-weights must name a file for 'ViT-B-32', got None; or name a tag",
         ),
-        (("--clip", "world", "--clip", "world", "--clip-share", 1), "encoder_weights must be 2 numbers"),
-        (("--batch", 9), "batch must be at most pool, 4, got 9"),
+        (("--clip", "world", "--clip", "world", "--clip-share", 1), "--clip-share must be 2 numbers"),
+        (("--batch", 9), "--batch must be at most --pool, 4, got 9"),
         (("--layers", 9), "layers must be from 1 to 6"),
         (("--real-steps", 3), "--real-steps goes with --real, got 3 without it"),
-        (("--real", "none.png"), "picture must be a file"),
-        (("--generator", "none.pt"), "checkpoint must be 'world' or an existing file"),
+        (("--real", "none.png"), "--real must be an existing file"),
+        (("--generator", "none.pt"), "--generator must be 'world' or an existing file"),
         (("--resume",), "--resume needs an interrupted run in --out"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
@@ -198,8 +198,8 @@ def test_bad_options_get_one_sentence(checkpoint, tmp_path, options, said):
 
 def test_bad_prompts_get_one_sentence(checkpoint, tmp_path):
     out = tmp_path / "out"
-    assert "target must differ from source" in sentence(adapt(checkpoint, out, texts=(BEFORE, BEFORE)))
-    assert "source must be a text, got ''" in sentence(adapt(checkpoint, out, texts=("", AFTER)))
+    assert "--to must differ from --from" in sentence(adapt(checkpoint, out, texts=(BEFORE, BEFORE)))
+    assert "--from must not be empty, got ''" in sentence(adapt(checkpoint, out, texts=("", AFTER)))
     long = " ".join(["red"] * 90)
     assert "prompt must have at most 77 tokens, got" in sentence(adapt(checkpoint, out, texts=(BEFORE, long)))
 

@@ -210,8 +210,8 @@ def test_summary_of_what_failed():
         (["--method", "instruct_pix2pix"], "--method instruct_pix2pix needs --instruct"),
         (["--skip", "30"], "--skip must leave some of the 50 steps at both ends, got 30"),
         (["--method", "oig", "--method", "oig"], "once"),
-        (["nowhere", "--world", "2"], "give either a folder of edits or --world"),
-        (["nowhere"], "must hold mapping_file.json"),
+        ([".", "--world", "2"], "give either a folder of edits or --world"),
+        (["nowhere"], "FOLDER must be an existing folder"),
     ],
     ids=[
         *("method", "field", "value", "weight", "kind", "flag", "instruct", "skip"),

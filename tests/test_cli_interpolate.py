@@ -165,12 +165,12 @@ def test_mp4(tmp_path, random_pipeline):
     [
         (("--coupling", "best"), "coupling must be one of ot, entropic, row, slerp, random, got 'best'"),
         (("--coupling", "ot", "--compare"), "--compare runs every coupling, got --coupling ot with it"),
-        (("--distance", "near"), "--distance must be features, lpips or none, got 'near'"),
+        (("--distance", "near"), "--distance must be one of features, lpips, none, got 'near'"),
         (("--dtype", "int8"), "--dtype must be one of float32, float16, bfloat16, got 'int8'"),
         (("--model", "./nowhere"), "found no folder ./nowhere"),
         (("--uniform", "--distance", "none"), "distance must be given for uniform speed"),
-        (("--lpips-weights", "x.pth"), "--lpips-weights goes with --distance lpips, not with features"),
-        (("--seed", 1, "--seed", 2, "--seed", 3), "generator must be one, or one for each of 2, got 3"),
+        (("--lpips-weights", __file__), "--lpips-weights goes with --distance lpips, not with features"),
+        (("--seed", 1, "--seed", 2, "--seed", 3), "--seed must be one, or one for each of 2, got 3"),
         (("--height", 30), "height must be a multiple of 8 pixels, got 30"),
     ],
 )

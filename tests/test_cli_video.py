@@ -161,7 +161,7 @@ def test_bad_clips_are_refused_in_one_sentence(clip, tmp_path):
             (folder, tmp_path / "a"),
             "frames must be of one size, the first is 20 x 20 pixels, frame 1 is 24 x 20",
         ),
-        ((tmp_path / "none.mp4", tmp_path / "b"), "clip must be a video file or a folder of frames"),
+        ((tmp_path / "none.mp4", tmp_path / "b"), "CLIP must be an existing file or folder"),
         (
             (clip, tmp_path / "c", "--masks", uneven),
             "--masks must be as large as the frames, 24 x 24 pixels, 1.png is 24 x 20",
@@ -171,7 +171,7 @@ def test_bad_clips_are_refused_in_one_sentence(clip, tmp_path):
             "--masks must show an object, 0.png covers 0.00% of the picture",
         ),
         ((clip, tmp_path / "d", "--layer", "middle"), "layer must be one of foreground, background"),
-        ((clip, tmp_path / "e", "--to", "a blue circle"), "target must differ from source"),
+        ((clip, tmp_path / "e", "--to", "a blue circle"), "--to must differ from --from"),
         ((clip, tmp_path / "e", "--flow", "raft"), "flow must be dis, raft_small=FILE or raft_large=FILE"),
     ):
         done = video(*given)

@@ -10,7 +10,7 @@ import warnings
 import typer
 
 from . import adapt, bench, demo, doctor, edit, evaluate, faults, interpolate, morph, video, world
-from .console import warn
+from .console import screened, warn
 
 app = typer.Typer(
     help="Move pictures by text, with losses that follow the geometry inside CLIP.",
@@ -19,16 +19,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo.demo)
-app.command()(morph.morph)
-app.command()(video.video)
-app.command()(adapt.adapt)
-app.command()(edit.edit)
-app.command("eval")(evaluate.evaluate)
-app.command()(interpolate.interpolate)
+app.command()(screened(demo.demo))
+app.command()(screened(morph.morph))
+app.command()(screened(video.video))
+app.command()(screened(adapt.adapt))
+app.command()(screened(edit.edit))
+app.command("eval")(screened(evaluate.evaluate))
+app.command()(screened(interpolate.interpolate))
 app.add_typer(world.app, name="world")
-app.command()(bench.bench)
-app.command()(doctor.doctor)
+app.command()(screened(bench.bench))
+app.command()(screened(doctor.doctor))
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ import typer
 
 from ..report.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
-from .encoders import CLIP, encoders_of, pace, warn_of_unknown_words
+from .encoders import CLIP, encoders_of, pace, require_clips, warn_of_unknown_words
+from .options import file_option, folder_option, seed_option
 from .out import out_option
 
 
@@ -23,13 +24,13 @@ def adapt(
         list[str] | None, typer.Option(help=f"{CLIP}; repeat for several [default: world].")
     ] = None,
     clip_weights: Annotated[
-        list[Path] | None, typer.Option(help="Weights file of each CLIP that needs one, in their order.")
+        list[Path] | None, file_option("Weights file of each CLIP that needs one, in their order.")
     ] = None,
     clip_tokenizer: Annotated[
-        list[Path] | None, typer.Option(help="Folder of each tokenizer that is on the hub, in their order.")
+        list[Path] | None, folder_option("Folder of each tokenizer that is on the hub, in their order.")
     ] = None,
     clip_share: Annotated[
-        list[float] | None, typer.Option(help="Weight of each CLIP in the loss, in their order.")
+        list[float] | None, typer.Option(min=0, help="Weight of each CLIP in the loss, in their order.")
     ] = None,
     train: Annotated[
         str, typer.Option(help="Of a chosen layer: its modulation, or whole layers.")
@@ -45,19 +46,22 @@ def adapt(
     ] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="How many learn at a time.")] = None,
     truncation: Annotated[float | None, typer.Option(help="Of the latents' codes.")] = None,
-    real: Annotated[Path | None, typer.Option(help="A picture to invert and to draw again.")] = None,
+    real: Annotated[Path | None, file_option("A picture to invert and to draw again.")] = None,
     real_steps: Annotated[int | None, typer.Option(min=1, help="Steps of its inversion.")] = None,
     lpips: Annotated[
         str | None, typer.Option(help="Invert by LPIPS: alex, vgg or squeeze, or NAME=WEIGHTS-FILE.")
     ] = None,
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses latents and samples.")] = 0,
+    seed: Annotated[int, seed_option("Chooses latents and samples.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
 ) -> None:
     """Teach a generator to draw what a text says, from the text alone."""
-    with sentences(), extras():
+    with (
+        sentences(adapt, encoder_weights="--clip-share", checkpoint="--generator", picture="--real"),
+        extras(),
+    ):
         import torch
 
         from ..models import load_generator
@@ -70,6 +74,9 @@ def adapt(
 
         picture = None if real is None else read_picture(real, most_megapixels=most_megapixels).rgb
         where = device_of(device)
+        for name in clip or []:
+            require_clips(clip=name)
+        _require_lpips(lpips)
         given = {"steps": steps, "strength": strength, "learning_rate": learning_rate, "batch": batch}
         given |= {"pool": pool, "chunk": chunk, "layers": layers, "truncation": truncation}
         given |= {"encoder_weights": tuple(clip_share or ()) or None, "guess": None if start else 2.0}
@@ -114,6 +121,19 @@ def adapt(
                 progress.stop()
                 stop(f"step {adaptation.index} of {config.steps}", out)
     say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
+
+
+def _require_lpips(lpips: str | None) -> None:
+    """Refuse a network that there is not, and weights that are not there."""
+    from .._checks import require_choice
+    from ..models.perceptual import BACKBONES
+    from ..models.tensor_files import require_file
+
+    if lpips is not None:
+        name, _, file = lpips.partition("=")
+        require_choice("--lpips", name, BACKBONES)
+        if file:
+            require_file("--lpips", file)
 
 
 def _inversion(model, picture, steps: int | None, lpips: str | None, chunk: int | None, seed: int):

@@ -26,7 +26,7 @@ def bench(
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Each has cases of its own.")] = "cpu",
 ) -> None:
     """Time the operators, correct ones only, against what the machine can do and against other libraries."""
-    with sentences():
+    with sentences(bench):
         # the cases are not installed: they belong to a commit, and import other libraries
         if not (CLONE / "benchmarks/run.py").exists():
             raise ValueError("bench needs a clone of the repository, whose benchmarks are not installed")

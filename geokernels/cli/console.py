@@ -1,13 +1,16 @@
 """What every command says and how: progress, one sentence for bad input, a way on for what was stopped."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .options import as_typed, options_of, require_usable
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -18,8 +21,13 @@ MostMegapixels = Annotated[
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
-    """Turn errors of input into one sentence on stderr and exit code 2."""
+def sentences(command: Callable | None = None, **settings: str) -> Iterator[None]:
+    """Turn errors of input into one sentence on stderr and exit code 2.
+
+    Args:
+        command: Whose parameters the sentence calls what the user types.
+        **settings: What the user types for names of settings and arguments further in.
+    """
     # torch is imported by whoever raises BackendError, so this costs nothing on the way in
     from ..kernels.dispatch import BackendError
 
@@ -28,7 +36,19 @@ def sentences() -> Iterator[None]:
     except BrokenPipeError:
         raise  # whoever read the output has read enough: no error
     except (ValueError, TypeError, OSError, FloatingPointError, MemoryError, BackendError) as error:
-        fail(str(error))
+        fail(as_typed(str(error), {**({} if command is None else options_of(command)), **settings}))
+
+
+def screened(command: Callable) -> Callable:
+    """The command, which is not begun with what :func:`require_usable` refuses."""
+
+    @wraps(command)
+    def run(**given) -> None:
+        with sentences(command):
+            require_usable(command, given)
+        command(**given)
+
+    return run
 
 
 @contextmanager

@@ -7,16 +7,17 @@ import typer
 from rich.table import Table
 
 from .console import bar, console, extras, say, sentences
+from .options import seed_option
 from .out import out_option
 
 
 def demo(
     out: Annotated[Path, out_option("Folder for the report.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Chooses the scenes, edits and samples.")] = 0,
+    seed: Annotated[int, seed_option("Chooses the scenes, edits and samples.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files in --out.")] = False,
 ) -> None:
     """Morph scenes, walk through a generator, draw prompts, judge the results, and write a report."""
-    with sentences(), extras():
+    with sentences(demo), extras():
         from ..models.clip import load_clip
         from ..report import demo as parts
 

@@ -7,7 +7,7 @@ from .console import console, say, sentences
 
 def doctor() -> None:
     """Say what can run on this machine, and for what cannot, why."""
-    with sentences():
+    with sentences(doctor):
         from ..report.doctor import backends, choices, facts, missing_extras
 
         about = Table("what", "value", title="geokernels")

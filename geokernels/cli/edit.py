@@ -10,9 +10,10 @@ import typer
 
 from ..report.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
-from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
+from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, require_clips, warn_of_unknown_words
+from .options import file_argument, file_option, folder_option, seed_option
 from .out import out_option
-from .pipelines import CONFIG, MODEL, VARIANT, decoder_of, pipeline_of
+from .pipelines import CONFIG, MODEL, VARIANT, decoder_of, pipeline_of, require_sources
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -21,7 +22,8 @@ def edit(
     out: Annotated[Path, out_option("Folder for the results.")],
     target: Annotated[list[str], typer.Option("--to", help="What it shall show; repeat for several edits.")],
     picture: Annotated[
-        Path | None, typer.Argument(help="PNG, JPEG or WebP; without one, the model draws the source.")
+        Path | None,
+        file_argument("PNG, JPEG or WebP; without one, the model draws the source."),
     ] = None,
     source: Annotated[
         str | None, typer.Option("--from", help="What the picture shows; or give --captioner.")
@@ -31,12 +33,12 @@ def edit(
     ] = None,
     model: Annotated[str, typer.Option(help=MODEL)] = "world",
     variant: Annotated[str | None, typer.Option(help=VARIANT)] = None,
-    model_config: Annotated[Path | None, typer.Option(help=CONFIG)] = None,
+    model_config: Annotated[Path | None, folder_option(CONFIG)] = None,
     clip: Annotated[str, typer.Option(help=f"{CLIP}.")] = "world",
-    clip_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
-    clip_tokenizer: Annotated[Path | None, typer.Option(help=TOKENIZER)] = None,
+    clip_weights: Annotated[Path | None, file_option(WEIGHTS)] = None,
+    clip_tokenizer: Annotated[Path | None, folder_option(TOKENIZER)] = None,
     inversion: Annotated[
-        Path | None, typer.Option(help="inversion.pt of an earlier run, instead of inverting again.")
+        Path | None, file_option("inversion.pt of an earlier run, instead of inverting again.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 50,
     guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
@@ -58,13 +60,13 @@ def edit(
     size: Annotated[int | None, typer.Option(min=8, help="Longest side of the edit, in pixels.")] = None,
     dtype: Annotated[str, typer.Option(help=", ".join(PRECISIONS) + ".")] = "float32",
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses a drawn source.")] = 0,
+    seed: Annotated[int, seed_option("Chooses a drawn source.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
 ) -> None:
     """Edit a picture with a diffusion model: what the text asks changes, the structure stays."""
-    with sentences(), extras():
+    with sentences(edit, clip="--clip-weight", captions="--from", targets="--to"), extras():
         from ..models.denoiser import Denoiser
         from ..pipelines.oig import OIGConfig, OIGEdit, require_texts
         from ..report.edit import INVERSION, EditFolder
@@ -80,6 +82,9 @@ def edit(
             **{k: v for k, v in given.items() if v is not None},
         )
         folder, where = EditFolder(out), device_of(device)
+        precision_of(dtype)
+        require_clips(clip=clip)
+        require_sources(model=model, decoder=decoder, captioner=captioner)
         folder.require(resume=resume, overwrite=overwrite)
         original = None if picture is None else read_picture(picture, most_megapixels=most_megapixels).rgb
         encoder = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
@@ -143,15 +148,22 @@ def _caption(given: str | None, captioner: str | None, picture, device: str) -> 
     return found
 
 
+def precision_of(dtype: str):
+    """The dtype that ``--dtype`` names."""
+    import torch
+
+    if dtype not in PRECISIONS:
+        raise ValueError(f"--dtype must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {dtype!r}")
+    return getattr(torch, dtype)
+
+
 def models_of(
     model: str, decoder: str | None, dtype: str, device: str, *, variant: str | None, config: Path | None
 ):
     """The pipeline, and the tiny autoencoder if one is asked for."""
     import torch
 
-    if dtype not in PRECISIONS:
-        raise ValueError(f"--dtype must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {dtype!r}")
-    precision = getattr(torch, dtype)
+    precision = precision_of(dtype)
     pipeline = pipeline_of(model, variant, config, precision, device)
     if dtype == "float16" and "XL" in type(pipeline).__name__ and pipeline.vae.config.force_upcast:
         pipeline.vae.to(torch.float32)  # its activations are beyond float16

@@ -20,6 +20,16 @@ WEIGHTS = "Weights file for the CLIP: safetensors, a torch state dict, or OpenAI
 TOKENIZER = "Folder of the tokenizer, for a CLIP whose tokenizer is on the hub."
 
 
+def require_clips(**named: str | None) -> None:
+    """Refuse names of CLIPs that stand for nothing, by their options, before any model is read."""
+    from ..models.clip_sources import Called, require_name
+
+    for name, clip in named.items():
+        option = "--" + name.replace("_", "-")
+        if clip is not None:
+            require_name(clip, Called(option, f"{option}-weights", f"{option}-tokenizer"))
+
+
 def encoder_of(
     clip: str, weights: Path | None, device: str, *, tokenizer: Path | None = None, option: str = "--clip"
 ) -> ClipEncoder:

@@ -12,10 +12,11 @@ from rich.table import Table
 
 from ..report.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, console, device_of, extras, say, sentences, stop
-from .edit import models_of
-from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of
+from .edit import models_of, precision_of
+from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, require_clips
+from .options import file_option, folder_argument, folder_option, seed_option
 from .out import out_option
-from .pipelines import CONFIG, MODEL, VARIANT, instructed_of
+from .pipelines import CONFIG, MODEL, VARIANT, instructed_of, require_sources
 
 if TYPE_CHECKING:
     from ..report.eval_driver import Contender
@@ -28,7 +29,8 @@ EDITS = "edits"  # folder, within --out, that --world writes
 def evaluate(
     out: Annotated[Path, out_option("Folder for the results.")],
     folder: Annotated[
-        Path | None, typer.Argument(help="Edits in the layout of PIE-Bench; or give --world.")
+        Path | None,
+        folder_argument("Edits in the layout of PIE-Bench; or give --world."),
     ] = None,
     world: Annotated[
         int | None,
@@ -40,21 +42,21 @@ def evaluate(
     ] = None,
     model: Annotated[str, typer.Option(help=MODEL)] = "world",
     variant: Annotated[str | None, typer.Option(help=VARIANT)] = None,
-    model_config: Annotated[Path | None, typer.Option(help=CONFIG)] = None,
+    model_config: Annotated[Path | None, folder_option(CONFIG)] = None,
     clip: Annotated[str, typer.Option(help=f"The CLIP that guides OIG: {CLIP}.")] = "world",
-    clip_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
-    clip_tokenizer: Annotated[Path | None, typer.Option(help=TOKENIZER)] = None,
+    clip_weights: Annotated[Path | None, file_option(WEIGHTS)] = None,
+    clip_tokenizer: Annotated[Path | None, folder_option(TOKENIZER)] = None,
     judge_clip: Annotated[
         str | None,
         typer.Option(help="The CLIP that measures [default: the world's other one, or the one that guides]."),
     ] = None,
-    judge_clip_weights: Annotated[Path | None, typer.Option(help="Its weights file.")] = None,
-    judge_clip_tokenizer: Annotated[Path | None, typer.Option(help="Its tokenizer's folder.")] = None,
+    judge_clip_weights: Annotated[Path | None, file_option("Its weights file.")] = None,
+    judge_clip_tokenizer: Annotated[Path | None, folder_option("Its tokenizer's folder.")] = None,
     dino_weights: Annotated[
-        Path | None, typer.Option(help="DINO ViT-B/8, for the structure; else the CLIP that measures.")
+        Path | None, file_option("DINO ViT-B/8, for the structure; else the CLIP that measures.")
     ] = None,
     lpips_weights: Annotated[
-        Path | None, typer.Option(help="LPIPS' AlexNet; else a feature distance of the CLIP that measures.")
+        Path | None, file_option("LPIPS' AlexNet; else a feature distance of the CLIP that measures.")
     ] = None,
     instruct: Annotated[str | None, typer.Option(help="A pipeline for InstructPix2Pix.")] = None,
     decoder: Annotated[str | None, typer.Option(help="A tiny autoencoder for OIG's view.")] = None,
@@ -67,7 +69,7 @@ def evaluate(
     batch: Annotated[int, typer.Option(min=1, help="Edits at a time.")] = 4,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
-    seed: Annotated[int, typer.Option(min=0, help="Of chance, and of --world's edits.")] = 0,
+    seed: Annotated[int, seed_option("Of chance, and of --world's edits.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run in --out; methods may be added.")
@@ -75,7 +77,7 @@ def evaluate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
 ) -> None:
     """Edit by several methods, and measure what came of it; what fails is listed, and counts."""
-    with sentences(), extras():
+    with sentences(evaluate), extras():
         from ..models.denoiser import Denoiser
         from ..pipelines.comparators import EditModels
         from ..report.eval_driver import Plan, run_evaluation
@@ -87,6 +89,9 @@ def evaluate(
         if 2 * skip >= steps:
             raise ValueError(f"--skip must leave some of the {steps} steps at both ends, got {skip}")
         where = device_of(device)
+        precision_of(dtype)
+        require_clips(clip=clip, judge_clip=judge_clip)
+        require_sources(model=model, decoder=decoder, instruct=instruct)
         results = EvalFolder(out, tuple(contender.label for contender in contenders))
         results.require(resume=resume, overwrite=overwrite)
         if (folder is None) == (world is None):

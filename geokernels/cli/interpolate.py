@@ -14,9 +14,11 @@ import typer
 from rich.table import Table
 
 from .console import bar, console, device_of, extras, say, sentences, stop, warn, warn_of_words
+from .options import file_option, folder_option, seed_option
 from .out import out_option
-from .pipelines import CONFIG, MODEL, VARIANT, pipeline_of
+from .pipelines import CONFIG, MODEL, VARIANT, pipeline_of, require_sources
 
+DISTANCES = ("features", "lpips", "none")
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -25,7 +27,7 @@ def interpolate(
     out: Annotated[Path, out_option("Folder for the results.")],
     model: Annotated[str, typer.Option(help=MODEL)] = "world",
     variant: Annotated[str | None, typer.Option(help=VARIANT)] = None,
-    model_config: Annotated[Path | None, typer.Option(help=CONFIG)] = None,
+    model_config: Annotated[Path | None, folder_option(CONFIG)] = None,
     coupling: Annotated[
         str | None, typer.Option(help="ot, entropic, row, slerp or random [default: ot].")
     ] = None,
@@ -41,10 +43,10 @@ def interpolate(
     negative: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
     seed: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Of the noise; one for all, or one for each prompt [default: 0]."),
+        seed_option("Of the noise; one for all, or one for each prompt [default: 0]."),
     ] = None,
-    height: Annotated[int | None, typer.Option(help="In pixels [default: the model's own].")] = None,
-    width: Annotated[int | None, typer.Option(help="In pixels [default: the model's own].")] = None,
+    height: Annotated[int | None, typer.Option(min=8, help="In pixels [default: the model's own].")] = None,
+    width: Annotated[int | None, typer.Option(min=8, help="In pixels [default: the model's own].")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 8,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     truncate: Annotated[
@@ -57,7 +59,7 @@ def interpolate(
         ),
     ] = None,
     lpips_weights: Annotated[
-        Path | None, typer.Option(help="Weights file of LPIPS' AlexNet, where it cannot be downloaded.")
+        Path | None, file_option("Weights file of LPIPS' AlexNet, where it cannot be downloaded.")
     ] = None,
     mp4: Annotated[bool, typer.Option("--mp4", help="Write MP4 files beside the GIFs.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
@@ -65,7 +67,8 @@ def interpolate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
 ) -> None:
     """Draw pictures along a path through prompts, whose rows are coupled by optimal transport."""
-    with sentences(), extras():
+    with sentences(interpolate, prompts="--prompt", generator="--seed"), extras():
+        from .._checks import require_choice
         from ..models.text_to_image import TextToImage
         from ..pipelines import PromptInterpolationConfig
         from ..pipelines.couplings import COUPLINGS
@@ -80,10 +83,12 @@ def interpolate(
         settings = {"rows": rows, "eps": eps, "uniform": uniform, "frames": frames, "steps": steps}
         settings |= {"guidance": guidance, "height": height, "width": width, "batch": batch}
         config = PromptInterpolationConfig(coupling=coupling or "ot", truncate=truncate, **settings)
+        precision, kind = _dtype(dtype), distance or ("features" if model == "world" else "lpips")
+        require_choice("--distance", kind, DISTANCES)
+        require_sources(model=model)
         where, folder = device_of(device), InterpolationFolder(out, len(COUPLINGS) if compare else 1, mp4)
         folder.require(resume=resume, overwrite=overwrite)
-        drawing = TextToImage(pipeline_of(model, variant, model_config, _dtype(dtype), where))
-        kind = distance or ("features" if model == "world" else "lpips")
+        drawing = TextToImage(pipeline_of(model, variant, model_config, precision, where))
         measure, called = _distance(kind, lpips_weights, where)
         if model == "world":
             _warn_of_unknown_words([*prompt, negative or ""])
@@ -154,20 +159,18 @@ def _distance(kind: str, weights: Path | None, device: str):
         from ..pipelines import feature_metric
 
         return feature_metric(load_clip("world", device=device)), "feature distance of the world's CLIP"
-    if kind == "lpips":
-        from urllib.error import URLError
+    from urllib.error import URLError
 
-        from ..models.perceptual import load_lpips
+    from ..models.perceptual import load_lpips
 
-        try:
-            lpips = load_lpips("alex", weights, device=device, called="--lpips-weights")
-        except URLError as error:
-            raise OSError(
-                f"the weights of LPIPS' AlexNet cannot be downloaded ({error.reason}): give their file as "
-                "--lpips-weights, or take --distance features or none"
-            ) from error
-        return (lambda a, b: lpips(a.to(device), b.to(device))), "LPIPS (AlexNet)"
-    raise ValueError(f"--distance must be features, lpips or none, got {kind!r}")
+    try:
+        lpips = load_lpips("alex", weights, device=device, called="--lpips-weights")
+    except URLError as error:
+        raise OSError(
+            f"the weights of LPIPS' AlexNet cannot be downloaded ({error.reason}): give their file as "
+            "--lpips-weights, or take --distance features or none"
+        ) from error
+    return (lambda a, b: lpips(a.to(device), b.to(device))), "LPIPS (AlexNet)"
 
 
 def _dtype(name: str):

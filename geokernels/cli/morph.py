@@ -10,21 +10,22 @@ import typer
 from ..report.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
+from .options import file_argument, file_option, folder_option, seed_option
 from .out import out_option
 
 METHODS = ("clip-inversion", "text2live")
 
 
 def morph(
-    picture: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP of any size and mode.")],
+    picture: Annotated[Path, file_argument("PNG, JPEG or WebP of any size and mode.")],
     source: Annotated[str, typer.Option("--from", help="What the picture shows.")],
     target: Annotated[str, typer.Option("--to", help="What it shall show.")],
     out: Annotated[Path, out_option("Folder for the results.")],
     method: Annotated[str, typer.Option(help="clip-inversion, or text2live for an edit layer.")] = METHODS[0],
     loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
     clip: Annotated[str, typer.Option(help=f"{CLIP}.")] = "world",
-    clip_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
-    clip_tokenizer: Annotated[Path | None, typer.Option(help=TOKENIZER)] = None,
+    clip_weights: Annotated[Path | None, file_option(WEIGHTS)] = None,
+    clip_tokenizer: Annotated[Path | None, folder_option(TOKENIZER)] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimisation steps.")] = None,
     strength: Annotated[float | None, typer.Option(help="Weight of the text's direction.")] = None,
     size: Annotated[
@@ -37,16 +38,16 @@ def morph(
         str | None, typer.Option(help="Of text2live: what the edit alone shows, over green.")
     ] = None,
     where: Annotated[
-        Path | None, typer.Option(help="Of text2live: a picture, white where the edit should begin.")
+        Path | None, file_option("Of text2live: a picture, white where the edit should begin.")
     ] = None,
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses views and the edit's start.")] = 0,
+    seed: Annotated[int, seed_option("Chooses views and the edit's start.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
 ) -> None:
     """Morph a picture from what one text says to what another says."""
-    with sentences(), extras():
+    with sentences(morph, working_size="--size", relevancy="--where"), extras():
         import torch
 
         from ..report.driver import run_morph

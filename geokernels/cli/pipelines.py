@@ -9,6 +9,15 @@ VARIANT = "Of the folder's files: fp16 for *.fp16.safetensors [default: those wi
 CONFIG = "For a single file: the folder of its pipeline, which needs no weights [default: the hub's]."
 
 
+def require_sources(**named: str | None) -> None:
+    """Refuse names of models that stand for nothing, by their options, before any model is read."""
+    from ..models.pipeline_files import PipelineCalled, source_of
+
+    for name, model in named.items():
+        if model is not None:
+            source_of(model, PipelineCalled(f"--{name}"))
+
+
 def pipeline_of(model: str, variant: str | None, config: Path | None, precision, device: str):
     """The pipeline that ``--model`` names, with ``--variant`` and ``--model-config``."""
     from ..models import load_text_to_image

@@ -10,31 +10,32 @@ import typer
 
 from ..report.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop, warn
-from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
+from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, require_clips, warn_of_unknown_words
+from .options import file_option, folder_option, path_argument, path_option, seed_option
 from .out import out_option
 
 
 def video(
-    clip: Annotated[Path, typer.Argument(help="A video (mp4, GIF, ...), or a folder of frames.")],
+    clip: Annotated[Path, path_argument("A video (mp4, GIF, ...), or a folder of frames.")],
     source: Annotated[str, typer.Option("--from", help="What the frames show.")],
     target: Annotated[str, typer.Option("--to", help="What they shall show.")],
     out: Annotated[Path, out_option("Folder for the results.")],
     layer: Annotated[str, typer.Option(help="What to edit: foreground or background.")] = "foreground",
     masks: Annotated[
         Path | None,
-        typer.Option(help="A folder of masks, one a frame, white for foreground; else found from motion."),
+        path_option("A folder of masks, one a frame, white for foreground; else found from motion."),
     ] = None,
     empty_masks: Annotated[
         bool, typer.Option("--empty-masks", help="Masks may be empty, where the foreground is out of sight.")
     ] = False,
     atlas: Annotated[
-        Path | None, typer.Option(help="The atlas.safetensors of an earlier run on the same clip.")
+        Path | None, file_option("The atlas.safetensors of an earlier run on the same clip.")
     ] = None,
     flow: Annotated[str, typer.Option(help="dis, or raft_small=FILE or raft_large=FILE.")] = "dis",
     loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
     clip_model: Annotated[str, typer.Option("--clip", help=f"{CLIP}.")] = "world",
-    clip_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
-    clip_tokenizer: Annotated[Path | None, typer.Option(help=TOKENIZER)] = None,
+    clip_weights: Annotated[Path | None, file_option(WEIGHTS)] = None,
+    clip_tokenizer: Annotated[Path | None, folder_option(TOKENIZER)] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the edit.")] = None,
     fit_steps: Annotated[int | None, typer.Option(min=1, help="Steps of the atlas's fit.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Pixels a step of the fit.")] = None,
@@ -45,13 +46,13 @@ def video(
     screen: Annotated[str | None, typer.Option(help="What the edit alone shows, over green.")] = None,
     rate: Annotated[float, typer.Option(min=0.1, help="Frames a second of a folder of frames.")] = 24.0,
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses samples, views and the edit's start.")] = 0,
+    seed: Annotated[int, seed_option("Chooses samples, views and the edit's start.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
 ) -> None:
     """Edit one layer of a clip from what one text says to what another says."""
-    with sentences(), extras():
+    with sentences(video, working_size="--size"), extras():
         import torch
 
         from ..models import load_atlas, load_flow
@@ -73,6 +74,8 @@ def video(
             footage_of.size()  # a clip that cannot be read is refused before models are
         else:
             require_masks(masks_of, footage_of, may_be_empty=empty_masks)
+        require_clips(clip=clip_model)
+        estimator = load_flow(flow, device=where)
         encoder = encoder_of(clip_model, clip_weights, where, tokenizer=clip_tokenizer)
         require_guides([encoder], source, target, config)  # now, and not once the atlas is fitted
         warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
@@ -85,7 +88,7 @@ def video(
 
         run = VideoRun(
             footage_of,
-            load_flow(flow, device=where),
+            estimator,
             begin,
             masks=masks_of,
             empty_masks=empty_masks,

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from .console import bar, console, device_of, extras, say, sentences, stop, warn, warn_of_words
+from .console import bar, console, device_of, extras, say, screened, sentences, stop, warn, warn_of_words
+from .options import folder_option, seed_option
 from .out import out_option
 from .scripts import EVALUATIONS, TRAININGS, evaluate_model, run_training
 
@@ -34,30 +35,33 @@ OF_KIND = {
 
 
 @app.command()
+@screened
 def sample(
     kind: Annotated[str, typer.Argument(help="; ".join(f"{k}: {v}" for k, v in KINDS.items()) + ".")],
     out: Annotated[Path, out_option("Folder for the samples.")],
-    count: Annotated[int, typer.Option(min=1, help="How many.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses scenes, codes, noise and prompts.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many.")] = 16,
+    seed: Annotated[int, seed_option("Chooses scenes, codes, noise and prompts.")] = 0,
     prompt: Annotated[
         list[str] | None, typer.Option(help="What to draw; repeat for several. Unseen prompts if not given.")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Side of scenes, clips and edits in pixels [default: 64].")
+        int | None, typer.Option(min=16, help="Side of scenes, clips and edits in pixels [default: 64].")
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Of each clip [default: 16].")] = None,
+    frames: Annotated[int | None, typer.Option(min=2, help="Of each clip [default: 16].")] = None,
     model: Annotated[str | None, typer.Option(help="A file or folder of weights [default: world].")] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Of each diffusion sampling [default: 50].")
     ] = None,
-    guidance: Annotated[float | None, typer.Option(help="Scale of its guidance [default: 3].")] = None,
-    truncation: Annotated[float | None, typer.Option(help="Of the generator's w [default: 1].")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="Scale of its guidance [default: 3].")] = None,
+    truncation: Annotated[
+        float | None, typer.Option(min=0, help="Of the generator's w [default: 1].")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
 ) -> None:
     """Draw samples, judge them, and leave pictures, a grid, a list, run.json and report.html in --out."""
-    with sentences(), extras():
+    with sentences(sample, name="--model", checkpoint="--model"), extras():
         from ..report.samples import EDITS, SampleFolder, run_samples, shares
         from ..world.edits import require_edit_folder
 
@@ -95,6 +99,7 @@ def sample(
 
 
 @app.command()
+@screened
 def train(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(TRAININGS)}.")],
     out: Annotated[
@@ -102,14 +107,14 @@ def train(
         out_option("Folder of checkpoints and weights; resumes there [default: runs/NAME]."),
     ] = None,
     vae: Annotated[
-        Path | None, typer.Option(help="For diffusion: where `train vae` wrote to [default: runs/vae].")
+        Path | None, folder_option("For diffusion: where `train vae` wrote to [default: runs/vae].")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes every batch.")] = 0,
+    seed: Annotated[int, seed_option("Fixes every batch.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Of the processor.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="A tiny network for a few steps.")] = False,
 ) -> None:
     """Train a model of the world, or continue where it stopped; needs a clone of the repository."""
-    with sentences(), extras():
+    with sentences(train), extras():
         from ..report.training import TrainingFolder
 
         if name not in TRAININGS:
@@ -135,6 +140,7 @@ def train(
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@screened
 def evaluate(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(EVALUATIONS)}.")],
@@ -147,7 +153,7 @@ def evaluate(
     What follows after `--` goes to the evaluation itself, paths made absolute: `evaluate clip -- --help` says
     what it takes. Without it the figures must be those of the card; the exit code is 1 if they are not.
     """
-    with sentences(), extras():
+    with sentences(evaluate), extras():
         if name not in EVALUATIONS:
             raise ValueError(f"NAME must be one of {', '.join(EVALUATIONS)}, got {name!r}")
         measured = evaluate_model(name, context.args, write=write)

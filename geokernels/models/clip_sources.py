@@ -102,6 +102,22 @@ def find_clip(
     return source._replace(folder=Path(tokenizer))
 
 
+def require_name(name: str, called: Called = ARGUMENTS) -> None:
+    """Refuse a name that stands for nothing, before anything is fetched or read.
+
+    Raises:
+        ValueError: If open_clip knows no such architecture.
+        FileNotFoundError: If there is no such folder.
+    """
+    name = name.removeprefix(OPEN_CLIP)
+    if name.startswith(FOLDER):
+        _of_folder(name, called)
+    elif name not in EMBEDDED and not name.startswith(HUB):
+        architecture, _ = _split(name)
+        if import_open_clip().get_model_config(architecture) is None:
+            raise _unknown(name, called)
+
+
 def needs_file(name: str) -> bool:
     """Whether ``name`` says nothing of where its weights are: an architecture alone."""
     name = name.removeprefix(OPEN_CLIP)
