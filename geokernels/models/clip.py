@@ -78,7 +78,8 @@ class ClipEncoder(nn.Module):
         if pictures.ndim != 4 or pictures.shape[1] != 3 or 0 in pictures.shape:
             raise ValueError(f"pictures must have shape (B, 3, H, W), got {tuple(pictures.shape)}")
         require_float("pictures", pictures)
-        require_shades("pictures", pictures, slack=0.75)  # noise on views goes beyond, but not as far as that
+        # noise, generators and decoders go beyond, but not as far as bytes do
+        require_shades("pictures", pictures, slack=7.0)
         if not self.guides and pictures.requires_grad and torch.is_grad_enabled():
             raise ValueError(
                 f"pictures must not require a gradient of {self.name!r}, which evaluates what others guided, "
