@@ -75,7 +75,7 @@ def test_offline_the_sentence_says_what_to_give(tmp_path, monkeypatch):
     done = run("morph", tmp_path, "--clip", "ViT-B-32/laion2b_s34b_b79k")
     assert done.exit_code == 2
     assert "laion/CLIP-ViT-B-32-laion2B-s34B-b79K of the hub (no network)" in done.stderr
-    assert "give their file as --clip-weights, with the same --clip" in done.stderr
+    assert "give their file as --clip-weights, with ViT-B-32/laion2b_s34b_b79k as --clip" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,10 @@ def _of_architecture(name: str, weights: str | Path | None, called: Called) -> S
             f"{called.name} must name a tag of {architecture} ({', '.join(tags) or 'it has none'}), "
             f"got {tag!r}"
         )
-    path = _fetched(name, about, called) if weights is None else require_file(called.weights, weights)
+    if weights is None:
+        path = _fetched(name, f"{architecture}/{tag}", about, called)
+    else:
+        path = require_file(called.weights, weights)
     return Source(name, config, about, path, bool(about.get("quick_gelu")), None)
 
 
@@ -211,8 +214,8 @@ def _usual(architecture: str) -> dict:
     return ways[0] if ways and all(way == ways[0] for way in ways) else {}
 
 
-def _fetched(name: str, about: dict, called: Called) -> Path:
-    """The weights of a tag, from the cache or the net."""
+def _fetched(name: str, exact: str, about: dict, called: Called) -> Path:
+    """The weights of a tag, from the cache or the net; ``exact`` says the same as ``name`` beside a file."""
     try:
         return Path(import_open_clip().download_pretrained(about))
     except Exception as error:  # of the hub's library, urllib, or the file system
@@ -220,8 +223,8 @@ def _fetched(name: str, about: dict, called: Called) -> Path:
         where = f"{where} of the hub" if where else about.get("url", "")
         raise OSError(
             f"{called.name} {name!r} needs weights that could not be fetched from {where} "
-            f"({reason_of(error)}); fetch them elsewhere and give their file as {called.weights}, with the "
-            f"same {called.name}"
+            f"({reason_of(error)}); fetch them elsewhere and give their file as {called.weights}, with "
+            f"{exact} as {called.name}"
         ) from error
 
 

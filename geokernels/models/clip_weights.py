@@ -1,5 +1,6 @@
 """Weights of OpenAI's archives, open_clip's files and transformers', into a model of open_clip."""
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -67,6 +68,7 @@ def build_clip(source: Source, called: Called = ARGUMENTS) -> nn.Module:
         what=repr(source.name),
         but=BESIDE,
         asked="clip",
+        hint=_fits(open_clip, state),
     )
     preprocess = {**vars(open_clip.transform.PreprocessCfg()), "size": model.visual.image_size}
     given = {key: value for key, value in source.preprocess.items() if key in preprocess and key != "size"}
@@ -98,6 +100,37 @@ def _suited(open_clip, model: nn.Module, state: dict[str, Tensor]) -> dict[str, 
             # no feature depends on them; files differ in whether they are there, and of which shape
             state[key] = state[key].reshape(expected[key].shape) if key in state else expected[key]
     return state
+
+
+def _fits(open_clip, state: Mapping[str, Tensor]) -> str:
+    """The end of a sentence that names the architectures of open_clip of such sizes, if there are any."""
+    if not {"text_projection", "ln_final.weight", "visual.conv1.weight"} <= state.keys():
+        return ""
+    sizes = (tuple(state["text_projection"].shape), _vision_of(state))
+    found = []
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        if "multimodal_cfg" in config:  # of CoCa, whose text tower has other names
+            continue
+        vision, text = config["vision_cfg"], config["text_cfg"]
+        seen = tuple(vision.get(key) for key in ("layers", "width", "patch_size", "image_size"))
+        layers = tuple(seen[0]) if isinstance(seen[0], list) else seen[0]
+        if ((text.get("width"), config["embed_dim"]), (layers, *seen[1:])) == sizes:
+            found.append(name)
+    return f"; its sizes are those of {' or '.join(found)}" if found else ""
+
+
+def _vision_of(state: Mapping[str, Tensor]) -> tuple:
+    """Layers, width, side of a patch and of the picture of an image tower."""
+    if "visual.attnpool.positional_embedding" in state:
+        blocks = [{k.split(".")[2] for k in state if k.startswith(f"visual.layer{i}.")} for i in range(1, 5)]
+        side = 32 * math.isqrt(len(state["visual.attnpool.positional_embedding"]))
+        width = state["visual.layer1.0.conv1.weight"].shape[0]
+        return tuple(len(block) for block in blocks), width, None, side
+    layers = {k.split(".")[3] for k in state if k.startswith("visual.transformer.resblocks.")}
+    width, _, _, patch = state["visual.conv1.weight"].shape
+    side = patch * math.isqrt(len(state.get("visual.positional_embedding", ())))
+    return len(layers), width, patch, side
 
 
 def _is_transformers(state: Mapping[str, Tensor]) -> bool:

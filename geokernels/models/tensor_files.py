@@ -129,6 +129,7 @@ def fitted(
     what: str,
     but: str = r"(?!)",
     asked: str = "",
+    hint: str = "",
 ) -> dict[str, Tensor]:
     """The tensors of ``state`` by the names, shapes and dtypes of ``expected``.
 
@@ -140,6 +141,7 @@ def fitted(
         what: What the model is called.
         but: A regular expression of names that the file may have beyond the model's.
         asked: The key of what the file should be, of :data:`.checkpoint_kinds.KINDS`.
+        hint: What else to say of a file that does not fit, and is of the kind that was asked for.
 
     Raises:
         ValueError: If a tensor is missing, has another shape, left over, or not finite; names the first.
@@ -150,7 +152,7 @@ def fitted(
             finding = "lacks" if found is None else f"has {tuple(found.shape)} for"
             raise ValueError(
                 f"{name} must fit {what}, which has {key!r} of shape {tuple(value.shape)}, but {file} "
-                f"{finding} it{_part(file) or instead(state, asked)}"
+                f"{finding} it{_part(file) or instead(state, asked) or hint}"
             )
     surplus = next((key for key in state if key not in expected and not re.fullmatch(but, key)), None)
     if surplus is not None:

@@ -256,7 +256,8 @@ class TestNames:
         ):
             load_clip("narrow/other_s1")
         with pytest.raises(
-            OSError, match=r"fetched from https://x.org/a.pt .* give their file as weights, with"
+            OSError,
+            match=r"from https://x.org/a.pt .* give their file as weights, with narrow/openai as name",
         ):
             load_clip("narrow/openai")
         assert same(load_clip("narrow/other_s1", plain[1]), plain[0])
@@ -417,3 +418,10 @@ def test_another_kind_of_file_is_named(tmp_path):
     )
     with pytest.raises(ValueError, match=r"it is a whole diffusion model: give it as --model"):
         load_clip("narrow", tmp_path / "a")
+
+
+def test_weights_of_another_architecture_say_of_which(plain):
+    with pytest.raises(
+        ValueError, match=r"must fit 'RN50', .*safetensors .*; its sizes are those of narrow$"
+    ):
+        load_clip("RN50", plain[1])
