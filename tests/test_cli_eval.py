@@ -105,6 +105,41 @@ def test_interrupted_resumed_and_added_to(whole, options, tmp_path, monkeypatch)
             assert {**row, "seconds": ""} == {**expected, "seconds": ""}
 
 
+def test_a_resumption_that_is_refused_leaves_the_results(options, tmp_path):
+    out = tmp_path / "out"
+    assert run("--world", 2, *options, "--out", out).exit_code == 0
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    other = [4 if option == 3 else option for option in options]
+    for more in (
+        ["--world", 2, *other],
+        ["--world", 1, *options],
+        ["--world", 3, *other],
+        ["--world", 3, *options[:-2]],
+    ):
+        refused = run(*more, "--out", out, "--resume")
+        assert refused.exit_code == BAD_INPUT, refused.output
+        for path, content in before.items():
+            # edits may have been added to the folder of edits, as their numbers allow
+            assert path.read_bytes() == content or path.name == "mapping_file.json"
+    assert run("--world", 2, *options, "--out", out, "--resume").exit_code == 0
+
+
+def test_another_seed_replaces_the_edits_too(options, tmp_path):
+    out = tmp_path / "out"
+    assert run("--world", 2, *options, "--out", out).exit_code == 0
+    (out / "edits" / "notes.txt").write_text("mine")
+    before = pictures_of(out)
+    refused = run("--world", 2, *options, "--out", out, "--seed", 1, "--resume")
+    assert "must be new or hold edits of" in refused.output.replace("\n", " ")
+    refused = run("--world", 1, *options, "--out", out, "--seed", 1, "--overwrite")
+    assert "found other files" in refused.output.replace("\n", " ")
+    assert pictures_of(out) == before
+    (out / "edits" / "notes.txt").unlink()
+    done = run("--world", 1, *options, "--out", out, "--seed", 1, "--overwrite")
+    assert done.exit_code == 0, done.output
+    assert len(pictures_of(out)) == 2 < len(before)
+
+
 def test_failures_are_listed_and_count(options, tmp_path, monkeypatch):
     folder = tmp_path / "edits"
     world.write_edit_folder(folder, 4, size=64)

@@ -166,6 +166,44 @@ def test_a_folder_removed_in_the_middle_is_said_to_be(command, command_line, tmp
     assert not (out / "run.json").exists()
 
 
+def interrupted(command, arguments, monkeypatch):
+    """Run a command that is stopped after its first step."""
+
+    def press():
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def pressing():
+        yield press
+
+    module = importlib.import_module(f"geokernels.report.{COMMANDS[command][0]}")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "interrupts_between_steps", pressing)
+        assert run(*arguments).exit_code == 130
+
+
+@RESUMED
+def test_what_is_refused_changes_nothing(command, command_line, tmp_path, monkeypatch):
+    """With --resume, other settings than the stopped run's; with --overwrite, input that cannot be used."""
+    out, arguments = tmp_path / "out", [*command_line[command], "--out", tmp_path / "out"]
+    if command == "morph":
+        arguments += ["--steps", 30]  # so many that it saves what the first step left
+    interrupted(command, arguments, monkeypatch)
+    before = contents(out)
+    assert before
+    assert sentence(run(*arguments, "--seed", 5, "--resume"))
+    assert contents(out) == before
+    bad = {"morph": "--where", "edit": "--inversion", "adapt": "--real", "video": "--atlas"}
+    (tmp_path / "bad").write_text("no input")
+    options = {"interpolate": ("--prompt", "c " * 200), "world sample": ("--size", 1)}
+    options |= {"eval": ("--judge-clip", "open_clip:none", "--judge-clip-weights", tmp_path / "bad")}
+    more = options.get(command) or (bad[command], tmp_path / "bad")
+    method = ("--method", "text2live") if command == "morph" else ()
+    assert sentence(run(*arguments, *more, *method, "--overwrite"))
+    assert contents(out) == before
+    assert run(*arguments, "--resume").exit_code == 0
+
+
 def _before(function, first):
     def run(*args, **how):
         first()

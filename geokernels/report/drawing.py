@@ -59,12 +59,17 @@ def draw_between(
 @torch.no_grad()
 def embed(pipeline, prompts: Sequence[str]) -> Tensor:
     """What the U-Net reads of each prompt, ``(n, tokens, D)``."""
+    require_readable(pipeline, prompts)
+    return pipeline.encode_prompt(list(prompts), pipeline.device, 1, False)[0]
+
+
+def require_readable(pipeline, prompts: Sequence[str]) -> None:
+    """Refuse, with a ValueError, a prompt that is longer than the pipeline can read."""
     longest = pipeline.tokenizer.model_max_length
     for prompt in prompts:
         length = len(pipeline.tokenizer(prompt).input_ids)
         if length > longest:
             raise ValueError(f"prompt must have at most {longest} tokens, got {length}: {prompt[:60]!r}...")
-    return pipeline.encode_prompt(list(prompts), pipeline.device, 1, False)[0]
 
 
 def latent_shape(pipeline) -> tuple[int, int, int]:

@@ -56,6 +56,9 @@ class RunFolder:
         if resume and overwrite:
             raise ValueError("give --resume or --overwrite, not both")
         self._require_place()
+        if self._held is None and self.path.is_dir():
+            self._open()
+            self._release()
         finished, begun = self._record() is not None, self.begins()
         if resume and not begun:
             state = "is finished" if finished else "holds no checkpoint"

@@ -13,7 +13,7 @@ from ..world.clips import Clip, render_clip
 from ..world.edits import read_edit_folder, write_edit_folder
 from ..world.held_out import sample_unseen
 from .demo_models import reading
-from .drawing import draw_prompts, latent_shape
+from .drawing import draw_prompts, latent_shape, require_readable
 from .pictures import gif, read_picture
 from .samples import EDITS, Sample
 
@@ -28,6 +28,7 @@ class Renders:
     def __init__(self, count: int, seed: int, *, size: int = 64) -> None:
         self.count, self.settings = count, {"seed": seed, "size": size}
         self.scenes = world.sample_scenes(count, generator=torch.Generator().manual_seed(seed))
+        world.render(self.scenes[[0]], size)  # a size that cannot be is refused now
 
     def draw(self, rows: range) -> list[Sample]:
         """See :class:`~geokernels.report.samples.Source`."""
@@ -44,6 +45,7 @@ class Clips:
 
     def __init__(self, count: int, seed: int, *, frames: int = 16, size: int = 64) -> None:
         self.count, self.settings = count, {"seed": seed, "frames": frames, "size": size}
+        self._draw(0)  # settings that cannot be are refused now
 
     def draw(self, rows: range) -> list[Sample]:
         """See :class:`~geokernels.report.samples.Source`."""
@@ -103,6 +105,7 @@ class Generated:
         self.settings = {"seed": seed, "model": generator.name, "truncation": truncation}
         chance = torch.Generator().manual_seed(seed)
         self.z = torch.randn(count, generator.config.style_dim, generator=chance, dtype=torch.float32)
+        self.draw(range(1))  # a truncation that cannot be is refused now
 
     @torch.no_grad()
     def draw(self, rows: range) -> list[Sample]:
@@ -142,6 +145,7 @@ class Prompted:
         if not prompts:
             # of few scenes drawn, none may be of a combination that was held out
             prompts = world.caption(sample_unseen(max(count, 50), generator=chance)[:count])
+        require_readable(pipeline, prompts)
         self.prompts = [prompts[i % len(prompts)] for i in range(count)]
         self.noise = torch.randn(count, *latent_shape(pipeline), generator=chance, dtype=torch.float32)
         self.settings = {"seed": seed, "model": model, "steps": steps, "guidance": guidance}

@@ -122,9 +122,6 @@ def write_edit_folder(
     """
     if not 1 <= n < STRIDE:
         raise ValueError(f"n must lie between 1 and {STRIDE - 1}, got {n}")
-    if not 0 <= seed < 2**63 // STRIDE:
-        raise ValueError(f"seed must lie between 0 and {2**63 // STRIDE - 1}, got {seed}")
-    _require_size(size)
     folder = Path(folder)
     if folder.is_dir():
         remove_left_over(folder, alone=False)
@@ -271,13 +268,17 @@ def require_edit_folder(folder: str | Path, *, seed: int, size: int, replace: bo
         replace: Whether edits of another seed or size are cleared first.
 
     Raises:
-        ValueError: If it holds edits of another seed or size, or other files.
+        ValueError: If seed or size is none, or the folder holds edits of others, or other files.
     """
+    if not 0 <= seed < 2**63 // STRIDE:
+        raise ValueError(f"seed must lie between 0 and {2**63 // STRIDE - 1}, got {seed}")
+    _require_size(size)
     folder, recipe = Path(folder), {"seed": seed, "size": size}
     found = _recipe(folder)
     if found is not None and found != recipe and not replace:
         raise ValueError(f"{folder} must be new or hold edits of {recipe}, found those of {found}")
-    if found is None and folder.is_dir() and any(folder.iterdir()):
+    others = found is None or replace
+    if others and folder.is_dir() and any(not _ours(path, folder) for path in folder.rglob("*")):
         raise ValueError(f"{folder} must be new or hold edits of {recipe}, found other files")
 
 
@@ -300,6 +301,14 @@ def clear_edit_folder(folder: Path) -> None:
     for place in (*kinds, folder / SOURCES, folder / EDITED, folder):
         with suppress(OSError):  # not empty, not there, or a link
             place.rmdir()
+
+
+def _ours(path: Path, folder: Path) -> bool:
+    """Whether a file is named like those of :func:`write_edit_folder`, in a folder that says so."""
+    if path.is_dir() and not path.is_symlink():
+        return True
+    name = path.relative_to(folder).as_posix()
+    return (folder / RECIPE).is_file() and any(re.fullmatch(pattern, name) for pattern in NAMES)
 
 
 def _recipe(folder: Path) -> dict | None:

@@ -175,8 +175,9 @@ def test_resume_and_overwrite_exclude_each_other(tmp_path):
 def test_a_folder_is_of_one_run_at_a_time(tmp_path):
     write(tmp_path / "checkpoint.pt")
     with MorphFolder(tmp_path).claim(resume=True, overwrite=False):
-        with pytest.raises(ValueError, match="--out must not be in use, another run is writing to"):
-            MorphFolder(tmp_path).claim(resume=False, overwrite=True)
+        for how in ({"overwrite": True}, {"overwrite": False}):
+            with pytest.raises(ValueError, match="--out must not be in use, another run is writing to"):
+                MorphFolder(tmp_path).require(resume=False, **how)
         assert (tmp_path / "checkpoint.pt").exists()
     with MorphFolder(tmp_path).claim(resume=False, overwrite=True):
         assert not (tmp_path / "checkpoint.pt").exists()
