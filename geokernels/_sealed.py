@@ -51,6 +51,19 @@ def load_sealed(path: str | Path, *, kind: str, remedy: str, device: str = "cpu"
     Raises:
         ValueError: If it is damaged or of another kind.
     """
+    data = read_sealed(path, kind=kind, remedy=remedy)
+    try:
+        return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError and more
+        raise ValueError(f"{path} cannot be read by this torch ({reason_of(error)}); {remedy}") from error
+
+
+def read_sealed(path: str | Path, *, kind: str, remedy: str) -> bytes:
+    """The bytes of what :func:`save_sealed` wrote, checked.
+
+    Raises:
+        ValueError: If it is damaged or of another kind.
+    """
     data = Path(path).read_bytes()
     ending = _ENDING.search(data[-_LONGEST:])
     if ending is None:
@@ -58,10 +71,7 @@ def load_sealed(path: str | Path, *, kind: str, remedy: str, device: str = "cpu"
     if hashlib.sha256(memoryview(data)[: -len(ending[2]) - 1]).hexdigest().encode() != ending[2]:
         raise _damaged(path, "its checksum is of other contents", remedy)
     _require_kind(path, ending[1].decode(), kind, remedy)
-    try:
-        return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError and more
-        raise ValueError(f"{path} cannot be read by this torch ({reason_of(error)}); {remedy}") from error
+    return data
 
 
 def seal(content: dict, *, kind: str) -> dict:

@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -68,8 +69,10 @@ def uninterrupted(command: str, at: Path) -> float:
     return process.seconds
 
 
-def try_out(trial: Trial, *, at: Path, seconds: dict[str, float], seed: int) -> Found:
-    """Do what a trial says, and judge what came of it."""
+def try_out(trial: Trial, *, at: Path, seconds: dict[str, float], seed: int, until: float) -> Found | None:
+    """Do what a trial says, and judge what came of it; None if time is up."""
+    if time.monotonic() > until:
+        return None
     chance = random.Random(f"{seed}/{trial}")
     with tempfile.TemporaryDirectory(dir=at) as scratch:
         out = Path(scratch) / "out"
@@ -202,8 +205,10 @@ def campaign(args: argparse.Namespace, at: Path) -> list[Found]:
         print("seconds of each:", json.dumps({k: round(v, 1) for k, v in seconds.items()}), flush=True)
         asked = {"kill": args.kills, "damage": args.damages, "full disk": args.full_disks}
         trials = [Trial(names[i % len(names)], sort, i) for sort, n in asked.items() for i in range(n)]
-        trying, found = partial(try_out, at=at, seconds=seconds, seed=args.seed), []
-        for one in pool.imap_unordered(trying, trials):
+        random.Random(args.seed).shuffle(trials)
+        until = time.monotonic() + 60 * args.minutes
+        trying, found = partial(try_out, at=at, seconds=seconds, seed=args.seed, until=until), []
+        for one in filter(None, pool.imap_unordered(trying, trials)):
             found.append(one)
             if one.verdict not in GOOD or args.verbose:
                 print(f"{one.verdict}: {one.trial}: {one.story}", flush=True)
@@ -220,6 +225,7 @@ def main() -> None:
     parser.add_argument("--damages", type=int, default=30)
     parser.add_argument("--full-disks", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="Begin no trial after these.")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", action="append", help="A command of the table; repeat for several.")
     parser.add_argument("--verbose", action="store_true", help="Tell of what was as it should be, too.")

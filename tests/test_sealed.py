@@ -14,8 +14,8 @@ from geokernels._files import read_json, write_json
 from geokernels._sealed import load_sealed, read_sealed_json, save_sealed, seal, unseal, write_sealed_json
 from geokernels.models import LayeredAtlas, save_atlas, save_generator
 from geokernels.models.stylegan2 import Generator, GeneratorConfig
+from geokernels.report.films import mp4_writer
 from geokernels.report.pictures import write_picture
-from geokernels.report.video_files import mp4_writer
 
 HOW = {"kind": "morph", "remedy": "start again"}
 

@@ -14,7 +14,7 @@ import torch
 
 from .._checks import reason_of
 from .._files import read_json, remove_left_over, write_json
-from .._sealed import load_sealed, read_sealed_json, save_sealed, write_sealed_json
+from .._sealed import load_sealed, read_sealed, read_sealed_json, save_sealed, write_sealed_json
 from ..pipelines.running import require_same_facts
 from .own_files import discard, in_the_way, places, present
 from .record import checksums, circumstances
@@ -61,8 +61,10 @@ class RunFolder:
             self._release()
         finished, begun = self._record() is not None, self.begins()
         if resume and not begun:
-            state = "is finished" if finished else "holds no checkpoint"
+            state = "is finished" if finished else "holds no checkpoint: begin it without --resume"
             raise ValueError(f"--resume needs an interrupted run in --out, {self.path} {state}")
+        if resume and (self.path / self.checkpoint).exists():
+            self._require_whole()
         blocked = next(in_the_way(self.path, (RECORD, self.checkpoint, *self.writes())), None)
         if blocked is not None:
             kind = "folder" if blocked.is_dir() else "file"
@@ -267,6 +269,12 @@ class RunFolder:
             return None
         ours = isinstance(record, dict) and {"command", "sha256", "versions"} <= record.keys()
         return record if ours else None
+
+    def _require_whole(self) -> None:
+        """Refuse a checkpoint that is damaged or another command's, before anything is loaded or computed."""
+        path = self.path / self.checkpoint
+        read = read_sealed_json if path.suffix == ".json" else read_sealed
+        read(path, kind=self.command, remedy=REMEDY)
 
     def _require_place(self) -> None:
         """Refuse what cannot be a folder that is written to."""

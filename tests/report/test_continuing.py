@@ -8,6 +8,7 @@ import torch
 from geokernels.report import folder as folders
 from geokernels.report.driver import interrupts_between_steps
 from geokernels.report.morph import MorphFolder
+from geokernels.report.samples import SampleFolder
 from geokernels.report.video import VideoFolder
 
 FACTS = {"picture": "cat.png", "encoders": ["world"], "seed": 1, "screen": None}
@@ -70,6 +71,35 @@ def test_other_circumstances_are_told(folder, monkeypatch):
         UserWarning, match=f"begun with torch {now['torch']}, threads .* continues with torch 9.9"
     ):
         folder.load("cpu")
+
+
+def test_damage_is_refused_before_anything_is_loaded(folder, tmp_path):
+    folder.require(resume=True, overwrite=False)
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])  # as while it is copied
+    with pytest.raises(ValueError, match=r"checkpoint.pt is damaged .*; start again with --overwrite"):
+        folder.require(resume=True, overwrite=False)
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match="must be of video, it is of morph"):
+        VideoFolder(tmp_path).require(resume=True, overwrite=False)
+
+
+def test_a_damaged_list_is_refused_likewise(tmp_path):
+    samples = SampleFolder(tmp_path)
+    samples.save_json({"samples": []})
+    samples.require(resume=True, overwrite=False)
+    path = tmp_path / samples.checkpoint
+    path.write_text(path.read_text().replace("[]", "[1]"))
+    with pytest.raises(ValueError, match=r"samples.partial.json is damaged"):
+        samples.require(resume=True, overwrite=False)
+
+
+def test_what_was_killed_before_it_saved_is_begun_again(tmp_path):
+    folder = MorphFolder(tmp_path)
+    with pytest.raises(ValueError, match="holds no checkpoint: begin it without --resume"):
+        folder.require(resume=True, overwrite=False)
+    folder.require(resume=False, overwrite=False)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

@@ -173,7 +173,7 @@ def test_resume_and_overwrite_exclude_each_other(tmp_path):
 
 
 def test_a_folder_is_of_one_run_at_a_time(tmp_path):
-    write(tmp_path / "checkpoint.pt")
+    MorphFolder(tmp_path).save({}, {})
     with MorphFolder(tmp_path).claim(resume=True, overwrite=False):
         for how in ({"overwrite": True}, {"overwrite": False}):
             with pytest.raises(ValueError, match="--out must not be in use, another run is writing to"):
