@@ -83,7 +83,7 @@ def evaluate(
         from ..report.eval_driver import Plan, run_evaluation
         from ..report.eval_folder import EvalFolder
         from ..world import read_edit_folder, write_edit_folder
-        from ..world.edits import clear_edit_folder, require_edit_folder
+        from ..world.edit_folder import clear_edit_folder, require_edit_folder
 
         contenders = _contenders(method, instruct is not None)
         if 2 * skip >= steps:

@@ -63,7 +63,7 @@ def sample(
     """Draw samples, judge them, and leave pictures, a grid, a list, run.json and report.html in --out."""
     with sentences(sample, name="--model", checkpoint="--model"), extras():
         from ..report.samples import EDITS, SampleFolder, run_samples, shares
-        from ..world.edits import require_edit_folder
+        from ..world.edit_folder import require_edit_folder
 
         given = {"prompt": prompt, "steps": steps, "guidance": guidance, "truncation": truncation}
         given |= {"model": model, "frames": frames, "size": size}

@@ -12,8 +12,8 @@ from .._files import sha256, write_json, write_text
 from ..metrics import wilson_interval
 from ..pipelines.running import require_same_facts
 from ..world import ATTRIBUTES
-from ..world.edits import NAMES as EDIT_NAMES
-from ..world.edits import clear_edit_folder
+from ..world.edit_folder import NAMES as EDIT_NAMES
+from ..world.edit_folder import clear_edit_folder
 from .driver import interrupts_between_steps
 from .folder import REMEDY, RunFolder, listed, texts
 from .page import badge, details, page, picture, row, section, table, text

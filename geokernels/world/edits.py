@@ -7,9 +7,7 @@
 PIE-Bench is the benchmark of "PnP Inversion" (Ju et al., ICLR 2024): 700 pictures of 512 x 512.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,20 +18,19 @@ from torch import Tensor
 from .._files import read_json, remove_left_over, replacing, write_json
 from .._modes import own_modes
 from .captions import caption
+from .edit_folder import (
+    EDITED,
+    MAPPING,
+    RECIPE,
+    SIDE,
+    SOURCES,
+    STRIDE,
+    places_of,
+    require_edit_folder,
+    require_size,
+)
 from .renderer import object_mask, render
 from .scenes import Scenes, edit, sample_scenes
-
-MAPPING, SOURCES, EDITED, RECIPE = "mapping_file.json", "annotation_images", "edited_images", "world.json"
-SIDE = 512  # of every mask in a mapping file, whatever the pictures' size
-
-# patterns of the names in a folder that is written here
-NAMES = (
-    re.escape(MAPPING),
-    re.escape(RECIPE),
-    rf"({SOURCES}|{EDITED})/\d_[a-z_]+/\d{{12}}\.png",
-)
-
-STRIDE = 2**20  # seeds between those of two folders, one an edit
 
 # The ten kinds of edits of PIE-Bench, by the number that its mapping file gives them.
 KINDS = (
@@ -90,7 +87,7 @@ class EditCase:
         Raises:
             ValueError: If ``size`` does not divide 512.
         """
-        _require_size(size)
+        require_size(size)
         mask = decode_runs(self.runs)
         if border:
             mask[:, [0, -1]] = mask[:, :, [0, -1]] = True
@@ -123,8 +120,8 @@ def write_edit_folder(
     if not 1 <= n < STRIDE:
         raise ValueError(f"n must lie between 1 and {STRIDE - 1}, got {n}")
     folder = Path(folder)
-    if folder.is_dir():
-        remove_left_over(folder, alone=False)
+    for place in places_of(folder):
+        remove_left_over(place, alone=False)
     require_edit_folder(folder, seed=seed, size=size)
     if not (folder / RECIPE).exists():
         write_json(folder / RECIPE, {"seed": seed, "size": size})
@@ -258,66 +255,6 @@ def _plain(prompt: str) -> str:
     return prompt.replace("[", "").replace("]", "")
 
 
-def require_edit_folder(folder: str | Path, *, seed: int, size: int, replace: bool = False) -> None:
-    """Refuse a folder that :func:`write_edit_folder` cannot write to; changes nothing.
-
-    Args:
-        folder: Where; need not be there.
-        seed: See :func:`write_edit_folder`.
-        size: See there.
-        replace: Whether edits of another seed or size are cleared first.
-
-    Raises:
-        ValueError: If seed or size is none, or the folder holds edits of others, or other files.
-    """
-    if not 0 <= seed < 2**63 // STRIDE:
-        raise ValueError(f"seed must lie between 0 and {2**63 // STRIDE - 1}, got {seed}")
-    _require_size(size)
-    folder, recipe = Path(folder), {"seed": seed, "size": size}
-    found = _recipe(folder)
-    if found is not None and found != recipe and not replace:
-        raise ValueError(f"{folder} must be new or hold edits of {recipe}, found those of {found}")
-    others = found is None or replace
-    if others and folder.is_dir() and any(not _ours(path, folder) for path in folder.rglob("*")):
-        raise ValueError(f"{folder} must be new or hold edits of {recipe}, found other files")
-
-
-def clear_edit_folder(folder: Path) -> None:
-    """Remove what :func:`write_edit_folder` wrote, and the folders that this leaves empty."""
-    try:
-        if _recipe(folder) is None or folder.is_symlink():
-            return
-    except ValueError:  # damaged: who knows whose
-        return
-    for part in (SOURCES, EDITED):
-        for path in (folder / part).glob("*/*.png"):
-            name = path.relative_to(folder).as_posix()
-            linked = (folder / part).is_symlink() or path.parent.is_symlink()
-            if re.fullmatch(NAMES[-1], name) and not linked:
-                path.unlink()
-    for name in (MAPPING, RECIPE):
-        (folder / name).unlink(missing_ok=True)
-    kinds = (place for part in (SOURCES, EDITED) for place in (folder / part).glob("*/"))
-    for place in (*kinds, folder / SOURCES, folder / EDITED, folder):
-        with suppress(OSError):  # not empty, not there, or a link
-            place.rmdir()
-
-
-def _ours(path: Path, folder: Path) -> bool:
-    """Whether a file is named like those of :func:`write_edit_folder`, in a folder that says so."""
-    if path.is_dir() and not path.is_symlink():
-        return True
-    name = path.relative_to(folder).as_posix()
-    return (folder / RECIPE).is_file() and any(re.fullmatch(pattern, name) for pattern in NAMES)
-
-
-def _recipe(folder: Path) -> dict | None:
-    """What is written in a folder of edits; None where it is none of ours."""
-    path = folder / RECIPE
-    found = read_json(path) if path.is_file() else None
-    return found if isinstance(found, dict) and found.keys() == {"seed", "size"} else None
-
-
 def _entries(path: Path) -> dict:
     entries = read_json(path)
     if not isinstance(entries, dict):
@@ -349,8 +286,3 @@ def _write_png(path: Path, rgb: Tensor) -> None:
     pixels = (rgb * 255).round().to(torch.uint8).permute(1, 2, 0)
     with replacing(path) as partial:
         Image.fromarray(pixels.numpy()).save(partial, format="PNG")
-
-
-def _require_size(size: int) -> None:
-    if size < 16 or SIDE % size:
-        raise ValueError(f"size must divide {SIDE} and be at least 16, got {size}")

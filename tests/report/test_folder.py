@@ -1,7 +1,6 @@
 """A run's folder: claimed by one run at a time, refused where something would be lost, cleared of its own."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -16,6 +15,8 @@ from geokernels.report.interpolation import InterpolationFolder
 from geokernels.report.morph import MorphFolder
 from geokernels.report.samples import SampleFolder
 from geokernels.report.video import VideoFolder
+from geokernels.world import write_edit_folder
+from geokernels.world.edit_folder import clear_edit_folder, require_edit_folder
 
 # of each kind: files that a run writes, one in a folder where there is one
 WRITTEN = {
@@ -227,15 +228,39 @@ def test_an_input_from_the_folder_itself_stays(tmp_path):
         assert set(contents(tmp_path)) == {"atlas.safetensors"}
 
 
-def test_edits_are_cleared_by_their_own_recipe(tmp_path):
-    from geokernels.world import write_edit_folder
-    from geokernels.world.edits import clear_edit_folder
+class TestEdits:
+    """Folders of edits, which are cleared by their own recipe."""
 
-    write_edit_folder(tmp_path / "edits", 2, seed=0)
-    write(tmp_path / "edits" / "annotation_images" / "6_change_attribute_color" / "mine.png")
-    os.remove(tmp_path / "edits" / "mapping_file.json")  # as an interrupted call leaves it
-    clear_edit_folder(tmp_path / "edits")
-    assert list(contents(tmp_path)) == ["edits/annotation_images/6_change_attribute_color/mine.png"]
-    (tmp_path / "edits" / "world.json").write_text(json.dumps({"of": "another program"}))
-    clear_edit_folder(tmp_path / "edits")
-    assert len(contents(tmp_path)) == 2
+    def test_what_was_written_goes_and_nothing_else(self, tmp_path):
+        folder = tmp_path / "edits"
+        write_edit_folder(folder, 2, seed=0)
+        write(folder / "annotation_images" / "6_change_attribute_color" / "mine.png")
+        (folder / "mapping_file.json").unlink()  # as an interrupted call leaves it
+        write(folder / "edited_images" / f".{'0' * 8}-1-{'0' * 16}.partial.png")
+        clear_edit_folder(folder)
+        assert list(contents(tmp_path)) == ["edits/annotation_images/6_change_attribute_color/mine.png"]
+        write(folder / "world.json", json.dumps({"of": "another program"}))
+        clear_edit_folder(folder)
+        assert len(contents(tmp_path)) == 2
+
+    def test_nothing_behind_a_link_goes(self, tmp_path):
+        write_edit_folder(tmp_path / "mine", 2, seed=0)
+        before = contents(tmp_path / "mine")
+        (tmp_path / "edits").symlink_to(tmp_path / "mine")
+        clear_edit_folder(tmp_path / "edits")
+        (tmp_path / "other").mkdir()
+        write_json(tmp_path / "other" / "world.json", {"seed": 0, "size": 64})
+        for part in ("annotation_images", "edited_images"):
+            (tmp_path / "other" / part).symlink_to(tmp_path / "mine" / part)
+        clear_edit_folder(tmp_path / "other")
+        assert contents(tmp_path / "mine") == before
+        with pytest.raises(ValueError, match="found other files"):
+            require_edit_folder(tmp_path / "edits", seed=1, size=64, replace=True)
+
+    def test_what_would_be_in_the_way_is_found_before(self, tmp_path):
+        write_edit_folder(tmp_path, 2, seed=0)
+        write(tmp_path / "edited_images" / f".{'0' * 8}-1-{'0' * 16}.partial.png")
+        require_edit_folder(tmp_path, seed=1, size=64, replace=True)
+        write(tmp_path / "notes.txt")
+        with pytest.raises(ValueError, match="found other files"):
+            require_edit_folder(tmp_path, seed=1, size=64, replace=True)
