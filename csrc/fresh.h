@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/workspace.h"
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -29,6 +31,19 @@ inline void in_huge_pages([[maybe_unused]] torch::stable::Tensor& x) {
 #endif
 }
 
+// With GEOKERNELS_POISON, fills a result with what nobody would return.
+inline void poison([[maybe_unused]] torch::stable::Tensor& x) {
+#ifdef GEOKERNELS_POISON
+  using torch::headeronly::ScalarType;
+  auto fill = [&](auto value) {
+    std::fill_n(static_cast<decltype(value)*>(x.mutable_data_ptr()), x.numel(), value);
+  };
+  if (x.scalar_type() == ScalarType::Float) fill(nothing<float>());
+  if (x.scalar_type() == ScalarType::Double) fill(nothing<double>());
+  if (x.scalar_type() == ScalarType::Long) fill(nothing<int64_t>());
+#endif
+}
+
 // Dense memory beside `like`, not filled. torch::stable's own call looks an operator up by name, which counts
 // where a problem takes microseconds.
 inline torch::stable::Tensor fresh(const torch::stable::Tensor& like, const std::vector<int64_t>& shape,
@@ -43,7 +58,7 @@ inline torch::stable::Tensor fresh(const torch::stable::Tensor& like, const std:
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), type,
                                                   device_type, device_index, &made));
   torch::stable::Tensor out(made);
-  if (out.is_cpu()) in_huge_pages(out);
+  if (out.is_cpu()) in_huge_pages(out), poison(out);
   return out;
 }
 

@@ -66,6 +66,15 @@ GEOKERNELS_ANYWHERE inline void divided_differences(T c_i, T h_i, T h1_i, T sinc
   difference = c_g * (h1 / 16 - difference_i * (h_i + (1 + c_j) * h)) / ((1 + c_j) * h_j);
 }
 
+// What a row's coordinates are multiplied by before they are squared, from the largest size of them: 1 where
+// squares and their sums can neither overflow nor vanish.
+template <class T>
+GEOKERNELS_ANYWHERE inline T moderation(T largest) {
+  constexpr T far = T(1 << 30), least = std::numeric_limits<T>::min();
+  const bool moderate = !(largest > 0) || (largest >= 1 / far && largest <= far);
+  return moderate ? T(1) : 1 / (largest > least ? largest : least);
+}
+
 // What a turn between two pairs does, (w+(g_i) - w-(g_j)) / (g_i + g_j); 0 for two right angles, between
 // which the geodesic leaves the turn open.
 template <class T>

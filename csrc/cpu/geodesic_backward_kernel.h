@@ -24,9 +24,9 @@ inline void turn_coordinates(const T* grad, int64_t N, int64_t S, T eps, const F
     for (int64_t sign = 0; sign < 2; ++sign) {
       const int64_t at_x = (sign * N + n) * S, at_y = ((2 + sign) * N + n) * S;
       for (int64_t j = 0; j < S; ++j) {
-        const T x = frame.coordinates[at_x + j], y = frame.coordinates[at_y + j];
-        turned[at_x + j] = own_x * x + both * y;
-        turned[at_y + j] = own_y * y + both * x;
+        const T x = frame.coordinates[at_x + j] * of.x.scale, y = frame.coordinates[at_y + j] * of.y.scale;
+        turned[at_x + j] = (own_x * x + both * y) * of.x.scale;
+        turned[at_y + j] = (own_y * y + both * x) * of.y.scale;
       }
     }
   }

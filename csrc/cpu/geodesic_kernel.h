@@ -15,9 +15,10 @@
 // up with zero rows. One thread a problem; problems share nothing.
 //
 // Both forms are sums of squares with positive, bounded weights (core/path.h), so x^T G x is never
-// negative. A row with x^T G x <= eps scores 0, with zero gradient. The gradient to the bases goes through
-// divided differences of the weights (geokernels/reference/geodesic.py) and is finite at equal angles and at
-// angle 0. Zero rows of a basis receive 0. The order of every sum depends on sizes and vector width alone.
+// negative. A row with x^T G x <= eps scores 0, with zero gradient. Rows whose squares would overflow or
+// vanish are scaled for them. The gradient to the bases goes through divided differences of the weights
+// (geokernels/reference/geodesic.py) and is finite at equal angles and at angle 0. Zero rows of a basis
+// receive 0. The order of every sum depends on sizes and vector width alone.
 //
 // Limits: K, L <= 64 (the caller's choice: beyond, blocked library solvers win).
 //
@@ -112,30 +113,49 @@ inline void coordinates_of(const T* x, int64_t rows, const T* p, const T* q, int
   }
 }
 
-// sum_j w+_j x+_j y+_j + w-_j x-_j y-_j
+// Coordinates of a row on one side, and what they are multiplied by before they are squared.
 template <class T>
-inline T product(const Path<T>& path, int64_t S, const T* x_plus, const T* x_minus, const T* y_plus,
-                 const T* y_minus) {
+struct Moderated {
+  const T *plus, *minus;
+  T scale;
+
+  Moderated(const T* plus, const T* minus, int64_t S) : plus(plus), minus(minus) {
+    T most = 0;
+    for (int64_t j = 0; j < S; ++j) {
+      most = std::max(most, std::fabs(plus[j]));
+      most = std::max(most, std::fabs(minus[j]));
+    }
+    scale = moderation(most);
+  }
+
+  bool has_direction(T square, T eps) const { return square > eps * scale * scale; }
+};
+
+// sum_j w+_j x+_j y+_j + w-_j x-_j y-_j, moderated
+template <class T>
+inline T product(const Path<T>& path, int64_t S, const Moderated<T>& x, const Moderated<T>& y) {
   vec<T> total = {};
   for (int64_t j = 0; j < S; j += Vector<T>::width)
-    total += load<T>(path.sum + j) * load<T>(x_plus + j) * load<T>(y_plus + j) +
-             load<T>(path.difference + j) * load<T>(x_minus + j) * load<T>(y_minus + j);
+    total +=
+        load<T>(path.sum + j) * (load<T>(x.plus + j) * x.scale) * (load<T>(y.plus + j) * y.scale) +
+        load<T>(path.difference + j) * (load<T>(x.minus + j) * x.scale) * (load<T>(y.minus + j) * y.scale);
   return sum<T>(total);
 }
 
-// The three products of row n, and whether both sides have a direction.
+// The three products of row n, moderated, and whether both sides have a direction.
 template <class T>
 struct Products {
+  Moderated<T> x, y;
   T xx, xy, yy;
   bool directed;
 
-  Products(const Frame<T>& frame, int64_t N, int64_t S, int64_t n, T eps) {
-    const T* at = frame.coordinates + n * S;
-    const int64_t step = N * S;
-    xx = product(frame.path, S, at, at + step, at, at + step);
-    xy = product(frame.path, S, at, at + step, at + 2 * step, at + 3 * step);
-    yy = product(frame.path, S, at + 2 * step, at + 3 * step, at + 2 * step, at + 3 * step);
-    directed = xx > eps && yy > eps;
+  Products(const Frame<T>& frame, int64_t N, int64_t S, int64_t n, T eps)
+      : x(frame.coordinates + n * S, frame.coordinates + (N + n) * S, S),
+        y(frame.coordinates + (2 * N + n) * S, frame.coordinates + (3 * N + n) * S, S) {
+    xx = product(frame.path, S, x, x);
+    xy = product(frame.path, S, x, y);
+    yy = product(frame.path, S, y, y);
+    directed = x.has_direction(xx, eps) && y.has_direction(yy, eps);
   }
 };
 

@@ -56,13 +56,17 @@ inline void unit_differences(const T* x, const T* from, int64_t N, int64_t D, T 
   for (int64_t n = 0; n < N; ++n) {
     T* const row = out + n * D;
     for (int64_t d = 0; d < D; ++d) row[d] = x[n * D + d] - (from ? from[n * D + d] : T(0));
-    const T square = dot(row, row, D);
+    const Extremes<T> of(row, D);
+    const T scale = moderation(std::max(of.high, of.low));
+    if (scale != 1) scale_row(row, D, scale, row);
+    const T square = dot(row, row, D), least = shortest * scale;
     // NaN has a length, and is handed on
-    lengths[n] = square <= shortest * shortest ? T(0) : std::sqrt(square);
-    if (lengths[n] == 0)
+    const T length = square <= least * least ? T(0) : std::sqrt(square);
+    lengths[n] = length / scale;
+    if (length == 0)
       std::fill_n(row, D, T(0));
     else
-      scale_row(row, D, 1 / lengths[n], row);
+      scale_row(row, D, 1 / length, row);
   }
 }
 

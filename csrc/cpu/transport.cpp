@@ -150,13 +150,13 @@ Tensor transport_density(const Tensor& cost_given, const Tensor& f_given, const 
 
 // [..., N, M] costs to the column of each row; -1 throughout where no finite assignment exists.
 Tensor assignment(const Tensor& cost_given) {
-  Tensor cost = torch::stable::contiguous(cost_given);
+  Tensor cost = dense(cost_given);
   STD_TORCH_CHECK(cost.dim() >= 2 && cost.scalar_type() == ScalarType::Double,
                   "geokernels: cost must be float64 with two dimensions");
   int64_t rows = cost.size(-2), columns = cost.size(-1);
   STD_TORCH_CHECK(0 < rows && rows <= columns, "geokernels: as many columns as rows, or more");
   std::vector<int64_t> shape(cost.sizes().begin(), cost.sizes().end() - 1);
-  Tensor chosen = torch::stable::new_empty(cost, shape, ScalarType::Long);
+  Tensor chosen = fresh(cost, shape, ScalarType::Long);
   Watch watch;
   share_out<double>(watch, cost.numel() / (rows * columns), 0, [&](int64_t k, Workspace<double>) {
     assign(static_cast<const double*>(cost.const_data_ptr()) + k * rows * columns, rows, columns,

@@ -29,19 +29,19 @@ __device__ void turn_row(const CosineGradient<T>& batch, const Frame<T>& frame, 
   const int M = frame.M;
   const int64_t step = batch.N * M, at = (b * 4 * batch.N + n) * M;
   const T* xs = batch.coordinates + at;
-  const T xx = frame.product(xs, xs + step, xs, xs + step);
-  const T xy = frame.product(xs, xs + step, xs + 2 * step, xs + 3 * step);
-  const T yy = frame.product(xs + 2 * step, xs + 3 * step, xs + 2 * step, xs + 3 * step);
-  const bool directed = xx > T(batch.eps) && yy > T(batch.eps);
-  const T both = directed ? batch.grad[b * batch.N + n] / (std::sqrt(xx) * std::sqrt(yy)) / 2 : T(0);
-  const T own[2] = {directed ? -both * xy / xx : T(0), directed ? -both * xy / yy : T(0)};
+  const Products<T> of(frame, xs, step, T(batch.eps));
+  const bool directed = of.directed;
+  const T both = directed ? batch.grad[b * batch.N + n] / (std::sqrt(of.xx) * std::sqrt(of.yy)) / 2 : T(0);
+  const T own[2] = {directed ? -both * of.xy / of.xx : T(0), directed ? -both * of.xy / of.yy : T(0)};
+  const T scales[2] = {of.x.scale, of.y.scale};
   for (int side = 0; side < 2; ++side) {
     T *along = mine, *across = mine + frame.stride;
     for (int j = lane(); j < M; j += kWarp) {
       T turned[2];
       for (int sign = 0; sign < 2; ++sign) {
-        const T self = xs[(2 * side + sign) * step + j], other = xs[(2 - 2 * side + sign) * step + j];
-        turned[sign] = directed ? own[side] * self + both * other : T(0);
+        const T self = xs[(2 * side + sign) * step + j] * scales[side];
+        const T other = xs[(2 - 2 * side + sign) * step + j] * scales[1 - side];
+        turned[sign] = directed ? (own[side] * self + both * other) * scales[side] : T(0);
         batch.turned[at + (2 * side + sign) * step + j] = turned[sign];
       }
       const T plus = 2 * frame.sum[j] * turned[0], minus = 2 * frame.difference[j] * turned[1];

@@ -43,12 +43,43 @@ struct Frame {
     }
     __syncthreads();
   }
+};
 
-  // sum_j w+_j x+_j y+_j + w-_j x-_j y-_j, over the lanes of this warp.
-  __device__ T product(const T* x_plus, const T* x_minus, const T* y_plus, const T* y_minus) const {
-    T total = 0;
+// Coordinates x+ and x- of a row, `step` apart, and what they are multiplied by before they are squared.
+template <class T>
+struct Moderated {
+  const T *plus, *minus;
+  T scale;
+
+  __device__ Moderated(const T* at, int64_t step, int M) : plus(at), minus(at + step) {
+    T most = 0;
     for (int j = lane(); j < M; j += kWarp)
-      total += sum[j] * x_plus[j] * y_plus[j] + difference[j] * x_minus[j] * y_minus[j];
+      most = std::fmax(most, std::fmax(std::fabs(plus[j]), std::fabs(minus[j])));
+    scale = device::moderation(warp_max(most));
+  }
+};
+
+// The three products of a row of each side, sums of w+_j x+_j y+_j + w-_j x-_j y-_j over the lanes of this
+// warp, moderated, and whether both have a direction.
+template <class T>
+struct Products {
+  Moderated<T> x, y;
+  T xx, xy, yy;
+  bool directed;
+
+  // at: x+, x-, y+ and y- of the row, `step` apart.
+  __device__ Products(const Frame<T>& frame, const T* at, int64_t step, T eps)
+      : x(at, step, frame.M), y(at + 2 * step, step, frame.M) {
+    xx = product(frame, x, x), xy = product(frame, x, y), yy = product(frame, y, y);
+    directed = xx > eps * x.scale * x.scale && yy > eps * y.scale * y.scale;
+  }
+
+ private:
+  __device__ static T product(const Frame<T>& frame, const Moderated<T>& x, const Moderated<T>& y) {
+    T total = 0;
+    for (int j = lane(); j < frame.M; j += kWarp)
+      total += frame.sum[j] * (x.plus[j] * x.scale) * (y.plus[j] * y.scale) +
+               frame.difference[j] * (x.minus[j] * x.scale) * (y.minus[j] * y.scale);
     return warp_sum(total);
   }
 };

@@ -49,13 +49,11 @@ __global__ void __launch_bounds__(kGeodesicThreads, 1)
       const int64_t step = N * M;
       coordinates_of(batch.x + (b * N + n) * D, p, q, D, K, L, frame, mine, at, at + step);
       coordinates_of(batch.y + (b * N + n) * D, p, q, D, K, L, frame, mine, at + 2 * step, at + 3 * step);
-      const T xx = frame.product(at, at + step, at, at + step);
-      const T xy = frame.product(at, at + step, at + 2 * step, at + 3 * step);
-      const T yy = frame.product(at + 2 * step, at + 3 * step, at + 2 * step, at + 3 * step);
+      const Products<T> of(frame, at, step, T(batch.eps));
       // without direction 0, but NaN where anything is NaN or infinite
-      const bool directed = xx > T(batch.eps) && yy > T(batch.eps);
       if (lane() == 0)
-        batch.cosine[b * N + n] = directed ? xy / (std::sqrt(xx) * std::sqrt(yy)) : 0 * (xx + yy);
+        batch.cosine[b * N + n] =
+            of.directed ? of.xy / (std::sqrt(of.xx) * std::sqrt(of.yy)) : 0 * (of.xx + of.yy);
     }
     for (int i = threadIdx.x; i < M * M; i += kGeodesicThreads) {
       batch.left[b * M * M + i] = frame.u[i / M * frame.stride + i % M];

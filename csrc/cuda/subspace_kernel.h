@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kSubspaceThreads, 1)
     __syncthreads();
     orthogonalise_rows(a, j, N, D, squares);
     sort_rows(squares, N, order);
-    const T most = std::sqrt(squares[order[0]]);
+    const T most = N > 0 ? std::sqrt(squares[order[0]]) : T(0);
     for (int i = warp(); i < R; i += kSubspaceWarps) {
       const int from = order[i];
       const T length = std::sqrt(squares[from]);

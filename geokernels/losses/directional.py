@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .._checks import require_like, require_rank, require_shape
+from .._moderation import moderation
 from .._typing import Rows
 
 
@@ -13,9 +14,11 @@ def unit_rows(x: Rows, *, eps: float = 1e-6) -> Rows:
     Gradients:
         Through the division; exactly zero for rows without direction.
     """
+    scale = moderation(x)
+    x = x * scale
     square = x.square().sum(-1, keepdim=True)
     # NaN is not short: it is handed on
-    short = square <= eps**2
+    short = square <= (eps * scale).square()
     # select before dividing, so that undirected rows back-propagate 0 and not NaN
     return torch.where(short, 0.0, x) / torch.where(short, 1.0, square).sqrt()
 

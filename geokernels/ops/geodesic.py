@@ -2,11 +2,20 @@
 
 from .. import reference
 from .._checks import require_float, require_like, require_rank, require_shape
+from .._moderation import moderation
 from .._typing import Basis, Rows, Scores
 from ..kernels import dispatch, native, triton
 from ..kernels import geodesic as kernels
 from ..reference import GeodesicFlow
-from .subspace import in_common_batch, narrowed, require_all_finite, require_basis, require_rows, widened
+from .subspace import (
+    in_common_batch,
+    narrowed,
+    require_all_finite,
+    require_basis,
+    require_products,
+    require_rows,
+    widened,
+)
 
 
 def _require_pairs(x: Rows, y: Rows, eps: float) -> None:
@@ -86,6 +95,7 @@ def geodesic_cosine(
     args = [widened(part) for part in in_common_batch(x=x, y=y, p=p, q=q)]
     if chosen != "native":
         require_all_finite(x=x, y=y, p=p, q=q)
+        require_products(p, q)
         cosines = (
             _triton().cosine(*args, eps) if chosen == "triton" else reference.geodesic_cosine(*args, eps=eps)
         )
@@ -94,6 +104,9 @@ def geodesic_cosine(
     # the kernel hands NaN and infinities on: looking at the scores spares looking at all features
     if not native.is_finite(cosines):
         require_all_finite(x=x, y=y, p=p, q=q)
+        require_products(p, q)
+        # the length of a row is beyond what its components can be
+        cosines = kernels.cosine(*(part * moderation(part) for part in args[:2]), *args[2:], eps)
     return narrowed(cosines, x.dtype)
 
 
@@ -138,6 +151,7 @@ def geodesic_flow(p: Basis, q: Basis, *, backend: str | None = None) -> Geodesic
     _require_bases(p, q)
     p, q = in_common_batch(p=p, q=q)
     require_all_finite(p=p, q=q)
+    require_products(p, q)
     dispatch.choose("geodesic_flow", {"reference": None}, backend)
     flow = reference.geodesic_flow(widened(p), widened(q))
     return GeodesicFlow(*(narrowed(part, p.dtype) for part in (flow.start, flow.turn, flow.angles)))

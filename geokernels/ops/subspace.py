@@ -53,6 +53,13 @@ def require_all_finite(**tensors: Tensor) -> None:
         require_finite(name, x)
 
 
+def require_products(p: Tensor, q: Tensor) -> None:
+    """Refuse finite bases, far from orthonormal, whose products are not finite."""
+    if not native.is_finite(p.mT @ q):
+        longest = max(float(torch.linalg.vector_norm(b, dim=-2, dtype=torch.float64).max()) for b in (p, q))
+        raise ValueError(f"p and q must have orthonormal columns, got one of length {longest:.3g}")
+
+
 def in_common_batch(**tensors: Tensor) -> list[Tensor]:
     """All tensors with the batch shape they broadcast to; the last two dimensions are not part of it."""
     shapes = [x.shape[:-2] for x in tensors.values()]
@@ -209,6 +216,7 @@ def principal_angles(p: Basis, q: Basis, *, backend: str | None = None) -> Tenso
     require_basis("q", q, "p", p, p.shape[-2])
     p, q = in_common_batch(p=p, q=q)
     require_all_finite(p=p, q=q)
+    require_products(p, q)
     # on the CPU it gains nothing over the library's solver
     named = kernels.refuse_angles(p, q) if backend == "native" else "it runs when it is named"
     refusals = {"native": named, "reference": None}

@@ -8,6 +8,7 @@ from torch import Tensor
 from .. import _forward_mode, _tangents
 from .. import _path as path
 from .._first_order import first_order
+from .._moderation import moderation
 from .._precision import full_precision
 from .._typing import Basis, Rows, Scores
 from .subspace import living
@@ -79,9 +80,15 @@ def _tangents_of_weighting(ctx, saved: tuple[Tensor, ...], moved: Tensor) -> tup
 _weighting = _forward_mode.applied(_Weighting, _tangents_of_weighting)
 
 
-def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: float) -> Scores:
+def _moderated(x: Rows, eps: float) -> tuple[Rows, Tensor]:
+    """Rows as they can be squared, and ``eps`` for each."""
+    scale = moderation(x)
+    return x * scale, (eps * scale * scale)[..., 0]
+
+
+def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: tuple[Tensor, Tensor]) -> Scores:
     # select before dividing, so that rows without direction back-propagate 0 and not 0 * inf
-    directed = (xx > eps) & (yy > eps)
+    directed = (xx > eps[0]) & (yy > eps[1])
     lengths = torch.where(directed, xx, 1).sqrt() * torch.where(directed, yy, 1).sqrt()
     return torch.where(directed, xy, 0) / lengths
 
@@ -92,10 +99,11 @@ def geodesic_cosine(x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = 1e-12)
     p, q = _filled(p, q)
     weighting, *_frame = _weighting(p.mT @ q)
     both = torch.cat([p, q], -1)
+    (x, eps_x), (y, eps_y) = _moderated(x, eps), _moderated(y, eps)
     x, y = x @ both, y @ both
     weighted_x, weighted_y = x @ weighting, y @ weighting
     xx, xy, yy = ((a * b).sum(-1) for a, b in ((weighted_x, x), (weighted_x, y), (weighted_y, y)))
-    return _cosine(xx, xy, yy, eps)
+    return _cosine(xx, xy, yy, (eps_x, eps_y))
 
 
 @dataclass(frozen=True)
@@ -169,4 +177,5 @@ def geodesic_cosine_along(x: Rows, y: Rows, flow: GeodesicFlow, *, eps: float = 
         xa, xc, ya, yc = x @ flow.start, x @ flow.turn, y @ flow.start, y @ flow.turn
         return (cos_cos * xa * ya + cos_sin * (xa * yc + xc * ya) + sin_sin * xc * yc).sum(-1)
 
-    return _cosine(product(x, x), product(x, y), product(y, y), eps)
+    (x, eps_x), (y, eps_y) = _moderated(x, eps), _moderated(y, eps)
+    return _cosine(product(x, x), product(x, y), product(y, y), (eps_x, eps_y))

@@ -17,11 +17,14 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
-from test_registration import ARGUMENTS, registered
 
 from geokernels.kernels import native
+
+sys.path.insert(0, str(Path(__file__).parent))  # where Python does not look by itself under PYTHONSAFEPATH
+from test_registration import ARGUMENTS, registered
 
 SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130]
 MOST_NUMBERS = 60_000

@@ -67,6 +67,16 @@ def weighted(w_plus, w_minus, x_plus, x_minus, y_plus, y_minus):
 
 
 @triton.jit
+def moderation(plus, minus):
+    """What coordinates are multiplied by before they are squared; core/path_formulas.h says why."""
+    most = tl.maximum(tl.max(tl.abs(plus), 1), tl.max(tl.abs(minus), 1))
+    far: tl.constexpr = 1073741824.0
+    moderate = ~(most > 0) | ((most >= 1 / far) & (most <= far))
+    # no smaller than the least normal number
+    return 1 / tl.where(moderate, 1.0, tl.maximum(most, 1.1754944e-38))
+
+
+@triton.jit
 def cosine_kernel(
     x, y, p, q,
     cosine, left, right, g, coordinates,
@@ -94,11 +104,14 @@ def cosine_kernel(
         o_n = n + tl.arange(0, BLOCK_N)
         x_plus, x_minus = coordinates_of(x, p, q, b_u, b_v, o_n, N, D, K, L, o_k, BLOCK_D)
         y_plus, y_minus = coordinates_of(y, p, q, b_u, b_v, o_n, N, D, K, L, o_k, BLOCK_D)
-        xx = weighted(w_plus, w_minus, x_plus, x_minus, x_plus, x_minus)
-        xy = weighted(w_plus, w_minus, x_plus, x_minus, y_plus, y_minus)
-        yy = weighted(w_plus, w_minus, y_plus, y_minus, y_plus, y_minus)
+        of_x, of_y = moderation(x_plus, x_minus), moderation(y_plus, y_minus)
+        u_plus, u_minus = x_plus * of_x[:, None], x_minus * of_x[:, None]
+        v_plus, v_minus = y_plus * of_y[:, None], y_minus * of_y[:, None]
+        xx = weighted(w_plus, w_minus, u_plus, u_minus, u_plus, u_minus)
+        xy = weighted(w_plus, w_minus, u_plus, u_minus, v_plus, v_minus)
+        yy = weighted(w_plus, w_minus, v_plus, v_minus, v_plus, v_minus)
         # without direction 0, but NaN where anything is NaN or infinite
-        directed = (xx > eps) & (yy > eps)
+        directed = (xx > eps * of_x * of_x) & (yy > eps * of_y * of_y)
         lengths = tl.sqrt(tl.where(directed, xx, 1.0)) * tl.sqrt(tl.where(directed, yy, 1.0))
         found = tl.where(directed, xy / lengths, 0.0 * (xx + yy))
         tl.store(cosine + i_problem * N + o_n, found, mask=o_n < N)
@@ -150,19 +163,24 @@ def turn_kernel(
     x_minus = load_tile(coordinates + at + N * M, o_n, N, o_k, M)
     y_plus = load_tile(coordinates + at + 2 * N * M, o_n, N, o_k, M)
     y_minus = load_tile(coordinates + at + 3 * N * M, o_n, N, o_k, M)
+    of_x, of_y = moderation(x_plus, x_minus), moderation(y_plus, y_minus)
+    x_plus, x_minus = x_plus * of_x[:, None], x_minus * of_x[:, None]
+    y_plus, y_minus = y_plus * of_y[:, None], y_minus * of_y[:, None]
     xx = weighted(w_plus, w_minus, x_plus, x_minus, x_plus, x_minus)
     xy = weighted(w_plus, w_minus, x_plus, x_minus, y_plus, y_minus)
     yy = weighted(w_plus, w_minus, y_plus, y_minus, y_plus, y_minus)
-    directed = (xx > eps) & (yy > eps)
+    directed = (xx > eps * of_x * of_x) & (yy > eps * of_y * of_y)
     xx, yy = tl.where(directed, xx, 1.0), tl.where(directed, yy, 1.0)
     b_grad = tl.load(grad + i_problem * N + o_n, mask=o_n < N, other=0.0)
     both = tl.where(directed, b_grad / (tl.sqrt(xx) * tl.sqrt(yy)) / 2, 0.0)[:, None]
     own = -both * (xy / xx)[:, None]
-    plus, minus = own * x_plus + both * y_plus, own * x_minus + both * y_minus
+    plus = (own * x_plus + both * y_plus) * of_x[:, None]
+    minus = (own * x_minus + both * y_minus) * of_x[:, None]
     store_turned(turned + at, on + at, o_n, N, o_k, M, b_u, b_v, w_plus, w_minus, plus, minus, of_p, of_q)
     at += 2 * N * M
     own = -both * (xy / yy)[:, None]
-    plus, minus = own * y_plus + both * x_plus, own * y_minus + both * x_minus
+    plus = (own * y_plus + both * x_plus) * of_y[:, None]
+    minus = (own * y_minus + both * x_minus) * of_y[:, None]
     store_turned(turned + at, on + at, o_n, N, o_k, M, b_u, b_v, w_plus, w_minus, plus, minus, of_p, of_q)
 
 
