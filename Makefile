@@ -4,6 +4,7 @@
 #   make test    the same environment, then the whole test suite
 #   make test-newest   the operators of the built wheel under the newest torch, unrebuilt
 #   make sanitize      the tests of the kernels on an address-sanitized and a thread-sanitized build
+#   make poison        the same on a build whose memory is NaN, and where memory holds other bits
 #   make lint    style, formatting and layers
 #   make bench   the operators beside other libraries, which it installs
 #   make env     the environment alone
@@ -18,7 +19,7 @@ NEWEST := .venv-newest
 NEWEST_TESTS ?= tests/ops tests/kernels tests/compat --ignore-glob '*/test_triton_*' --ignore-glob '*/test_cuda_*'
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: env demo test test-newest sanitize lint format bench wheel clean
+.PHONY: env demo test test-newest sanitize poison lint format bench wheel clean
 
 env: $(VENV)/built
 
@@ -51,6 +52,10 @@ sanitize: env
 	$(BIN)/pip install -q "cmake>=3.24"
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/sanitize.sh address $(ARGS)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/sanitize.sh thread $(ARGS)
+
+poison: env
+	$(BIN)/pip install -q "cmake>=3.24"
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/sanitize.sh poison $(ARGS)
 
 lint: env
 	$(BIN)/ruff check .
