@@ -1,9 +1,6 @@
 """The folder of a run: claimed before, and finished after, so that nothing is lost or half written."""
 
-import fcntl
-import os
 import warnings
-import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +10,11 @@ from typing import ClassVar, Self
 import torch
 
 from .._checks import reason_of
-from .._files import read_json, remove_left_over, write_json
+from .._files import read_json, write_json
 from .._sealed import load_sealed, read_sealed, read_sealed_json, save_sealed, write_sealed_json
 from ..pipelines.running import require_same_facts
-from .own_files import discard, in_the_way, places, present
+from .held_folder import HeldFolder
+from .own_files import discard, in_the_way, present
 from .record import checksums, circumstances
 
 RECORD = "run.json"
@@ -27,25 +25,14 @@ NAMES = ("picture", "clip", "masks")  # facts that are names of files, whose con
 
 
 @dataclass
-class RunFolder:
-    """Where one run is written; ``path`` need not exist yet.
+class RunFolder(HeldFolder):
+    """Where one run is written; ``path`` need not exist yet."""
 
-    As a context, it gives the folder free in the end.
-    """
-
-    path: Path
     command: ClassVar[str]  # whose run it is
     checkpoint: ClassVar[str] = "checkpoint.pt"
-    # patterns of every name that a run of this kind may write, besides run.json and the checkpoint
-    names: ClassVar[tuple[str, ...]] = ()
     remedy: ClassVar[str] = "choose another folder, or add --overwrite"
     replaces: ClassVar[bool] = False  # whether an earlier run is there still, which is to go
     _keep: ClassVar[tuple[Path, ...]] = ()
-    _held: ClassVar[int | None] = None  # the folder, open
-
-    def writes(self) -> tuple[str, ...]:
-        """Patterns of the names that this run may write; see :mod:`geokernels.report.own_files`."""
-        return self.names
 
     def require(self, *, resume: bool, overwrite: bool) -> None:
         """Refuse a folder whose contents would be lost, or that has nothing to resume; changes nothing.
@@ -55,10 +42,7 @@ class RunFolder:
         """
         if resume and overwrite:
             raise ValueError("give --resume or --overwrite, not both")
-        self._require_place()
-        if self._held is None and self.path.is_dir():
-            self._open()
-            self._release()
+        self.require_place()
         finished, begun = self._record() is not None, self.begins()
         if resume and not begun:
             state = "is finished" if finished else "holds no checkpoint: begin it without --resume"
@@ -107,33 +91,10 @@ class RunFolder:
             self.replace()
         return self
 
-    def hold(self) -> Self:
-        """Make the folder, hold it for this run alone, and remove what killed runs left half written.
-
-        Raises:
-            ValueError: If another run writes to it.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        alone = self._open()
-        for place in places(self.path, self.writes()):
-            remove_left_over(place, alone=alone)
-        return self
-
     def replace(self) -> None:
         """Remove the earlier run that :meth:`claim` left."""
         self.clear(self._keep)
         self.replaces = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
-        """Raises FileNotFoundError, also in place of another error, if the folder was removed meanwhile."""
-        try:
-            if error is None or isinstance(error, Exception):
-                self.require_there()
-        finally:
-            self._release()
 
     def begins(self) -> bool:
         """Whether there is an interrupted run, to be continued."""
@@ -151,34 +112,6 @@ class RunFolder:
     def written(self) -> dict[str, str]:
         """Checksums, by name, of what an earlier run says that it wrote."""
         return texts((self._record() or {}).get("sha256"))
-
-    def file(self, name: str) -> Path:
-        """Where to write a file, whose folder is made.
-
-        Raises:
-            FileNotFoundError: If the folder was removed, or moved away, since it was claimed.
-        """
-        self.require_there()
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def require_there(self) -> None:
-        """Refuse to go on if the folder was removed, or moved away, since it was claimed.
-
-        Raises:
-            FileNotFoundError: With what is lost.
-        """
-        if self._held is None:
-            return
-        try:
-            there = os.path.samestat(self.path.stat(), os.fstat(self._held))
-        except OSError:
-            there = False
-        if not there:
-            raise FileNotFoundError(
-                f"--out {self.path} was removed or replaced while the run wrote to it; what was there is lost"
-            )
 
     def end(self, record: dict, names: Collection[str]) -> None:
         """Write, last, ``run.json`` with the checksums of all files of these names; the checkpoint goes."""
@@ -275,41 +208,6 @@ class RunFolder:
         path = self.path / self.checkpoint
         read = read_sealed_json if path.suffix == ".json" else read_sealed
         read(path, kind=self.command, remedy=REMEDY)
-
-    def _require_place(self) -> None:
-        """Refuse what cannot be a folder that is written to."""
-        if self.path.is_symlink() and not self.path.exists():
-            raise ValueError(f"--out must be a folder, {self.path} is a link to nothing")
-        place = self.path.absolute()
-        while not place.exists():
-            place = place.parent
-        if not place.is_dir():
-            raise ValueError(f"--out must be a folder, {place} is a file")
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise ValueError(f"--out must be a folder that can be written to, {place} is not")
-
-    def _open(self) -> bool:
-        """Keep the folder open, by which it is known again; whether no other run can be writing to it.
-
-        Raises:
-            ValueError: If another run is.
-        """
-        self._release()
-        self._held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        self._free = weakref.finalize(self, os.close, self._held)
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._release()
-            raise ValueError(f"--out must not be in use, another run is writing to {self.path}") from None
-        except OSError:  # some network drives have no locks
-            return False
-        return True
-
-    def _release(self) -> None:
-        if self._held is not None:
-            self._free()
-            self._held = None
 
 
 def listed(path: Path, key: str) -> list[dict]:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from geokernels._files import sha256, write_json
-from geokernels.report import folder as folders
+from geokernels.report import held_folder as folders
 from geokernels.report.adapt import AdaptFolder
 from geokernels.report.demo import DemoFolder
 from geokernels.report.edit import EditFolder
@@ -158,6 +158,13 @@ def test_what_is_no_folder_is_refused(tmp_path):
     }.items():
         with pytest.raises(ValueError, match=f"--out must be a folder, .*{said}"):
             MorphFolder(tmp_path / name).claim(resume=False, overwrite=True)
+
+
+def test_a_path_that_cannot_be_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"--out must be a path that this system can have, .* File name too long"
+    ):
+        MorphFolder(tmp_path / ("x" * 300)).claim(resume=False, overwrite=True)
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
