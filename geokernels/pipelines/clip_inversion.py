@@ -1,6 +1,5 @@
 """CLIP inversion: a picture is optimised until it has moved as one text moves to another."""
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,14 @@ from ..models.clip import ClipEncoder
 from .descent import Descent
 from .first_guess import Guess
 from .guidance import Guidance
-from .one_picture import PictureConfig, require_picture, search_guess, to_working_size
+from .one_picture import (
+    PictureConfig,
+    checksum,
+    require_picture,
+    search_guess,
+    to_preview,
+    to_working_size,
+)
 from .parametrisation import PARAMETRISATIONS, parametrise
 from .running import plain, require_finite_step
 from .terms import require_guides
@@ -119,13 +125,14 @@ class ClipInversion(Descent):
 
         self.full = picture.detach()[None].float()
         self.source = to_working_size(self.full, encoders, config.working_size)
+        self._previews: dict[int, Tensor] = {}
         self.guidance = Guidance(encoders, source, target, config, key=chance + 1)
         run = {
             "config": plain(config),
             "source": source,
             "target": target,
             "encoders": [encoder.name for encoder in encoders],
-            "picture": hashlib.sha256(self.full.cpu().numpy().tobytes()).hexdigest(),
+            "picture": checksum(self.full),
             "seed": chance,
         }
         self.start = self._first_guess(chance + 2) if like is None else _guess_of(like, run)
@@ -150,6 +157,13 @@ class ClipInversion(Descent):
     def picture(self) -> Tensor:
         """The picture as it stands, like the one given: float32 in [0, 1], at full size."""
         return self.edit.render(self.source, self.full)[0]
+
+    @own_modes
+    def preview(self, longest: int) -> Tensor:
+        """The same with its longest side at most ``longest``, or at working size: quick for large ones."""
+        if longest not in self._previews:
+            self._previews[longest] = to_preview(self.full, self.source, longest)
+        return self.edit.render(self.source, self._previews[longest])[0]
 
     def _step(self) -> None:
         self.guidance.begin_step(self.index, self.source)

@@ -1,12 +1,13 @@
 """The network that paints edits: a picture in, a colour and an opacity for each of its pixels out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+BAND = 256  # rows that are mixed at a time
 GROUPS = 8  # of a normalisation; divides every width
 MARGIN = 0.05  # of the opacity's sigmoid beyond [0, 1], so that it reaches both ends
 
@@ -80,6 +81,19 @@ def enlarge(x: Tensor, like: Tensor) -> Tensor:
     if x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def by_bands(mix: Callable[..., Tensor], *planes: Tensor) -> Tensor:
+    """``mix(*planes)`` of what is mixed pixel by pixel; without gradients, and with little memory besides.
+
+    Args:
+        mix: Of planes ``(B, C, H, W)``.
+        planes: The first is like the result.
+    """
+    mixed = torch.empty_like(planes[0])
+    for top in range(0, mixed.shape[-2], BAND):
+        mixed[..., top : top + BAND, :] = mix(*(plane[..., top : top + BAND, :] for plane in planes))
+    return mixed
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

@@ -1,5 +1,6 @@
 """What pipelines that move one picture share: how it is shown, at what size, and where to start."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -76,12 +77,25 @@ def require_picture(picture: Tensor) -> None:
 
 def to_working_size(picture: Tensor, encoders: Sequence[ClipEncoder], wanted: int | None) -> Tensor:
     """``picture`` (1, C, H, W) with its longest side at most ``wanted``, see :class:`PictureConfig`."""
-    longest = wanted or min(512, 2 * max(encoder.image_size for encoder in encoders))
+    return _shrunk(picture, wanted or min(512, 2 * max(encoder.image_size for encoder in encoders)))
+
+
+def to_preview(full: Tensor, source: Tensor, longest: int) -> Tensor:
+    """``full`` (1, 3, H, W) with its longest side at most ``longest``, or that of ``source`` if longer."""
+    return _shrunk(full, max(longest, *source.shape[-2:]))
+
+
+def _shrunk(picture: Tensor, longest: int) -> Tensor:
     H, W = picture.shape[-2:]
     if max(H, W) <= longest:
         return picture
     size = [max(1, round(side * longest / max(H, W))) for side in (H, W)]
     return F.interpolate(picture, size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def checksum(picture: Tensor) -> str:
+    """Of a picture's values, in hexadecimal."""
+    return hashlib.sha256(picture.cpu().contiguous().numpy()).hexdigest()
 
 
 def search_guess(source: Tensor, guidance: Guidance, *, area: float, chance: int) -> Guess | None:

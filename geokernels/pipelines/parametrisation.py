@@ -7,7 +7,7 @@ terms that keep the edit in bounds; ``module.render(source, full)`` is the same 
 import torch
 from torch import Tensor, nn
 
-from .edit_network import EditNetwork, enlarge, within
+from .edit_network import EditNetwork, by_bands, enlarge, within
 from .first_guess import Guess
 
 PARAMETRISATIONS = ("layer", "fourier", "pixels")
@@ -65,7 +65,7 @@ class EditLayer(EditNetwork):
     @torch.no_grad()
     def render(self, source: Tensor, full: Tensor) -> Tensor:
         """Paint the edit of ``source``, enlarged, over ``full``: where opacity is 0 every detail stays."""
-        return _paint(full, enlarge(self._edit(source), full))
+        return by_bands(_paint, full, enlarge(self._edit(source), full))
 
     def _edit(self, source: Tensor) -> Tensor:
         return (self.gain * super().forward(source) + self.start).sigmoid()

@@ -1,6 +1,5 @@
 """Text2LIVE on pictures: a network paints an edit layer, a colour and an opacity, that a text describes."""
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,18 @@ from .._modes import own_modes
 from ..losses.text2live import bootstrap_loss, lay_over, sparsity_loss
 from ..models.clip import ClipEncoder
 from .descent import Descent
-from .edit_network import EditNetwork, as_layer, enlarge, require_widths
+from .edit_network import EditNetwork, as_layer, by_bands, enlarge, require_widths
 from .internal_dataset import InternalDataset, Sample, draw_crops
 from .layer_guidance import LayerGuidance
-from .one_picture import PictureConfig, require_picture, require_range, search_guess, to_working_size
+from .one_picture import (
+    PictureConfig,
+    checksum,
+    require_picture,
+    require_range,
+    search_guess,
+    to_preview,
+    to_working_size,
+)
 from .parametrisation import RESTRAINT, logits_of
 from .running import plain, require_finite_step
 
@@ -145,6 +152,7 @@ class LayerEdit(Descent):
 
         self.full = picture.detach()[None].float()
         self.source = to_working_size(self.full, encoders, config.working_size)
+        self._previews: dict[int, Tensor] = {}
         self.relevancy = None
         if relevancy is not None and config.bootstrap:
             relevancy = relevancy.to(self.full)[None]
@@ -161,8 +169,8 @@ class LayerEdit(Descent):
             "target": target,
             "screen": self.guidance.screen,
             "encoders": [encoder.name for encoder in encoders],
-            "picture": _checksum(self.full),
-            "relevancy": None if self.relevancy is None else _checksum(self.relevancy),
+            "picture": checksum(self.full),
+            "relevancy": None if self.relevancy is None else checksum(self.relevancy),
             "seed": chance,
         }
         rate = config.learning_rate or LEARNING_RATE
@@ -175,11 +183,22 @@ class LayerEdit(Descent):
         """The edit as it stands."""
         layer = enlarge(self._paint(self.source, self.start), self.full)
         edit, alpha = layer[:, :3], layer[:, 3:]
-        return Layers(edit[0], alpha[0], lay_over(edit, alpha, self.full)[0])
+        composite = by_bands(lambda ground, *layer: lay_over(*layer, ground), self.full, edit, alpha)
+        return Layers(edit[0], alpha[0], composite[0])
 
     def picture(self) -> Tensor:
         """The composite as it stands, like the picture given."""
         return self.layers().composite
+
+    @own_modes
+    @torch.no_grad()
+    def preview(self, longest: int) -> Tensor:
+        """The same with its longest side at most ``longest``, or at working size: quick for large ones."""
+        if longest not in self._previews:
+            self._previews[longest] = to_preview(self.full, self.source, longest)
+        ground = self._previews[longest]
+        layer = enlarge(self._paint(self.source, self.start), ground)
+        return lay_over(layer[:, :3], layer[:, 3:], ground)[0]
 
     def _step(self) -> None:
         sample = self.dataset.sample(self.index)
@@ -281,7 +300,3 @@ def edit_layer(
 
 def _chance(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def _checksum(picture: Tensor) -> str:
-    return hashlib.sha256(picture.cpu().numpy().tobytes()).hexdigest()

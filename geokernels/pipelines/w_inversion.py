@@ -1,6 +1,5 @@
 """Inversion: the W+ code by which a generator draws a given picture."""
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from .._modes import own_modes
 from ..losses.perceptual import pyramid_distance
 from ..models.stylegan2 import Generator
 from .descent import Descent
-from .one_picture import require_picture
+from .one_picture import checksum, require_picture
 from .running import plain, require_finite_step
 
 
@@ -92,7 +91,7 @@ class WInversion(Descent):
         run = {
             "config": plain(config),
             "generator": model.name,
-            "picture": hashlib.sha256(self.goal.cpu().numpy().tobytes()).hexdigest(),
+            "picture": checksum(self.goal),
             "seed": self._seed,
         }
         self.w = torch.zeros(

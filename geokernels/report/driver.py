@@ -106,7 +106,7 @@ def run_morph(
                 save()
                 raise
             if inversion.index in wanted:
-                frames.append(_keep(inversion.picture()))
+                frames.append(_keep(inversion.preview(FRAME_SIDE)))
             seconds += time.perf_counter() - start
             try:
                 on_step(inversion, seconds)

@@ -206,4 +206,9 @@ def _to_srgb(image: Image.Image, plain: Image.Image) -> Image.Image:
 
 
 def _bytes(planes: Tensor) -> np.ndarray:
-    return planes.detach().cpu().mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    """Of ``(C, H, W)`` in [0, 1], ``(H, W, C)``; by bands, as :func:`_planes`."""
+    data = torch.empty(*planes.shape[1:], len(planes), dtype=torch.uint8)
+    for top in range(0, planes.shape[1], BAND):
+        rows = planes[:, top : top + BAND].detach().cpu()
+        data[top : top + BAND] = rows.mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+    return data.numpy()

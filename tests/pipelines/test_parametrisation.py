@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from geokernels.models import load_clip
+from geokernels.pipelines import ClipInversion, LayerEdit
+from geokernels.pipelines.edit_network import BAND, by_bands
 from geokernels.pipelines.parametrisation import PARAMETRISATIONS, parametrise
 from geokernels.pipelines.views import draw_views, look
 
@@ -101,3 +104,21 @@ def test_a_large_picture_is_averaged_and_not_skipped():
     stripes = (torch.arange(256) % 2).float().expand(1, 3, 256, 256)
     seen = look(stripes, draw_views(1, 16, **still, generator=chance()))
     assert (seen - 0.5).abs().max() < 0.1
+
+
+def test_a_large_picture_is_mixed_by_bands_as_at_once():
+    ground, layer = (torch.rand(1, c, 3 * BAND + 5, 7, generator=chance(c)) for c in (3, 4))
+    mix = lambda ground, layer: ground * (1 - layer[:, 3:]) + layer[:, :3] * layer[:, 3:]  # noqa: E731
+    assert torch.equal(by_bands(mix, ground, layer), mix(ground, layer))
+
+
+@pytest.mark.parametrize("kind", [ClipInversion, LayerEdit])
+def test_a_preview_is_the_picture_made_small(kind):
+    smooth = torch.nn.functional.interpolate(picture(6, 8), (300, 400))[0]
+    run = kind(smooth, [load_clip()], "a red circle", "a blue circle", generator=chance())
+    assert torch.equal(run.preview(400), run.picture())
+    small = run.preview(200)
+    assert small.shape == (3, 150, 200)
+    shrunk = torch.nn.functional.interpolate(run.picture()[None], (150, 200), mode="bilinear", antialias=True)
+    assert (small - shrunk[0]).abs().mean() < 0.02
+    assert run.preview(10).shape == run.source.shape[1:]
