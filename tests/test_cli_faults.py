@@ -77,8 +77,13 @@ def test_an_interruption_is_no_fault(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["geokernels", "doctor"])
     with pytest.raises(SystemExit) as stopped:
         main()
-    assert stopped.value.code not in (0, faults.FAULT)
+    assert stopped.value.code == 130
     assert "fault" not in capsys.readouterr().err
+
+
+def test_an_interruption_before_the_command_is_read(broken, capsys):
+    assert broken(KeyboardInterrupt(), "doctor") == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_a_fault_inside_of_a_command(monkeypatch, capsys, tmp_path):

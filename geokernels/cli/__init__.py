@@ -10,7 +10,7 @@ import warnings
 import typer
 
 from . import adapt, bench, demo, doctor, edit, evaluate, faults, interpolate, morph, video, world
-from .console import screened, warn
+from .console import INTERRUPTED, screened, warn
 
 app = typer.Typer(
     help="Move pictures by text, with losses that follow the geometry inside CLIP.",
@@ -45,6 +45,8 @@ def main() -> None:
         warnings.showwarning = show
         try:
             app()
+        except KeyboardInterrupt:  # before or after typer looks out for it
+            sys.exit(INTERRUPTED)
         except Exception as error:
             warn(faults.report(error, sys.argv[1:]))
             sys.exit(faults.FAULT)
