@@ -105,10 +105,10 @@ def unwrap(name: str, path: Path, content: Mapping, wrappers: Collection[str]) -
             break
         found = inner[0]
     if not any(isinstance(value, Tensor) for value in found.values()):
-        keys = ", ".join(map(str, list(found)[:5])) or "nothing"
-        raise ValueError(
-            f"{name} must hold a state dict, bare or as {', '.join(wrappers)}, got {keys} in {path.name}"
-        )
+        keys, bare = ", ".join(map(str, list(found)[:5])) or "nothing", ", ".join(wrappers)
+        parts = [part for part in found.values() if isinstance(part, Mapping)]
+        kind = instead(str(key) for part in parts for key in part)
+        raise ValueError(f"{name} must hold a state dict, bare or as {bare}, got {keys} in {path.name}{kind}")
     state = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}

@@ -276,3 +276,11 @@ def test_one_part_of_several_is_named(tmp_path):
     how = {**HOW, "file": "model-00001-of-00002.safetensors"}
     with pytest.raises(ValueError, match=r"lacks it; it is one part of several: give a file that holds all"):
         fill(nn.Linear(3, 2), {"weight": STATE["weight"]}, **how)
+
+
+def test_a_training_of_another_kind_is_named(tmp_path):
+    torch.save({"g": {"style.1.weight": torch.zeros(1)}, "d": {}, "args": "none"}, tmp_path / "550000.pt")
+    with pytest.raises(
+        ValueError, match=r"got g, d, args in 550000.pt; it is a StyleGAN2 generator: give it as"
+    ):
+        read_state("--model", tmp_path / "550000.pt")
