@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -47,14 +48,65 @@ def require_not_empty(name: str, x: Tensor, layout: str) -> None:
         )
 
 
+def require_number(name: str, value: object) -> None:
+    """Refuse what is no number: ``"0.1"``, None, lists. Those of NumPy are, and tensors of one element."""
+    if isinstance(value, (int, float)):
+        return
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return
+    if isinstance(value, Tensor) or not hasattr(value, "__float__") or getattr(value, "ndim", 0):
+        raise TypeError(f"{name} must be a number, got {_shown(value)}")
+
+
+def whole(name: str, value: object) -> int:
+    """The whole number that ``value`` is, of whatever type: ``1e3`` is one, and so is ``2.0``.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if isinstance(value, int):
+        return value
+    require_number(name, value)
+    if not float(value).is_integer():
+        raise TypeError(f"{name} must be a whole number, got {value}")
+    return int(value)
+
+
+def require_pair(name: str, value: object) -> None:
+    """Refuse what is not two things."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name} must be a pair, got {_shown(value)}")
+
+
+def require_values(name: str, x: Tensor) -> None:
+    """Refuse a tensor of the meta device, which holds no values."""
+    if x.device.type == "meta":
+        raise TypeError(f"{name} must hold values, got a tensor on the meta device")
+
+
+def renamed(sentence: str, names: Mapping[str, str]) -> str:
+    """A refusal with the name it begins with, and one it compares with, as the caller knows them."""
+    return re.sub(
+        r"(^|at most |at least |differ from )(\w+)\b",
+        lambda word: word[1] + names.get(word[2], word[2]),
+        sentence,
+    )
+
+
+def _shown(value: object) -> str:
+    return repr(value) if value is None or isinstance(value, str) else type(value).__name__
+
+
 def require_positive(name: str, value: float) -> None:
     """Refuse a number that is not finite and above zero."""
+    require_number(name, value)
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
 
 def require_share(name: str, value: float) -> None:
     """Refuse a number outside of [0, 1]."""
+    require_number(name, value)
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must lie between 0 and 1, got {value}")
 

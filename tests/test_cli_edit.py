@@ -33,6 +33,29 @@ def given(tmp_path):
     return path
 
 
+def test_texts_that_are_too_long_are_refused_before_the_inversion_or_cut(
+    arguments, given, tmp_path, monkeypatch
+):
+    long = " ".join(["ab"] * 40)
+    options = ["--model", arguments[1], "--from", "a", "--to", long, "--steps", 3, "--size", 32]
+
+    def invert(*args, **kwargs):
+        raise AssertionError("inverted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("geokernels.pipelines.edit_source.ddim_inversion", invert)
+        found = run(given, *options, "--out", tmp_path / "out")
+    assert found.exit_code == 2
+    assert "Error: --to must have at most 77 tokens, got 82" in found.stderr
+    assert found.stderr.rstrip().endswith("; shorten it, or add --truncate")
+    found = run(given, *options, "--truncate", "--out", tmp_path / "out")
+    assert found.exit_code == 0, found.output
+    assert "Warning: --to is too long for a model and was cut to 'ab ab" in found.stderr
+    (kept,) = json.loads((tmp_path / "out" / "run.json").read_text())["to"]
+    assert long.startswith(kept)
+    assert 60 < len(kept) < len(long)
+
+
 def test_edits_a_picture_and_keeps_its_inversion(arguments, given, tmp_path):
     out = tmp_path / "out"
     found = run(given, *arguments, "--to", "c", "--size", 64, "--out", out)
@@ -119,13 +142,13 @@ def test_a_captioner_says_what_the_picture_shows(arguments, given, tmp_path, mon
 
     monkeypatch.setattr(captioner, "load_captioner", load)
     options = [*arguments[:2], *arguments[4:], "--size", 32, "--out", tmp_path / "out"]
-    found = run(given, *options, "--captioner", "blip")
+    found = run(given, *options, "--captioner", "organisation/blip")
     assert found.exit_code == 0, found.output
     record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert (record["from"], record["captioner"], asked) == ("c d", "blip", ["blip"])
+    assert (record["from"], record["captioner"], asked) == ("c d", "blip", ["organisation/blip"])
     other = [*options[:-1], tmp_path / "other"]
     assert "give either --from or --captioner" in run(given, *other).output
-    assert "--captioner needs a picture" in run(*other, "--captioner", "blip").output
+    assert "--captioner needs a picture" in run(*other, "--captioner", "organisation/blip").output
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .options import as_typed, options_of, require_usable
+from .options import options_of, require_usable
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -29,6 +29,7 @@ def sentences(command: Callable | None = None, **settings: str) -> Iterator[None
         **settings: What the user types for names of settings and arguments further in.
     """
     # torch is imported by whoever raises BackendError, so this costs nothing on the way in
+    from .._checks import renamed
     from ..kernels.dispatch import BackendError
 
     try:
@@ -36,7 +37,7 @@ def sentences(command: Callable | None = None, **settings: str) -> Iterator[None
     except BrokenPipeError:
         raise  # whoever read the output has read enough: no error
     except (ValueError, TypeError, OSError, FloatingPointError, MemoryError, BackendError) as error:
-        fail(as_typed(str(error), {**({} if command is None else options_of(command)), **settings}))
+        fail(renamed(str(error), {**({} if command is None else options_of(command)), **settings}))
 
 
 def screened(command: Callable) -> Callable:

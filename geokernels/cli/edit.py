@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from ..report.bounds import MOST_MEGAPIXELS
-from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
+from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop, warn
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, require_clips, warn_of_unknown_words
 from .options import file_argument, file_option, folder_option, seed_option
 from .out import out_option
-from .pipelines import CONFIG, MODEL, VARIANT, decoder_of, pipeline_of, require_sources
+from .pipelines import CONFIG, MODEL, VARIANT, decoder_of, pipeline_of, require_captioner, require_sources
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -56,6 +56,9 @@ def edit(
     decode_size: Annotated[int | None, typer.Option(min=8, help="Longest side of CLIP's view.")] = None,
     cycle: Annotated[float | None, typer.Option(help="Weight of the cycle of OIG+; 0 leaves it out.")] = None,
     cycle_steps: Annotated[int | None, typer.Option(min=1, help="Steps that close the cycle.")] = None,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Cut texts that are too long for a model, and say so.")
+    ] = False,
     checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
     size: Annotated[int | None, typer.Option(min=8, help="Longest side of the edit, in pixels.")] = None,
     dtype: Annotated[str, typer.Option(help=", ".join(PRECISIONS) + ".")] = "float32",
@@ -84,7 +87,8 @@ def edit(
         folder, where = EditFolder(out), device_of(device)
         precision_of(dtype)
         require_clips(clip=clip)
-        require_sources(model=model, decoder=decoder, captioner=captioner)
+        require_sources(model=model, decoder=decoder)
+        require_captioner(captioner)
         folder.require(resume=resume, overwrite=overwrite)
         original = None if picture is None else read_picture(picture, most_megapixels=most_megapixels).rgb
         encoder = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
@@ -92,6 +96,9 @@ def edit(
         require_texts([source], target)
         warn_of_unknown_words([encoder], source, *target)
         pipeline, tiny = models_of(model, decoder, dtype, where, variant=variant, config=model_config)
+        (source,) = readable_by(pipeline, encoder, [source], option="--from", truncate=truncate)
+        target = readable_by(pipeline, encoder, target, option="--to", truncate=truncate)
+        require_texts([source], target)
         shown = None if original is None else Denoiser(pipeline).suited(original, size)
         began = time.perf_counter()
         own = out / INVERSION
@@ -169,6 +176,43 @@ def models_of(
         pipeline.vae.to(torch.float32)  # its activations are beyond float16
     tiny = None if decoder is None else decoder_of(decoder, precision, device)
     return pipeline, tiny
+
+
+def readable_by(pipeline, encoder, texts: list[str], *, option: str, truncate: bool) -> list[str]:
+    """The texts, which both models can read, or as many of their words as they can; before long work.
+
+    Raises:
+        ValueError: If one is too long, and is not to be cut.
+    """
+    found = []
+    for text in texts:
+        error, words = _refusal(pipeline, encoder, text, option), text.split()
+        while error is not None and truncate and len(words) > 1:
+            words.pop()
+            error = _refusal(pipeline, encoder, " ".join(words), option)
+        if error is not None:
+            raise error
+        whole = len(words) == len(text.split())
+        found.append(text if whole else " ".join(words))
+        if not whole:
+            warn(f"Warning: {option} is too long for a model and was cut to {found[-1]!r}.")
+    return found
+
+
+def _refusal(pipeline, encoder, text: str, option: str) -> ValueError | None:
+    """What the models say of a text that is too long, or None."""
+    from .._checks import renamed
+    from ..models.denoiser import Denoiser
+
+    try:
+        Denoiser(pipeline).read([text])
+        encoder.encode_text([text])
+    except ValueError as error:
+        if " tokens, got " not in str(error):
+            raise
+        said = str(error).removesuffix("; shorten it, or have it truncated")
+        return ValueError(f"{renamed(said, {'prompt': option})}; shorten it, or add --truncate")
+    return None
 
 
 def _source(pipeline, shown, caption: str, kept: Path | None, steps: int, size, seed: int):

@@ -1,7 +1,6 @@
 """Kinds of options that commands share, and what a user types for each parameter of a command."""
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -104,12 +103,3 @@ def options_of(command: Callable) -> dict[str, str]:
         own = named[0] if named else "--" + name.replace("_", "-")
         found[name] = name.upper() if isinstance(about, typer.models.ArgumentInfo) else own
     return found
-
-
-def as_typed(sentence: str, names: Mapping[str, str]) -> str:
-    """The sentence with the name it begins with, and one it compares with, as the user types them."""
-    return re.sub(
-        r"(^|at most |at least |differ from )(\w+)\b",
-        lambda word: word[1] + names.get(word[2], word[2]),
-        sentence,
-    )

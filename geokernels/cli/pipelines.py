@@ -18,6 +18,16 @@ def require_sources(**named: str | None) -> None:
             source_of(model, PipelineCalled(f"--{name}"))
 
 
+def require_captioner(name: str | None) -> None:
+    """Refuse a captioner that is no folder, and no name of the hub's."""
+    from ..models.pipeline_files import HUB
+
+    if name is not None and not Path(name).is_dir() and not HUB.fullmatch(name):
+        raise ValueError(
+            f"--captioner must be an existing folder or organisation/model of the hub, got {name!r}"
+        )
+
+
 def pipeline_of(model: str, variant: str | None, config: Path | None, precision, device: str):
     """The pipeline that ``--model`` names, with ``--variant`` and ``--model-config``."""
     from ..models import load_text_to_image

@@ -45,9 +45,12 @@ def sample(
         list[str] | None, typer.Option(help="What to draw; repeat for several. Unseen prompts if not given.")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=16, help="Side of scenes, clips and edits in pixels [default: 64].")
+        int | None,
+        typer.Option(min=16, max=4096, help="Side of scenes, clips and edits in pixels [default: 64]."),
     ] = None,
-    frames: Annotated[int | None, typer.Option(min=2, help="Of each clip [default: 16].")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=2, max=100_000, help="Of each clip [default: 16].")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A file or folder of weights [default: world].")] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Of each diffusion sampling [default: 50].")

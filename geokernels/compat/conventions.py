@@ -1,8 +1,25 @@
 """What the faces share: how other libraries count the value of a transport problem."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor
 
+from .._checks import renamed
 from .._typing import Weights
+
+
+@contextmanager
+def calling(**names: str) -> Iterator[None]:
+    """Let refusals of our operators call arguments what the library that is stood in for calls them.
+
+    Args:
+        **names: What our arguments are called there.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise type(error)(renamed(str(error), names)) from error
 
 
 def without_masses(value: Tensor, a: Weights | None, b: Weights | None, eps: float) -> Tensor:

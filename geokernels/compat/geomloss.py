@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .._checks import require_choice, require_like, require_positive
+from .._checks import require_choice, require_like, require_number, require_positive, whole
 from .._typing import Points, Potential, Weights
 from ..ops import sinkhorn, sinkhorn_from_cost
 from ..ops.transport_checks import require_clouds
@@ -93,6 +93,12 @@ class SamplesLoss(torch.nn.Module):
             raise ValueError(f"p must be 1 or 2 unless a cost is given, got {p}")
         if cost is not None and not callable(cost):
             raise TypeError(f"cost must be a function of two clouds, got {type(cost).__name__}")
+        require_number("scaling", scaling)
+        require_number("tol", tol)
+        if not 0 <= tol < math.inf:
+            raise ValueError(f"tol must be a finite number, 0 or above, got {tol}")
+        max_iter = whole("max_iter", max_iter)
+        require_positive("max_iter", max_iter)
         if not 0 < scaling < 1:
             raise ValueError(f"scaling must lie between 0 and 1, got {scaling}")
         for name, value in (("p", p), ("blur", blur), ("reach", reach), ("diameter", diameter)):

@@ -22,11 +22,12 @@ from typing import Any
 from torch import Tensor
 
 from .. import reference
-from .._checks import require_choice
+from .._checks import require_choice, require_number, require_pair, require_positive, require_rank
 from .._typing import Cost, Weights
 from ..ops import sinkhorn as sinkhorn_of_points
 from ..ops import sinkhorn_from_cost
 from .arrays import as_tensors
+from .conventions import calling
 from .pot_problem import (
     detached,
     exact,
@@ -100,7 +101,7 @@ def sinkhorn(
         tensor([[0.3655, 0.1345],
                 [0.1345, 0.3655]])
     """
-    require_choice("method", method.lower(), PLAN_METHODS)
+    require_choice("method", str(method).lower(), PLAN_METHODS)
     return _sinkhorn(a, b, M, reg, numItermax, stopThr, log, warn, warmstart, plan=True)
 
 
@@ -133,7 +134,7 @@ def sinkhorn2(
         >>> sinkhorn2([0.5, 0.5], [0.5, 0.5], torch.tensor([[0.0, 1.0], [1.0, 0.0]]), reg=1)
         tensor(0.2689)
     """
-    require_choice("method", method.lower(), LOSS_METHODS)
+    require_choice("method", str(method).lower(), LOSS_METHODS)
     return _sinkhorn(a, b, M, reg, numItermax, stopThr, log, warn, warmstart, plan=False)
 
 
@@ -198,22 +199,26 @@ def solve(
     refuse(c=c)
     require_choice("grad", grad, GRADS)
     restore, (cost, a, b) = as_tensors(M, a, b)
-    if not reg:
+    require_rank("M", cost, 2, "(N, M)")
+    if potentials_init is not None:
+        require_pair("potentials_init", potentials_init)
+    if not _regularised(reg):
         return exact(restore, cost, a, b, unbalanced, grad)
     reach = reach_of(reg_type, unbalanced, unbalanced_type)
     if grad == "detach":
         cost, a, b = detached(cost, a, b)
     init = start(potentials_init, cost, a, b, reg, reach)
-    solved = sinkhorn_from_cost(
-        cost,
-        a,
-        b,
-        eps=reg,
-        reach=reach,
-        max_iter=MAX_ITER if max_iter is None else max_iter,
-        tol=TOL if tol is None else tol,
-        init=init,
-    )
+    with calling(cost="M", reach="unbalanced"):
+        solved = sinkhorn_from_cost(
+            cost,
+            a,
+            b,
+            eps=reg,
+            reach=reach,
+            max_iter=MAX_ITER if max_iter is None else max_iter,
+            tol=TOL if tol is None else tol,
+            init=init,
+        )
     warn_unless_converged(solved)
     return result_of(restore, solved, lambda: cost, a, b, reg, reach, reg_type, grad)
 
@@ -282,6 +287,10 @@ def solve_sample(
         raise NotImplementedError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     name, p = METRICS[metric]
     restore, (x, y, a, b) = as_tensors(X_a, X_b, a, b)
+    require_rank("X_a", x, 2, "(N, D)")
+    require_rank("X_b", y, 2, "(M, D)")
+    if potentials_init is not None:
+        require_pair("potentials_init", potentials_init)
     if grad == "detach":
         x, y, a, b = detached(x, y, a, b)
 
@@ -289,22 +298,24 @@ def solve_sample(
         def cost() -> Cost:
             return reference.pairwise_cost(x, y, name, p)
 
-        if not reg:
+        if not _regularised(reg):
             return exact(restore, cost(), a, b, unbalanced, grad)
         reach = reach_of(reg_type, unbalanced, unbalanced_type)
-        transport = sinkhorn_of_points(
-            x,
-            y,
-            a,
-            b,
-            eps=reg,
-            cost=name,
-            p=p,
-            reach=reach,
-            max_iter=MAX_ITER if max_iter is None else max_iter,
-            tol=TOL if tol is None else tol,
-            init=start(init, x, a, b, reg, reach),
-        )
+        names = {"x": "X_a", "y": "X_b", "reach": "unbalanced"}
+        with calling(**names):
+            transport = sinkhorn_of_points(
+                x,
+                y,
+                a,
+                b,
+                eps=reg,
+                cost=name,
+                p=p,
+                reach=reach,
+                max_iter=MAX_ITER if max_iter is None else max_iter,
+                tol=TOL if tol is None else tol,
+                init=start(init, x, a, b, reg, reach),
+            )
         warn_unless_converged(transport)
         return result_of(restore, transport, cost, a, b, reg, reach, reg_type, grad)
 
@@ -352,16 +363,17 @@ def solve_batch(
     require_choice("method", method, BATCH_METHODS)
     require_choice("reg_type", reg_type, ("entropy", "kl"))
     require_choice("grad", grad, GRADS)
-    if "sinkhorn" in method and not (reg or 0) > 0:
+    if "sinkhorn" in method and not _regularised(reg):
         raise ValueError(f"reg must be above 0 for method {method}, got {reg}")
     restore, (cost, a, b) = as_tensors(M, a, b)
     if cost.dim() != 3:
         raise ValueError(f"M must have shape (B, N, M), got {tuple(cost.shape)}")
-    if not reg:
+    if not _regularised(reg):
         return exact(restore, cost, a, b, None, grad)
     if grad == "detach":
         cost, a, b = detached(cost, a, b)
-    solved = sinkhorn_from_cost(cost, a, b, eps=reg, max_iter=max_iter, tol=tol)
+    with calling(cost="M"):
+        solved = sinkhorn_from_cost(cost, a, b, eps=reg, max_iter=max_iter, tol=tol)
     result = result_of(
         restore, solved, lambda: cost, a, b, reg, None, reg_type, grad, linear_follows_cost=True
     )
@@ -372,6 +384,7 @@ def solve_batch(
 def _sinkhorn(a, b, M, reg, numItermax, stopThr, log, warn, warmstart, *, plan: bool) -> Any:
     """Both functions: the plan or its cost, with the log if asked for."""
     restore, (cost, a, b) = as_tensors(M, a, b)
+    require_rank("M", cost, 2, "(N, M)")
     a, b = (None if w is None or w.numel() == 0 else w for w in (a, b))
     several = b is not None and b.dim() == 2
     if several:
@@ -380,8 +393,12 @@ def _sinkhorn(a, b, M, reg, numItermax, stopThr, log, warn, warmstart, *, plan: 
         cost = cost.expand(len(b), *cost.shape)
         a = None if a is None else a.expand(len(b), *a.shape)
         warmstart = None if warmstart is None else [part.T for part in warmstart]
+    require_positive("reg", reg)
+    if warmstart is not None:
+        require_pair("warmstart", warmstart)
     init = start(warmstart, cost, a, b, reg, None)
-    solved = sinkhorn_from_cost(cost, a, b, eps=reg, max_iter=numItermax, tol=stopThr, init=init)
+    with calling(cost="M", max_iter="numItermax", tol="stopThr"):
+        solved = sinkhorn_from_cost(cost, a, b, eps=reg, max_iter=numItermax, tol=stopThr, init=init)
     if warn:
         warn_unless_converged(solved)
     out = solved.plan()
@@ -393,3 +410,26 @@ def _sinkhorn(a, b, M, reg, numItermax, stopThr, log, warn, warmstart, *, plan: 
     record = {name: restore(part) for name, part in record.items()}
     niter = int(solved.iterations.max()) - 1
     return out, {"err": [restore(solved.error.max())], "niter": niter, **record}
+
+
+def _regularised(reg: float | None) -> bool:
+    """Whether there is any regularisation; refuses one that is no number, or below 0."""
+    if reg is None:
+        return False
+    require_number("reg", reg)
+    if reg == 0:
+        return False
+    require_positive("reg", reg)
+    return True
+
+
+OFFERED = ("sinkhorn", "sinkhorn2", "solve", "solve_sample", "solve_batch")
+
+
+def __getattr__(name: str) -> Any:
+    # of POT's hundreds of functions these five are what this module stands in for
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(
+        f"{__name__} offers {', '.join(OFFERED)}, and not {name}: import that from POT beside it (import ot)"
+    )

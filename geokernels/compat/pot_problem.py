@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._checks import require_shape
 from .._typing import Cost, Potential, Weights
 from ..ops import Transport, assignment
 from .conventions import without_masses
@@ -34,9 +35,12 @@ def reach_of(reg_type: str, unbalanced: Any, unbalanced_type: str) -> float | No
         raise NotImplementedError(f'reg_type must be "KL" or "entropy", got {reg_type!r}')
     if unbalanced is None:
         return None
-    if unbalanced_type.lower() != "kl":
+    if str(unbalanced_type).lower() != "kl":
         raise NotImplementedError(f'unbalanced_type must be "KL", got {unbalanced_type!r}')
-    penalties = set(torch.as_tensor(unbalanced, dtype=torch.float64).reshape(-1).tolist())
+    try:
+        penalties = set(torch.as_tensor(unbalanced, dtype=torch.float64).reshape(-1).tolist())
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"unbalanced must be a number, got {unbalanced!r}") from error
     if len(penalties) != 1:
         raise NotImplementedError(f"unbalanced must be the same for both sides, got {unbalanced}")
     reach = penalties.pop()
@@ -152,6 +156,9 @@ def exact(
 ) -> OTResult:
     """Transport without regularisation, where it is an assignment."""
     N = cost.shape[-1]
+    for name, w, size in (("a", a, cost.shape[-2]), ("b", b, N)):
+        if w is not None:
+            require_shape(name, w, (*cost.shape[:-2], size), "(..., N)")
     uniform = all(w is None or torch.allclose(w, w[..., :1]) for w in (a, b))
     if unbalanced is not None or cost.shape[-2] != N or not uniform:
         raise NotImplementedError(

@@ -1,7 +1,7 @@
 """Geodesics between subspaces, and the cosine measured along them."""
 
 from .. import reference
-from .._checks import require_float, require_like, require_rank, require_shape
+from .._checks import require_float, require_like, require_number, require_rank, require_shape
 from .._moderation import moderation
 from .._typing import Basis, Rows, Scores
 from ..kernels import dispatch, native, triton
@@ -26,6 +26,7 @@ def _require_pairs(x: Rows, y: Rows, eps: float) -> None:
         raise ValueError(
             f"y must have the rows of x, (N, D) = {tuple(x.shape[-2:])}, got {tuple(y.shape[-2:])}"
         )
+    require_number("eps", eps)
     if not 0 <= eps < float("inf"):
         raise ValueError(f"eps must be a finite number, 0 or above, got {eps}")
 
@@ -189,6 +190,8 @@ def geodesic_cosine_along(
         >>> geodesic_cosine_along(torch.tensor([[2.0, 1.0]]), torch.tensor([[-1.0, 1.0]]), flow)
         tensor([-1.])
     """
+    if not isinstance(flow, GeodesicFlow):
+        raise TypeError(f"flow must be a GeodesicFlow, got {type(flow).__name__}")
     _require_pairs(x, y, eps)
     require_basis("flow.start", flow.start, "x", x, x.shape[-1])
     require_shape("flow.turn", flow.turn, tuple(flow.start.shape), "that of flow.start")

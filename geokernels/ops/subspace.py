@@ -10,7 +10,9 @@ from .._checks import (
     require_float,
     require_like,
     require_not_empty,
+    require_number,
     require_rank,
+    whole,
 )
 from .._typing import Basis, Rows
 from ..kernels import dispatch, native, triton
@@ -119,8 +121,11 @@ def subspace_basis(
     require_rows("x", x)
     require_choice("center", center, CENTERS)
     most = min(x.shape[-2:])
+    rank = None if rank is None else whole("rank", rank)
     if rank is not None and not 1 <= rank <= most:
         raise ValueError(f"rank must be from 1 to min(N, D) = {most}, got {rank}")
+    if rtol is not None:
+        require_number("rtol", rtol)
     if rtol is not None and not 0 <= rtol < 1:
         raise ValueError(f"rtol must be from 0 to below 1, got {rtol}")
 

@@ -5,7 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from .._checks import require_choice, require_float, require_not_empty, require_rank
+from .._checks import (
+    require_choice,
+    require_float,
+    require_not_empty,
+    require_number,
+    require_pair,
+    require_rank,
+    require_values,
+)
 from .._transport import Transport
 from .._typing import Cost, Points, Potential, Weights
 from ..kernels.triton import PRECISIONS
@@ -93,9 +101,12 @@ def sinkhorn_from_cost(
     """
     require_rank("cost", cost, 2, "(..., N, M)")
     require_float("cost", cost)
+    require_values("cost", cost)
     require_not_empty("cost", cost, "(..., N, M)")
     a, b = checked_weights(a, b, cost, "cost")
     settings = checked_settings(eps, reach, max_iter, tol, anneal)
+    if lengths is not None:
+        require_pair("lengths", lengths)
     return solve(widened(cost), a, b, lengths, init, settings, backend, "sinkhorn_from_cost", explain_cost)
 
 
@@ -166,6 +177,7 @@ def sinkhorn(
     """
     require_clouds(x, y)
     require_choice("cost", cost, COSTS)
+    require_number("p", p)
     if cost == "lp" and not 1 <= p < math.inf:
         raise ValueError(f"p must be a finite number, 1 or above, got {p}")
     if precision is not None:
@@ -224,6 +236,8 @@ def sinkhorn_divergence(
         tensor(4.0000)
     """
     require_clouds(x, y)
+    if lengths is not None:
+        require_pair("lengths", lengths)
     n, m = (None, None) if lengths is None else lengths
 
     def value(x, y, a, b, n, m) -> Tensor:

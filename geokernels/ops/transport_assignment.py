@@ -11,7 +11,9 @@ from .._checks import (
     require_choice,
     require_float,
     require_not_empty,
+    require_positive,
     require_rank,
+    require_values,
     values_can_be_read,
 )
 from .._typing import Cost, Points
@@ -49,6 +51,7 @@ def assignment(cost: Cost, *, backend: str | None = None) -> Tensor:
     """
     require_rank("cost", cost, 2, "(..., N, M)")
     require_float("cost", cost)
+    require_values("cost", cost)
     require_not_empty("cost", cost, "(..., N, M)")
     if cost.shape[-2] > cost.shape[-1]:
         raise ValueError(f"cost must have no more rows than columns, got (N, M) = {tuple(cost.shape[-2:])}")
@@ -112,13 +115,18 @@ def displacement(
     """
     require_clouds(x, y)
     require_choice("plan", plan, ("exact", "entropic"))
-    if plan == "entropic" and eps is None:
+    if eps is not None:
+        require_positive("eps", eps)
+    elif plan == "entropic":
         raise ValueError("eps must be given for the entropic plan, got None")
     if plan == "exact" and x.shape[-2] > y.shape[-2]:
         raise ValueError(
             f"y must have at least as many points as x for the exact plan, {x.shape[-2]}, got {y.shape[-2]}"
         )
-    times = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1)
+    try:
+        times = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"t must be numbers in [0, 1], got {t!r}") from error
     if values_can_be_read(times) and not bool(((times >= 0) & (times <= 1)).all()):
         raise ValueError(f"t must lie in [0, 1], got {t}")
     require_finite_clouds(x, y)

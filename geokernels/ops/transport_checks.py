@@ -10,10 +10,14 @@ from .._checks import (
     require_float,
     require_like,
     require_not_empty,
+    require_number,
+    require_pair,
     require_positive,
     require_rank,
     require_shape,
+    require_values,
     values_can_be_read,
+    whole,
 )
 from .._transport import uniform
 from .._typing import Cost, Points, Potential, Weights
@@ -29,6 +33,7 @@ def require_clouds(x: Points, y: Points) -> None:
     require_not_empty("x", x, "(..., N, D)")
     require_rank("y", y, 2, "(..., M, D)")
     require_like("y", y, "x", x)
+    require_values("x", x)
     require_not_empty("y", y, "(..., M, D)")
     if y.shape[:-2] != x.shape[:-2] or y.shape[-1] != x.shape[-1]:
         raise ValueError(
@@ -64,15 +69,19 @@ def checked_settings(
     require_positive("eps", eps)
     if reach is not None:
         require_positive("reach", reach)
+    max_iter = whole("max_iter", max_iter)
     if max_iter < 1:
         raise ValueError(f"max_iter must be at least 1, got {max_iter}")
+    require_number("tol", tol)
     if not 0 <= tol < math.inf:
         raise ValueError(f"tol must be a finite number, 0 or above, got {tol}")
     reach = math.inf if reach is None else reach
     settings = {"eps": eps, "reach": reach, "max_iter": max_iter, "tol": tol, "anneal": None}
     if anneal is not None:
+        require_pair("anneal", anneal)
         hottest, cooling = anneal
         require_positive("anneal[0]", hottest)
+        require_number("anneal[1]", cooling)
         if not 0 < cooling < 1:
             raise ValueError(f"anneal[1] must lie between 0 and 1, got {cooling}")
         settings["anneal"] = max(hottest / eps, 1.0), cooling
@@ -81,6 +90,7 @@ def checked_settings(
 
 def require_lengths(lengths: Lengths, batch: tuple, N: int, M: int, like: Tensor) -> None:
     """Refuse lengths that are not whole numbers between one and the padded sizes."""
+    require_pair("lengths", lengths)
     for label, count, size in zip(("lengths[0]", "lengths[1]"), lengths, (N, M), strict=True):
         require_shape(label, count, tuple(batch), "(...)")
         if count.dtype != torch.int64:
@@ -115,6 +125,7 @@ def checked_start(
     """The potential to start from: the first half-step makes f from g."""
     if init is None:
         return None
+    require_pair("init", init)
     f, g = init
     require_shape("init[0]", f, (*like.shape[:-2], N), "(..., N)")
     require_shape("init[1]", g, (*like.shape[:-2], M), "(..., M)")

@@ -152,17 +152,24 @@ def read_edit_folder(folder: str | Path) -> list[EditCase]:
         folder: Holds ``mapping_file.json`` and ``annotation_images``.
 
     Returns:
-        The edits, in the order of the mapping file.
+        The edits, in the order of the mapping file. The picture of one may be missing: whoever reads it
+        finds out, as of one that is damaged.
 
     Raises:
-        FileNotFoundError: If there is no mapping file.
-        ValueError: If the mapping file is broken, or names a picture that is not there; the message says
-            which entry, what was expected, and what was found.
+        FileNotFoundError: If there is no mapping file, or none of the pictures that it names.
+        ValueError: If the mapping file is broken; the message says which entry, what was expected, and what
+            was found.
     """
     path = Path(folder) / MAPPING
     if not path.is_file():
         raise FileNotFoundError(f"a folder of edits must hold {MAPPING}, found none in {folder}")
-    return [_case(Path(folder), key, entry) for key, entry in _entries(path).items()]
+    cases = [_case(Path(folder), key, entry) for key, entry in _entries(path).items()]
+    if cases and not any(case.picture.is_file() for case in cases):
+        sources = Path(folder) / SOURCES
+        raise FileNotFoundError(
+            f"a folder of edits must hold the pictures that {MAPPING} names, found none in {sources}"
+        )
+    return cases
 
 
 def encode_runs(mask: Tensor) -> list[int]:
@@ -234,8 +241,6 @@ def _case(folder: Path, key: str, entry: object) -> EditCase:
     picture = sources / relative
     if not picture.resolve().is_relative_to(sources.resolve()):
         raise refuse(f"image_path must lie in {SOURCES}", relative)
-    if not picture.is_file():
-        raise refuse("image_path must name a file", relative)
     edited = folder / EDITED / relative
     return EditCase(
         key=key,

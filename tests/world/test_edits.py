@@ -192,13 +192,16 @@ class TestPieBench:
             ({"mask": [0.5, 2]}, "mask must list start and length of every run"),
             ({"mask": {"size": 3}}, "mask must list start and length of every run"),
             ({"mask": [512 * 512, 1]}, "runs of the mask must start before 262144"),
-            ({"image_path": "1_change_object_80/1.jpg"}, "image_path must name a file"),
             ({"image_path": "../mapping_file.json"}, "image_path must lie in annotation_images"),
         ],
     )
     def test_broken_entries(self, tmp_path, changes, sentence):
         with pytest.raises(ValueError, match=sentence):
             read_edit_folder(pie_folder(tmp_path, **changes))
+
+    def test_a_folder_without_any_picture(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="must hold the pictures that"):
+            read_edit_folder(pie_folder(tmp_path, image_path="1_change_object_80/1.jpg"))
 
     @pytest.mark.parametrize(
         "text, sentence",
