@@ -15,6 +15,7 @@ from .inert_pickle import Inert, read_inert
 
 LIFTED = "GEOKERNELS_UNBOUNDED_FILES"  # of the environment; 1 lifts the bounds
 TIMES, LEAST = 16, 64 << 20  # what a file may unpack to: so many times its size, or so many bytes
+MOST = 100_000  # attributes of all modules of a file
 
 DTYPES = {
     f"torch.{name}Storage": dtype
@@ -97,8 +98,15 @@ def read_modules(path: Path) -> dict[str, dict[str, Tensor]]:
     return {name: tensors for name, tensors in found.items() if tensors}
 
 
-def tensors_of(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a module that a pickle describes, and its name as ``state_dict`` has it."""
+def tensors_of(module: Any, prefix: str = "", left: Iterator | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a module that a pickle describes, and its name as ``state_dict`` has it.
+
+    Raises:
+        ValueError: If modules hold one another so often that there is no end to their names.
+    """
+    left = iter(range(MOST)) if left is None else left
+    if next(left, None) is None:
+        raise ValueError(f"it has more than {MOST} attributes")
     state = _state_of(module)
     if "_parameters" in state:
         kinds = [state.get(f"_{kind}") or {} for kind in ("parameters", "buffers", "modules")]
@@ -107,7 +115,7 @@ def tensors_of(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         if isinstance(value, Tensor):
             yield f"{prefix}{name}", value
         else:
-            yield from tensors_of(value, f"{prefix}{name}.")
+            yield from tensors_of(value, f"{prefix}{name}.", left)
 
 
 def _state_of(module: Any) -> dict:

@@ -12,7 +12,7 @@ from torch import nn
 from geokernels.models.checkpoint_kinds import KINDS, kind_of
 from geokernels.models.inert_pickle import Inert, read_inert
 from geokernels.models.tensor_files import fill, read_state, read_tensors
-from geokernels.models.torch_archives import LIFTED
+from geokernels.models.torch_archives import LIFTED, tensors_of
 
 # torch would rather have TorchScript given up, but there are files of it
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -191,6 +191,23 @@ class TestNothingRuns:
     def test_damaged_pickles(self, data):
         with pytest.raises(ValueError, match="pickle"):
             read_inert(data)
+
+
+def test_modules_that_hold_one_another_without_end(tmp_path):
+    held = Inert("__torch__.Module", (), {"weight": torch.zeros(1)})
+    for _ in range(40):
+        held = Inert("__torch__.Module", (), {"first": held, "second": held})
+    with pytest.raises(ValueError, match="more than 100000 attributes"):
+        list(tensors_of(held))
+
+
+def test_a_file_without_archive_that_claims_more_than_there_is(tmp_path):
+    torch.save({"x": torch.zeros(12)}, tmp_path / "whole.pt", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "whole.pt").read_bytes()
+    assert data.count(b"K\x0c") > 0
+    (tmp_path / "claims.pt").write_bytes(data.replace(b"K\x0c", b"\x8a\x06\x00\x00\x00\x00\x00\x01"))
+    with pytest.raises(ValueError, match=r"claims.pt could not be read"):
+        read_tensors("weights", tmp_path / "claims.pt")
 
 
 class TestFill:
