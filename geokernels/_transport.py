@@ -59,6 +59,78 @@ def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
     return torch.where(admissible, ((f + g - cost) / eps).clamp(max=largest), -math.inf).exp()
 
 
+def best_constant(wanted: Tensor, mass: Tensor, reach: float) -> Tensor:
+    r"""The constant that potentials under a penalty had best move by, f + c and g - c.
+
+    Half-steps alone move it by a share of about eps / reach. The dual value is largest at
+    $c = \tfrac{\rho}{2} \log(\langle a, e^{-f/\rho}\rangle / \langle b, e^{-g/\rho}\rangle)$
+    (T. Séjourné, F.-X. Vialard and G. Peyré, 2022); after a column step the second sum is the plan's mass.
+    0 where they differ by roundings.
+
+    Args:
+        wanted: The first sum, ``(...)``.
+        mass: The second.
+        reach: The penalty, in the unit of the potentials.
+    """
+    ratio = wanted / mass
+    by = reach / 2 * ratio.log()
+    off = ((ratio - 1).abs() > 16 * torch.finfo(ratio.dtype).eps) & by.isfinite()
+    return torch.where(off, by, 0)
+
+
+def power_rest(x: Tensor) -> Tensor:
+    """``exp(x) - 1 - x``, to the last digits for small ``x``."""
+    total = torch.ones_like(x)
+    for k in range(17, 2, -1):
+        total = 1 + x * total / k
+    return torch.where(x.abs() < 0.5, x * x / 2 * total, torch.expm1(x) - x)
+
+
+def level_of(a: Weights, reach: float) -> Tensor:
+    """What is added to the logarithm of a density, in units of eps, before :func:`power_rest`, ``(...)``."""
+    mass = a.double().sum(-1)
+    return mass.log() if reach == math.inf else torch.zeros_like(mass)
+
+
+def value_of_pairs(value, a, b, f, g, reach, cost, rest, constant) -> Tensor:
+    """The dual value where costs are far below eps, in units of eps, ``(...)`` in float64.
+
+    Elsewhere it stays ``value``. The formula stands in csrc/core/transport_value.h.
+
+    Args:
+        value: By the sums over the sides, ``(...)``.
+        a: Weights ``(..., N)``.
+        b: Weights ``(..., M)``.
+        f: Potential ``(..., N)``.
+        g: Potential ``(..., M)``.
+        reach: Marginal penalty.
+        cost: ``sum_ij a_i b_j C_ij``, ``(...)``.
+        rest: ``sum_ij a_i b_j`` times the :func:`power_rest` of the density's logarithm, ``(...)``.
+        constant: The same of ``-C``.
+    """
+    a, b, f, g = (part.double() for part in (a, b, f, g))
+    mass_a, mass_b = a.sum(-1), b.sum(-1)
+    if reach == math.inf:
+        # x - log(1 + x) by its first terms, where a difference would lose them
+        x = mass_a - 1
+        level = torch.where(x.abs() < 1e-3, x * x * (0.5 - x * (1 / 3 - x * (0.25 - x / 5))), x - x.log1p())
+        small = (cost - torch.minimum(rest, constant)) / mass_a + mass_b * level
+    else:
+        bent = [torch.where(w > 0, w * power_rest(-p / reach), 0).sum(-1) for w, p in ((a, f), (b, g))]
+        of_a, of_b = (torch.where(w > 0, w * p, 0).sum(-1) for w, p in ((a, f), (b, g)))
+        of_sides = (1 - mass_b) * of_a + (1 - mass_a) * of_b - reach * (bent[0] + bent[1])
+        small = cost + torch.maximum(of_sides - rest, -constant)
+    product = mass_a * mass_b
+    near = (value.abs() < product) & (rest < product) & cost.isfinite()
+    return torch.where(near, small, value)
+
+
+def unresolved(f: Potential, g: Potential, a: Weights, b: Weights, eps: float, rounding: float) -> Tensor:
+    """Whether potentials held to a relative ``rounding`` leave nothing of their plan, ``(...)``."""
+    most = (torch.where((w > 0) & p.isfinite(), p.abs(), 0).amax(-1) for w, p in ((a, f), (b, g)))
+    return torch.maximum(*most) * rounding > eps
+
+
 @full_precision
 def gradients(E, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
     """Gradients to cost and weights, from those to the value and the potentials.

@@ -42,7 +42,7 @@ MOST_SHARED = {80: 101_376, 90: 232_448, 100: 232_448}
 TENSOR_CORE = {80: r"HMMA", 90: r"H?GMMA", 100: r"UTC\w*MMA"}
 # what an argument is where its name does not say "a pointer to float32"
 SCALARS = {"scale", "damping", "cooled", "heat", "reach", "rounding", "tol", "eps", "settled", "p"}
-POINTERS = {"active": "*i32", "count": "*i32", "count_x": "*i32", "count_y": "*i32", "valid": "*i32"}
+POINTERS = dict.fromkeys(("active", "count", "count_x", "count_y", "valid", "wanted"), "*i32")
 
 
 class Variant(NamedTuple):
@@ -80,6 +80,7 @@ def of_clouds() -> Iterator[Variant]:
         # what differs between architectures is how tensor cores are fed
         archs = ARCHS if features == 64 else (90,)
         yield Variant(f"sweep {label}", sweep.sweep_kernel, constants, *form, archs)
+        yield Variant(f"pairs {label}", sweep.pairs_kernel, constants, *form, archs)
         of_product = {**constants, "FACTOR": precision == "fp32", "BLOCK_R": 16}
         of_product["BLOCK_E"], warps = transport_clouds.OF_PRODUCTS[precision]
         yield Variant(f"multiply {label}", products.multiply_kernel, of_product, warps, *form[1:], archs)
@@ -96,15 +97,18 @@ def of_clouds() -> Iterator[Variant]:
     for rows in (True, False):
         of_step = {"ROWS": rows, "BALANCED": not rows, "BLOCK": transport_clouds.SETTLED}
         yield Variant(f"settle {'rows' if rows else 'columns'}", sweep.settle_kernel, of_step)
-    yield Variant("stop", sweep.stop_kernel, {"BLOCK": 64})
+        of_stop = {"BALANCED": not rows, "LEAST": 2e-6, "BLOCK": 64}
+        yield Variant(f"stop {'unbalanced' if rows else 'balanced'}", sweep.stop_kernel, of_stop)
 
 
 def of_small_problems() -> Iterator[Variant]:
     """Transport between small sets, of the padded sizes that occur."""
     for width in (64, 128, 256):
         rows, warps = transport.ENTRIES // width, transport.warps_of(width)
-        constants = {"BALANCED": width != 128, "BLOCK_N": rows, "BLOCK_M": width}
+        cut = {"BLOCK_N": rows, "BLOCK_M": width}
+        constants = {"BALANCED": width != 128, "LEAST": 2e-6, **cut}
         yield Variant(f"sinkhorn {width}", transport_small.sinkhorn_kernel, constants, warps)
+        yield Variant(f"pairs {width}", transport_small.pairs_kernel, cut, warps)
 
 
 def of_subspaces() -> Iterator[Variant]:

@@ -22,6 +22,9 @@ struct Scaling {
   // e^30 leaves float32 room above its least number; float64 can wait longer.
   static constexpr T kReach = sizeof(T) == 4 ? T(1e13) : T(1e90);
 
+  // Beyond this many times eps a constant would take scalings out of their range: K is made anew.
+  static constexpr double kMostLift = 20;
+
   T lambda;
   T bend;  // -eps / rho
 
@@ -49,6 +52,17 @@ struct Scaling {
     return balanced ? one : exp<T>((potential + log_scale) * bend);
   }
 };
+
+// exp(x) - 1 - x, to the last digits for small x.
+template <class T, class V>
+GEOKERNELS_ANYWHERE V exp_rest(V x) {
+  constexpr int kTerms = sizeof(T) == 4 ? 9 : 17;
+  const V one = V() + T(1);
+  V sum = one;
+  for (int k = kTerms; k > 2; --k) sum = one + x * sum * (T(1) / T(k));
+  const V size = x < T(0) ? -x : x;
+  return size < T(0.5) ? x * x * sum * T(0.5) : (exp<T>(x) - T(1)) - x;
+}
 
 // The error at which an iteration stops. That of what is returned may be larger, as potentials are rounded:
 // then the iteration goes on for as much less, while that helps.

@@ -23,12 +23,16 @@ class Relaxation {
                          std::fabs(left - left_before) < kSettled * (1 - left);
     before = error, left_before = left;
     if (given_up) return;
+    if (factor > 1 && seen % kPatience == 0) {
+      if (error > kLess * last) return stop();  // what is left are roundings, which long steps magnify
+      last = error;
+    }
     if (factor > 1 && error > kWorse * at_change) {  // not near enough for it to converge
       stop();
     } else if (settled && error < kNear && left > factor - 1) {
       const double rate = std::pow(left + factor - 1, 2) / (factor * factor * left);
       const double better = 2 / (1 + std::sqrt(std::fmax(1 - rate, kLeastGap)));
-      if (better > factor + kWorthIt) factor = better, at_change = error, seen = 0;
+      if (better > factor + kWorthIt) factor = better, at_change = error, last = kWorse * error, seen = 0;
     }
   }
 
@@ -40,8 +44,10 @@ class Relaxation {
   // kNear, rates are read that do not last.
   static constexpr int kAtFirst = 2, kAfterChange = 6;  // pairs until the error's fall is steady again
   static constexpr double kSettled = 0.3, kNear = 0.1, kWorse = 20, kWorthIt = 0.01, kLeastGap = 1e-4;
+  static constexpr int kPatience = 30;  // pairs in which an error must fall, at least by kLess
+  static constexpr double kLess = 0.95;
 
-  double factor = 1, before = 0, left_before = 0, at_change = 0;
+  double factor = 1, before = 0, left_before = 0, at_change = 0, last = 0;
   int seen = 0;
   bool given_up = false;
 };

@@ -78,6 +78,11 @@ struct Side {
       raw[i] = T(factor * raw[i]), potential[i] = T(factor * potential[i]);
   }
 
+  // Potentials take a constant before they are answered to.
+  void lift(double by) {
+    for (int64_t i = 0; i < cloud.count; ++i) raw[i] = T(raw[i] + by), potential[i] = T(potential[i] + by);
+  }
+
   // L1 distance of this side's marginal from what it should be, once a sweep found what is next.
   double off(double reach) const {
     double total = 0;
@@ -97,11 +102,28 @@ struct Side {
     return total;
   }
 
-  double gain(double reach) const {
+  SideSums sums(double reach) const {
+    SideSums total;
+    total.mass = mass;
+    for (int64_t i = 0; i < cloud.count; ++i)
+      if (weight[i] > 0) total.add(weight[i], potential[i], reach);
+    return total;
+  }
+
+  // The mass that the potentials ask for, under a penalty.
+  double wanted(double reach) const {
     double total = 0;
     for (int64_t i = 0; i < cloud.count; ++i)
-      if (weight[i] > 0) total += weight[i] * dual_gain(potential[i], reach);
+      if (weight[i] > 0) total += weight[i] * std::exp(-double(potential[i]) / reach);
     return total;
+  }
+
+  // The largest size of a potential that counts.
+  double largest() const {
+    double most = 0;
+    for (int64_t i = 0; i < cloud.count; ++i)
+      if (weight[i] > 0) most = std::max(most, std::fabs(double(potential[i])));
+    return most;
   }
 
   // Adds a constant; returns by how much rounding can change the plan's mass.
@@ -154,6 +176,7 @@ class CloudSinkhorn {
       if (error > aim && !last) {  // NaN stops
         b.adopt(lambda, relaxation.omega());
         if (o.tol > 0) relaxation.see(error);
+        if (!balanced) lift();
         step(false);
         continue;
       }
@@ -166,6 +189,11 @@ class CloudSinkhorn {
       }
       const double reached = error;
       finish();
+      if (!resolved) {
+        value = error = std::numeric_limits<double>::quiet_NaN();
+        a.potential.assign(a.cloud.count, T(value)), b.potential.assign(b.cloud.count, T(value));
+        break;
+      }
       if (!(error > o.tol) || last || error - reached >= aim) break;
       aim -= error - reached;  // rounding the potentials cost this much: go on for as much less
       step(false);
@@ -199,6 +227,11 @@ class CloudSinkhorn {
     }
     if (hot > 1) a.scale(hot), b.scale(hot);
     heat(1);
+  }
+
+  void lift() {
+    const double by = best_constant<T>(a.wanted(o.reach), b.wanted(o.reach), o.reach);
+    if (by != 0) a.lift(by), b.lift(-by);
   }
 
   // What is next for both sides; `anywhere` when nothing is known of the potentials.
@@ -270,15 +303,40 @@ class CloudSinkhorn {
   // Potentials of rows without mass, the value, and the constant that balanced potentials are free in.
   void finish() {
     a.settle_idle(lambda);
-    const double of_a = a.gain(o.reach), of_b = b.gain(o.reach);
-    value = of_a + of_b + a.mass * b.mass - a.plan_mass();
-    if (!balanced) return;
-    const double shift = (of_b - of_a) / (a.mass + b.mass);
+    const SideSums of_a = a.sums(o.reach), of_b = b.sums(o.reach);
+    value = of_a.gain + of_b.gain + a.mass * b.mass - a.plan_mass();
+    if (is_below_eps(value, of_a, of_b))
+      value = value_of_pairs(value, of_a, of_b, pair_sums(level_of(of_a, o.reach)), o.reach);
+    const double shift = balanced ? (of_b.gain - of_a.gain) / (a.mass + b.mass) : 0;
+    resolved = std::max(a.largest(), b.largest()) + std::fabs(shift) <= kMostPotential<T>;
+    if (!balanced || !resolved) return;
     const double lost = 2 * (a.move(shift) + b.move(-shift));
     if (!(lost > o.tol / 8)) return;
     a.raw = a.potential;
     if (!sweep(a, b, Rows::stay, false)) sweep(b, a, Rows::alone, true);
     error = a.off(o.reach) + b.off(o.reach);
+  }
+
+  // What the pairs add where the costs are below eps.
+  PairSums pair_sums(double level) {
+    std::vector<T> f(a.cloud.count), g(b.cloud.whole, T(0)), zero_a(a.cloud.count, T(0)), zero_b(g);
+    for (int64_t i = 0; i < a.cloud.count; ++i) f[i] = T(a.potential[i] + level);
+    std::copy(b.potential.begin(), b.potential.end(), g.begin());
+    a.set_bias(zero_a, T(1)), b.set_bias(zero_b, T(1));
+    const auto pass = pass_of(a.cloud, b.cloud, o.features, o.cost, T(o.p));
+    const int64_t whole = GEOKERNELS_AT_LEVEL(strip_rows<T>, pass.m);
+    const int64_t strips = (pass.n + whole - 1) / whole;
+    std::vector<PairSums> of_rows(strips * whole);
+    const int64_t memory = GEOKERNELS_AT_LEVEL(strip_memory<T>, whole, pass.m);
+    share_out<T>(watch, strips, memory, [&](int64_t strip, Workspace<T> own) {
+      const int64_t first = strip * whole;
+      GEOKERNELS_AT_LEVEL(rest_strip<T>, pass, first, whole, b.weight.data(), f.data(), g.data(),
+                          of_rows.data() + first, own);
+    });
+    PairSums total;
+    for (int64_t i = 0; i < a.cloud.count; ++i)
+      if (a.weight[i] > 0) total.add(a.weight[i], of_rows[i]);
+    return total;
   }
 
   static constexpr int64_t kLeastGroups = 8, kMostGroups = 64, kMostSums = int64_t(1) << 23;
@@ -287,7 +345,7 @@ class CloudSinkhorn {
   static constexpr double kMostSum = sizeof(T) == 4 ? 1e35 : 1e300;
 
   Watch& watch;
-  bool balanced;
+  bool balanced, resolved = true;
   double lambda;
   Relaxation relaxation;
   T temper;

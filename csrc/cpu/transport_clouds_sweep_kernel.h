@@ -16,6 +16,8 @@
 // No include guard: included once for every SIMD level.
 
 #include "cpu/transport_clouds_tiles.h"
+// after the exponential
+#include "core/scaling.h"
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
@@ -75,6 +77,27 @@ class CloudStrip {
       for (; c + kVectors * width <= columns; c += kVectors * width)
         add<kVectors>(tile + c, scale, column + j + c);
       for (; c < columns; c += width) add<1>(tile + c, scale, column + j + c);
+    });
+  }
+
+  // For every row what core/transport_value.h sums over the pairs, b_j times C_ij, rest(f_i + g_j - C_ij) and
+  // rest(-C_ij). The pass has the points' own parts of C as biases; g is padded.
+  void rest(const T* weight, const T* f, const T* g, PairSums* found) {
+    for (int64_t i = 0; i < rows; ++i) found[i] = {};
+    each_new_tile([&](int64_t j, int64_t columns, const T* tile) {
+      for (int64_t i = 0; i < rows; ++i) {
+        const T* row = tile + i * Tiles::kBreadth;
+        const T own = p.row_bias[first + i], potential = f[first + i];
+        vec<T> cost = {}, rest = {}, constant = {};
+        for (int64_t c = 0; c < columns; c += width) {
+          const vec<T> b = load(weight + j + c), score = (load(row + c) + load(p.column_bias + j + c)) + own;
+          cost -= b > T(0) ? b * score : vec<T>{};
+          rest += b > T(0) ? b * exp_rest<T>((potential + load(g + j + c)) + score) : vec<T>{};
+          constant += b > T(0) ? b * exp_rest<T>(score) : vec<T>{};
+        }
+        namespace level = geokernels::GEOKERNELS_LEVEL;
+        found[i].add(1, {level::sum<T>(cost), level::sum<T>(rest), level::sum<T>(constant)});
+      }
     });
   }
 
@@ -184,6 +207,13 @@ template <class T>
 void sum_strip(const CloudPass<T>& pass, int64_t first, int64_t whole, const T* weight, bool anywhere,
                T* log_sum, T* top, Workspace<T> memory) {
   CloudStrip<T>(pass, first, whole, StripRoom<T>(memory, whole, pass.m)).sum(weight, anywhere, log_sum, top);
+}
+
+// found is [strip_rows], for this strip alone.
+template <class T>
+void rest_strip(const CloudPass<T>& pass, int64_t first, int64_t whole, const T* weight, const T* f,
+                const T* g, PairSums* found, Workspace<T> memory) {
+  CloudStrip<T>(pass, first, whole, StripRoom<T>(memory, whole, pass.m)).rest(weight, f, g, found);
 }
 
 // After sum_strip, with the same memory.

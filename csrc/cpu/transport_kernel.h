@@ -78,10 +78,14 @@ class Sinkhorn {
         if (aim.satisfied(error, finish(error), done)) break;
         in_range = false;
       }
-      if (!in_range) {
+      const double by = !Balanced && done > 0 ? best_constant<T>(row_wanted, row_mass, p.reach / p.eps) : 0;
+      if (!in_range || std::fabs(by) > Scaling<T>::kMostLift) {
         absorb(v, log_v, gamma, cols);
+        for (int64_t j = 0; by != 0 && j < cols; ++j) gamma[j] = T(gamma[j] - by);
         renew_rows();
         sweep();
+      } else if (by != 0) {
+        lift(by);
       }
       std::swap(u, next);
       std::swap(log_u, log_next);
@@ -151,6 +155,16 @@ class Sinkhorn {
     potential[i] = -inf;
   }
 
+  // Takes f and g to f + by and g - by, after the sweep that found what is next by the g before.
+  void lift(double by) {
+    const T step = T(scaling.lambda * by), times = T(std::exp(double(step)));
+    for (int64_t i = 0; i < rows; i += width) {
+      store(next + i, load(next + i) * times);
+      store(log_next + i, load(log_next + i) + step);
+    }
+    for (int64_t j = 0; j < cols; j += width) store(column + j, load(column + j) * times);
+  }
+
   // Makes K with every row's largest entry 1, from gamma alone; v and u start at 1.
   void renew_rows() {
     std::fill(v, v + cols, T(1)), std::fill(log_v, log_v + cols, T(0));
@@ -202,11 +216,11 @@ class Sinkhorn {
     scale_columns();
   }
 
-  // Row sums of the present plan and their error; the next u, and the column sums that go with it.
-  // False when the row sums are too small or too large to be trusted.
+  // Row sums of the present plan, their error and with a penalty their masses; the next u, and the column
+  // sums that go with it. False when the row sums are too small or too large to be trusted.
   bool sweep() {
     std::fill(column, column + cols, T(0));
-    vec<T> wrong = {}, least = broadcast<T>(1), most = broadcast<T>(1);
+    vec<T> wrong = {}, there = {}, asked = {}, least = broadcast<T>(1), most = broadcast<T>(1);
     for (int64_t i = 0; i < rows; i += width) {
       const T* block = K + i * cols;
       vec<T> dot[width] = {};
@@ -216,8 +230,13 @@ class Sinkhorn {
         for (int64_t k = 0; k < width; ++k) dot[k] += load(block + k * cols + j) * r;
       }
       vec<T> sums = sum_each<T>(dot), weight = load(a + i), potential = load(phi + i);
-      vec<T> off = load(u + i) * sums - scaling.wanted(Balanced, potential, load(log_u + i));
+      const vec<T> found = load(u + i) * sums, wanted = scaling.wanted(Balanced, potential, load(log_u + i));
+      const vec<T> off = found - wanted;
       wrong += weight > T(0) ? weight * (off < T(0) ? -off : off) : vec<T>{};
+      if constexpr (!Balanced) {
+        there += weight > T(0) ? weight * found : vec<T>{};
+        asked += weight > T(0) ? weight * wanted : vec<T>{};
+      }
       const Step<vec<T>> step = scaling.step(Balanced, sums, potential);
       least = step.sum < least ? step.sum : least;
       most = step.sum > most ? step.sum : most;
@@ -236,6 +255,7 @@ class Sinkhorn {
       }
     }
     row_error = sum<T>(wrong);
+    if constexpr (!Balanced) row_mass = sum<T>(there), row_wanted = sum<T>(asked);
     return !any<T>(least < 1 / kReach) && !any<T>(most > kReach);
   }
 
@@ -263,9 +283,17 @@ class Sinkhorn {
       if (a[i] > 0) most = std::max(most, std::fabs(double(phi[i])));
     for (int64_t j = 0; j < p.m; ++j)
       if (b[j] > 0) most = std::max(most, std::fabs(double(gamma[j])));
-    const double of_a = gain(p.a, a, phi, p.n, mass_a), of_b = gain(p.b, b, gamma, p.m, mass_b);
-    *p.value = T(p.eps * dual_value(of_a, of_b, mass_a, mass_b, p.reach / p.eps));
-    double shift = Balanced && stranded == 0 ? (of_b - of_a) / (mass_a + mass_b) : 0;
+    const double reach = p.reach / p.eps;
+    const SideSums of_a = side_sums(p.a, a, phi, p.n, mass_a), of_b = side_sums(p.b, b, gamma, p.m, mass_b);
+    double value = dual_value(of_a, of_b, reach);
+    if (is_below_eps(value, of_a, of_b))
+      value = value_of_pairs(value, of_a, of_b, pair_sums(level_of(of_a, reach)), reach);
+    *p.value = T(p.eps * value);
+    double shift = Balanced && stranded == 0 ? (of_b.gain - of_a.gain) / (mass_a + mass_b) : 0;
+    if (most + std::fabs(shift) > kMostPotential<T>) {
+      refuse();
+      return *p.error;
+    }
     for (int64_t i = 0; i < p.n; ++i) {
       double potential = a[i] > 0 ? double(phi[i]) : transform(b, gamma, p.m, p.cost + i * p.stride, 1);
       p.f[i] = T(p.eps * (potential + shift));
@@ -294,13 +322,32 @@ class Sinkhorn {
   }
 
   // What one side adds to the value; a point stranded has gone to the end of its gain.
-  double gain(const T* given, const T* weight, const T* potential, int64_t count, double mass) const {
-    double total = 0;
+  SideSums side_sums(const T* given, const T* weight, const T* potential, int64_t count, double mass) const {
+    SideSums sums;
+    sums.mass = mass;
     for (int64_t i = 0; i < count; ++i) {
       double w = given ? double(given[i]) : mass / count;
-      if (w > 0) total += w * dual_gain(weight[i] > 0 ? double(potential[i]) : double(inf), p.reach / p.eps);
+      if (w > 0) sums.add(w, weight[i] > 0 ? double(potential[i]) : double(inf), p.reach / p.eps);
     }
-    return total;
+    return sums;
+  }
+
+  // What the pairs add where the costs are below eps.
+  PairSums pair_sums(double level) const {
+    PairSums sums;
+    for (int64_t i = 0; i < p.n; ++i) {
+      if (!(a[i] > 0)) continue;
+      const T own = T(phi[i] + level);
+      vec<T> cost = {}, rest = {}, constant = {};
+      each_cost(i, [&](int64_t j, vec<T> c) {
+        const vec<T> weight = load(b + j), scaled = c * inverse_eps, t = (own + load(gamma + j)) - scaled;
+        cost += weight > T(0) ? weight * scaled : vec<T>{};
+        rest += weight > T(0) ? weight * exp_rest<T>(t) : vec<T>{};
+        constant += weight > T(0) ? weight * exp_rest<T>(-scaled) : vec<T>{};
+      });
+      sums.add(a[i], {sum<T>(cost), sum<T>(rest), sum<T>(constant)});
+    }
+    return sums;
   }
 
   // Both marginals of the plan of f and g as returned, against what they should be.
@@ -333,6 +380,7 @@ class Sinkhorn {
   double mass_a = 0, mass_b = 0;
   double stranded = 0;                              // mass that no admissible pair can take
   double row_error = 0;                             // of the plan that the last sweep met
+  double row_mass = 0, row_wanted = 0;              // its mass, and that asked for by the rows' potentials
   T *a, *phi, *u, *log_u, *next, *log_next, *left;  // [rows]; left is u a
   T *b, *gamma, *v, *log_v, *right, *column, *top;  // [cols]; right is v b
   T* K;                                             // [rows, cols]

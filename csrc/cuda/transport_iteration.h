@@ -48,16 +48,23 @@ class Sinkhorn {
     Shared<T, L>& s = shared();
     const bool valid_a = load_side(p.a, p.n, L::kMostRows, s.a, s.phi, s.mass_a);
     const bool valid_b = load_side(p.b, p.m, L::kWidth, s.b, s.gamma, s.mass_b);
-    if (!valid_a || !valid_b) return refuse();
+    if (!valid_a || !valid_b) {
+      Result<T, L>(balanced, inverse_eps, scaling.lambda, stranded).refuse();
+      if (threadIdx.x == 0) *p.iterations = 0;
+      return;
+    }
     for (int j = threadIdx.x; j < L::kWidth; j += L::kThreads) {
       if (p.start && s.b[j] > 0) s.gamma[j] = T(p.start[j] / p.eps);
       s.v[j] = 1, s.log_v[j] = 0;
     }
     device::Aim aim(p.tol, p.max_iter);
     int64_t done = 0;
+    double by = 0;  // the constant that f gains and g loses
     for (bool stale = true;;) {
       if (stale) {
         absorb(s.v, s.log_v, s.gamma, L::kWidth);
+        for (int j = threadIdx.x; by != 0 && j < L::kWidth; j += L::kThreads) s.gamma[j] = T(s.gamma[j] - by);
+        __syncthreads();
         renew_rows();
       }
       bool in_range = sweep() || stale;
@@ -66,8 +73,10 @@ class Sinkhorn {
         if (aim.satisfied(error, finish(error), done)) break;
         in_range = false;
       }
-      stale = !in_range;
+      by = stale || balanced ? 0 : best_constant<T>(row_wanted, row_mass, p.reach / p.eps);
+      stale = !in_range || std::fabs(by) > device::Scaling<T>::kMostLift;
       if (stale) continue;
+      if (by != 0) lift(by);
       now = 1 - now;
       ++done;
       if (!scale_columns()) renew_columns();
@@ -103,13 +112,6 @@ class Sinkhorn {
     sum = block_sum(sum, shared().spare);
     if (threadIdx.x == 0) mass = sum;
     return block_sum(bad, shared().spare) == 0 && sum > 0;
-  }
-
-  __device__ void refuse() {
-    const T nan = std::numeric_limits<T>::quiet_NaN();
-    for (int64_t i = threadIdx.x; i < p.n; i += L::kThreads) p.f[i] = nan;
-    for (int64_t j = threadIdx.x; j < p.m; j += L::kThreads) p.g[j] = nan;
-    if (threadIdx.x == 0) *p.value = *p.error = nan, *p.iterations = 0;
   }
 
   // Moves a scaling into its potential. With a penalty the logarithm is at hand, and does not underflow.
@@ -156,6 +158,19 @@ class Sinkhorn {
     lose(lost);
   }
 
+  // Takes f and g to f + by and g - by, after the sweep that found what is next by the g before.
+  __device__ void lift(double by) {
+    Shared<T, L>& s = shared();
+    const T step = T(scaling.lambda * by), times = T(std::exp(double(step)));
+    for (int i = threadIdx.x; i < groups * L::kHeight; i += L::kThreads) {
+      s.u[1 - now][i] *= times;
+      s.log_u[1 - now][i] += step;
+    }
+    for (int w = 0; w < L::kWarps; ++w)
+      for (int j = threadIdx.x; j < L::kWidth; j += L::kThreads) s.partial[w][j] *= times;
+    __syncthreads();
+  }
+
   // A potential that makes the largest entry 1; returns the weight of a point that can reach nobody.
   __device__ static T set_potential(T* weight, T* potential, int i, T best) {
     const T given = weight[i];
@@ -172,14 +187,14 @@ class Sinkhorn {
     if (balanced) stranded += mass;
   }
 
-  // Row sums of the present plan and their error; the next u, and the column sums that go with it.
-  // False when the row sums are too small or too large to be trusted.
+  // Row sums of the present plan, their error and with a penalty their masses; the next u, and the column
+  // sums that go with it. False when the row sums are too small or too large to be trusted.
   __device__ bool sweep() {
     Shared<T, L>& s = shared();
     T weights[C], of_columns[C] = {};
 #pragma unroll
     for (int c = 0; c < C; ++c) weights[c] = s.right[column(c)];
-    T wrong = 0;
+    T wrong = 0, mass = 0, asked = 0;
     bool in_range = true;
     for (int group = 0; group < groups; ++group) {
       K.recall(group);
@@ -197,8 +212,9 @@ class Sinkhorn {
       in_range &= in_reach(step.sum);
       if (lane() < R) {
         // what the sum should be, as a fraction of the weight
-        const T wanted = scaling.wanted(balanced, potential, s.log_u[now][i]);
-        if (weight > 0) wrong += weight * T(std::fabs(s.u[now][i] * sum - wanted));
+        const T wanted = scaling.wanted(balanced, potential, s.log_u[now][i]), found = s.u[now][i] * sum;
+        if (weight > 0) wrong += weight * T(std::fabs(found - wanted));
+        if (weight > 0 && !balanced) mass += weight * found, asked += weight * wanted;
         s.u[1 - now][i] = step.scale;
         s.log_u[1 - now][i] = step.log_scale;
       }
@@ -213,9 +229,16 @@ class Sinkhorn {
     s.show_columns(of_columns);
     wrong = warp_sum(wrong);
     if (lane() == 0) s.errors[warp()] = wrong;
+    if (!balanced) {
+      mass = warp_sum(mass), asked = warp_sum(asked);
+      if (lane() == 0) s.masses[warp()] = mass, s.asked[warp()] = asked;
+    }
     in_range = __syncthreads_and(in_range);
     row_error = 0;
     for (int w = 0; w < L::kWarps; ++w) row_error += s.errors[w];
+    if (balanced) return in_range;
+    row_mass = row_wanted = 0;
+    for (int w = 0; w < L::kWarps; ++w) row_mass += s.masses[w], row_wanted += s.asked[w];
     return in_range;
   }
 
@@ -294,9 +317,10 @@ class Sinkhorn {
   const bool balanced;
   const T inverse_eps;
   const device::Scaling<T> scaling;
-  int now = 0;          // which of the two u is in force
-  double stranded = 0;  // mass that no admissible pair can take
-  T row_error;          // of the plan that the last sweep met
+  int now = 0;                          // which of the two u is in force
+  double stranded = 0;                  // mass that no admissible pair can take
+  T row_error;                          // of the plan that the last sweep met
+  double row_mass = 0, row_wanted = 0;  // its mass, and that asked for by the rows' potentials
 };
 
 }  // namespace geokernels

@@ -28,9 +28,15 @@ class Result {
   __device__ double write(double error) const {
     const double most = fmax(largest(s.a, s.phi, p.n), largest(s.b, s.gamma, p.m));
     const double mass_a = s.mass_a, mass_b = s.mass_b;
-    const double of_a = gain(p.a, s.a, s.phi, p.n, mass_a), of_b = gain(p.b, s.b, s.gamma, p.m, mass_b);
-    const double value = p.eps * dual_value(of_a, of_b, mass_a, mass_b, p.reach / p.eps);
-    const double shift = balanced && stranded == 0 ? (of_b - of_a) / (mass_a + mass_b) : 0;
+    const SideSums of_a = side_sums(p.a, s.a, s.phi, p.n, mass_a);
+    const SideSums of_b = side_sums(p.b, s.b, s.gamma, p.m, mass_b);
+    const double reach = p.reach / p.eps;
+    double value = dual_value(of_a, of_b, reach);
+    if (is_below_eps(value, of_a, of_b))
+      value = value_of_pairs(value, of_a, of_b, pair_sums(T(level_of(of_a, reach))), reach);
+    value *= p.eps;
+    const double shift = balanced && stranded == 0 ? (of_b.gain - of_a.gain) / (mass_a + mass_b) : 0;
+    if (most + fabs(shift) > kMostPotential<T>) return refuse();
     for (int i = threadIdx.x; i < p.n; i += L::kThreads) {
       const bool idle = !(s.a[i] > 0);
       const double potential =
@@ -47,6 +53,15 @@ class Result {
     if (rounding * mass_a > p.tol / 8) error = measured_error() + stranded;
     if (threadIdx.x == 0) *p.value = T(value), *p.error = T(error);
     return error;
+  }
+
+  // Writes NaN throughout, and returns it.
+  __device__ double refuse() const {
+    const T nan = std::numeric_limits<T>::quiet_NaN();
+    for (int64_t i = threadIdx.x; i < p.n; i += L::kThreads) p.f[i] = nan;
+    for (int64_t j = threadIdx.x; j < p.m; j += L::kThreads) p.g[j] = nan;
+    if (threadIdx.x == 0) *p.value = *p.error = nan;
+    return nan;
   }
 
  private:
@@ -77,15 +92,42 @@ class Result {
   }
 
   // What one side adds to the value; a point stranded has gone to the end of its gain.
-  __device__ double gain(const T* given, const T* weight, const T* potential, int64_t count,
-                         double mass) const {
-    double total = 0;
+  __device__ SideSums side_sums(const T* given, const T* weight, const T* potential, int64_t count,
+                                double mass) const {
+    SideSums sums;
     for (int i = threadIdx.x; i < count; i += L::kThreads) {
       const double w = given ? double(given[i]) : mass / count;
-      if (w > 0)
-        total += w * dual_gain(weight[i] > 0 ? double(potential[i]) : infinity<double>(), p.reach / p.eps);
+      if (w > 0) sums.add(w, weight[i] > 0 ? double(potential[i]) : infinity<double>(), p.reach / p.eps);
     }
-    return block_sum(total, s.spare);
+    sums.mass = mass;
+    sums.gain = block_sum(sums.gain, s.spare);
+    sums.linear = block_sum(sums.linear, s.spare);
+    sums.bent = block_sum(sums.bent, s.spare);
+    return sums;
+  }
+
+  // What the pairs add where the costs are below eps.
+  __device__ PairSums pair_sums(T level) const {
+    PairSums sums;
+#pragma unroll 1
+    for (int i = warp(); i < int(p.n); i += L::kWarps) {
+      const T weight = s.a[i], own = s.phi[i] + level;
+      if (!(weight > 0)) continue;
+      T cost = 0, rest = 0, constant = 0;
+#pragma unroll 1
+      for (int j = lane(); j < int(p.m); j += kWarp) {
+        const T there = s.b[j], c = p.cost[i * p.stride + j] * inverse_eps;
+        if (!(there > 0)) continue;
+        cost += there * c;
+        rest += there * device::exp_rest<T>((own + s.gamma[j]) - c);
+        constant += there * device::exp_rest<T>(-c);
+      }
+      sums.add(weight, {cost, rest, constant});
+    }
+    sums.cost = block_sum(sums.cost, s.spare);
+    sums.rest = block_sum(sums.rest, s.spare);
+    sums.constant = block_sum(sums.constant, s.spare);
+    return sums;
   }
 
   // Both marginals of the plan of f and g as returned, against what they should be.

@@ -149,25 +149,25 @@ def require_finite_clouds(x: Points, y: Points) -> None:
             require_finite(name, points)
 
 
-def explain_overflow(
-    costs: Cost | None, lengths: Lengths | None, cost: str, dtype: torch.dtype
-) -> str | None:
-    """Say that finite points have costs that are not, or None; without costs, that they must have."""
-    if costs is not None:
-        finite = costs.isfinite()
-        if lengths is not None:
-            finite = finite | ~inside_both(lengths, costs)
-        if finite.all():
-            return None
-    return f"the {cost} cost between x and y overflows {dtype}; scale them down"
-
-
-def explain_solution(found: tuple[Tensor, ...]) -> str | None:
-    """Say what finite costs and weights have led to something that is no number, or None."""
-    value, f, g, error, _ = found
-    if not any(bool(part.isnan().any()) for part in (value, f, g, error)):
+def explain_overflow(costs: Cost, lengths: Lengths | None, cost: str) -> str | None:
+    """Say that finite points have costs that are not, or None."""
+    finite = costs.isfinite()
+    if lengths is not None:
+        finite = finite | ~inside_both(lengths, costs)
+    if finite.all():
         return None
-    return f"costs divided by eps, or weights, are too large or too small for {f.dtype}; scale them"
+    return f"the {cost} cost between x and y overflows {costs.dtype}; scale them down"
+
+
+def explain_solution(found: tuple[Tensor, ...], settings: dict) -> str | None:
+    """Say what finite costs and weights have led to something that is no number, or None."""
+    if not any(bool(part.isnan().any()) for part in found[:4]):
+        return None
+    dtype = found[1].dtype
+    return (
+        f"eps must be larger beside the costs, got {settings['eps']:g}: {dtype} does not resolve the plan; "
+        "raise eps or scale them down" + (", or give float64" if dtype == torch.float32 else "")
+    )
 
 
 def explain_weights(a: Weights | None, b: Weights | None, settings: dict) -> str | None:

@@ -62,7 +62,7 @@ def solve(
     found = _annealed(run, start, **settings)
     if _needs_a_reason(found, settings):
         reason = explain(cost) or explain_weights(a, b, settings) or explain_forbidden(cost, a, b, settings)
-        _refuse(reason or explain_solution(found))
+        _refuse(reason or explain_solution(found, settings))
     return Transport(*found, pairs(cost, settings["eps"]), a, b, settings["tol"])
 
 
@@ -81,8 +81,8 @@ def solve_points(
 ) -> Transport:
     """The same from points: streamed where there are many, their costs made by the kernel where it can."""
 
-    def explain(costs: Cost | None) -> str | None:
-        return explain_overflow(costs, lengths, cost, x.dtype)
+    def explain(costs: Cost) -> str | None:
+        return explain_overflow(costs, lengths, cost)
 
     large = clouds.are_large(x, y)
     if large or precision or ((x.is_cpu or x.is_cuda) and cost in kernels.GRAM):
@@ -130,7 +130,8 @@ def _solve_gram(x, y, a, b, lengths, init, settings, cost, _p, explain, _passes)
 
     costs, *found = _annealed(run, start, **settings)
     if _needs_a_reason(found, settings):
-        _refuse(explain(costs) or explain_weights(a, b, settings) or explain_solution(found))
+        reason = explain(costs) or explain_weights(a, b, settings)
+        _refuse(reason or explain_solution(found, settings))
     return Transport(*found, kernels.Pairs(costs, settings["eps"]), a, b, settings["tol"])
 
 
@@ -143,8 +144,15 @@ def _stream(x, y, a, b, lengths, init, settings, cost, p, explain, passes) -> Tr
     found = clouds.solve(pairs, a, b, start, **settings)
     if _needs_a_reason(found, settings):
         reason = explain_weights(a, b, settings)
-        _refuse(reason or (explain(None) if found[3].isnan().any() else explain_solution(found)))
+        reason = reason or explain_overflow(_largest_costs(x, y, cost, p), None, cost)
+        _refuse(reason or explain_solution(found, settings))
     return Transport(*found, pairs, a, b, settings["tol"])
+
+
+def _largest_costs(x: Points, y: Points, cost: str, p: float) -> Cost:
+    """Costs between the corners of the box that holds both clouds: no pair's is further from 0."""
+    corners = torch.stack(torch.aminmax(torch.cat([x, y], -2).detach(), dim=-2), -2)
+    return reference.pairwise_cost(corners, corners, cost, p)
 
 
 def _annealed(

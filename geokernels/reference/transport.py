@@ -58,6 +58,9 @@ class _Solution(torch.autograd.Function):
     def forward(cost, a, b, n, m, start, eps, reach, max_iter, tol):
         f, g, error, iterations = _iterate(cost, a, b, start, eps, reach, max_iter, tol)
         value = _dual_value(cost, a, b, f, g, eps, reach)
+        lost = _transport.unresolved(f, g, a, b, eps, torch.finfo(cost.dtype).eps)
+        value, error = (part.masked_fill(lost, math.nan) for part in (value, error))
+        f, g = (part.masked_fill(lost[..., None], math.nan) for part in (f, g))
         if n is not None:
             f = f.masked_fill(torch.arange(f.shape[-1], device=f.device) >= n[..., None], 0)
             g = g.masked_fill(torch.arange(g.shape[-1], device=g.device) >= m[..., None], 0)
@@ -105,14 +108,18 @@ def _iterate(cost, a, b, start, eps, reach, max_iter, tol):
     f = torch.zeros_like(a)
     active = torch.ones(cost.shape[:-2], dtype=torch.bool, device=cost.device)
     iterations = active.long() * 0
-    row_step = soft_minimum(g, b, -1)
+    row_step, lift = soft_minimum(g, b, -1), torch.zeros_like(a[..., :1])
     for _ in range(max_iter):
-        f = torch.where(active[..., None], damping * row_step, f)
+        # what follows of g - lift
+        f = torch.where(active[..., None], damping * (row_step + lift), f)
         g = torch.where(active[..., None], damping * soft_minimum(f, a, -2), g)
         row_step = soft_minimum(g, b, -1)
         error = _marginal_error(a, b, f, g, row_step, eps, reach)
         iterations = iterations + active
         active = active & (error > tol)
+        if reach < math.inf:
+            wanted = [torch.where(w > 0, w * torch.exp(-p / reach), 0).sum(-1) for w, p in ((a, f), (b, g))]
+            lift = _transport.best_constant(*wanted, reach)[..., None]
         if values_can_be_read(error) and not active.any():
             break
     f = torch.where(a > 0, f, damping * row_step)  # a point without mass follows the others, to the end
@@ -140,9 +147,17 @@ def _dual_value(cost, a, b, f, g, eps, reach):
         lost = potential if reach == math.inf else -reach * torch.expm1(-potential / reach)
         return torch.where(weight > 0, weight * lost, 0).sum(-1)
 
-    plan = a[..., :, None] * b[..., None, :] * _transport.density(cost, f, g, eps)
+    pairs = a[..., :, None] * b[..., None, :]
     product = a.sum(-1) * b.sum(-1)
-    return gain(a, f) + gain(b, g) + eps * (product - plan.sum((-2, -1)))
+    plan = (pairs * _transport.density(cost, f, g, eps)).sum((-2, -1))
+    value = gain(a, f) + gain(b, g) + eps * (product - plan)
+    f, g = f / eps, g / eps
+    own = f + _transport.level_of(a, reach).to(f.dtype)[..., None]
+    cost = cost / eps
+    t = (own[..., :, None] + g[..., None, :]) - cost
+    parts = cost, _transport.power_rest(t), _transport.power_rest(-cost)
+    sums = (torch.where(pairs > 0, pairs * part, 0).sum((-2, -1)).double() for part in parts)
+    return eps * _transport.value_of_pairs((value / eps).double(), a, b, f, g, reach / eps, *sums).to(f.dtype)
 
 
 def assignment(cost: Cost) -> Tensor:

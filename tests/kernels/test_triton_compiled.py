@@ -59,4 +59,5 @@ def test_the_compiler_sees_the_kernels():
         [sys.executable, "-c", TRACED], capture_output=True, text=True, check=False, env=clean
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.split() == ["1"] * 4
+    # small problems: the iteration, and the value where costs are far below eps
+    assert run.stdout.split() == ["1", "2", "1", "1"]

@@ -6,12 +6,12 @@ import torch
 import triton
 from torch import Tensor
 
-from ..._transport import uniform
+from ..._transport import level_of, uniform, unresolved, value_of_pairs
 from ..._typing import Cost, Weights
 from .. import transport
 from .registration import device_of, operator, wrap_triton
 from .transport_clouds_tiles import LOG2_E
-from .transport_small import sinkhorn_kernel
+from .transport_small import pairs_kernel, sinkhorn_kernel
 
 ENTRIES = 2048  # of a block of rows
 
@@ -44,9 +44,9 @@ def _gain(weight: Tensor, potential: Tensor, reach: float) -> Tensor:
     return torch.where(weight > 0, weight * gained, 0).sum(-1)
 
 
-def _finish(a, b, f, raw, g, reach, damping) -> tuple[Tensor, Tensor, Tensor]:
+def _finish(a, b, f, g, reach) -> tuple[Tensor, Tensor, Tensor]:
     """Value and potentials in float64, in the units of f and g, after a column step."""
-    f, g = torch.where(a > 0, f, damping * raw).double(), g.double()
+    f, g = f.double(), g.double()
     of_rows, of_columns = _gain(a, f, reach), _gain(b, g, reach)
     mass_a, mass_b = (w.double().sum(-1) for w in (a, b))
     # the columns' sums are what they should be
@@ -95,9 +95,23 @@ def sinkhorn(
         wrap_triton(sinkhorn_kernel)[(a.shape[0],)](
             cost, a, b, f, raw, g, error, iterations, count, valid.to(torch.int32),
             LOG2_E / eps, damping, reach / eps, 2 * torch.finfo(a.dtype).eps / LOG2_E, tol, max_iter, N, M,
-            reach == math.inf, rows, width, num_warps=warps_of(width),
+            reach == math.inf, 16 * torch.finfo(a.dtype).eps, rows, width, num_warps=warps_of(width),
         )  # fmt: skip
-    value, f, g = _finish(a, b, f, raw, g, LOG2_E * reach / eps, damping)
+    f = torch.where(a > 0, f, damping * raw)
+    value, moved_f, moved_g = _finish(a, b, f, g, LOG2_E * reach / eps)
+    value = value / LOG2_E
+    near = valid & (value.abs() < a.double().sum(-1) * b.double().sum(-1))
+    sums, level = a.new_full((3, a.shape[0]), math.inf), LOG2_E * level_of(a, reach)
+    with device_of(cost):
+        wrap_triton(pairs_kernel)[(a.shape[0],)](
+            cost, a, b, f, g, sums, level.to(a.dtype), count, near.to(torch.int32),
+            LOG2_E / eps, N, M, rows, width, num_warps=warps_of(width),
+        )  # fmt: skip
+    sums = sums.double()
+    value = value_of_pairs(value, a, b, f / LOG2_E, g / LOG2_E, reach / eps, sums[0] / LOG2_E, *sums[1:])
+    f, g = moved_f, moved_g
+    valid = valid & ~unresolved(f, g, a, b, LOG2_E, torch.finfo(a.dtype).eps)
+    error = error.masked_fill(~valid, math.nan)
     unit, found = eps / LOG2_E, []
     for potential, count in ((f, n), (g, m)):
         potential = torch.where(valid[:, None], unit * potential, math.nan).to(a.dtype)
@@ -105,7 +119,7 @@ def sinkhorn(
             beyond = torch.arange(potential.shape[-1], device=a.device) >= count.reshape(-1, 1)
             potential = potential.masked_fill(beyond, 0)
         found.append(potential.reshape((*batch, -1)))
-    value = torch.where(valid, unit * value, math.nan).to(a.dtype)
+    value = torch.where(valid, eps * value, math.nan).to(a.dtype)
     return value.reshape(batch), *found, error.reshape(batch), iterations.long().reshape(batch)
 
 

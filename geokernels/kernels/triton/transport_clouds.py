@@ -13,13 +13,13 @@ import triton
 from torch import Tensor
 
 from ..._checks import values_can_be_read
-from ..._transport import uniform
+from ..._transport import level_of, uniform, unresolved, value_of_pairs
 from ..transport_clouds_derivatives import solve_adjoint
 from ..transport_clouds_registration import register
 from . import PRECISIONS
 from .registration import device_of, opaque, operator, wrap_triton
 from .transport_clouds_products import differentiate_kernel, multiply_kernel
-from .transport_clouds_sweep import settle_kernel, stop_kernel, sweep_kernel
+from .transport_clouds_sweep import pairs_kernel, settle_kernel, stop_kernel, sweep_kernel
 from .transport_clouds_tiles import LOG2_E, Blocks, Cloud, cost_of, pack
 
 KINDS = ("dot", "square", "root", "power")  # ..transport_clouds
@@ -69,10 +69,12 @@ class _Iteration:
         self.blocks = blocks_of(kind, precision, D)
         self.D = D if self.blocks.features == 1 else rows.cloud.points.shape[-1]
         B = weight.shape[0]
-        self.active = (rows.valid & columns.valid).int()
+        self.solvable = rows.valid & columns.valid
+        self.active = self.solvable.int()
         self.error = weight.new_full((B,), math.nan)
         self.iterations = torch.zeros(B, dtype=torch.int64, device=weight.device)
-        self.wrong = weight.new_zeros(B, triton.cdiv(rows.size, SETTLED))
+        self.wrong = weight.new_zeros(3, B, triton.cdiv(rows.size, SETTLED))
+        self.lift, self.still = weight.new_zeros(B), weight.new_zeros(B)
         self.sums = {}
 
     def damping(self, heat: float) -> float:
@@ -89,11 +91,12 @@ class _Iteration:
         if id(rows) not in self.sums:
             self.sums[id(rows)] = [rows.weight.new_empty(splits, *rows.weight.shape) for _ in range(2)]
         top, total = self.sums[id(rows)]
-        potential = columns.raw if columns is self.rows else columns.potential
+        answered = columns is self.rows
+        potential, lift = (columns.raw, self.lift) if answered else (columns.potential, self.still)
         sweep_kernel[programs, splits](
             rows.cloud.points, rows.cloud.low, columns.cloud.points, columns.cloud.low,
             columns.cloud.own, potential, columns.log_weight,
-            active, rows.count, columns.count, top, total,
+            lift, active, rows.count, columns.count, top, total,
             damping, 1 / heat, self.p, rows.size, columns.size, self.D, width * blocks.columns,
             cost_of(self.kind, self.p), self.precision, blocks.features >= self.D,
             blocks.rows, blocks.columns, blocks.features, num_warps=blocks.warps,
@@ -106,7 +109,7 @@ class _Iteration:
         B = side.weight.shape[0]
         settle_kernel[(B * triton.cdiv(side.size, SETTLED),)](
             top, total, side.cloud.own, side.weight, side.potential, side.raw, self.wrong,
-            self.active, side.count, damping, heat, self.reach,
+            self.lift, self.active, side.count, damping, heat, self.reach,
             # storing both potentials, twice with the constant that balanced ones are moved by
             2 * torch.finfo(side.weight.dtype).eps / LOG2_E, B, side.size, splits,
             side is self.rows, self.reach == math.inf, SETTLED,
@@ -131,13 +134,31 @@ class _Iteration:
         for _ in range(max_iter - done):
             self.half_step(self.columns, damping, 1.0)
             self.half_step(self.rows, damping, 1.0)
-            blocks = self.wrong.shape[-1]
-            stop_kernel[(self.wrong.shape[0],)](
-                self.wrong, self.error, self.iterations, self.active, tol, blocks, 64
-            )
+            stop_kernel[(self.wrong.shape[1],)](
+                self.wrong, self.lift, self.error, self.iterations, self.active, tol, self.reach,
+                self.wrong.shape[-1], self.reach == math.inf, 16 * torch.finfo(self.wrong.dtype).eps, 64,
+            )  # fmt: skip
             if values_can_be_read(self.active) and not self.active.any():
                 break
         self.iterations += done
+        self.lift = self.still
+
+    def pairs(self, wanted: Tensor) -> Tensor:
+        """Sums over the pairs of some problems, ``(3, B)`` in float64, as ``value_of_pairs`` takes them."""
+        rows, columns, blocks = self.rows, self.columns, self.blocks
+        B = rows.weight.shape[0]
+        sums = rows.weight.new_full((3, B, rows.size), math.inf)
+        level = LOG2_E * level_of(rows.weight, self.reach)[:, None]
+        pairs_kernel[(B * triton.cdiv(rows.size, blocks.rows),)](
+            rows.cloud.points, rows.cloud.low, columns.cloud.points, columns.cloud.low,
+            rows.cloud.own, columns.cloud.own, (rows.potential + level).to(rows.weight.dtype).contiguous(),
+            columns.potential.contiguous(), columns.weight, wanted.int(), rows.count, columns.count, sums,
+            self.p, rows.size, columns.size, self.D,
+            cost_of(self.kind, self.p), self.precision, blocks.features >= self.D,
+            blocks.rows, blocks.columns, blocks.features, num_warps=blocks.warps,
+        )  # fmt: skip
+        sums = torch.where(rows.weight > 0, rows.weight.double() * sums, 0).sum(-1)
+        return torch.stack([sums[0] / LOG2_E, sums[1], sums[2]])
 
     def measured(self, side: _Side, other: _Side, doubtful: Tensor) -> Tensor:
         """L1 distance of a side's marginal from what it should be, for the potentials as they are."""
@@ -158,6 +179,10 @@ class _Iteration:
         product = rows.mass * columns.mass
         # the columns' sums are what they should be after their step
         value = of_rows + of_columns + LOG2_E * (product - columns.mass) + of_columns / self.reach
+        value = value / LOG2_E
+        sums = self.pairs(self.solvable & (value.abs() < product))
+        weights, potentials = (rows.weight, columns.weight), (rows.potential, columns.potential)
+        value = value_of_pairs(value, *weights, *(part / LOG2_E for part in potentials), self.reach, *sums)
         if self.reach < math.inf:
             rows.raw = rows.potential
             return value
@@ -186,8 +211,11 @@ def _solve(x, y, a, b, n, m, start, kind, p, reach, hot, cooling, max_iter, tol,
         columns.potential = torch.where(start.isfinite(), start * LOG2_E, 0).contiguous()
     run = _Iteration(rows, columns, x.shape[-1], kind, p, reach, precision)
     run.run(hot, cooling, max_iter, tol)
-    value = run.finish(tol) / LOG2_E
-    valid = rows.valid & columns.valid
+    value = run.finish(tol)
+    potentials = rows.potential, columns.potential
+    lost = unresolved(*potentials, rows.weight, columns.weight, LOG2_E, torch.finfo(x.dtype).eps)
+    run.error = run.error.masked_fill(lost, math.nan)
+    valid = rows.valid & columns.valid & ~lost
     potentials = []
     for side in (rows, columns):
         potential = torch.where(valid[:, None], side.potential / LOG2_E, math.nan)

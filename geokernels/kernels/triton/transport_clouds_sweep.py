@@ -20,13 +20,14 @@ import triton
 import triton.language as tl
 
 from .transport_clouds_tiles import GRAM, MOST_POWER, load_points, scores
+from .transport_small import best_constant, power_rest
 
 
 @triton.jit
 def sweep_kernel(
     x, x_low, y, y_low,  # packed points
     own, potential, log_weight,  # [B, M] of the columns
-    active, count_x, count_y,  # [B]
+    lift, active, count_x, count_y,  # [B]; what is added to the potentials
     top, total,  # [splits, B, N], written
     damping, cooled, p, N, M, D, width,
     COST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr,
@@ -42,6 +43,7 @@ def sweep_kernel(
         return
     if i_block * BLOCK_N >= n:
         return
+    b_lift = tl.load(lift + i_problem)
     m = tl.minimum(tl.load(count_y + i_problem), (i_split + 1) * width)
     x += i_problem * N * D
     x_low += i_problem * N * D
@@ -63,9 +65,8 @@ def sweep_kernel(
         o_m = j + tl.arange(0, BLOCK_M)
         m_m = o_m < m
         at = i_problem * M + o_m
-        moved = damping * tl.load(potential + at, mask=m_m, other=0.0) - tl.load(
-            own + at, mask=m_m, other=0.0
-        )
+        b_potential = damping * (tl.load(potential + at, mask=m_m, other=0.0) + b_lift)
+        moved = b_potential - tl.load(own + at, mask=m_m, other=0.0)
         bias = tl.load(log_weight + at, mask=m_m, other=float("-inf")) + cooled * moved
         zero = tl.full([BLOCK_N, BLOCK_M], 0.0, dtype)
         score = scores(
@@ -83,11 +84,73 @@ def sweep_kernel(
 
 
 @triton.jit
+def pairs_kernel(
+    x, x_low, y, y_low,  # packed points
+    own_x, own_y, f, g, weight,  # [B, N], [B, M] in turn; weight of the columns
+    wanted, count_x, count_y,  # [B]; whether to look
+    sums,  # [3, B, N], written
+    p, N, M, D,
+    COST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """What the pairs of a block of rows add to the value where costs are far below eps: costs, and rests."""
+    blocks = tl.cdiv(N, BLOCK_N)
+    i_problem = (tl.program_id(0) // blocks).to(tl.int64)
+    i_block = tl.program_id(0) % blocks
+    n = tl.load(count_x + i_problem)
+    if tl.load(wanted + i_problem) == 0:
+        return
+    if i_block * BLOCK_N >= n:
+        return
+    m = tl.load(count_y + i_problem)
+    x += i_problem * N * D
+    x_low += i_problem * N * D
+    y += i_problem * M * D
+    y_low += i_problem * M * D
+    o_n = i_block * BLOCK_N + tl.arange(0, BLOCK_N)
+    m_n = o_n < n
+    b_x = 0.0
+    b_x_low = 0.0
+    if COST == GRAM and RESIDENT:
+        o_d = tl.arange(0, BLOCK_D)
+        b_x = load_points(x, o_n, m_n, o_d, D)
+        b_x_low = load_points(x_low, o_n, m_n, o_d, D)
+    dtype = own_x.dtype.element_ty
+    b_own = tl.load(own_x + i_problem * N + o_n, mask=m_n, other=0.0)
+    b_f = tl.load(f + i_problem * N + o_n, mask=m_n, other=0.0)
+    of_cost = tl.full([BLOCK_N], 0.0, dtype)
+    of_rest = of_cost
+    of_constant = of_cost
+    for j in range(0, m, BLOCK_M):
+        o_m = j + tl.arange(0, BLOCK_M)
+        m_m = o_m < m
+        at = i_problem * M + o_m
+        zero = tl.full([BLOCK_N, BLOCK_M], 0.0, dtype)
+        score = scores(
+            x, x_low, b_x, b_x_low, y, y_low, o_n, m_n, o_m, m_m, N, M, D, p, zero,
+            COST, PRECISION, RESIDENT, BLOCK_D,
+        )  # fmt: skip
+        b_weight = tl.load(weight + at, mask=m_m, other=0.0)[None, :]
+        score = tl.where(
+            b_weight > 0, (score - tl.load(own_y + at, mask=m_m, other=0.0)[None, :]) - b_own[:, None], 0.0
+        )
+        b_g = tl.load(g + at, mask=m_m & (tl.load(weight + at, mask=m_m, other=0.0) > 0), other=0.0)
+        of_cost -= tl.sum(score * b_weight, 1)
+        of_rest += tl.sum(power_rest((b_f[:, None] + b_g[None, :]) + score) * b_weight, 1)
+        of_constant += tl.sum(power_rest(score) * b_weight, 1)
+    at = i_problem * N + o_n
+    rows = (tl.num_programs(0) // blocks).to(tl.int64) * N
+    tl.store(sums + at, of_cost, mask=m_n)
+    tl.store(sums + rows + at, of_rest, mask=m_n)
+    tl.store(sums + 2 * rows + at, of_constant, mask=m_n)
+
+
+@triton.jit
 def settle_kernel(
     top, total,  # [splits, B, N]
     own, weight, potential, raw,  # [B, N], the last two written
-    wrong,  # [B, blocks], written: of rows alone
-    active, count,  # [B]
+    wrong,  # [3, B, blocks], written: of rows alone; how far off, mass asked for, mass that is there
+    lift, active, count,  # [B]
     damping, heat, reach, rounding, B, N, splits,
     ROWS: tl.constexpr, BALANCED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -117,7 +180,7 @@ def settle_kernel(
     level = tl.where(met, base + tl.log2(tl.where(met, sums, 1.0)), most)
     found = tl.load(own + at, mask=m_n, other=0.0) - heat * level
     if ROWS:
-        answered = damping * tl.load(raw + at, mask=m_n, other=0.0)
+        answered = damping * (tl.load(raw + at, mask=m_n, other=0.0) + tl.load(lift + i_problem))
         tl.store(potential + at, answered, mask=m_n)
         wanted = 1.0
         if not BALANCED:
@@ -126,23 +189,46 @@ def settle_kernel(
         share = tl.exp2(tl.minimum(answered - found, MOST_POWER))
         off = tl.abs(share - wanted) + rounding * tl.abs(answered)
         some = m_n & (b_weight != 0)
-        tl.store(wrong + i_problem * blocks + i_block, tl.sum(tl.where(some, b_weight * off, 0.0), 0))
+        to = wrong + i_problem * blocks + i_block
+        tl.store(to, tl.sum(tl.where(some, b_weight * off, 0.0), 0))
+        if not BALANCED:
+            tl.store(to + B * blocks, tl.sum(tl.where(some, b_weight * wanted, 0.0), 0))
+            tl.store(to + 2 * B * blocks, tl.sum(tl.where(some, b_weight * share, 0.0), 0))
         tl.store(raw + at, found, mask=m_n)
     else:
         tl.store(potential + at, damping * found, mask=m_n)
 
 
 @triton.jit
-def stop_kernel(wrong, error, iterations, active, tol, blocks, BLOCK: tl.constexpr):
-    """Counts a pair of half-steps, and stops problems whose error is at most ``tol``, or no number."""
+def sum_of_blocks(parts, blocks, BLOCK: tl.constexpr):
+    """The sum of what the blocks of a problem have left."""
+    sums = tl.full([BLOCK], 0.0, parts.dtype.element_ty)
+    for k in range(0, blocks, BLOCK):
+        o_k = k + tl.arange(0, BLOCK)
+        sums += tl.load(parts + o_k, mask=o_k < blocks, other=0.0)
+    return tl.sum(sums, 0)
+
+
+@triton.jit
+def stop_kernel(
+    wrong,  # [3, B, blocks]
+    lift, error, iterations, active,  # [B], written
+    tol, reach, blocks, BALANCED: tl.constexpr, LEAST: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Counts a pair of half-steps, and stops problems whose error is at most ``tol``, or no number.
+
+    Under a penalty: what f gains before the columns answer, and g loses.
+    """
     i_problem = tl.program_id(0).to(tl.int64)
     if tl.load(active + i_problem) == 0:
         return
-    sums = tl.full([BLOCK], 0.0, wrong.dtype.element_ty)
-    for k in range(0, blocks, BLOCK):
-        o_k = k + tl.arange(0, BLOCK)
-        sums += tl.load(wrong + i_problem * blocks + o_k, mask=o_k < blocks, other=0.0)
-    found = tl.sum(sums, 0)
+    problems = tl.num_programs(0)
+    found = sum_of_blocks(wrong + i_problem * blocks, blocks, BLOCK)
+    if not BALANCED:
+        asked = sum_of_blocks(wrong + (problems + i_problem) * blocks, blocks, BLOCK)
+        there = sum_of_blocks(wrong + (2 * problems + i_problem) * blocks, blocks, BLOCK)
+        by = best_constant(asked, there, reach, LEAST)
+        tl.store(lift + i_problem, tl.where(found > tol, by, 0.0))
     tl.store(error + i_problem, found)
     tl.store(iterations + i_problem, tl.load(iterations + i_problem) + 1)
     tl.store(active + i_problem, (found > tol).to(tl.int32))

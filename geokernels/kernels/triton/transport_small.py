@@ -15,6 +15,9 @@ columns. So a pair of half-steps takes one exponential a pair, and no memory of 
 exact while one of the rows' moderate powers reaches it; where it is not to be trusted all columns are
 summed for themselves, against their own largest powers.
 
+Under a penalty f gains and g loses the best constant before each pair of half-steps, by the masses that both
+sides ask for (geokernels/_transport.py, best_constant).
+
 The error is that of the rows before they move, and counts what rounding of the potentials may add. A problem
 stops by itself. Sums depend on the sizes alone.
 """
@@ -29,7 +32,7 @@ MOST_SUM = tl.constexpr(1e25)
 
 
 @triton.jit
-def column_levels(cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, BLOCK_N: tl.constexpr):
+def column_levels(cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, lift, BLOCK_N: tl.constexpr):
     """log2 sum_i a_i 2^(f_i - C_ij) of all columns, against each one's largest power."""
     dtype = raw.dtype.element_ty
     most = tl.full([o_m.shape[0]], float("-inf"), dtype)
@@ -42,7 +45,9 @@ def column_levels(cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, B
         b_weight = tl.load(weight_x + at_row + o_n, mask=m_n, other=0.0)
         b_raw = tl.load(raw + at_row + o_n, mask=m_n, other=0.0)
         some = (b_weight > 0) & (b_raw < float("inf"))
-        bias = tl.where(some, damping * b_raw + tl.log2(tl.where(some, b_weight, 1.0)), float("-inf"))
+        bias = tl.where(
+            some, damping * (b_raw + lift) + tl.log2(tl.where(some, b_weight, 1.0)), float("-inf")
+        )
         power = bias[:, None] - scale * b_cost
         higher = tl.maximum(most, tl.max(power, 0))
         base = tl.where(higher == float("-inf"), 0.0, higher)
@@ -52,12 +57,71 @@ def column_levels(cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, B
 
 
 @triton.jit
+def best_constant(wanted, mass, reach, LEAST: tl.constexpr):
+    """What f gains and g loses, by the sums over a problem; 0 where they differ by less than ``LEAST``."""
+    off = (wanted > 0) & (mass > 0) & (tl.abs(wanted / mass - 1) > LEAST)
+    by = reach / 2 * tl.log2(tl.where(off, wanted / mass, 1.0))
+    return tl.where(tl.abs(by) < float("inf"), by, 0.0)
+
+
+@triton.jit
+def power_rest(x):
+    """``2^x - 1 - x ln 2``, to the last digits for small ``x``."""
+    by_e = 0.6931471805599453 * x
+    small = tl.abs(by_e) < 0.5
+    kept = tl.where(small, by_e, 0.0)
+    total = tl.full(x.shape, 1.0, x.dtype)
+    for k in tl.static_range(15):
+        total = 1 + kept * total / (17 - k)
+    return tl.where(small, kept * kept / 2 * total, tl.exp2(tl.minimum(x, MOST_POWER)) - 1 - by_e)
+
+
+@triton.jit
+def pairs_kernel(
+    cost, weight_x, weight_y, f, g,
+    sums,  # [3, B], written
+    level, count, wanted,  # [B]: what is added to the rows' potentials; rows that count; whether to look
+    scale, N, M,
+    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """What the pairs add to the value of a problem whose costs are far below eps: their costs, and rests."""
+    i_problem = tl.program_id(0).to(tl.int64)
+    if tl.load(wanted + i_problem) == 0:
+        return
+    n = tl.load(count + i_problem)
+    o_m = tl.arange(0, BLOCK_M)
+    m_m = o_m < M
+    b_columns = tl.load(weight_y + i_problem * M + o_m, mask=m_m, other=0.0)
+    potential = tl.load(g + i_problem * M + o_m, mask=m_m, other=0.0)
+    b_level = tl.load(level + i_problem)
+    of_cost = tl.full([BLOCK_N], 0.0, cost.dtype.element_ty)
+    of_rest = of_cost
+    of_constant = of_cost
+    for i in range(0, n, BLOCK_N):
+        o_n = i + tl.arange(0, BLOCK_N)
+        m_n = o_n < n
+        at = i_problem * N + o_n
+        b_rows = tl.load(weight_x + at, mask=m_n, other=0.0)
+        own = tl.load(f + at, mask=m_n, other=0.0) + b_level
+        some = (b_rows > 0)[:, None] & (b_columns > 0)[None, :]
+        b_cost = scale * tl.load(cost + at[:, None] * M + o_m[None, :], mask=some, other=0.0)
+        t = tl.where(some, (own[:, None] + potential[None, :]) - b_cost, 0.0)
+        of_cost += b_rows * tl.sum(b_cost * b_columns[None, :], 1)
+        of_rest += b_rows * tl.sum(power_rest(t) * b_columns[None, :], 1)
+        of_constant += b_rows * tl.sum(power_rest(-b_cost) * b_columns[None, :], 1)
+    problems = tl.num_programs(0)
+    tl.store(sums + i_problem, tl.sum(of_cost, 0))
+    tl.store(sums + problems + i_problem, tl.sum(of_rest, 0))
+    tl.store(sums + 2 * problems + i_problem, tl.sum(of_constant, 0))
+
+
+@triton.jit
 def sinkhorn_kernel(
     cost, weight_x, weight_y,
     f, raw, g, error, iterations,
     count, valid,  # [B]: rows that count; whether there is a problem
     scale, damping, reach, rounding, tol, max_iter, N, M,
-    BALANCED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+    BALANCED: tl.constexpr, LEAST: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """One problem, to its end."""
     i_problem = tl.program_id(0).to(tl.int64)
@@ -73,11 +137,14 @@ def sinkhorn_kernel(
     done = 0
     going = 1
     found = tl.sum(b_columns, 0)
+    lift = 0.0 * found  # what f gains before the columns answer
     while going > 0:
         reached = potential < float("inf")
         bias = tl.where(reached, potential, float("-inf"))
         column = tl.full([BLOCK_M], 0.0, dtype)
         wrong = tl.full([BLOCK_N], 0.0, dtype)
+        asked = tl.full([BLOCK_N], 0.0, dtype)
+        there = tl.full([BLOCK_N], 0.0, dtype)
         for i in range(0, n, BLOCK_N):
             o_n = i + tl.arange(0, BLOCK_N)
             m_n = o_n < n
@@ -92,12 +159,14 @@ def sinkhorn_kernel(
             met = sums > 0
             level = base + tl.log2(tl.where(met, sums, 1.0))
             b_weight = tl.load(weight_x + at_row + o_n, mask=m_n, other=0.0)
-            answered = damping * tl.load(raw + at_row + o_n, mask=m_n, other=0.0)
+            answered = damping * (tl.load(raw + at_row + o_n, mask=m_n, other=0.0) + lift)
             # a row that meets nobody has none of its mass where it should be
             row_share = tl.where(met, tl.exp2(tl.minimum(answered + level, MOST_POWER)), 0.0)
             wanted = 1.0
             if not BALANCED:
                 wanted = tl.exp2(tl.minimum(-answered / reach, MOST_POWER))
+                asked += tl.where(b_weight > 0, b_weight * wanted, 0.0)
+                there += tl.where(b_weight > 0, b_weight * row_share, 0.0)
             off = tl.abs(row_share - wanted) + tl.where(met, rounding * tl.abs(answered), 0.0)
             wrong += tl.where(b_weight > 0, b_weight * off, 0.0)
             tl.store(f + at_row + o_n, answered, mask=m_n)
@@ -106,11 +175,14 @@ def sinkhorn_kernel(
             column += tl.sum(share * (b_weight * moved)[:, None], 0)
         # other threads have written what is read from here on
         tl.debug_barrier()
+        if not BALANCED:
+            best = best_constant(tl.sum(asked, 0), tl.sum(there, 0), reach, LEAST)
+            lift = tl.where(done > 0, best, 0.0)
         trusted = (column >= LEAST_SUM) & (column <= MOST_SUM)
-        moved_columns = bias - tl.log2(tl.where(trusted, column, 1.0))
+        moved_columns = bias - tl.log2(tl.where(trusted, column, 1.0)) - damping * lift
         if tl.min(tl.where(trusted | (o_m >= M), 1, 0), 0) == 0:
             moved_columns = -column_levels(
-                cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, BLOCK_N
+                cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, lift, BLOCK_N
             )
         tl.debug_barrier()
         found = tl.sum(wrong, 0)
