@@ -4,28 +4,93 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from geokernels.kernels import native
+from geokernels.kernels import native, triton
 
 pytestmark = [
+    pytest.mark.cpu,
     pytest.mark.skipif(native.missing is not None, reason=str(native.missing)),
     # torch scripts decompositions when it first makes a dual number
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
 ]
 
 if not native.missing:
-    from tests.kernels.test_registration import ARGUMENTS, operator, registered, tensors
+    # what has them registered, so that the registry knows of all
+    import geokernels.kernels.triton.geodesic
+    import geokernels.kernels.triton.subspace
+    import geokernels.kernels.triton.transport
+    import geokernels.kernels.triton.transport_clouds  # noqa: F401
+    from tests.kernels.test_registration import (
+        ARGUMENTS,
+        NO,
+        NO_ANNEALING,
+        OF_CLOUDS,
+        clouds,
+        operator,
+        tensors,
+    )
+
+FP32 = 0
+
+
+def everything() -> list[str]:
+    """Names of all operators that torch knows of."""
+    names = torch._C._dispatch_get_all_op_names()
+    return sorted({name.split("::")[1].split(".")[0] for name in names if name.startswith("geokernels::")})
+
+
+def triton_geodesic_cosine():
+    x, y, p, q, eps = ARGUMENTS["geodesic_cosine"]()
+    return x, y, p.mT, q.mT, eps
+
+
+def triton_geodesic_cosine_backward():
+    parts = triton_geodesic_cosine()
+    cosine, *kept = torch.ops.geokernels.triton_geodesic_cosine(*parts)
+    return torch.ones_like(cosine), *parts[:4], *kept, parts[4]
+
+
+# of Triton's operators, those that take something else than the compiled ones
+OF_TRITON = {
+    "triton_decompose_rows": lambda: ARGUMENTS["subspace_basis"]()[:1],
+    "triton_geodesic_cosine": triton_geodesic_cosine,
+    "triton_geodesic_cosine_backward": triton_geodesic_cosine_backward,
+    "triton_sinkhorn": ARGUMENTS["sinkhorn"] if not native.missing else None,
+    "triton_sinkhorn_clouds": lambda: (
+        *clouds()[:2],
+        *clouds()[4:],
+        *NO,
+        *OF_CLOUDS,
+        1.0,
+        *NO_ANNEALING,
+        60,
+        1e-12,
+        FP32,
+    ),
+}
+
+
+def arguments(name: str) -> tuple:
+    if name in ARGUMENTS:
+        return ARGUMENTS[name]()
+    if name in OF_TRITON:
+        return OF_TRITON[name]()
+    return *ARGUMENTS[name.removeprefix("triton_")](), FP32
+
 
 # operators that refuse, with what they say
 REFUSALS = {
     "constant": "an operator has first derivatives only",
     "subspace_basis_backward": "subspace_basis has first derivatives only",
     "geodesic_cosine_backward": "geodesic_cosine has first derivatives only",
+    "triton_geodesic_cosine_backward": "geodesic_cosine has first derivatives only",
+    "triton_decompose_rows": "triton_decompose_rows has no derivative",
     "principal_angles": "principal_angles has no derivative",
     "sinkhorn_carry": "sinkhorn_carry has no derivative",
     "sinkhorn_points_carry": "sinkhorn_points_carry has no derivative",
-    "differentiate_clouds": "no second derivative for the costs 'euclidean' and 'lp'",
-    "solve_adjoint_clouds": "first derivatives only between large clouds",
 }
+for _passes in ("", "triton_"):
+    REFUSALS[_passes + "differentiate_clouds"] = "no second derivative for the costs 'euclidean' and 'lp'"
+    REFUSALS[_passes + "solve_adjoint_clouds"] = "first derivatives only between large clouds"
 # whose results are integers
 WITHOUT = {"assignment"}
 # inputs that a constant of the problem stands for: no derivative reaches them
@@ -34,7 +99,7 @@ CONSTANT = {"geodesic_loss": (1, 2, 3)}
 
 def differentiable_part(name):
     """The operator as a function of its floating-point inputs, those, and a tangent for each."""
-    args = list(ARGUMENTS[name]())
+    args = list(arguments(name))
     at = [i for i, arg in enumerate(args) if isinstance(arg, torch.Tensor) and arg.is_floating_point()]
     at = [i for i in at if i not in CONSTANT.get(name, ())]
 
@@ -75,11 +140,20 @@ MODES = (by_functorch, by_dual_numbers, by_jacobian)
 
 
 def test_every_operator_is_known():
-    assert set(REFUSALS) | WITHOUT <= registered()
+    assert set(REFUSALS) | WITHOUT | set(OF_TRITON) <= set(everything())
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", sorted(registered() - WITHOUT) if not native.missing else ())
+def cases():
+    """Every operator in every mode; Triton's, slow in its interpreter, in one, as their rules are the same."""
+    if native.missing:
+        return []
+    names = [name for name in everything() if name not in WITHOUT]
+    compiled = [name for name in names if not name.startswith("triton_")]
+    slow = [name for name in names if triton.interpreted and name not in compiled]
+    return [(name, mode) for name in compiled for mode in MODES] + [(name, by_functorch) for name in slow]
+
+
+@pytest.mark.parametrize("name, mode", cases())
 def test_forward_mode_is_the_transpose_of_reverse_mode(name, mode):
     run, inputs, moves = differentiable_part(name)
     if name in REFUSALS:

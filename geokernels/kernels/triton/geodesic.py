@@ -129,7 +129,7 @@ def _tangents_of(ctx, saved, dx, dy, dp, dq, _eps):
     bases = (part if part is None else pad(part, (0, rank - part.shape[-1])) for part in (p, q, dp, dq))
     formula = partial(_tangents.of_cosine, eps=ctx.eps)
     frame = left, right, g
-    moved = derivatives.first_order("geodesic_cosine", formula, *frame, x, y, *bases, dx, dy)
+    moved = derivatives.first_order("triton_geodesic_cosine", formula, *frame, x, y, *bases, dx, dy)
     return moved, None, None, None, None
 
 

@@ -66,7 +66,7 @@ def decompose_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     R = min(N, D)
     x = x.reshape(-1, N, D).contiguous()
     shapes = (N, R), (R,), (R, D)
-    outs = [x.new_empty((x.shape[0], *shape)) for shape in shapes]
+    outs = [x.new_empty((*batch, *shape)) for shape in shapes]
     rows, block, warps = cut_of(N, D)
     rounding = torch.finfo(x.dtype).eps
     settled = (rounding / (4 * N)) ** 0.5
@@ -74,10 +74,7 @@ def decompose_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         wrap_triton(basis_kernel)[(x.shape[0],)](
             x, *outs, rounding, settled, N, D, R, rows, block, num_warps=warps
         )
-    left, values, directions = (
-        out.reshape((*batch, *shape)) for out, shape in zip(outs, shapes, strict=True)
-    )
-    return left, values, directions
+    return tuple(outs)
 
 
 @decompose_rows.register_fake
