@@ -22,6 +22,8 @@ ENCODER = {
     "x264-params": "cpu-independent=1",
 }
 
+BT709, LIMITED = 1, 1  # colours of films, and that they use 16 to 235 of a byte, by FFmpeg's numbers
+
 
 @dataclass(frozen=True)
 class Sound:
@@ -61,16 +63,22 @@ def mp4_writer(
         _track(file, sound) as heard,
     ):
         stream = file.add_stream("libx264", options=dict(ENCODER))
-        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, TICKS)
+        codec = stream.codec_context
+        stream.pix_fmt, codec.time_base = "yuv420p", Fraction(1, TICKS)
+        # said, because players guess by the size of untold ones
+        codec.colorspace = codec.color_primaries = codec.color_trc = BT709
+        codec.color_range = LIMITED
 
         def add(frame: Tensor, time: Fraction) -> None:
             H, W = frame.shape[-2:]
             even = F.pad(frame[None].float(), (0, W % 2, 0, H % 2), mode="replicate")[0]
             data = even.mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
-            if not stream.codec_context.is_open:
+            if not codec.is_open:
                 stream.height, stream.width = data.shape[:2]
             picture = av.VideoFrame.from_ndarray(data.cpu().numpy(), format="rgb24")
-            picture = picture.reformat(format="yuv420p", interpolation=TO_VIDEO)
+            picture = picture.reformat(
+                format="yuv420p", interpolation=TO_VIDEO, dst_colorspace=BT709, dst_color_range=LIMITED
+            )
             picture.pts, picture.time_base = round(time * TICKS), Fraction(1, TICKS)
             file.mux(stream.encode(picture))
             heard(time)

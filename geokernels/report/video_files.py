@@ -166,12 +166,17 @@ def _decoded(source: VideoSource) -> Iterator[tuple[Tensor, Fraction]]:
         require_pixels(what, name, size, source.most_megapixels)
         require_clip_pixels(what, name, stream.frames, size, source.most_megapixels)
         count, first, end, broken = 0, None, Fraction(0), None
-        packets = file.demux(stream)
+        # of all streams, because the last frame may be shown for as long as there is sound
+        packets = file.demux(stream, *file.streams.audio)
         while True:
             try:
                 packet = next(packets, None)
                 if packet is None:
                     break
+                if packet.pts is not None:
+                    end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                if packet.stream is not stream:
+                    continue
                 if broken is not None and packet.size:
                     raise ValueError(f"{what} must be a whole video file, {broken}")
                 found = packet.decode()
@@ -187,7 +192,6 @@ def _decoded(source: VideoSource) -> Iterator[tuple[Tensor, Fraction]]:
                     source.warn(f"{name} is HDR ({kind}), and its colours come out dull: convert it to SDR")
                 time = Fraction(frame.pts or 0) * frame.time_base
                 first = time if first is None else first
-                end = max(end, time - first + (getattr(frame, "duration", 0) or 0) * frame.time_base)
                 yield _upright(frame), time - first
                 count += 1
         _tell_of_end(source, file, count, end, cut=broken is not None)
@@ -196,10 +200,10 @@ def _decoded(source: VideoSource) -> Iterator[tuple[Tensor, Fraction]]:
 def _tell_of_end(source: VideoSource, file, count: int, end: Fraction, *, cut: bool) -> None:
     """Warn, or refuse, if a file ends before it should."""
     stream, name = file.streams.video[0], source.path.name
-    lasts = float(stream.duration * stream.time_base if stream.duration else (file.duration or 0) / 1e6)
-    if not cut and float(end) >= 0.9 * lasts - 0.1:
+    lasts, read = (file.duration or 0) / 1e6, float(end) - (file.start_time or 0) / 1e6
+    if not cut and read >= 0.9 * lasts - 0.1:
         return
-    of = f" of {stream.frames}" if stream.frames > count else f", at {float(end):.2f} of {lasts:.2f} s"
+    of = f" of {stream.frames}" if stream.frames > count else f", at {read:.2f} of {lasts:.2f} s"
     if count < LEAST_FRAMES:
         raise ValueError(
             f"{source.what} must be a whole video file, {name} is cut off after {count} frames{of}"

@@ -76,6 +76,14 @@ def test_a_film_is_as_bright_as_its_frames(tmp_path):
     write(tmp_path / "clip.mp4", [smooth] * 3, TIMES[:3])
     for frame in VideoSource(tmp_path / "clip.mp4").frames():
         assert (frame - smooth).mean().abs() < 0.5 / 255
+        inside = (frame - smooth)[:, 3::8, 3::8]  # away from edges, where chroma is halved
+        assert inside.abs().mean() < 0.01
+    import av
+
+    with av.open(str(tmp_path / "clip.mp4")) as file:  # players need not guess
+        (first, *_) = file.decode(video=0)
+        codec = file.streams.video[0].codec_context
+        assert (first.colorspace, first.color_range, codec.color_primaries, codec.color_trc) == (1, 1, 1, 1)
 
 
 def test_odd_sides_are_made_even_by_their_edge(frames, tmp_path):
@@ -282,3 +290,41 @@ def test_clips_are_bounded_by_their_headers(many, tmp_path, name):
     with pytest.raises(ValueError, match=r"megapixels in all its frames, .*lift the bound"):
         list(VideoSource(path, most_megapixels=megapixels).frames())
     assert len(list(VideoSource(path, most_megapixels=4 * megapixels).frames())) == 50
+
+
+def test_a_recording_whose_last_frame_stays_is_whole(frames, tmp_path):
+    """Of a screen, say, on which nothing happened any more while somebody spoke."""
+    import av
+
+    path, said = tmp_path / "screen.mkv", []
+    with av.open(str(path), "w") as file:
+        shown, heard = file.add_stream("libx264", rate=25), file.add_stream("flac", rate=48000, layout="mono")
+        shown.height, shown.width, shown.pix_fmt = *frames.shape[2:], "yuv420p"
+        for i, frame in enumerate(frames):
+            picture = av.VideoFrame.from_image(to_image(frame))
+            picture.pts, picture.time_base = i, Fraction(1, 25)
+            file.mux(shown.encode(picture))
+        file.mux(shown.encode())
+        part = av.AudioFrame.from_ndarray(np.ones((1, 48000 * 3), "i2"), format="s16", layout="mono")
+        part.sample_rate, part.pts, part.time_base = 48000, 0, Fraction(1, 48000)
+        file.mux(heard.encode(part))
+        file.mux(heard.encode())
+    assert len(list(VideoSource(path, warn=said.append).frames())) == 6
+    assert said == []
+
+
+def test_colours_beyond_a_screen_are_said(frames, tmp_path):
+    import av
+
+    path, said = tmp_path / "hdr.mp4", []
+    with av.open(str(path), "w") as file:
+        shown = file.add_stream("libx264", rate=25)
+        shown.height, shown.width, shown.pix_fmt = *frames.shape[2:], "yuv420p10le"
+        shown.codec_context.color_trc, shown.codec_context.color_primaries = 18, 9
+        for i, frame in enumerate(frames):
+            picture = av.VideoFrame.from_image(to_image(frame)).reformat(format="yuv420p10le")
+            picture.pts, picture.time_base = i, Fraction(1, 25)
+            file.mux(shown.encode(picture))
+        file.mux(shown.encode())
+    assert len(list(VideoSource(path, warn=said.append).frames())) == 6
+    assert said == ["hdr.mp4 is HDR (HLG), and its colours come out dull: convert it to SDR"]
