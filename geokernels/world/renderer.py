@@ -13,6 +13,7 @@ SHADE = 0.5  # brightness of stripes and dots relative to the object
 NOISE = 0.012  # standard deviation of the grain
 PERIOD = 0.62  # of stripes and dots, in object radii
 DOT = 0.21  # radius of a dot, in object radii
+LARGEST = 2**14  # width and height in pixels
 CHUNK = 32  # pictures drawn at once, so that they stay in the cache
 
 
@@ -32,7 +33,7 @@ def render(scenes: Scenes, size: int = 64, *, mask: Tensor | None = None) -> Ten
         ``(n, 3, size, size)`` float32 in [0, 1]. The same scenes give the same pictures, to the bit.
 
     Raises:
-        ValueError: If ``size`` is smaller than 16, where textures cannot be seen.
+        ValueError: If ``size`` is smaller than 16, where textures cannot be seen, or larger than 16384.
     """
     _require_size(size)
     if mask is None:
@@ -99,6 +100,8 @@ def texture_distance(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _require_size(size: int) -> None:
     if size < 16:
         raise ValueError(f"size must be at least 16 pixels, got {size}")
+    if size > LARGEST:
+        raise ValueError(f"size must be at most {LARGEST} pixels, got {size}")
 
 
 def _chunks(scenes: Scenes) -> list[Scenes]:

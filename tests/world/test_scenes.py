@@ -66,6 +66,8 @@ def test_no_scenes_and_tiny_pictures():
     assert object_mask(scenes(0)).shape == (0, 1, 64, 64)
     with pytest.raises(ValueError, match="size must be at least 16 pixels, got 8"):
         render(scenes(1), 8)
+    with pytest.raises(ValueError, match="size must be at most 16384 pixels, got 1000"):
+        render(scenes(1), 10**30)
 
 
 def test_mask_is_where_the_object_is():
