@@ -261,7 +261,7 @@ def _shapes(name: str, path: Path) -> Mapping[str, Tensor]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in names}
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise unreadable(name, path, error) from error
+    return {key: torch.empty(shape, dtype=torch.float32, device="meta") for key, shape in shapes.items()}
