@@ -181,7 +181,7 @@ def _range(image: Image.Image) -> str:
 def _planes(image: Image.Image) -> Tensor:
     """Channels of 8 bits as ``(C, H, W)`` in [0, 1]; by bands, so that nothing else of this size is held."""
     (width, height), channels = image.size, len(image.getbands())
-    planes = torch.empty(channels, height, width)
+    planes = torch.empty(channels, height, width, dtype=torch.float32)
     for top in range(0, height, BAND):
         rows = np.array(image.crop((0, top, width, min(top + BAND, height))))
         planes[:, top : top + BAND] = torch.from_numpy(rows.reshape(*rows.shape[:2], channels)).permute(
