@@ -117,10 +117,18 @@ def test_the_loss_of_a_basis_of_more_columns_than_rows_is_right(level, simd_leve
     torch.testing.assert_close(found, wanted)
 
 
-def test_points_that_overflow_the_assignment_go_nowhere():
-    # differences of squares are finite, and sums of a few of them are not
-    x = torch.tensor([[0.0], [9e153], [1.2e154]], dtype=torch.float64)
-    moved, chosen = torch.ops.geokernels.displacement(x, -x.flip(0), torch.tensor([0.5], dtype=torch.float64))
-    solved = (chosen >= 0).all()
-    assert solved or (chosen == -1).all()
-    assert solved == moved.isfinite().all()
+def column(*numbers: float) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)[:, None]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_points_that_overflow_the_assignment_go_nowhere(level, simd_level):
+    # the costs are finite, and sums of a few of them are not
+    simd_level(level)
+    x = column(1.2602751913314129e154, -1.1261213354880356e154, -2.0329155e153, -1.0500398287176171e154)
+    # the first is what a point of number -1 would be
+    y = column(0.0, 0.0, 0.0, 0.0, -5.789184495215585e152)[1:]
+    assert ((x - y.mT) ** 2).isfinite().all()
+    moved, chosen = torch.ops.geokernels.displacement(x, y, column(0.5)[0])
+    assert (chosen == -1).all()
+    assert moved.isnan().all()
