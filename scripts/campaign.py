@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -29,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import campaign_runs as runs
 from campaign_damage import damage
 
-SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 GOOD = ("identical", "begun again, identical", "a sentence", "harmless")
 HEAD = ("kills", "resumed, identical", "begun again, identical", "damages", "sentences", "harmless")
 HEAD += ("full disks", "tracebacks", "wrong")
@@ -94,7 +92,7 @@ class _Run:
 
     def killed(self, moment: float) -> runs.Ended:
         """Begin the run, and stop it at a moment."""
-        number = self.chance.choice(SIGNALS)
+        number = self.chance.choice(runs.SIGNALS)
         process = self.start()
         process.reach(moment)
         process.kill(number)

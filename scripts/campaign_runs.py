@@ -30,6 +30,7 @@ VOLATILE = {
     "seal",
     "made",
 }
+SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 PAGES = (".html", ".md")  # hold times
 
 
@@ -165,7 +166,8 @@ class Ended:
     @property
     def traceback(self) -> bool:
         """Whether it ended in a way that no user should see."""
-        return self.code in (70, 99) or self.code < -20 or "Traceback" in self.said
+        crashed = self.code < 0 and -self.code not in SIGNALS
+        return crashed or self.code in (70, 99) or "Traceback" in self.said
 
     @property
     def refused(self) -> bool:
@@ -220,7 +222,11 @@ def command(arguments: list[str]) -> Callable[[], None]:
         sys.argv = ["geokernels", *arguments]
         from geokernels.cli import main
 
-        main()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            main()
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     return work
 
@@ -228,8 +234,8 @@ def command(arguments: list[str]) -> Callable[[], None]:
 def _run(work: Callable[[], None], log: Path, largest: int | None) -> None:
     code = 99
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        for number in SIGNALS[1:]:
+            signal.signal(number, signal.SIG_DFL)
         err = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(err, 2)

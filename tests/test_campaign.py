@@ -73,3 +73,24 @@ def test_damage_is_done(scripts, tmp_path):
             assert re.search("zeros|cut", story), story
         said.add(re.sub(r"\d+", "", story))
     assert len(said) > 10
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "bad"),
+    [
+        (0, "", False),
+        (2, "Error: x", False),
+        (-9, "", False),
+        (-15, "", False),
+        (130, "Stopped", False),
+        (-11, "", True),
+        (-6, "", True),
+        (70, "Error: this is a fault", True),
+        (1, "Traceback (most recent call last)", True),
+    ],
+)
+def test_a_crash_is_counted(scripts, code, said, bad):
+    from campaign_runs import Ended
+
+    assert Ended(code, said).traceback == bad
+    assert Ended(code, said).refused == (code == 2)
