@@ -71,6 +71,8 @@ def video(
         footage_of = source_of(clip, rate)
         masks_of = None if masks is None else source_of(masks, what="--masks")
         if masks_of is None:
+            if empty_masks:
+                raise ValueError("--empty-masks goes with --masks, got it without")
             footage_of.size()  # a clip that cannot be read is refused before models are
         else:
             require_masks(masks_of, footage_of, may_be_empty=empty_masks)

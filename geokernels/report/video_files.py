@@ -60,9 +60,13 @@ class VideoSource:
         return sorted(found, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name)])
 
     def size(self) -> tuple[int, int]:
-        """Width and height of the first frame, upright."""
+        """Width and height of the first frame, upright; refuses a clip that its header says is too large."""
         if self.path.is_dir():
-            return size_of(self.files()[0], what=self.what)
+            first, *rest = self.files()
+            size = size_of(first, what=self.what)
+            require_pixels(self.what, first.name, size, self.most_megapixels)
+            require_clip_pixels(self.what, self.path.name, 1 + len(rest), size, self.most_megapixels)
+            return size
         for frame in replace(self, warn=lambda sentence: None).frames():  # it is said when all are read
             return frame.shape[2], frame.shape[1]
         raise ValueError(f"{self.what} must hold at least one frame, {self.path.name} holds none")
