@@ -195,7 +195,7 @@ def test_what_is_refused_changes_nothing(command, command_line, tmp_path, monkey
     assert contents(out) == before
     bad = {"morph": "--where", "edit": "--inversion", "adapt": "--real", "video": "--atlas"}
     (tmp_path / "bad").write_text("no input")
-    options = {"interpolate": ("--prompt", "c " * 200), "world sample": ("--size", 20_000)}
+    options = {"interpolate": ("--prompt", "c " * 200), "world sample": ("--frames", 3)}
     options |= {"eval": ("--judge-clip", "open_clip:none", "--judge-clip-weights", tmp_path / "bad")}
     more = options.get(command) or (bad[command], tmp_path / "bad")
     method = ("--method", "text2live") if command == "morph" else ()
