@@ -79,6 +79,9 @@ def prepare_footage(
     rooms = _Rooms(folder)
     shown, checksum = _read(frames, rooms, callback)
     T, H, W = shown.shape[:3]
+    covered = rooms.room("masks", (T, H, W), np.uint8)
+    if masks is not None:
+        _fill(covered, masks)  # before the flow, which takes longer: they may not fit
     ways = [rooms.room(name, (T - 1, H, W, 2), np.float32) for name in ("flow", "back")]
     trusted = rooms.room("trusted", (T - 1, H, W), np.bool_)
     for t in range(T - 1):
@@ -86,11 +89,8 @@ def prepare_footage(
             way[t] = flow(*(np.array(shown[i]) for i in pair))
         trusted[t] = agreement(*(torch.from_numpy(np.array(way[t])) for way in ways)).numpy()
         callback("flow", t + 1, T - 1)
-    covered = rooms.room("masks", (T, H, W), np.uint8)
     if masks is None:
         find_masks(shown, *ways, trusted, masks=covered, scratch=rooms.room("scratch", (T, H, W), np.float16))
-    else:
-        _fill(covered, masks)
     callback("masks", T, T)
     motion = torch.stack([track(ways[0], trusted, covered, ground=ground) for ground in (False, True)])
     return Footage(shown, covered, ways[0], trusted, motion.float(), checksum)

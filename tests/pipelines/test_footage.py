@@ -104,9 +104,10 @@ def test_masks_can_be_given():
     truth = clip(3, 4)
     footage = prepare_footage(truth.frames, load_flow(), masks=truth.masks)
     assert np.array_equal(footage.masks, truth.masks[:, 0].mul(255).round().to(torch.uint8).numpy())
+    # before any flow is asked for
     for masks, found in ((truth.masks[:3], "4, got 3"), (torch.cat([truth.masks] * 2), "4, got 8")):
         with pytest.raises(ValueError, match=f"masks must be one a frame, {found}"):
-            prepare_footage(truth.frames, load_flow(), masks=masks)
+            prepare_footage(truth.frames, None, masks=masks)
     with pytest.raises(ValueError, match="mask 0 must have shape"):
         prepare_footage(truth.frames, load_flow(), masks=truth.masks[..., :32])
 
