@@ -181,7 +181,7 @@ def test_bad_options_get_one_sentence(more, words, tmp_path):
 
 
 def test_one_prompt_is_too_few(tmp_path):
-    assert "prompts must be at least two, got 1" in sentence(interpolate(tmp_path / "out", prompts=(FIRST,)))
+    assert "--prompt must be at least two, got 1" in sentence(interpolate(tmp_path / "out", prompts=(FIRST,)))
 
 
 def test_lpips_that_cannot_be_downloaded_names_the_options(tmp_path, random_pipeline, monkeypatch):
