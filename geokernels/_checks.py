@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, get_args, get_origin
 
 import torch
 from torch import Tensor
@@ -70,6 +72,32 @@ def whole(name: str, value: object) -> int:
     if not float(value).is_integer():
         raise TypeError(f"{name} must be a whole number, got {value}")
     return int(value)
+
+
+def settle(settings: Any) -> None:
+    """Give the numbers of a frozen dataclass the types they are declared with: NumPy's among them.
+
+    Raises:
+        TypeError: If one is no number, or not whole where it must be; names it.
+    """
+    for field in fields(settings):
+        value, kinds = getattr(settings, field.name), get_args(field.type) or (field.type,)
+        if get_origin(field.type) is tuple or (value is None and type(None) in kinds):
+            continue
+        if int in kinds:
+            value = int(whole(field.name, value))
+        elif float in kinds:
+            require_number(field.name, value)
+            value = value if type(value) in (int, float) else float(value)
+        elif bool in kinds:
+            value = bool(value)
+        object.__setattr__(settings, field.name, value)
+
+
+def require_text(name: str, text: str) -> None:
+    """Refuse halves of pairs, which stand in a string for bytes that are not UTF-8."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"{name} must be text in UTF-8, got {text!r}")
 
 
 def require_pair(name: str, value: object) -> None:

@@ -66,14 +66,15 @@ def require_usable(command: Callable, given: Mapping[str, Any]) -> None:
     Raises:
         ValueError: Names the parameter.
     """
+    from .._checks import require_text
+
     kinds = {name: getattr(about, "existing", None) for name, about in _described(command)}
     for name, values in given.items():
         for value in values if isinstance(values, list) else [values]:
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, got {value}")
-            # bytes of the command line that are not UTF-8 stand in a string as halves of pairs
-            if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise ValueError(f"{name} must be text in UTF-8, got {value!r}")
+            if isinstance(value, str):
+                require_text(name, value)
             if isinstance(value, str) and not value.strip() and name not in MAY_BE_EMPTY:
                 raise ValueError(f"{name} must not be empty, got {value!r}")
             if isinstance(value, Path) and kinds.get(name):

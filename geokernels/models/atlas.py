@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .._checks import reason_of, require_positive
+from .._checks import reason_of, require_positive, settle
 from .._files import replacing
 from .._modes import own_modes
 
@@ -39,6 +39,7 @@ class AtlasShape:
     plain_octaves: int = 3
 
     def __post_init__(self):
+        settle(self)
         for name, value in asdict(self).items():
             require_positive(name, value)
 

@@ -1,7 +1,9 @@
 """One face for diffusers' text-to-picture pipelines: what they read of a prompt, and pictures of that."""
 
+import threading
 import warnings
 from collections.abc import Callable
+from functools import wraps
 from typing import NamedTuple
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from .families import FAMILIES
 
+READING = threading.RLock()
 START, CONTENT, END, PADDING = range(4)  # what a row of an embedding stands for
 
 # Largest share of the text's whole effect that exchanging its rows may have, by dtype: rounding, no more.
@@ -38,6 +41,17 @@ class Invariance(NamedTuple):
     permuted: float  # when rows are exchanged
     repeated: float  # when every row is there twice
     tolerance: float
+
+
+def _one_at_a_time(read):
+    """A tokenizer is set up anew for each text that it pads, and would mix those of two threads."""
+
+    @wraps(read)
+    def alone(*args, **kwargs):
+        with READING:
+            return read(*args, **kwargs)
+
+    return alone
 
 
 class TextToImage:
@@ -70,6 +84,7 @@ class TextToImage:
         """In which precision it denoises."""
         return getattr(self.pipeline, self.family.denoiser).dtype
 
+    @_one_at_a_time
     @torch.no_grad()
     def encode(self, prompt: str, *, truncate: bool = False) -> Embedding:
         """What the pipeline reads of ``prompt``.
@@ -91,6 +106,7 @@ class TextToImage:
             )
         return self._embedding(prompt, None)[0]
 
+    @_one_at_a_time
     @torch.no_grad()
     def encode_negative(self, prompt: str | None = None) -> Embedding | None:
         """What guidance leads away from; of None, the pipeline's own. None where there is none.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import require_positive
+from .._checks import require_positive, settle
 from .._modes import own_modes
 from ..losses.atlas import colour_gradient_loss, flow_loss, hidden_colour_loss, mask_loss, rigidity_loss
 from ..models.atlas import AtlasShape, LayeredAtlas, Points
@@ -57,6 +57,7 @@ class AtlasFitConfig:
     shape: AtlasShape = field(default_factory=AtlasShape)
 
     def __post_init__(self):
+        settle(self)
         for name in ("steps", "samples", "learning_rate"):
             require_positive(name, getattr(self, name))
         weights = ("colour", "gradient", "flow", "cover_flow", "rigidity", "sparsity", "bootstrap")

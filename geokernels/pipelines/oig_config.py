@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from .._checks import require_choice, require_positive
+from .._checks import require_choice, require_positive, settle
 
 GRADIENTS = ("exact", "released")
 NEGATIVES = ("source", "empty")
@@ -52,6 +52,7 @@ class OIGConfig:
     negative: str = "source"
 
     def __post_init__(self):
+        settle(self)
         require_choice("gradient", self.gradient, GRADIENTS)
         require_choice("negative", self.negative, NEGATIVES)
         for name in ("guidance", "clip", "structure", "margin", "pull", "step", "until", "cycle"):

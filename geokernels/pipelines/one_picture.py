@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._checks import require_finite, require_float, require_shades
+from .._checks import require_finite, require_float, require_pair, require_shades
 from ..models.clip import ClipEncoder
 from .first_guess import Guess, colour_centres
 from .guidance import Guidance
@@ -60,6 +60,7 @@ class PictureConfig(GuidanceConfig):
 
 def require_range(name: str, limits: tuple[float, float]) -> None:
     """Refuse limits that are not above 0 and in order."""
+    require_pair(name, limits)
     if not 0 < limits[0] <= limits[1]:
         raise ValueError(f"{name} must be two numbers above 0, the smaller first, got {limits}")
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import require_choice, require_positive
+from .._checks import require_choice, require_positive, settle
 from .._modes import own_modes
 from ..losses.perceptual import feature_distance
 from ..metrics import PathScore, respace, score_path
@@ -56,6 +56,7 @@ class PromptInterpolationConfig:
     truncate: bool = False
 
     def __post_init__(self):
+        settle(self)
         require_choice("coupling", self.coupling, COUPLINGS)
         require_choice("rows", self.rows, ROWS)
         for name in ("eps", "steps", "batch", "evenness", "rounds"):

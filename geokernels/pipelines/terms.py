@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import is_finite, require_choice, require_positive
+from .._checks import is_finite, require_choice, require_positive, require_text, settle
 from ..losses.directional import directional_loss, reach_loss, spherical_loss, unit_rows
 from ..losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
 from ..models.clip import ClipEncoder
@@ -58,6 +58,7 @@ class GuidanceConfig:
     amounts: ClassVar[tuple[str, ...]] = ("strength", "regularisation", "reach", "share")  # 0 or above
 
     def __post_init__(self):
+        settle(self)
         require_choice("loss", self.loss, tuple(MAIN))
         for name in self.counts:
             if getattr(self, name) is not None:
@@ -100,6 +101,8 @@ def require_guides(
         ValueError: If there are no encoders, one only evaluates, their weights do not fit, or the prompts
             are empty or equal.
     """
+    if not isinstance(encoders, Sequence):
+        raise TypeError(f"encoders must be a list of CLIP encoders, got {type(encoders).__name__}")
     if not encoders:
         raise ValueError("encoders must hold at least one CLIP encoder, got none")
     for encoder in encoders:
@@ -107,6 +110,9 @@ def require_guides(
         if not encoder.guides:
             raise ValueError(f"encoders must be models that guide, got {encoder.name!r}, which evaluates")
     for name, prompt in [("source", source), ("target", target)]:
+        if not isinstance(prompt, str):
+            raise TypeError(f"{name} must be a text, got {type(prompt).__name__}")
+        require_text(name, prompt)
         if not prompt.strip():
             raise ValueError(f"{name} must be a text, got {prompt!r}")
     if source.strip() == target.strip():

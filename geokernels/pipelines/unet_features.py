@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import get_ident
 
 from torch import Tensor, nn
 
@@ -22,12 +23,18 @@ def tapped(unet) -> Iterator[list[Tensor]]:
     """Collect what the residual convolutions return, before the skip is added, in the order they run.
 
     The list is filled by calls inside the context alone: what checkpointing computes again in a backward
-    pass, which must lie outside, is not collected twice.
+    pass, which must lie outside, is not collected twice. Nor is what other threads ask of the same U-Net.
     """
     features: list[Tensor] = []
+    thread = get_ident()
+
+    def collect(module: nn.Module, given: tuple, found: Tensor) -> None:
+        if get_ident() == thread:
+            features.append(found)
+
     with ExitStack() as stack:
         for layer in residual_convolutions(unet):
-            handle = layer.register_forward_hook(lambda module, given, found: features.append(found))
+            handle = layer.register_forward_hook(collect)
             stack.callback(handle.remove)
         yield features
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._checks import require_positive
+from .._checks import require_positive, settle
 from .._modes import own_modes
 from ..losses.perceptual import pyramid_distance
 from ..models.stylegan2 import Generator
@@ -37,6 +37,7 @@ class WInversionConfig:
     chunk: int = 16
 
     def __post_init__(self):
+        settle(self)
         for name in ("steps", "learning_rate", "searched", "chunk"):
             require_positive(name, getattr(self, name))
         if not 0 <= self.perceptual < math.inf:

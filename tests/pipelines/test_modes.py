@@ -2,10 +2,13 @@
 
 import ast
 import copy
+import io
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -284,3 +287,51 @@ def test_no_tensor_of_the_package_has_the_default_dtype():
             if made in {f"torch.{name}" for name in FLOATS} and not told:
                 found.append(f"{path.name}:{call.lineno} {made}")
     assert not found
+
+
+def test_settings_of_numpy_are_kept_as_plain_numbers(models):
+    """A checkpoint of a run holds nothing that cannot be read again, whatever its settings came from."""
+
+    def begin(**settings):
+        config = pl.ClipInversionConfig(**settings, guess=2.0)
+        how = {"config": config, "generator": chance()}
+        return pl.ClipInversion(scene()[0], [models.encoder], *TEXTS, **how)
+
+    run = begin(steps=np.int64(2), views=np.float32(2), strength=np.float64(0.5), opacity=np.float32(0.5))
+    run.step()
+    kept = io.BytesIO()
+    torch.save(run.state_dict(), kept)
+    again = begin(steps=2, views=2, strength=0.5, opacity=0.5)
+    again.load_state_dict(torch.load(io.BytesIO(kept.getvalue()), weights_only=True))
+    assert again.index == 1
+
+
+@pytest.mark.parametrize(
+    "config, settings",
+    [
+        (pl.ClipInversionConfig, {"steps": 2.5}),
+        (pl.ClipInversionConfig, {"strength": "0.1"}),
+        (pl.ClipInversionConfig, {"scale": 0.5}),
+        (pl.AdaptationConfig, {"batch": "4"}),
+        (pl.OIGConfig, {"cycle_steps": 1.5}),
+        (pl.PromptInterpolationConfig, {"frames": 2.5}),
+        (pl.AtlasFitConfig, {"samples": None}),
+    ],
+)
+def test_settings_of_wrong_types_are_named(config, settings):
+    (name,) = settings
+    with pytest.raises(TypeError, match=rf"^{name} must be "):
+        config(**settings)
+
+
+def test_threads_may_share_a_pipeline(models):
+    def edited(seed):
+        source = pl.draw_source(models.pipeline, ["a b"], steps=2, generator=chance(seed))
+        return pl.oig_edit(models.pipeline, models.encoder, source, ["a c"]).pictures
+
+    expected = [edited(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(edited, range(3)))
+    for ours, theirs in zip(found, expected):
+        # nothing of another thread's edit; the same threads of the processor are shared differently
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)

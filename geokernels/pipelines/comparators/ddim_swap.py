@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..._checks import require_choice
+from ..._checks import require_choice, settle
 from ...models.denoiser import Denoiser
 from .lockstep import leave_noise
 from .task import EditModels, EditTask
@@ -24,6 +24,7 @@ class DdimSwapConfig:
     negative: str = "source"
 
     def __post_init__(self):
+        settle(self)
         require_choice("negative", self.negative, ("source", "empty"))
 
 

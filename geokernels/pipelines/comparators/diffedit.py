@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..._checks import require_positive, require_share
+from ..._checks import require_positive, require_share, settle
 from .shipped import hushed, made_of, one_by_one
 from .task import EditModels, EditTask
 
@@ -27,6 +27,7 @@ class DiffEditConfig:
     threshold: float = 3.0
 
     def __post_init__(self):
+        settle(self)
         require_share("strength", self.strength)
         require_positive("maps", self.maps)
         require_positive("threshold", self.threshold)

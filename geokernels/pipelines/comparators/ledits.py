@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..._checks import require_share
+from ..._checks import require_share, settle
 from .attention import cross_attentions
 from .shipped import hushed, made_of, one_by_one, restored
 from .task import EditModels, EditTask
@@ -26,6 +26,7 @@ class LeditsConfig:
     skip: float = 0.15
 
     def __post_init__(self):
+        settle(self)
         require_share("threshold", self.threshold)
         require_share("skip", self.skip)
 

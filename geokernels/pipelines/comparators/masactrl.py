@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..._checks import require_share
+from ..._checks import require_share, settle
 from ...models.denoiser import Denoiser
 from .attention import attending, in_order, plain_attention, self_attentions
 from .lockstep import from_source, leave_noise
@@ -27,6 +27,7 @@ class MasaCtrlConfig:
     layer: float = 0.625
 
     def __post_init__(self):
+        settle(self)
         require_share("start", self.start)
         require_share("layer", self.layer)
 

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..._checks import require_positive, require_share
+from ..._checks import require_positive, require_share, settle
 from ...models.denoiser import Denoiser, Words
 from ..ddim import schedule_of
 from ..edit_source import EditSource
@@ -43,6 +43,7 @@ class NullTextConfig:
     layout: float = 0.6
 
     def __post_init__(self):
+        settle(self)
         require_positive("inner", self.inner)
         require_positive("rate", self.rate)
         require_share("words", self.words)

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ..._checks import require_share
+from ..._checks import require_share, settle
 from ...models.denoiser import Denoiser
 from .attention import attending, plain_attention, self_attentions
 from .lockstep import from_source, leave_noise
@@ -29,6 +29,7 @@ class PlugAndPlayConfig:
     attention: float = 0.5
 
     def __post_init__(self):
+        settle(self)
         require_share("features", self.features)
         require_share("attention", self.attention)
 
