@@ -55,7 +55,11 @@ def run(operator: Callable, *args):
 
 def _run(operator: Callable, *args):
     if not calls_are_direct():
-        return operator(*args)
+        if torch.compiler.is_compiling():
+            return operator(*args)
+        # what a rule for tangents turns off inside of a call, torch.func's levels turn on again
+        with torch.autocast("cuda" if args[0].is_cuda else "cpu", enabled=False):
+            return operator(*args)
     if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
         return _directly.get(operator, operator)(*args)
     with torch._C._AutoDispatchBelowAutograd():

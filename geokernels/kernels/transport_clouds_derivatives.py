@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import _transport
 from .._checks import values_can_be_read
 from .._precision import full_precision
-from . import native
+from . import derivatives
 
 DOT, SQUARE, ROOT, POWER = range(4)  # core/transport_clouds.h
 MOST_STEPS = 1000  # of the conjugate gradients
@@ -24,7 +24,7 @@ MOST_STEPS = 1000  # of the conjugate gradients
 
 def operator(passes: str, name: str) -> Callable:
     """An operator of the implementation ``passes``, or the adjoint that is made of them."""
-    return partial(native.interruptible, getattr(torch.ops.geokernels, passes + name))
+    return partial(derivatives.run, getattr(torch.ops.geokernels, passes + name).default)
 
 
 def multiply(passes: str, x, y, f, g, left, right, v, *of_cost) -> Tensor:

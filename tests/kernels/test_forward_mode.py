@@ -144,7 +144,7 @@ def test_every_operator_is_known():
 
 
 def cases():
-    """Every operator in every mode; Triton's, slow in its interpreter, in one, as their rules are the same."""
+    """Every operator in every mode; Triton's, slow in the interpreter, in one, as the rules are the same."""
     if native.missing:
         return []
     names = [name for name in everything() if name not in WITHOUT]

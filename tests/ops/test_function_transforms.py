@@ -314,6 +314,21 @@ class TestCompositions:
         torch.testing.assert_close(found.double(), exact, rtol=0.05, atol=0.02)
 
 
+@pytest.mark.parametrize("name", ["cosine", "clouds"])
+def test_autocast_does_not_reach_tangents(name):
+    p, q = (orthonormal(9, 3, seed=seed).float() for seed in (0, 1))
+    x, z = cloud(4, 9, seed=2).float(), cloud(4, 9, seed=3).float()
+    run = {
+        "cosine": lambda x: gk.geodesic_cosine(x, z, p, q),
+        "clouds": lambda x: gk.sinkhorn(x.repeat(70, 1), z, eps=5.0).barycentric(z),
+    }[name]
+    (v,) = moves_of(x)
+    _, exact = func.jvp(run, (x,), (v,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, cast = func.jvp(run, (x,), (v,))
+    torch.testing.assert_close(cast, exact)
+
+
 @pytest.mark.parametrize("backend", ["native", "reference"])
 def test_compiled_without_graph_breaks(backend):
     x, y = cloud(4, 2, seed=0), cloud(4, 2, seed=9)
