@@ -74,7 +74,10 @@ def best_constant(wanted: Tensor, mass: Tensor, reach: float) -> Tensor:
     """
     ratio = wanted / mass
     by = reach / 2 * ratio.log()
-    off = ((ratio - 1).abs() > 16 * torch.finfo(ratio.dtype).eps) & by.isfinite()
+    numbers = torch.finfo(ratio.dtype)
+    # above what underflow has rounded
+    sure = torch.minimum(wanted, mass) > numbers.tiny / numbers.eps
+    off = sure & ((ratio - 1).abs() > 16 * numbers.eps) & by.isfinite()
     return torch.where(off, by, 0)
 
 
@@ -110,6 +113,7 @@ def value_of_pairs(value, a, b, f, g, reach, cost, rest, constant) -> Tensor:
     """
     a, b, f, g = (part.double() for part in (a, b, f, g))
     mass_a, mass_b = a.sum(-1), b.sum(-1)
+    of_a, of_b = (torch.where(w > 0, w * p, 0).sum(-1) for w, p in ((a, f), (b, g)))
     if reach == math.inf:
         # x - log(1 + x) by its first terms, where a difference would lose them
         x = mass_a - 1
@@ -117,11 +121,11 @@ def value_of_pairs(value, a, b, f, g, reach, cost, rest, constant) -> Tensor:
         small = (cost - torch.minimum(rest, constant)) / mass_a + mass_b * level
     else:
         bent = [torch.where(w > 0, w * power_rest(-p / reach), 0).sum(-1) for w, p in ((a, f), (b, g))]
-        of_a, of_b = (torch.where(w > 0, w * p, 0).sum(-1) for w, p in ((a, f), (b, g)))
         of_sides = (1 - mass_b) * of_a + (1 - mass_a) * of_b - reach * (bent[0] + bent[1])
         small = cost + torch.maximum(of_sides - rest, -constant)
     product = mass_a * mass_b
-    near = (value.abs() < product) & (rest < product) & cost.isfinite()
+    # points that meet nobody have infinite potentials
+    near = (value.abs() < product) & (rest < product) & (cost + of_a + of_b).isfinite()
     return torch.where(near, small, value)
 
 

@@ -55,7 +55,8 @@ struct SideSums {
   }
 };
 
-// What is summed over all pairs: a_i b_j times C_ij, rest(t_ij) and rest(-C_ij).
+// What is summed over all pairs: a_i b_j times C_ij, rest(t_ij) and rest(-C_ij); 1, -(f_i + g_j + s) and 0
+// where C_ij is infinite, which their differences tend to.
 struct PairSums {
   double cost = 0, rest = 0, constant = 0;
 
@@ -84,8 +85,9 @@ GEOKERNELS_ANYWHERE inline bool is_below_eps(double value, const SideSums& a, co
 // The value by the pairs where t is small, else as it was.
 GEOKERNELS_ANYWHERE inline double value_of_pairs(double value, const SideSums& a, const SideSums& b,
                                                  const PairSums& pairs, double reach) {
-  if (!(pairs.rest < a.mass * b.mass && std::fabs(pairs.cost) < std::numeric_limits<double>::infinity()))
-    return value;
+  // points that meet nobody have infinite potentials
+  const double sums = std::fabs(pairs.cost) + std::fabs(a.linear) + std::fabs(b.linear);
+  if (!(pairs.rest < a.mass * b.mass && sums < std::numeric_limits<double>::infinity())) return value;
   if (reach < std::numeric_limits<double>::infinity()) {
     const double of_sides = (1 - b.mass) * a.linear - a.bent + (1 - a.mass) * b.linear - b.bent;
     return pairs.cost + std::fmax(of_sides - pairs.rest, -pairs.constant);
@@ -105,7 +107,10 @@ constexpr double kMostPotential = 1 / double(std::numeric_limits<T>::epsilon());
 template <class T>
 GEOKERNELS_ANYWHERE double best_constant(double of_a, double of_b, double reach) {
   const double ratio = of_a / of_b, by = reach / 2 * std::log(ratio);
-  const bool off = std::fabs(ratio - 1) > 16 * double(std::numeric_limits<T>::epsilon());
+  constexpr double rounding = std::numeric_limits<T>::epsilon();
+  constexpr double least =
+      double(std::numeric_limits<T>::min()) / rounding;  // above what underflow has rounded
+  const bool off = of_a > least && of_b > least && std::fabs(ratio - 1) > 16 * rounding;
   return off && std::fabs(by) < std::numeric_limits<double>::infinity() ? by : 0;
 }
 

@@ -340,10 +340,11 @@ class Sinkhorn {
       const T own = T(phi[i] + level);
       vec<T> cost = {}, rest = {}, constant = {};
       each_cost(i, [&](int64_t j, vec<T> c) {
-        const vec<T> weight = load(b + j), scaled = c * inverse_eps, t = (own + load(gamma + j)) - scaled;
-        cost += weight > T(0) ? weight * scaled : vec<T>{};
-        rest += weight > T(0) ? weight * exp_rest<T>(t) : vec<T>{};
-        constant += weight > T(0) ? weight * exp_rest<T>(-scaled) : vec<T>{};
+        const vec<T> weight = load(b + j), sum = own + load(gamma + j), scaled = c * inverse_eps, zero = {};
+        const auto meets = c < inf;
+        cost += weight > T(0) ? weight * (meets ? scaled : zero + T(1)) : zero;
+        rest += weight > T(0) ? weight * (meets ? exp_rest<T>(sum - scaled) : -sum) : zero;
+        constant += weight > T(0) ? weight * (meets ? exp_rest<T>(-scaled) : zero) : zero;
       });
       sums.add(a[i], {sum<T>(cost), sum<T>(rest), sum<T>(constant)});
     }

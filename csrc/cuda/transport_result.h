@@ -118,9 +118,11 @@ class Result {
       for (int j = lane(); j < int(p.m); j += kWarp) {
         const T there = s.b[j], c = p.cost[i * p.stride + j] * inverse_eps;
         if (!(there > 0)) continue;
-        cost += there * c;
-        rest += there * device::exp_rest<T>((own + s.gamma[j]) - c);
-        constant += there * device::exp_rest<T>(-c);
+        const T sum = own + s.gamma[j];
+        const bool meets = c < infinity<T>();
+        cost += there * (meets ? c : T(1));
+        rest += there * (meets ? device::exp_rest<T>(sum - c) : -sum);
+        constant += there * (meets ? device::exp_rest<T>(-c) : T(0));
       }
       sums.add(weight, {cost, rest, constant});
     }

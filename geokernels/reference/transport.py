@@ -154,8 +154,13 @@ def _dual_value(cost, a, b, f, g, eps, reach):
     f, g = f / eps, g / eps
     own = f + _transport.level_of(a, reach).to(f.dtype)[..., None]
     cost = cost / eps
-    t = (own[..., :, None] + g[..., None, :]) - cost
-    parts = cost, _transport.power_rest(t), _transport.power_rest(-cost)
+    both, meets = own[..., :, None] + g[..., None, :], cost < math.inf
+    # what these tend to, as differences, where a cost is infinite
+    parts = (
+        torch.where(meets, cost, 1),
+        torch.where(meets, _transport.power_rest(both - cost), -both),
+        torch.where(meets, _transport.power_rest(-cost), 0),
+    )
     sums = (torch.where(pairs > 0, pairs * part, 0).sum((-2, -1)).double() for part in parts)
     return eps * _transport.value_of_pairs((value / eps).double(), a, b, f, g, reach / eps, *sums).to(f.dtype)
 

@@ -59,7 +59,8 @@ def column_levels(cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, l
 @triton.jit
 def best_constant(wanted, mass, reach, LEAST: tl.constexpr):
     """What f gains and g loses, by the sums over a problem; 0 where they differ by less than ``LEAST``."""
-    off = (wanted > 0) & (mass > 0) & (tl.abs(wanted / mass - 1) > LEAST)
+    # above what underflow has rounded
+    off = (wanted > 1e-30) & (mass > 1e-30) & (tl.abs(wanted / mass - 1) > LEAST)
     by = reach / 2 * tl.log2(tl.where(off, wanted / mass, 1.0))
     return tl.where(tl.abs(by) < float("inf"), by, 0.0)
 
@@ -105,10 +106,15 @@ def pairs_kernel(
         own = tl.load(f + at, mask=m_n, other=0.0) + b_level
         some = (b_rows > 0)[:, None] & (b_columns > 0)[None, :]
         b_cost = scale * tl.load(cost + at[:, None] * M + o_m[None, :], mask=some, other=0.0)
-        t = tl.where(some, (own[:, None] + potential[None, :]) - b_cost, 0.0)
+        both = tl.where(some, own[:, None] + potential[None, :], 0.0)
+        # what these tend to, as differences, where a cost is infinite
+        meets = b_cost < float("inf")
+        b_cost = tl.where(meets, b_cost, 1.0)
+        rest = tl.where(meets, power_rest(both - b_cost), -both)
+        constant = tl.where(meets, power_rest(-b_cost), 0.0)
         of_cost += b_rows * tl.sum(b_cost * b_columns[None, :], 1)
-        of_rest += b_rows * tl.sum(power_rest(t) * b_columns[None, :], 1)
-        of_constant += b_rows * tl.sum(power_rest(-b_cost) * b_columns[None, :], 1)
+        of_rest += b_rows * tl.sum(rest * b_columns[None, :], 1)
+        of_constant += b_rows * tl.sum(constant * b_columns[None, :], 1)
     problems = tl.num_programs(0)
     tl.store(sums + i_problem, tl.sum(of_cost, 0))
     tl.store(sums + problems + i_problem, tl.sum(of_rest, 0))
