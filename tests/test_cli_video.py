@@ -156,6 +156,11 @@ def test_bad_clips_are_refused_in_one_sentence(clip, tmp_path):
     uneven = tmp_path / "uneven"
     for i, height in enumerate((24, 20, 24, 24)):
         write_picture(uneven / f"{i}.png", torch.ones(3, height, 24).tril())
+    equal, still = tmp_path / "equal", tmp_path / "still"
+    scene = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
+    for i in range(3):
+        write_picture(equal / f"{i}.png", scene)
+        write_picture(still / f"{i}.png", scene.index_fill(2, torch.tensor([0]), i / 255))
     for given, sentence in (
         (
             (folder, tmp_path / "a"),
@@ -169,6 +174,11 @@ def test_bad_clips_are_refused_in_one_sentence(clip, tmp_path):
         (
             (clip, tmp_path / "c", "--masks", folder),
             "--masks must show an object, 0.png covers 0.00% of the picture",
+        ),
+        ((equal, tmp_path / "f"), "--masks must be given where nothing moves: all 3 frames are equal"),
+        (
+            (still, tmp_path / "g"),
+            "--masks must be given, or --layer background: in these 3 frames nothing was found to move",
         ),
         ((clip, tmp_path / "d", "--layer", "middle"), "layer must be one of foreground, background"),
         ((clip, tmp_path / "e", "--to", "a blue circle"), "--to must differ from --from"),

@@ -94,6 +94,7 @@ def video(
             begin,
             masks=masks_of,
             empty_masks=empty_masks,
+            needs_object=config.layer == "foreground",
             atlas=None if atlas is None else _atlas(atlas, {"--masks": masks, **fitting}, load_atlas, where),
             fit_settings=fitting,
             seed=seed,

@@ -74,11 +74,15 @@ def prepare_footage(
         callback: Called with what is being done, how many frames are, and of how many, if that is known.
 
     Raises:
-        ValueError: If there are no frames, one has another size or is too small, or the masks do not fit.
+        ValueError: If there are no frames, one has another size or is too small, the masks do not fit, or
+            there are none and all frames are equal.
     """
     rooms = _Rooms(folder)
     shown, checksum = _read(frames, rooms, callback)
     T, H, W = shown.shape[:3]
+    # before the flow, which would find no motion in them
+    if masks is None and T > 1 and all(np.array_equal(shown[0], frame) for frame in shown[1:]):
+        raise ValueError(f"masks must be given where nothing moves: all {T} frames are equal")
     covered = rooms.room("masks", (T, H, W), np.uint8)
     if masks is not None:
         _fill(covered, masks)  # before the flow, which takes longer: they may not fit

@@ -32,6 +32,7 @@ class VideoRun:
         begin: Makes the edit, at its first step, of footage and atlas.
         masks: Where masks are read; None to find them from motion.
         empty_masks: Whether masks may be empty, where the object is out of sight.
+        needs_object: Whether it is the object that is to be edited, and not what is behind it.
         atlas: Fitted before, to be used again; None to fit one.
         fit_settings: Of the fit, besides what suits the size of the frames.
         seed: Of the fit.
@@ -46,13 +47,14 @@ class VideoRun:
         *,
         masks: VideoSource | None = None,
         empty_masks: bool = False,
+        needs_object: bool = True,
         atlas: LayeredAtlas | None = None,
         fit_settings: dict | None = None,
         seed: int = 0,
         device: str = "cpu",
     ):
         self.clip, self.flow, self.masks, self.atlas = clip, flow, masks, atlas
-        self.empty_masks = empty_masks
+        self.empty_masks, self.needs_object = empty_masks, needs_object
         self.fit_settings, self.seed, self.device = fit_settings or {}, seed, device
         self._begin = begin
         self.footage: Footage | None = None
@@ -62,11 +64,22 @@ class VideoRun:
         self.seconds = dict.fromkeys(("footage", "atlas", "edit", "frames"), 0.0)
 
     def prepare(self, scratch: Path, tell: Callable[[str, int, int | None], None]) -> None:
-        """Read the clip, and stand before the first step."""
+        """Read the clip, and stand before the first step.
+
+        Raises:
+            ValueError: If the clip or its masks cannot be used, or no object was found that is to be edited.
+        """
         start = time.perf_counter()
         masks = None if self.masks is None else self.masks.masks(may_be_empty=self.empty_masks)
         self.times.clear()
         self.footage = prepare_footage(self._frames(), self.flow, masks=masks, folder=scratch, callback=tell)
+        # before the fit, whose atlas would hold no object
+        if self.atlas is None and self.needs_object and not self.footage.masks.any():
+            count = len(self.footage)
+            raise ValueError(
+                f"masks must be given, or --layer background: in these {count} frames nothing was found to "
+                "move against the ground"
+            )
         if self.atlas is None:
             config = AtlasFitConfig.of_size(self.footage.size, **self.fit_settings)
             chance = torch.Generator().manual_seed(self.seed)

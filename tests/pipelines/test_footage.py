@@ -81,7 +81,10 @@ def test_running_sums_blur_as_windows_do():
 
 
 def test_nothing_is_found_where_nothing_moves():
-    still = clip(1, 2).frames[:1].expand(4, -1, -1, -1)
+    still = clip(1, 2).frames[:1].repeat(4, 1, 1, 1)
+    with pytest.raises(ValueError, match="masks must be given where nothing moves: all 4 frames are equal"):
+        prepare_footage(still, None)  # before any flow is asked for
+    still[2, 0, 0, 0] = 1 - still[2, 0, 0, 0].round()
     footage = prepare_footage(still, load_flow())
     assert not footage.masks.any()
     assert torch.allclose(footage.motion, torch.eye(2, 3).expand(2, 4, 2, 3), atol=1e-3)
