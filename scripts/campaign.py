@@ -158,7 +158,8 @@ def _damage(run: _Run, seconds: dict, chance: random.Random) -> tuple[str, str]:
 
 
 def _fill(run: _Run, seconds: dict, chance: random.Random) -> tuple[str, str]:
-    ended = run.start(largest=int(2 ** chance.uniform(6, 19))).wait()
+    # what is said goes to a file, too, and must fit
+    ended = run.start(largest=int(2 ** chance.uniform(11, 19))).wait()
     run.story.append(f"full disk: {ended.code} {ended.said[-400:] if ended.code else ''}")
     if ended.traceback:
         return "traceback", run.told()
