@@ -165,6 +165,11 @@ def _decoded(source: VideoSource) -> Iterator[tuple[Tensor, Fraction]]:
         if not file.streams.video:
             raise ValueError(f"{what} must be a video, {name} has no pictures")
         stream = file.streams.video[0]
+        if stream.codec_context is None:
+            raise ValueError(
+                f"{what} must be in a codec that FFmpeg can read, {name} is in one that it does not know: "
+                "convert it to H.264"
+            )
         stream.codec_context.options = {"err_detect": "explode"}
         size = (stream.width, stream.height)
         require_pixels(what, name, size, source.most_megapixels)

@@ -140,6 +140,16 @@ def test_what_is_no_clip_is_refused(tmp_path):
         list(VideoSource(tmp_path / "text.mp4").frames())
 
 
+def test_a_clip_in_an_unknown_codec_is_refused(tmp_path):
+    with mp4_writer(tmp_path / "clip.mp4") as add:
+        add(torch.zeros(3, 16, 16), Fraction(0))
+    data = (tmp_path / "clip.mp4").read_bytes()
+    for code in (b"zzzz", b"\0\0\0\0"):
+        (tmp_path / "odd.mp4").write_bytes(data.replace(b"avc1", code))
+        with pytest.raises(ValueError, match=r"clip must be in a codec that FFmpeg can read, odd\.mp4 is in"):
+            VideoSource(tmp_path / "odd.mp4").size()
+
+
 def test_a_video_that_fails_while_it_is_written_is_not_there(frames, tmp_path):
     with pytest.raises(ZeroDivisionError):
         write(tmp_path / "clip.mp4", (frame / (1 // (2 - i)) for i, frame in enumerate(frames)))
