@@ -170,11 +170,11 @@ class SamplesLoss(torch.nn.Module):
         return weights[0], x, weights[1], y
 
     def _widest(self, x: Points, y: Points) -> float:
-        """The blur at which the descent begins."""
+        """The blur at which the descent begins; under ``vmap``, which has no one number, there is none."""
         if self.diameter is not None:
             return self.diameter
         points = torch.cat((x.detach(), y.detach()), dim=-2).flatten(0, -2).float()
-        return (points.amax(0) - points.amin(0)).norm().item()
+        return _number((points.amax(0) - points.amin(0)).norm(), self.blur)
 
     def _solve(self, x: Points, y: Points, a: Weights | None, b: Weights | None, diameter: float):
         """Value, f and g in GeomLoss's unit and by its count of masses."""
@@ -190,8 +190,18 @@ class SamplesLoss(torch.nn.Module):
             problem = partial(problem, anneal=(unit * diameter**self.p, self.scaling**self.p))
             max_iter += math.ceil(math.log(self.blur / diameter) / math.log(self.scaling))
         eps = self.blur**self.p
-        masses = [w.detach().sum(-1).min().item() for w in (a, b) if w is not None]
+        masses = [_number(w.detach().sum(-1).min(), 1.0) for w in (a, b) if w is not None]
         tol = self.tol * max(0.0, min(masses, default=1.0))
         solved = problem(eps=unit * eps, max_iter=max_iter, tol=tol)
         value = without_masses(solved.value / unit, a, b, eps)
         return value, solved.f / unit, solved.g / unit
+
+
+def _number(x: Tensor, otherwise: float) -> float:
+    """The value of a tensor of one element; ``otherwise`` under ``vmap``, where it has none."""
+    try:
+        return x.item()
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        return otherwise

@@ -178,3 +178,13 @@ def test_refuses_arguments():
         SamplesLoss()(a, x, 2 * b, y)
     with pytest.raises(ValueError, match="x must be finite, got NaN"):
         SamplesLoss()(x * float("nan"), y)
+
+
+def test_is_mapped_over_problems():
+    a, x, b, y = measures()
+    loss = SamplesLoss(blur=0.4)
+    mapped = torch.func.vmap(torch.func.grad(loss, argnums=1))(a, x, b, y)
+    for k in range(len(x)):
+        each = x[k].clone().requires_grad_()
+        (grad,) = torch.autograd.grad(loss(a[k], each, b[k], y[k]), each)
+        torch.testing.assert_close(mapped[k], grad, rtol=1e-3, atol=1e-5)
