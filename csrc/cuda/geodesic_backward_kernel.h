@@ -32,16 +32,18 @@ __device__ void turn_row(const CosineGradient<T>& batch, const Frame<T>& frame, 
   const Products<T> of(frame, xs, step, T(batch.eps));
   const bool directed = of.directed;
   const T both = directed ? batch.grad[b * batch.N + n] / (std::sqrt(of.xx) * std::sqrt(of.yy)) / 2 : T(0);
-  const T own[2] = {directed ? -both * of.xy / of.xx : T(0), directed ? -both * of.xy / of.yy : T(0)};
-  const T scales[2] = {of.x.scale, of.y.scale};
   for (int side = 0; side < 2; ++side) {
+    // selected, as arrays that are indexed by the side would lie in local memory
+    const T square = side ? of.yy : of.xx;
+    const T scale = side ? of.y.scale : of.x.scale, scale_of_other = side ? of.x.scale : of.y.scale;
+    const T own = directed ? -both * of.xy / square : T(0);
     T *along = mine, *across = mine + frame.stride;
     for (int j = lane(); j < M; j += kWarp) {
       T turned[2];
       for (int sign = 0; sign < 2; ++sign) {
-        const T self = xs[(2 * side + sign) * step + j] * scales[side];
-        const T other = xs[(2 - 2 * side + sign) * step + j] * scales[1 - side];
-        turned[sign] = directed ? (own[side] * self + both * other) * scales[side] : T(0);
+        const T self = xs[(2 * side + sign) * step + j] * scale;
+        const T other = xs[(2 - 2 * side + sign) * step + j] * scale_of_other;
+        turned[sign] = directed ? (own * self + both * other) * scale : T(0);
         batch.turned[at + (2 * side + sign) * step + j] = turned[sign];
       }
       const T plus = 2 * frame.sum[j] * turned[0], minus = 2 * frame.difference[j] * turned[1];
@@ -150,15 +152,15 @@ __global__ void __launch_bounds__(kGeodesicThreads, 1)
     T* const mine = frame.projections + warp() * 2 * frame.stride;
     for (int64_t n = warp(); n < N; n += kGeodesicWarps) {
       turn_row(batch, frame, b, n, mine);
-      T* const to[2] = {batch.to_x, batch.to_y};
       for (int side = 0; side < 2; ++side) {
-        if (!to[side]) continue;
+        T* const to = side ? batch.to_y : batch.to_x;
+        if (!to) continue;
         const T* on = batch.on + (b * 4 + 2 * side) * step + n * M;
         for (int64_t d = lane(); d < D; d += kWarp) {
           T total = 0;
           for (int k = 0; k < K; ++k) total += on[k] * p[k * D + d];
           for (int l = 0; l < L; ++l) total += on[step + l] * q[l * D + d];
-          to[side][(b * N + n) * D + d] = total;
+          to[(b * N + n) * D + d] = total;
         }
       }
     }
