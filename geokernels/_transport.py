@@ -59,24 +59,24 @@ def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
     return torch.where(admissible, ((f + g - cost) / eps).clamp(max=largest), -math.inf).exp()
 
 
-def best_constant(wanted: Tensor, mass: Tensor, reach: float) -> Tensor:
+def best_constant(of_a: Tensor, of_b: Tensor, reach: float) -> Tensor:
     r"""The constant that potentials under a penalty had best move by, f + c and g - c.
 
     Half-steps alone move it by a share of about eps / reach. The dual value is largest at
     $c = \tfrac{\rho}{2} \log(\langle a, e^{-f/\rho}\rangle / \langle b, e^{-g/\rho}\rangle)$
-    (T. Séjourné, F.-X. Vialard and G. Peyré, 2022); after a column step the second sum is the plan's mass.
-    0 where they differ by roundings.
+    (T. Séjourné, F.-X. Vialard and G. Peyré, 2022), 0 where the sums differ by roundings. After a column step
+    the second is also the plan's mass, which its entries know by $|f| / \epsilon$ roundings only.
 
     Args:
-        wanted: The first sum, ``(...)``.
-        mass: The second.
+        of_a: The first sum, ``(...)``.
+        of_b: The second.
         reach: The penalty, in the unit of the potentials.
     """
-    ratio = wanted / mass
+    ratio = of_a / of_b
     by = reach / 2 * ratio.log()
     numbers = torch.finfo(ratio.dtype)
     # above what underflow has rounded
-    sure = torch.minimum(wanted, mass) > numbers.tiny / numbers.eps
+    sure = torch.minimum(of_a, of_b) > numbers.tiny / numbers.eps
     off = sure & ((ratio - 1).abs() > 16 * numbers.eps) & by.isfinite()
     return torch.where(off, by, 0)
 

@@ -95,7 +95,7 @@ def of_clouds() -> Iterator[Variant]:
                     f"multiply vector {label}", products.multiply_kernel, of_vector, warps, archs=(90,)
                 )
     for rows in (True, False):
-        of_step = {"ROWS": rows, "BALANCED": not rows, "BLOCK": transport_clouds.SETTLED}
+        of_step = {"ROWS": rows, "BALANCED": False, "BLOCK": transport_clouds.SETTLED}
         yield Variant(f"settle {'rows' if rows else 'columns'}", sweep.settle_kernel, of_step)
         of_stop = {"BALANCED": not rows, "LEAST": 2e-6, "BLOCK": 64}
         yield Variant(f"stop {'unbalanced' if rows else 'balanced'}", sweep.stop_kernel, of_stop)
@@ -162,7 +162,10 @@ def type_of(name: str, points: str, names: list[str]) -> str:
     if name == "iterations":
         return "*i32" if "max_iter" in names else "*i64"
     return POINTERS.get(
-        name, "i32" if name.isupper() or name in ("width", "splits", "blocks", "max_iter") else "*fp32"
+        name,
+        "i32"
+        if name.isupper() or name in ("width", "splits", "blocks", "blocks_columns", "max_iter")
+        else "*fp32",
     )
 
 

@@ -22,6 +22,15 @@ struct Scaling {
   // e^30 leaves float32 room above its least number; float64 can wait longer.
   static constexpr T kReach = sizeof(T) == 4 ? T(1e13) : T(1e90);
 
+  // A scaling times its weight, or infinity where entries lost to underflow might count beside it, so that
+  // the sums with it are not trusted. Balanced, a scaling is the inverse of a sum that is.
+  template <class V>
+  GEOKERNELS_ANYWHERE static V scaled(bool balanced, V scale, V weight) {
+    const V product = scale * weight, infinite = V() + std::numeric_limits<T>::infinity();
+    if (balanced) return product;
+    return product <= kReach ? product : infinite;
+  }
+
   // Beyond this many times eps a constant would take scalings out of their range: K is made anew.
   static constexpr double kMostLift = 20;
 

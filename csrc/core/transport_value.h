@@ -102,14 +102,16 @@ constexpr double kMostPotential = 1 / double(std::numeric_limits<T>::epsilon());
 // With a penalty half-steps move the constant that the plan does not see, f + c and g - c, by a share of
 // about eps / rho alone. Where the dual value is largest in it, it is
 //   c = rho / 2 log(<a, exp(-f / rho)> / <b, exp(-g / rho)>)
-// (T. Sejourne, F.-X. Vialard and G. Peyre, 2022), by the masses that both sides ask for; after a column step
-// the second is the plan's. 0 where they differ by roundings.
-template <class T>
+// (T. Sejourne, F.-X. Vialard and G. Peyre, 2022), by the masses that both sides ask for. After a column step
+// the second is also the plan's, but its entries know their sum by |f| / eps roundings only, which rho would
+// magnify. 0 where they differ by roundings.
+// T is what potentials are held in, Sum what these masses are.
+template <class T, class Sum = T>
 GEOKERNELS_ANYWHERE double best_constant(double of_a, double of_b, double reach) {
   const double ratio = of_a / of_b, by = reach / 2 * std::log(ratio);
   constexpr double rounding = std::numeric_limits<T>::epsilon();
-  constexpr double least =
-      double(std::numeric_limits<T>::min()) / rounding;  // above what underflow has rounded
+  // above what underflow has rounded
+  constexpr double least = double(std::numeric_limits<Sum>::min()) / std::numeric_limits<Sum>::epsilon();
   const bool off = of_a > least && of_b > least && std::fabs(ratio - 1) > 16 * rounding;
   return off && std::fabs(by) < std::numeric_limits<double>::infinity() ? by : 0;
 }

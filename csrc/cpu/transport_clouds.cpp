@@ -230,7 +230,7 @@ class CloudSinkhorn {
   }
 
   void lift() {
-    const double by = best_constant<T>(a.wanted(o.reach), b.wanted(o.reach), o.reach);
+    const double by = best_constant<T, double>(a.wanted(o.reach), b.wanted(o.reach), o.reach);
     if (by != 0) a.lift(by), b.lift(-by);
   }
 
@@ -259,6 +259,7 @@ class CloudSinkhorn {
     Workspace<T> counted;
     rooms(counted);
     sums.assign(how == Rows::alone ? 0 : groups * columns.cloud.whole, T(0));
+    std::vector<T> scales(groups, T(1));  // the largest, 1 at least
     share_out<T>(watch, groups, counted.taken(), [&](int64_t group, Workspace<T> own) {
       const auto room = rooms(own);
       const auto& tiles = std::get<0>(room);
@@ -268,33 +269,37 @@ class CloudSinkhorn {
         const int64_t first = strip * whole;
         GEOKERNELS_AT_LEVEL(sum_strip<T>, pass, first, whole, columns.weight.data(), anywhere, log_sum, scale,
                             tiles);
-        for (int64_t i = first; i < std::min(first + whole, pass.n); ++i)
+        for (int64_t i = first; i < std::min(first + whole, pass.n); ++i) {
           scale[i - first] = move_row(rows, i, log_sum[i - first], scale[i - first], how);
+          scales[group] = std::max(scales[group], scale[i - first]);
+        }
         if (how == Rows::alone) continue;
         T* column = sums.data() + group * columns.cloud.whole;
         GEOKERNELS_AT_LEVEL(add_strip_columns<T>, pass, first, whole, scale, column, tiles);
       }
     });
-    return how == Rows::alone || move_columns(columns, groups);
+    return how == Rows::alone ||
+           move_columns(columns, groups, *std::max_element(scales.begin(), scales.end()));
   }
 
-  // Where a row is next; returns its weight among the column sums.
+  // Where a row is next; returns its weight among the column sums, 0 if it has no mass.
   T move_row(Side<T>& rows, int64_t i, double log_sum, double top, Rows how) const {
     const double bias = double(rows.raw[i]) - top;
     rows.next[i] = T(bias - log_sum);
     if (!(rows.weight[i] > 0)) return T(0);
     const double potential =
         how == Rows::move ? rows.moved(i, lambda, relaxation.omega()) : rows.potential[i];
-    return T(rows.weight[i] * std::exp(potential - bias));
+    // above 0, so that an infinite E shows
+    return std::max(T(rows.weight[i] * std::exp(potential - bias)), std::numeric_limits<T>::denorm_min());
   }
 
-  bool move_columns(Side<T>& columns, int64_t groups) const {
+  bool move_columns(Side<T>& columns, int64_t groups, double scale) const {
     std::vector<double> total(columns.cloud.count, 0);
     for (int64_t group = 0; group < groups; ++group)
       for (int64_t j = 0; j < columns.cloud.count; ++j) total[j] += sums[group * columns.cloud.whole + j];
     bool trusted = true;
     for (int64_t j = 0; j < columns.cloud.count; ++j) {
-      trusted &= total[j] >= kLeastSum && total[j] <= kMostSum;
+      trusted &= total[j] >= kLeastSum * scale && total[j] <= kMostSum;
       columns.next[j] = T(columns.potential[j] - std::log(total[j]));
     }
     return trusted;
@@ -340,7 +345,7 @@ class CloudSinkhorn {
   }
 
   static constexpr int64_t kLeastGroups = 8, kMostGroups = 64, kMostSums = int64_t(1) << 23;
-  // terms that are lost to underflow are below rounding beside such a sum
+  // terms that are lost to underflow are below rounding beside such a sum, times the largest scale
   static constexpr double kLeastSum = sizeof(T) == 4 ? 1e-25 : 1e-280;
   static constexpr double kMostSum = sizeof(T) == 4 ? 1e35 : 1e300;
 

@@ -8,7 +8,8 @@
 // they have moved to. One set of products and exponentials serves both half-steps.
 //
 // Where potentials are near a solution all E_ij are moderate, and top is 0. Elsewhere, and where a sum leaves
-// [1/kTrust, kTrust], top is the row's largest power.
+// [1/kTrust, kTrust], top is the row's largest power. An E_ij that overflows is infinite, and so is the sum
+// that it counts in, which then is not trusted: cut off, it might pass unseen beside a small weight.
 //
 // Sums over a tile's columns, and over a strip's rows, are in registers, and tiles and strips are added up:
 // two levels, so that rounding grows with their number and not that of the points.
@@ -130,8 +131,8 @@ class CloudStrip {
         vec<T> total = {};
         for (int64_t c = 0; c < columns; c += width) {
           vec<T> power = (temper * load(row + c) + load(bias + c)) + own;
-          vec<T> e = exp<T>(power > Tiles::kMostPower ? broadcast<T>(Tiles::kMostPower) : power);
-          total += e * load(b + c);
+          const vec<T> e = exp<T>(power), there = load(b + c);
+          total += there > T(0) ? e * there : vec<T>{};
           store(row + c, e);
         }
         store(lanes + i * width, load(lanes + i * width) + total);
@@ -165,8 +166,8 @@ class CloudStrip {
         vec<T> total = {};
         for (int64_t c = 0; c < columns; c += width) {
           vec<T> power = load(row + c) - top[i];
-          vec<T> e = exp<T>(power > Tiles::kMostPower ? broadcast<T>(Tiles::kMostPower) : power);
-          total += e * load(weight + j + c);
+          const vec<T> e = exp<T>(power), there = load(weight + j + c);
+          total += there > T(0) ? e * there : vec<T>{};
           store(row + c, e);
         }
         store(lanes + i * width, load(lanes + i * width) + total);
@@ -190,6 +191,7 @@ class CloudStrip {
   void add(const T* tile, const T* scale, T* column) const {
     vec<T> total[vectors] = {};
     for (int64_t i = 0; i < rows; ++i) {
+      if (scale[i] == 0) continue;  // no mass: 0 even where E is infinite
       const T* row = tile + i * Tiles::kBreadth;
 #pragma GCC unroll 8
       for (int64_t v = 0; v < vectors; ++v) total[v] += load(row + v * width) * scale[i];

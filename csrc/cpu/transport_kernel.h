@@ -67,23 +67,30 @@ class Sinkhorn {
       return;
     }
     for (int64_t j = 0; p.start && j < p.m; ++j)
-      if (b[j] > 0) gamma[j] = T(p.start[j] / p.eps);
+      if (b[j] > 0 && std::isfinite(p.start[j])) gamma[j] = T(p.start[j] / p.eps);
     Aim aim(p.tol, p.max_iter);
     int64_t done = 0;
     renew_rows();
     for (; !pace.stop(2 * rows * cols); ++done) {
-      bool in_range = sweep();
-      const double error = row_error + stranded;
+      bool trusted = sweep();
+      double error = row_error + stranded;
+      if (!trusted && std::isnan(error)) error = inf;  // a scaling has overflowed
       if (done > 0 && aim.reached(error, done)) {
         if (aim.satisfied(error, finish(error), done)) break;
-        in_range = false;
+        trusted = false;
       }
-      const double by = !Balanced && done > 0 ? best_constant<T>(row_wanted, row_mass, p.reach / p.eps) : 0;
-      if (!in_range || std::fabs(by) > Scaling<T>::kMostLift) {
+      const double by =
+          !Balanced && done > 0 ? best_constant<T>(row_wanted, column_wanted, p.reach / p.eps) : 0;
+      if (!trusted || std::fabs(by) > Scaling<T>::kMostLift) {
         absorb(v, log_v, gamma, cols);
         for (int64_t j = 0; by != 0 && j < cols; ++j) gamma[j] = T(gamma[j] - by);
         renew_rows();
         sweep();
+        if (std::isnan(row_error)) {  // now it is the costs
+          finish(row_error);
+          ++done;
+          break;
+        }
       } else if (by != 0) {
         lift(by);
       }
@@ -216,11 +223,11 @@ class Sinkhorn {
     scale_columns();
   }
 
-  // Row sums of the present plan, their error and with a penalty their masses; the next u, and the column
-  // sums that go with it. False when the row sums are too small or too large to be trusted.
+  // Row sums of the present plan, their error and with a penalty the mass that the rows ask for; the next u,
+  // and the column sums that go with it. False when the row sums are not to be trusted.
   bool sweep() {
     std::fill(column, column + cols, T(0));
-    vec<T> wrong = {}, there = {}, asked = {}, least = broadcast<T>(1), most = broadcast<T>(1);
+    vec<T> wrong = {}, asked = {}, trusted = broadcast<T>(1);
     for (int64_t i = 0; i < rows; i += width) {
       const T* block = K + i * cols;
       vec<T> dot[width] = {};
@@ -231,18 +238,15 @@ class Sinkhorn {
       }
       vec<T> sums = sum_each<T>(dot), weight = load(a + i), potential = load(phi + i);
       const vec<T> found = load(u + i) * sums, wanted = scaling.wanted(Balanced, potential, load(log_u + i));
-      const vec<T> off = found - wanted;
+      // on its way to a solution a marginal may overflow, which is no reason to stop
+      const vec<T> off = wanted < inf ? found - wanted : wanted;
       wrong += weight > T(0) ? weight * (off < T(0) ? -off : off) : vec<T>{};
-      if constexpr (!Balanced) {
-        there += weight > T(0) ? weight * found : vec<T>{};
-        asked += weight > T(0) ? weight * wanted : vec<T>{};
-      }
+      if constexpr (!Balanced) asked += weight > T(0) ? weight * wanted : vec<T>{};
       const Step<vec<T>> step = scaling.step(Balanced, sums, potential);
-      least = step.sum < least ? step.sum : least;
-      most = step.sum > most ? step.sum : most;
+      trusted = in_range(step.sum) ? trusted : vec<T>{};
       store(next + i, step.scale);
       store(log_next + i, step.log_scale);
-      const vec<T> scaled = step.scale * weight;
+      const vec<T> scaled = scaling.scaled(Balanced, step.scale, weight);
       store(left + i, scaled);
       vec<T> each[width];
 #pragma GCC unroll 16
@@ -255,22 +259,29 @@ class Sinkhorn {
       }
     }
     row_error = sum<T>(wrong);
-    if constexpr (!Balanced) row_mass = sum<T>(there), row_wanted = sum<T>(asked);
-    return !any<T>(least < 1 / kReach) && !any<T>(most > kReach);
+    if constexpr (!Balanced) row_wanted = sum<T>(asked);
+    return !any<T>(trusted == T(0));
   }
 
-  // v from the column sums; false when those are too small or too large to be trusted.
+  // False also for what is no number: a scaling has overflowed then, and its logarithm has not.
+  static auto in_range(vec<T> sum) { return (sum >= 1 / kReach) & (sum <= kReach); }
+
+  // v from the column sums, and with a penalty the mass that the columns ask for; false when the sums are not
+  // to be trusted.
   bool scale_columns() {
-    vec<T> least = broadcast<T>(1), most = broadcast<T>(1);
+    vec<T> asked = {}, trusted = broadcast<T>(1);
     for (int64_t j = 0; j < cols; j += width) {
-      const Step<vec<T>> step = scaling.step(Balanced, load(column + j), load(gamma + j));
-      least = step.sum < least ? step.sum : least;
-      most = step.sum > most ? step.sum : most;
+      const vec<T> weight = load(b + j), potential = load(gamma + j);
+      const Step<vec<T>> step = scaling.step(Balanced, load(column + j), potential);
+      trusted = in_range(step.sum) ? trusted : vec<T>{};
       store(v + j, step.scale);
       store(log_v + j, step.log_scale);
-      store(right + j, step.scale * load(b + j));
+      store(right + j, scaling.scaled(Balanced, step.scale, weight));
+      if constexpr (!Balanced)
+        asked += weight > T(0) ? weight * scaling.wanted(Balanced, potential, step.log_scale) : vec<T>{};
     }
-    return !any<T>(least < 1 / kReach) && !any<T>(most > kReach);
+    if constexpr (!Balanced) column_wanted = sum<T>(asked);
+    return !any<T>(trusted == T(0));
   }
 
   // phi and gamma become the potentials in units of eps; the value, f, g and their error, which is returned,
@@ -381,7 +392,7 @@ class Sinkhorn {
   double mass_a = 0, mass_b = 0;
   double stranded = 0;                              // mass that no admissible pair can take
   double row_error = 0;                             // of the plan that the last sweep met
-  double row_mass = 0, row_wanted = 0;              // its mass, and that asked for by the rows' potentials
+  double row_wanted = 0, column_wanted = 0;         // the masses that the potentials of both sides ask for
   T *a, *phi, *u, *log_u, *next, *log_next, *left;  // [rows]; left is u a
   T *b, *gamma, *v, *log_v, *right, *column, *top;  // [cols]; right is v b
   T* K;                                             // [rows, cols]

@@ -54,7 +54,7 @@ class Sinkhorn {
       return;
     }
     for (int j = threadIdx.x; j < L::kWidth; j += L::kThreads) {
-      if (p.start && s.b[j] > 0) s.gamma[j] = T(p.start[j] / p.eps);
+      if (p.start && s.b[j] > 0 && std::isfinite(p.start[j])) s.gamma[j] = T(p.start[j] / p.eps);
       s.v[j] = 1, s.log_v[j] = 0;
     }
     device::Aim aim(p.tol, p.max_iter);
@@ -67,13 +67,20 @@ class Sinkhorn {
         __syncthreads();
         renew_rows();
       }
-      bool in_range = sweep() || stale;
-      const double error = row_error + stranded;
+      bool in_range = sweep();
+      double error = row_error + stranded;
+      if (stale && std::isnan(error)) {  // it is the costs
+        finish(error);
+        ++done;
+        break;
+      }
+      if (!in_range && std::isnan(error)) error = infinity<double>();  // a scaling has overflowed
+      in_range |= stale;
       if (!stale && aim.reached(error, done)) {
         if (aim.satisfied(error, finish(error), done)) break;
         in_range = false;
       }
-      by = stale || balanced ? 0 : best_constant<T>(row_wanted, row_mass, p.reach / p.eps);
+      by = stale || balanced ? 0 : best_constant<T>(row_wanted, column_wanted, p.reach / p.eps);
       stale = !in_range || std::fabs(by) > device::Scaling<T>::kMostLift;
       if (stale) continue;
       if (by != 0) lift(by);
@@ -92,7 +99,8 @@ class Sinkhorn {
   __device__ static Shared<T, L>& shared() { return shared_memory<T, L>(); }
   __device__ static int column(int c) { return L::column(c); }
   __device__ static int row(int group, int r) { return L::row(group, r); }
-  __device__ static bool in_reach(T sum) { return !(sum < 1 / kReach) && !(sum > kReach); }
+  // False also for what is no number: a scaling has overflowed then, and its logarithm has not.
+  __device__ static bool in_reach(T sum) { return sum >= 1 / kReach && sum <= kReach; }
 
   // A pair's cost in units of eps, +inf where one of them is not there.
   __device__ T exponent(int i, int j) const {
@@ -187,14 +195,14 @@ class Sinkhorn {
     if (balanced) stranded += mass;
   }
 
-  // Row sums of the present plan, their error and with a penalty their masses; the next u, and the column
-  // sums that go with it. False when the row sums are too small or too large to be trusted.
+  // Row sums of the present plan, their error and with a penalty the mass that the rows ask for; the next u,
+  // and the column sums that go with it. False when the row sums are not to be trusted.
   __device__ bool sweep() {
     Shared<T, L>& s = shared();
     T weights[C], of_columns[C] = {};
 #pragma unroll
     for (int c = 0; c < C; ++c) weights[c] = s.right[column(c)];
-    T wrong = 0, mass = 0, asked = 0;
+    T wrong = 0, asked = 0;
     bool in_range = true;
     for (int group = 0; group < groups; ++group) {
       K.recall(group);
@@ -213,12 +221,13 @@ class Sinkhorn {
       if (lane() < R) {
         // what the sum should be, as a fraction of the weight
         const T wanted = scaling.wanted(balanced, potential, s.log_u[now][i]), found = s.u[now][i] * sum;
-        if (weight > 0) wrong += weight * T(std::fabs(found - wanted));
-        if (weight > 0 && !balanced) mass += weight * found, asked += weight * wanted;
+        // on its way to a solution a marginal may overflow, which is no reason to stop
+        if (weight > 0) wrong += weight * (wanted < kInfinity ? T(std::fabs(found - wanted)) : wanted);
+        if (weight > 0 && !balanced) asked += weight * wanted;
         s.u[1 - now][i] = step.scale;
         s.log_u[1 - now][i] = step.log_scale;
       }
-      const T scaled = step.scale * weight;
+      const T scaled = scaling.scaled(balanced, step.scale, weight);
 #pragma unroll
       for (int r = 0; r < R; ++r) {
         const T left = __shfl_sync(kAllLanes, scaled, r);
@@ -230,30 +239,42 @@ class Sinkhorn {
     wrong = warp_sum(wrong);
     if (lane() == 0) s.errors[warp()] = wrong;
     if (!balanced) {
-      mass = warp_sum(mass), asked = warp_sum(asked);
-      if (lane() == 0) s.masses[warp()] = mass, s.asked[warp()] = asked;
+      asked = warp_sum(asked);
+      if (lane() == 0) s.asked_by_rows[warp()] = asked;
     }
     in_range = __syncthreads_and(in_range);
     row_error = 0;
     for (int w = 0; w < L::kWarps; ++w) row_error += s.errors[w];
     if (balanced) return in_range;
-    row_mass = row_wanted = 0;
-    for (int w = 0; w < L::kWarps; ++w) row_mass += s.masses[w], row_wanted += s.asked[w];
+    row_wanted = 0;
+    for (int w = 0; w < L::kWarps; ++w) row_wanted += s.asked_by_rows[w];
     return in_range;
   }
 
-  // v from the column sums; false when those are too small or too large to be trusted.
+  // v from the column sums, and with a penalty the mass that the columns ask for; false when the sums are not
+  // to be trusted.
   __device__ bool scale_columns() {
     Shared<T, L>& s = shared();
     bool in_range = true;
+    T asked = 0;
     for (int j = threadIdx.x; j < L::kWidth; j += L::kThreads) {
+      const T weight = s.b[j];
       const auto step = scaling.step(balanced, s.column_sum(j), s.gamma[j]);
       in_range &= in_reach(step.sum);
       s.v[j] = step.scale;
       s.log_v[j] = step.log_scale;
-      s.right[j] = step.scale * s.b[j];
+      s.right[j] = scaling.scaled(balanced, step.scale, weight);
+      if (weight > 0 && !balanced) asked += weight * scaling.wanted(balanced, s.gamma[j], step.log_scale);
     }
-    return __syncthreads_and(in_range);
+    if (!balanced) {
+      asked = warp_sum(asked);
+      if (lane() == 0) s.asked_by_columns[warp()] = asked;
+    }
+    in_range = __syncthreads_and(in_range);
+    if (balanced) return in_range;
+    column_wanted = 0;
+    for (int w = 0; w < L::kWarps; ++w) column_wanted += s.asked_by_columns[w];
+    return in_range;
   }
 
   // Makes K with every column's largest entry 1, from phi and u alone, and takes the column step.
@@ -317,10 +338,10 @@ class Sinkhorn {
   const bool balanced;
   const T inverse_eps;
   const device::Scaling<T> scaling;
-  int now = 0;                          // which of the two u is in force
-  double stranded = 0;                  // mass that no admissible pair can take
-  T row_error;                          // of the plan that the last sweep met
-  double row_mass = 0, row_wanted = 0;  // its mass, and that asked for by the rows' potentials
+  int now = 0;                               // which of the two u is in force
+  double stranded = 0;                       // mass that no admissible pair can take
+  T row_error;                               // of the plan that the last sweep met
+  double row_wanted = 0, column_wanted = 0;  // the masses that the potentials of both sides ask for
 };
 
 }  // namespace geokernels

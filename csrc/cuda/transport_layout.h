@@ -45,7 +45,7 @@ struct Shared {
   double mass_a, mass_b;
   double spare[L::kWarps];
   T errors[L::kWarps];
-  T masses[L::kWarps], asked[L::kWarps];  // with a penalty, of the plan and by the rows' potentials
+  T asked_by_rows[L::kWarps], asked_by_columns[L::kWarps];  // with a penalty, the masses by the potentials
   T a[L::kMostRows], phi[L::kMostRows];
   T u[2][L::kMostRows], log_u[2][L::kMostRows];  // those in force, and the next
   T b[L::kWidth], gamma[L::kWidth], v[L::kWidth], log_v[L::kWidth];

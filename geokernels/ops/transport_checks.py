@@ -130,8 +130,10 @@ def checked_start(
     require_shape("init[0]", f, (*like.shape[:-2], N), "(..., N)")
     require_shape("init[1]", g, (*like.shape[:-2], M), "(..., M)")
     require_like("init[1]", g, name, like)
-    if not native.is_finite(g) and bool(g.isnan().any()):
-        raise ValueError("init[1] must hold finite numbers or +inf, got NaN")
+    if not native.is_finite(g):
+        for found, wrong in (("NaN", g.isnan()), ("-inf", g.isneginf())):
+            if bool(wrong.any()):
+                raise ValueError(f"init[1] must hold finite numbers or +inf, got {found}")
     return g.detach()
 
 
@@ -161,12 +163,19 @@ def explain_overflow(costs: Cost, lengths: Lengths | None, cost: str) -> str | N
 
 def explain_solution(found: tuple[Tensor, ...], settings: dict) -> str | None:
     """Say what finite costs and weights have led to something that is no number, or None."""
-    if not any(bool(part.isnan().any()) for part in found[:4]):
+    value, f, g, error = found[:4]
+    wider = ", or give float64" if f.dtype == torch.float32 else ""
+    known = not bool(f.isnan().any() or g.isnan().any())
+    if known and bool(value.isfinite().all() and error.isfinite().all()):
         return None
-    dtype = found[1].dtype
+    if known and settings["reach"] < math.inf:
+        return (
+            f"reach must be larger beside the costs, got {settings['reach']:g}: the masses exp(-f / reach) "
+            f"overflow {f.dtype}; raise reach or scale them down{wider}"
+        )
     return (
-        f"eps must be larger beside the costs, got {settings['eps']:g}: {dtype} does not resolve the plan; "
-        "raise eps or scale them down" + (", or give float64" if dtype == torch.float32 else "")
+        f"eps must be larger beside the costs, got {settings['eps']:g}: {f.dtype} does not resolve the plan; "
+        f"raise eps or scale them down{wider}"
     )
 
 

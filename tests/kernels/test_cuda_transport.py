@@ -156,6 +156,27 @@ class TestDegenerate:
         g = solve(cost, a, b, eps=0.2, tol=1e-9)[2]
         assert (solve(cost, a, b, start=g, eps=0.2, tol=1e-8)[4] == 1).all()
 
+    def test_start_where_a_point_reached_nobody(self, solve):
+        cost, a, b = problem(9, 12)
+        cost[0, :, 3] = math.inf
+        options = {"eps": 0.2, "reach": 0.7, "tol": 1e-9}
+        value, f, g, *_ = solve(cost, a, b, **options)
+        assert g[0, 3] == math.inf
+        again = solve(cost, a, b, start=g, **options)
+        for found, before in zip(again, (value, f, g)):
+            torch.testing.assert_close(found, before)
+
+    @pytest.mark.parametrize("reach", [1e3, 1e6])
+    def test_constant_under_a_large_reach(self, solve, reach):
+        cost, a, b = problem(9, 12)
+        options = {"eps": 1.0, "reach": reach, "tol": 0.0, "max_iter": 40}
+        # far from 0, where the plan's entries are known to thousands of roundings
+        cost, a, b = 3e4 + cost, a, 1.1 * b
+        truth = solve(cost, a, b, **options)
+        found = solve(cost.float(), a.float(), b.float(), **options)
+        for part, exact in zip(found[1:3], truth[1:3]):
+            assert (part - exact).abs().max() <= 64 * reach * 2.0**-23 + 1e-2
+
     def test_forbidden_pairs(self, solve):
         cost, a, b = problem(9, 12)
         cost[0, 2, :7] = math.inf

@@ -1,7 +1,7 @@
 """Compiled transport against its definition in float64, over problems that chance makes.
 
 ``GEOKERNELS_TRANSPORT_CASES`` says how many, and ``GEOKERNELS_TRANSPORT_SEED`` where they begin. A failure
-names the seed of its case, which alone is ``GEOKERNELS_TRANSPORT_CASES=1`` from there.
+names the seed of its case, which alone is ``GEOKERNELS_TRANSPORT_CASES=1`` from there, beside the known ones.
 """
 
 import math
@@ -10,11 +10,15 @@ import os
 import torch
 
 import geokernels as gk
+from geokernels._transport import finite
 from geokernels.kernels import native, transport_clouds
 
 CASES = int(os.environ.get("GEOKERNELS_TRANSPORT_CASES", "800"))
 SEED = int(os.environ.get("GEOKERNELS_TRANSPORT_SEED", "0"))
 LEVELS = native.build_info().get("simd_levels", [])
+# Once wrong: potentials beside a weight near 0; masses that overflow, on the way or at the end; the constant
+# under a large reach; starts at +inf.
+KNOWN = (1140, 1987, 2116, 2600, 3183, 3763, 3781)
 COSTS = ("given", "sqeuclidean", "euclidean", "cosine", "dot", "lp")
 
 
@@ -94,31 +98,42 @@ class Case:
         return gk.sinkhorn(x, y, a, b, cost=self.kind, p=1.5, **options)
 
 
+def is_due(refusal: ValueError, case: Case, truth) -> bool:
+    """Whether a problem is one that the precision cannot hold, as the refusal says."""
+    numbers = torch.finfo(case.dtype)
+    if str(refusal).startswith("reach"):
+        least = min(finite(part).min().item() for part in (truth.f, truth.g))
+        return -least / case.reach > math.log(numbers.max)
+    largest = max(finite(part).abs().max().item() for part in (truth.f, truth.g))
+    return largest / case.options["eps"] * numbers.eps > 0.1
+
+
 def off(case: Case) -> str | None:
     """How a case comes out wrong, or None."""
     truth = case.solve(torch.float64, "reference")
     try:
         first, again = (case.solve(case.dtype, "native") for _ in range(2))
     except ValueError as refusal:
-        largest = max(part[part.isfinite()].abs().max().item() for part in (truth.f, truth.g))
-        resolved = largest / case.options["eps"] * torch.finfo(case.dtype).eps < 0.1
-        return f"refused: {refusal}" if resolved else None
+        return None if is_due(refusal, case, truth) else f"refused: {refusal}"
     for name in ("value", "f", "g", "error", "iterations"):
         if not torch.equal(getattr(first, name), getattr(again, name)):
             return f"equal calls differ in {name}"
     bound = 1e-4 if case.dtype == torch.float32 else 1e-9
     eps, potentials = case.options["eps"], []
+    # The error is that of the masses: where these underflow it is 0, and the iteration ends. Before that they
+    # do not say any more by what constant the potentials had best move, on the way to the end even earlier.
+    numbers = torch.finfo(case.dtype)
+    faint = truth.plan().sum((-2, -1)) < numbers.tiny**0.5
     for name in ("f", "g"):
         ours, exact = getattr(first, name).double(), getattr(truth, name)
         if not torch.equal(ours.isinf(), exact.isinf()):
             return f"{name} is infinite elsewhere"
-        potentials.append((ours.masked_fill(ours.isinf(), 0), exact.masked_fill(exact.isinf(), 0)))
+        ours = torch.where(faint[:, None], exact, ours)
+        potentials.append((finite(ours), finite(exact)))
     size = max(exact.abs().max().item() for _, exact in potentials)
     if size / eps * torch.finfo(case.dtype).eps > 1e-3:
         return None  # rounding the potentials decides the plan
-    if case.reach is not None and size / case.reach > 80 and case.dtype == torch.float32:
-        return None  # marginals exp(-f / reach) are below float32's least number
-    # the constant is known to reach times a rounding
+    # the masses asked for are known to some roundings, and the constant to reach times those
     constant = 0 if case.reach is None else 64 * case.reach * torch.finfo(case.dtype).eps
     for (ours, exact), name in zip(potentials, "fg"):
         worst = (ours - exact).abs().max().item()
@@ -126,17 +141,21 @@ def off(case: Case) -> str | None:
             return f"{name} is off by {worst:.2e} beside {size:.2e}"
     plan, exact = first.plan().double(), truth.plan()
     worst = (plan - exact).abs().max().item()
-    if not worst <= 30 * bound * (1 + size / eps) * exact.max().item():
+    if not worst <= 30 * bound * (1 + size / eps) * exact.max().item() + numbers.tiny**0.5:
         return f"the plan is off by {worst:.2e} beside {exact.max().item():.2e}"
-    worst = ((first.value.double() - truth.value).abs() / (truth.value.abs() + bound * size)).max().item()
-    if not worst <= 10 * bound:
-        return f"the value is off by {worst:.2e} of itself"
+    allowed = 10 * bound * (truth.value.abs() + bound * size)
+    if case.forbidden.any():
+        # beside infinite potentials eps (|a| |b| - |P|) stays a difference, which is known to its roundings
+        allowed = allowed + 16 * numbers.eps * eps * (1 + exact.sum((-2, -1)))
+    worst = (first.value.double() - truth.value).abs()
+    if not (worst <= allowed).all():
+        return f"the value is off by {worst.max():.2e} beside {truth.value.tolist()}"
     return None
 
 
 def test_agrees_with_its_definition(simd_level, monkeypatch):
     wrong = []
-    for seed in range(SEED, SEED + CASES):
+    for seed in (*KNOWN, *range(SEED, SEED + CASES)):
         case = Case(seed)
         simd_level(case.level)
         with monkeypatch.context() as patch:

@@ -67,6 +67,17 @@ def test_the_kernels_run_here():
     assert triton.refuse(torch.zeros(1, device=DEVICE)) is None
 
 
+def test_constant_under_a_large_reach():
+    # far apart, where the plan's entries are known to thousands of roundings
+    x, y, a, b = problem()
+    options = {"eps": 1.0, "reach": 1e6, "max_iter": 20, "tol": 0.0}
+    truth = gk.sinkhorn(x + 100, y, a, 1.1 * b, **options, backend="reference")
+    found = gk.sinkhorn(*there(x + 100, y, a, 1.1 * b, dtype=torch.float32), **options, backend="triton")
+    for name in ("f", "g"):
+        off = getattr(found, name).double().cpu() - getattr(truth, name)
+        assert off.abs().max() <= 64 * options["reach"] * torch.finfo(torch.float32).eps
+
+
 @pytest.mark.parametrize(("kind", "p"), KINDS, ids=NAMES)
 def test_product_is_that_of_the_matrix(kind, p):
     ours, native = operators()

@@ -106,6 +106,19 @@ def test_a_point_that_reaches_nobody():
             gk.sinkhorn_from_cost(*there(cost, a, b), **options, backend="triton")
 
 
+def test_constant_under_a_large_reach():
+    # far from 0, where the plan's entries are known to thousands of roundings
+    cost, a, b = problem(1)
+    cost = 3e4 + cost
+    options = {"eps": 1.0, "reach": 1e6, "max_iter": 20, "tol": 0.0}
+    truth = gk.sinkhorn_from_cost(cost, a, 1.1 * b, **options, backend="reference")
+    near = there(cost, a, 1.1 * b, dtype=torch.float32)
+    found = gk.sinkhorn_from_cost(*near, **options, backend="triton")
+    for name in ("f", "g"):
+        off = getattr(found, name).double().cpu() - getattr(truth, name)
+        assert off.abs().max() <= 64 * options["reach"] * torch.finfo(torch.float32).eps
+
+
 def test_start_and_annealing():
     cost, a, b = problem()
     start = cloud(2, 19, seed=3), cloud(2, 23, seed=4)

@@ -144,6 +144,68 @@ class TestEpsFarBelowTheCosts:
         assert gk.sinkhorn(x.double(), y.double(), eps=1e-9, backend=backend, max_iter=5).plan().sum() < 1.1
 
 
+class TestStoppedEarly:
+    @pytest.mark.parametrize("eps", [1e-3, 1e-2, 1.0])
+    @pytest.mark.parametrize("tol", [0.0, 1e-6])
+    @pytest.mark.parametrize("anneal", [None, (10.0, 0.5)], ids=str)
+    @BACKENDS
+    @DTYPES
+    @SIZES
+    def test_columns_are_exact_and_rows_as_far_off_as_said(self, eps, tol, anneal, backend, dtype, size):
+        x, y, a, b = (part.to(dtype) for part in clouds(*size))
+        for max_iter in (1, 3):
+            t = gk.sinkhorn(x, y, a, b, eps=eps, max_iter=max_iter, tol=tol, anneal=anneal, backend=backend)
+            assert not t.converged
+            plan = t.plan().double()
+            # of a potential that a few thousand eps are held in
+            rounding = 16 * torch.finfo(dtype).eps * max(1, t.f.abs().max(), t.g.abs().max()) / eps
+            assert (plan.sum(0) - b).abs().sum() <= rounding * b.sum()
+            assert abs(plan.sum() - b.sum()) <= rounding * b.sum()
+            assert abs((plan.sum(1) - a).abs().sum() - t.error) <= 2 * rounding
+
+
+class TestMassesThatOverflow:
+    SENTENCE = (
+        "reach must be larger beside the costs, got 0.1: the masses exp(-f / reach) overflow torch.float32"
+    )
+
+    @BACKENDS
+    @SIZES
+    def test_are_refused(self, backend, size):
+        x, y, a, b = (part.float() for part in clouds(*size))
+        x, y = x / x.norm(dim=-1, keepdim=True), y / y.norm(dim=-1, keepdim=True)
+        options = {"eps": 0.05, "cost": "dot", "backend": backend, "max_iter": 100}
+        with pytest.raises(ValueError, match=re.escape(self.SENTENCE)):
+            gk.sinkhorn(40 * x, y, a, b, reach=0.1, **options)
+        # in float64, or by a larger reach, these are numbers
+        wide = (part.double() for part in (40 * x, y, a, b))
+        assert gk.sinkhorn(*wide, reach=0.1, **options).value < -1e38
+        assert gk.sinkhorn(40 * x, y, a, b, reach=1.0, **options).value.isfinite()
+
+
+@BACKENDS
+@DTYPES
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_point_that_reached_nobody_starts_anew(backend, dtype, rows):
+    cost = squares(*clouds(rows, 9)[:2]).to(dtype)
+    cost[:, 2] = math.inf
+    options = {"eps": 0.5, "reach": 2.0, "backend": backend}
+    t = gk.sinkhorn_from_cost(cost, **options)
+    assert t.g[2] == math.inf
+    warm = gk.sinkhorn_from_cost(cost, init=(t.f, t.g), **options)
+    torch.testing.assert_close(warm.value, t.value)
+    annealed = gk.sinkhorn_from_cost(cost, anneal=(5.0, 0.6), **options)
+    torch.testing.assert_close(annealed.value, t.value, rtol=1e-4, atol=0)
+    # what is forbidden no longer counts again
+    cost[:, 2] = 1
+    torch.testing.assert_close(
+        gk.sinkhorn_from_cost(cost, init=(t.f, t.g), **options).value,
+        gk.sinkhorn_from_cost(cost, **options).value,
+        rtol=1e-4,
+        atol=0,
+    )
+
+
 class TestReachFarAboveAll:
     @pytest.mark.parametrize("reach", [0.1, 1.0, 3.0, 10.0, 30.0, 1e2, 1e3, 1e4, 1e6, 1e9])
     @pytest.mark.parametrize("eps", [0.1, 0.05])

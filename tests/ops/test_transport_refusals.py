@@ -180,6 +180,8 @@ def test_what_a_point_without_mass_meets_is_looked_at(backend):
         gk.sinkhorn_from_cost(edited(COST, (2, 1), math.nan), **options)
     with pytest.raises(ValueError, match=r"^init\[1\] must hold finite numbers or \+inf, got NaN$"):
         gk.sinkhorn_from_cost(COST, init=(THIRD, edited(COST[0], 1, math.nan)), **options)
+    with pytest.raises(ValueError, match=r"^init\[1\] must hold finite numbers or \+inf, got -inf$"):
+        gk.sinkhorn_from_cost(COST, init=(THIRD, edited(COST[0], 1, -math.inf)), **options)
 
 
 def test_bad_columns():

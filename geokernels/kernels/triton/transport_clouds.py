@@ -73,7 +73,10 @@ class _Iteration:
         self.active = self.solvable.int()
         self.error = weight.new_full((B,), math.nan)
         self.iterations = torch.zeros(B, dtype=torch.int64, device=weight.device)
-        self.wrong = weight.new_zeros(3, B, triton.cdiv(rows.size, SETTLED))
+        self.wrong = weight.new_zeros(2, B, triton.cdiv(rows.size, SETTLED))
+        self.asked = weight.new_zeros(
+            B, triton.cdiv(columns.size, SETTLED)
+        )  # of the columns, under a penalty
         self.lift, self.still = weight.new_zeros(B), weight.new_zeros(B)
         self.sums = {}
 
@@ -109,7 +112,7 @@ class _Iteration:
         B = side.weight.shape[0]
         settle_kernel[(B * triton.cdiv(side.size, SETTLED),)](
             top, total, side.cloud.own, side.weight, side.potential, side.raw, self.wrong,
-            self.lift, self.active, side.count, damping, heat, self.reach,
+            self.asked, self.lift, self.active, side.count, damping, heat, self.reach,
             # storing both potentials, twice with the constant that balanced ones are moved by
             2 * torch.finfo(side.weight.dtype).eps / LOG2_E, B, side.size, splits,
             side is self.rows, self.reach == math.inf, SETTLED,
@@ -135,8 +138,9 @@ class _Iteration:
             self.half_step(self.columns, damping, 1.0)
             self.half_step(self.rows, damping, 1.0)
             stop_kernel[(self.wrong.shape[1],)](
-                self.wrong, self.lift, self.error, self.iterations, self.active, tol, self.reach,
-                self.wrong.shape[-1], self.reach == math.inf, 16 * torch.finfo(self.wrong.dtype).eps, 64,
+                self.wrong, self.asked, self.lift, self.error, self.iterations, self.active, tol, self.reach,
+                self.wrong.shape[-1], self.asked.shape[-1], self.reach == math.inf,
+                16 * torch.finfo(self.wrong.dtype).eps, 64,
             )  # fmt: skip
             if values_can_be_read(self.active) and not self.active.any():
                 break

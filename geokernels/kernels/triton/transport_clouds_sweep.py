@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from .transport_clouds_tiles import GRAM, MOST_POWER, load_points, scores
-from .transport_small import best_constant, power_rest
+from .transport_small import best_constant, power_of_two, power_rest
 
 
 @triton.jit
@@ -149,7 +149,8 @@ def pairs_kernel(
 def settle_kernel(
     top, total,  # [splits, B, N]
     own, weight, potential, raw,  # [B, N], the last two written
-    wrong,  # [3, B, blocks], written: of rows alone; how far off, mass asked for, mass that is there
+    wrong,  # [2, B, blocks], written: of rows alone; how far off, mass asked for
+    asked_by_columns,  # [B, blocks], written: of columns alone
     lift, active, count,  # [B]
     damping, heat, reach, rounding, B, N, splits,
     ROWS: tl.constexpr, BALANCED: tl.constexpr, BLOCK: tl.constexpr,
@@ -184,19 +185,22 @@ def settle_kernel(
         tl.store(potential + at, answered, mask=m_n)
         wanted = 1.0
         if not BALANCED:
-            wanted = tl.exp2(tl.minimum(-answered / reach, MOST_POWER))
+            wanted = power_of_two(-answered / reach)
         b_weight = tl.load(weight + at, mask=m_n, other=0.0)
         share = tl.exp2(tl.minimum(answered - found, MOST_POWER))
         off = tl.abs(share - wanted) + rounding * tl.abs(answered)
         some = m_n & (b_weight != 0)
         to = wrong + i_problem * blocks + i_block
-        tl.store(to, tl.sum(tl.where(some, b_weight * off, 0.0), 0))
+        tl.store(to, tl.sum(b_weight * tl.where(some, off, 0.0), 0))
         if not BALANCED:
-            tl.store(to + B * blocks, tl.sum(tl.where(some, b_weight * wanted, 0.0), 0))
-            tl.store(to + 2 * B * blocks, tl.sum(tl.where(some, b_weight * share, 0.0), 0))
+            tl.store(to + B * blocks, tl.sum(b_weight * tl.where(some, wanted, 0.0), 0))
         tl.store(raw + at, found, mask=m_n)
     else:
         tl.store(potential + at, damping * found, mask=m_n)
+        if not BALANCED:
+            b_weight = tl.load(weight + at, mask=m_n, other=0.0)
+            asked = b_weight * tl.where(m_n & (b_weight != 0), power_of_two(-damping * found / reach), 0.0)
+            tl.store(asked_by_columns + i_problem * blocks + i_block, tl.sum(asked, 0))
 
 
 @triton.jit
@@ -211,9 +215,10 @@ def sum_of_blocks(parts, blocks, BLOCK: tl.constexpr):
 
 @triton.jit
 def stop_kernel(
-    wrong,  # [3, B, blocks]
+    wrong,  # [2, B, blocks]
+    asked_by_columns,  # [B, blocks_columns]
     lift, error, iterations, active,  # [B], written
-    tol, reach, blocks, BALANCED: tl.constexpr, LEAST: tl.constexpr, BLOCK: tl.constexpr,
+    tol, reach, blocks, blocks_columns, BALANCED: tl.constexpr, LEAST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Counts a pair of half-steps, and stops problems whose error is at most ``tol``, or no number.
 
@@ -226,8 +231,8 @@ def stop_kernel(
     found = sum_of_blocks(wrong + i_problem * blocks, blocks, BLOCK)
     if not BALANCED:
         asked = sum_of_blocks(wrong + (problems + i_problem) * blocks, blocks, BLOCK)
-        there = sum_of_blocks(wrong + (2 * problems + i_problem) * blocks, blocks, BLOCK)
-        by = best_constant(asked, there, reach, LEAST)
+        of_columns = sum_of_blocks(asked_by_columns + i_problem * blocks_columns, blocks_columns, BLOCK)
+        by = best_constant(asked, of_columns, reach, LEAST)
         tl.store(lift + i_problem, tl.where(found > tol, by, 0.0))
     tl.store(error + i_problem, found)
     tl.store(iterations + i_problem, tl.load(iterations + i_problem) + 1)

@@ -27,7 +27,8 @@ import triton.language as tl
 
 from .transport_clouds_tiles import MOST_POWER
 
-LEAST_SUM = tl.constexpr(1e-25)  # terms lost to underflow are below rounding beside it
+# times the largest scale: terms lost to underflow are below rounding beside it
+LEAST_SUM = tl.constexpr(1e-25)
 MOST_SUM = tl.constexpr(1e25)
 
 
@@ -57,11 +58,18 @@ def column_levels(cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, l
 
 
 @triton.jit
-def best_constant(wanted, mass, reach, LEAST: tl.constexpr):
-    """What f gains and g loses, by the sums over a problem; 0 where they differ by less than ``LEAST``."""
-    # above what underflow has rounded
-    off = (wanted > 1e-30) & (mass > 1e-30) & (tl.abs(wanted / mass - 1) > LEAST)
-    by = reach / 2 * tl.log2(tl.where(off, wanted / mass, 1.0))
+def power_of_two(x):
+    """``2^x``, infinite where it is too large to be worked with: what it counts in must not be trusted."""
+    return tl.where(x > MOST_POWER, float("inf"), tl.exp2(tl.minimum(x, MOST_POWER)))
+
+
+@triton.jit
+def best_constant(of_rows, of_columns, reach, LEAST: tl.constexpr):
+    """What f gains and g loses, by the masses asked for; 0 where they differ by less than ``LEAST``."""
+    # above what underflow has rounded, below what has overflowed
+    sure = (of_rows > 1e-30) & (of_columns > 1e-30) & (of_rows < float("inf")) & (of_columns < float("inf"))
+    ratio = tl.where(sure, of_rows, 1.0) / tl.where(sure, of_columns, 1.0)
+    by = reach / 2 * tl.log2(tl.where(tl.abs(ratio - 1) > LEAST, ratio, 1.0))
     return tl.where(tl.abs(by) < float("inf"), by, 0.0)
 
 
@@ -150,7 +158,7 @@ def sinkhorn_kernel(
         column = tl.full([BLOCK_M], 0.0, dtype)
         wrong = tl.full([BLOCK_N], 0.0, dtype)
         asked = tl.full([BLOCK_N], 0.0, dtype)
-        there = tl.full([BLOCK_N], 0.0, dtype)
+        most = 0.0 * found  # power of two that a row is scaled by
         for i in range(0, n, BLOCK_N):
             o_n = i + tl.arange(0, BLOCK_N)
             m_n = o_n < n
@@ -160,8 +168,8 @@ def sinkhorn_kernel(
             # a column without mass is no reason to let the others vanish
             top = tl.max(tl.where(b_columns[None, :] > 0, power, float("-inf")), 1)
             base = tl.where(top == float("-inf"), 0.0, top)
-            share = tl.exp2(tl.minimum(power - base[:, None], MOST_POWER))
-            sums = tl.sum(share * b_columns[None, :], 1)
+            share = power_of_two(power - base[:, None])
+            sums = tl.sum(tl.where(b_columns[None, :] > 0, share, 0.0) * b_columns[None, :], 1)
             met = sums > 0
             level = base + tl.log2(tl.where(met, sums, 1.0))
             b_weight = tl.load(weight_x + at_row + o_n, mask=m_n, other=0.0)
@@ -170,21 +178,25 @@ def sinkhorn_kernel(
             row_share = tl.where(met, tl.exp2(tl.minimum(answered + level, MOST_POWER)), 0.0)
             wanted = 1.0
             if not BALANCED:
-                wanted = tl.exp2(tl.minimum(-answered / reach, MOST_POWER))
-                asked += tl.where(b_weight > 0, b_weight * wanted, 0.0)
-                there += tl.where(b_weight > 0, b_weight * row_share, 0.0)
+                wanted = power_of_two(-answered / reach)
+                asked += b_weight * tl.where(b_weight > 0, wanted, 0.0)
             off = tl.abs(row_share - wanted) + tl.where(met, rounding * tl.abs(answered), 0.0)
-            wrong += tl.where(b_weight > 0, b_weight * off, 0.0)
+            wrong += b_weight * tl.where(b_weight > 0, off, 0.0)
             tl.store(f + at_row + o_n, answered, mask=m_n)
             tl.store(raw + at_row + o_n, tl.where(met, -level, float("inf")), mask=m_n)
-            moved = tl.where(met, tl.exp2(tl.minimum(base - damping * level, MOST_POWER)), 0.0)
-            column += tl.sum(share * (b_weight * moved)[:, None], 0)
+            some = met & (b_weight > 0)
+            by = tl.where(some, base - damping * level, 0.0)
+            most = tl.maximum(most, tl.max(by, 0))
+            moved = b_weight * tl.where(some, tl.exp2(tl.minimum(by, MOST_POWER)), 0.0)
+            column += tl.sum(tl.where(some[:, None], share, 0.0) * moved[:, None], 0)
         # other threads have written what is read from here on
         tl.debug_barrier()
         if not BALANCED:
-            best = best_constant(tl.sum(asked, 0), tl.sum(there, 0), reach, LEAST)
+            by_columns = b_columns * tl.where(b_columns > 0, power_of_two(-potential / reach), 0.0)
+            best = best_constant(tl.sum(asked, 0), tl.sum(by_columns, 0), reach, LEAST)
             lift = tl.where(done > 0, best, 0.0)
-        trusted = (column >= LEAST_SUM) & (column <= MOST_SUM)
+        least = tl.where(most > MOST_POWER, float("inf"), LEAST_SUM * tl.exp2(tl.minimum(most, MOST_POWER)))
+        trusted = (column >= least) & (column <= MOST_SUM)
         moved_columns = bias - tl.log2(tl.where(trusted, column, 1.0)) - damping * lift
         if tl.min(tl.where(trusted | (o_m >= M), 1, 0), 0) == 0:
             moved_columns = -column_levels(
