@@ -80,7 +80,8 @@ def of_clouds() -> Iterator[Variant]:
         # what differs between architectures is how tensor cores are fed
         archs = ARCHS if features == 64 else (90,)
         yield Variant(f"sweep {label}", sweep.sweep_kernel, constants, *form, archs)
-        yield Variant(f"pairs {label}", sweep.pairs_kernel, constants, *form, archs)
+        of_pairs = transport_clouds.OF_PAIRS, *form[1:]
+        yield Variant(f"pairs {label}", sweep.pairs_kernel, constants, *of_pairs, archs)
         of_product = {**constants, "FACTOR": precision == "fp32", "BLOCK_R": 16}
         of_product["BLOCK_E"], warps = transport_clouds.OF_PRODUCTS[precision]
         yield Variant(f"multiply {label}", products.multiply_kernel, of_product, warps, *form[1:], archs)

@@ -25,6 +25,7 @@ from .transport_clouds_tiles import LOG2_E, Blocks, Cloud, cost_of, pack
 KINDS = ("dot", "square", "root", "power")  # ..transport_clouds
 # of a program of multiply_kernel: most columns of its result, and its warps
 OF_PRODUCTS = {"fp32": (32, 8), "tf32": (64, 4), "bf16": (64, 4), "bf16x3": (64, 4)}
+OF_PAIRS = 8  # warps of a program of pairs_kernel, which spills registers with fewer
 SETTLED = 256  # points of a program of settle_kernel
 ENOUGH_PROGRAMS = 512  # columns are split below this number
 
@@ -159,7 +160,7 @@ class _Iteration:
             columns.potential.contiguous(), columns.weight, wanted.int(), rows.count, columns.count, sums,
             self.p, rows.size, columns.size, self.D,
             cost_of(self.kind, self.p), self.precision, blocks.features >= self.D,
-            blocks.rows, blocks.columns, blocks.features, num_warps=blocks.warps,
+            blocks.rows, blocks.columns, blocks.features, num_warps=OF_PAIRS,
         )  # fmt: skip
         sums = torch.where(rows.weight > 0, rows.weight.double() * sums, 0).sum(-1)
         return torch.stack([sums[0] / LOG2_E, sums[1], sums[2]])
