@@ -5,6 +5,7 @@ import random
 import re
 import resource
 import signal
+from contextlib import contextmanager
 from fractions import Fraction
 
 import pytest
@@ -122,28 +123,31 @@ class TestJson:
             read_json(tmp_path / "deep.json")
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file may grow beyond 4 kB, as on a disk that is full."""
+    """No file may grow beyond 4 kB, as on a disk that is full; nor may the one that pytest prints to."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_keeps_what_was_there(checkpoint, full_disk):
-    with pytest.raises(OSError, match=f"{checkpoint} could not be written: File too large"):
+def test_a_full_disk_keeps_what_was_there(checkpoint):
+    said = f"{checkpoint} could not be written: File too large"
+    with pytest.raises(OSError, match=said), full_disk():
         save_sealed(checkpoint, {"large": torch.zeros(10_000)}, kind="morph")
     assert load_sealed(checkpoint, **HOW)["index"] == 3
     assert [path.name for path in checkpoint.parent.iterdir()] == ["state.pt"]
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt", ".png", ".mp4", ".json", ".atlas"])
-def test_every_writer_says_that_the_disk_is_full(ending, tmp_path, full_disk):
+def test_every_writer_says_that_the_disk_is_full(ending, tmp_path):
     path = tmp_path / f"result{ending}"
-    with pytest.raises(OSError, match=rf"{path} could not be written: "):
+    with pytest.raises(OSError, match=rf"{path} could not be written: "), full_disk():
         WRITERS[ending](path)
     assert not list(tmp_path.iterdir())
 
