@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch._functorch.autograd_function import enable_single_level_autograd_function
 from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 from .. import _first_order, _forward_mode
 from . import native
@@ -128,13 +129,12 @@ def _refusing(name: str, refuse: Callable[[], NoReturn]) -> None:
 
 
 def _applied(name: str, **functions: Callable) -> Callable:
-    """``apply`` of an autograd.Function, past the part that is written in Python.
+    """``apply`` of a function with a derivative, without what ``autograd.Function`` puts around it.
 
-    That part looks out for torch.func, at whose levels these functions are not called but by its dispatcher.
+    That looks out for torch.func, at whose levels these functions are not called but by its dispatcher.
     """
     static = {part: staticmethod(function) for part, function in functions.items()}
-    function = type(f"_{name}", (torch.autograd.Function,), static)
-    return super(torch.autograd.Function, function).apply
+    return type(f"_{name}", (_SingleLevelFunction,), static).apply
 
 
 def _register(operator: Callable, backward: Callable, save: Callable, tangents: Callable) -> None:

@@ -10,7 +10,7 @@ pytestmark = [
     pytest.mark.cpu,
     pytest.mark.skipif(native.missing is not None, reason=str(native.missing)),
     # torch scripts decompositions when it first makes a dual number
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
 ]
 
 if not native.missing:

@@ -14,7 +14,7 @@ from geokernels.testing import cloud, orthonormal, weights
 pytestmark = [
     pytest.mark.cpu,
     # torch scripts decompositions when it first makes a dual number
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
     # torch.compile instantiates the functions that it looks into
     pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning"),
 ]
