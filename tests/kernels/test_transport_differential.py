@@ -13,7 +13,7 @@ import geokernels as gk
 from geokernels._transport import finite
 from geokernels.kernels import native, transport_clouds
 
-CASES = int(os.environ.get("GEOKERNELS_TRANSPORT_CASES", "800"))
+CASES = int(os.environ.get("GEOKERNELS_TRANSPORT_CASES", "1600"))
 SEED = int(os.environ.get("GEOKERNELS_TRANSPORT_SEED", "0"))
 LEVELS = native.build_info().get("simd_levels", [])
 # Once wrong: potentials beside a weight near 0; masses that overflow, on the way or at the end; the constant
