@@ -3,7 +3,7 @@
 //   along a + q   w+ = (1 + sinc theta) / (4 (1 + g))
 //   along a - q   w- = (1 - sinc theta) / (4 (1 - g))
 //
-// Derived in geokernels/_path.py: everything is a function of c = cos(theta/2), through
+// Derived in geokernels/reference/path.py: everything is a function of c = cos(theta/2), through
 // the series h(t) = 1 + t h1(t) in t = (1 - c) / 2 <= 0.147, without a branch, an inverse cosine or a
 // difference of nearly equal numbers, at angle 0 as anywhere else.
 //

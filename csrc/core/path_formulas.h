@@ -1,6 +1,6 @@
 // The weights of a geodesic between subspaces and their slopes, number by number, for the CPU and the GPU.
 //
-// Derived in geokernels/_path.py, stated in core/path.h. V is a number or a vector of them.
+// Derived in geokernels/reference/path.py, stated in core/path.h. V is a number or a vector of them.
 //
 // No include guard: included once for every SIMD level, and by CUDA kernels with a level of their own.
 

@@ -5,7 +5,7 @@ from torch.nn.functional import normalize
 from .._checks import require_like, require_shape
 from .._typing import Basis, Rows, Scores
 from ..ops import geodesic_cosine, subspace_basis
-from ..ops.subspace import require_rows
+from ..ops.inputs import require_rows
 
 
 class GeoCLIP:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .. import _tangents
+from ..reference import tangents
 from . import derivatives, native, sizes
 from .batching import lead_with_mapped_dimension
 
@@ -54,7 +54,7 @@ def _filled(p: Tensor, rank: int) -> Tensor:
 def _cosine_tangents(ctx, saved, dx, dy, dp, dq, _eps):
     x, y, p, q, left, right, g, _coordinates = saved
     bases = (None if part is None else _filled(part, g.shape[-1]) for part in (p, q, dp, dq))
-    formula = partial(_tangents.of_cosine, eps=ctx.eps)
+    formula = partial(tangents.of_cosine, eps=ctx.eps)
     moved = derivatives.first_order("geodesic_cosine", formula, left.mT, right.mT, g, x, y, *bases, dx, dy)
     return moved, None, None, None, None
 

@@ -5,9 +5,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .. import _tangents
 from .._precision import full_precision
 from .._typing import Basis
+from ..reference import tangents
 from . import derivatives, native, sizes
 from .batching import lead_with_mapped_dimension
 
@@ -83,7 +83,7 @@ def _backward(ctx, _grad_left, grad_directions: Tensor | None, grad_values: Tens
 
 
 def _basis_tangents(ctx, saved, dx, _rank, _rtol):
-    formula = partial(_tangents.of_basis, rank=ctx.rank)
+    formula = partial(tangents.of_basis, rank=ctx.rank)
     return None, *derivatives.first_order("subspace_basis", formula, *saved, dx)
 
 

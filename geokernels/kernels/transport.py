@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from .. import _tangents, _transport
 from .._precision import full_precision
 from .._typing import Cost, Points, Potential, Weights
+from ..reference import potentials, tangents
 from . import derivatives, native, sizes
 from .batching import lead_with_mapped_dimension
 
@@ -63,7 +63,7 @@ def solve_points(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The costs, one of ``GRAM``, and what :func:`solve` returns; gradients reach points and weights."""
     if cost == "cosine":
-        x, y = _transport.directions(x), _transport.directions(y)
+        x, y = potentials.directions(x), potentials.directions(y)
     operator = torch.ops.geokernels.sinkhorn_points.default
     return derivatives.run(operator, x, y, a, b, n, m, start, GRAM[cost], eps, reach, max_iter, tol)
 
@@ -74,7 +74,7 @@ def solve_points_and_carry(x: Points, y: Points, v: Tensor, *, cost: str, **sett
     They are ``(..., M, E)``. One launch on a GPU, without a derivative.
     """
     if cost == "cosine":
-        x, y = _transport.directions(x), _transport.directions(y)
+        x, y = potentials.directions(x), potentials.directions(y)
     operator = torch.ops.geokernels.sinkhorn_points_carry.default
     numbers = (settings[name] for name in ("eps", "reach", "max_iter", "tol"))
     return derivatives.run(operator, x, y, v, None, None, None, None, None, GRAM[cost], *numbers)
@@ -92,23 +92,23 @@ def displacement(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:
 
 
 def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
-    """:func:`geokernels._transport.density`, in one pass where the compiled library can."""
+    """:func:`geokernels.reference.potentials.density`, in one pass where the compiled library can."""
     if native.refuse(cost):
-        return _transport.density(cost, f, g, eps)
+        return potentials.density(cost, f, g, eps)
     return derivatives.run(torch.ops.geokernels.transport_density.default, cost, f, g, eps)
 
 
-class Pairs(_transport.DensePairs):
+class Pairs(potentials.DensePairs):
     """Pairs whose costs are at hand, and whose plan is compiled."""
 
     def density(self, f: Potential, g: Potential) -> Tensor:
-        """See :class:`geokernels._transport.Pairs`."""
+        """See :class:`geokernels.reference.potentials.Pairs`."""
         return density(self.cost, f, g, self.eps)
 
 
 def _carried(cost, v, b, n, m, f, g, eps) -> Tensor:
     """What the plan carries, on the CPU: a second pass over costs that are in the cache."""
-    b = _transport.uniform(cost, m, -1) if b is None else b
+    b = potentials.uniform(cost, m, -1) if b is None else b
     E = density(cost, f, g, eps)
     # what lies beyond the lengths may be NaN
     for count, dim in ((n, -2), (m, -1)):
@@ -167,10 +167,10 @@ def _to_problem(ctx, cost, a, b, n, m, f, g, *grads):
     """Gradients to cost, ``a`` and ``b``, from those to value, f and g; None where nothing comes."""
     if all(grad is None for grad in grads):
         return None, None, None
-    whole_a = _transport.uniform(cost, n, -2) if a is None else a
-    whole_b = _transport.uniform(cost, m, -1) if b is None else b
+    whole_a = potentials.uniform(cost, n, -2) if a is None else a
+    whole_b = potentials.uniform(cost, m, -1) if b is None else b
     E = density(cost, f, g, ctx.eps)
-    to_cost, to_a, to_b = _transport.gradients(E, whole_a, whole_b, f, g, ctx.eps, ctx.reach, *grads)
+    to_cost, to_a, to_b = potentials.gradients(E, whole_a, whole_b, f, g, ctx.eps, ctx.reach, *grads)
     return to_cost, None if a is None else to_a, None if b is None else to_b
 
 
@@ -180,10 +180,10 @@ def _backward(ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
 
 def _problem_tangents(ctx, cost, a, b, n, m, f, g, d_cost, d_a, d_b):
     """Tangents of value, f and g, from those of cost and weights."""
-    a = _transport.uniform(cost, n, -2) if a is None else a
-    b = _transport.uniform(cost, m, -1) if b is None else b
+    a = potentials.uniform(cost, n, -2) if a is None else a
+    b = potentials.uniform(cost, m, -1) if b is None else b
     E = density(cost, f, g, ctx.eps)
-    return _tangents.of_transport(E, a, b, f, g, ctx.eps, ctx.reach, d_cost, d_a, d_b)
+    return tangents.of_transport(E, a, b, f, g, ctx.eps, ctx.reach, d_cost, d_a, d_b)
 
 
 def _solution_tangents(ctx, saved, d_cost, d_a, d_b, *_constant):
@@ -231,7 +231,7 @@ def _cost_tangent(x: Points, y: Points, dx: Points | None, dy: Points | None, ki
     if kind != SQUARE:
         return -(dx @ y.mT + x @ dy.mT)
     # about the centre: what cancels is then no larger than the clouds
-    x, y = _transport.centred(x, y)
+    x, y = potentials.centred(x, y)
     along = (x * dx).sum(-1)[..., :, None] + (y * dy).sum(-1)[..., None, :]
     return 2 * (along - dx @ y.mT - x @ dy.mT)
 
@@ -249,7 +249,7 @@ def _dense_point_gradient(weight: Tensor, x: Points, y: Points, kind: int) -> Po
     if kind != SQUARE:
         return -(weight @ y)
     # about the centre: what cancels is then no larger than the clouds
-    x, y = _transport.centred(x, y)
+    x, y = potentials.centred(x, y)
     return 2 * (weight.sum(-1)[..., None] * x - weight @ y)
 
 
@@ -268,7 +268,7 @@ def _from_point_gradient(grad: Points, weight: Tensor, x: Points, y: Points, kin
     if kind != SQUARE:
         return -(grad @ y.mT), None, -(weight.mT @ grad)
     # from the centre: what cancels is then no larger than the clouds
-    x, y = _transport.centred(x, y)
+    x, y = potentials.centred(x, y)
     to_weight = 2 * ((grad * x).sum(-1)[..., None] - grad @ y.mT)
     return to_weight, 2 * weight.sum(-1)[..., None] * grad, -2 * weight.mT @ grad
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import _transport
 from .._typing import Cost, Points, Potential, Weights
+from ..reference import potentials
 from . import native, sizes
 from .transport import MOST_POINTS
 from .transport_clouds_derivatives import (
@@ -42,7 +42,7 @@ def are_large(x: Points, y: Points) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """All pairs of two clouds; see :class:`geokernels._transport.Pairs`.
+    """All pairs of two clouds; see :class:`geokernels.reference.potentials.Pairs`.
 
     Attributes:
         x: Points ``(..., N, D)`` such that the cost is in units of ``eps``.
@@ -85,26 +85,26 @@ class Pairs:
         if cost == "lp":
             return pairs(x, y, POWER, eps ** (-1 / p))
         if cost == "sqeuclidean":
-            return pairs(*_transport.centred(x, y), SQUARE, math.sqrt(2 / eps))
+            return pairs(*potentials.centred(x, y), SQUARE, math.sqrt(2 / eps))
         if cost == "dot":
             return pairs(x, y, DOT, math.sqrt(1 / eps))
         # 1 - cos is a product too, with one more coordinate
-        u, v = _transport.directions(x), _transport.directions(y)
+        u, v = potentials.directions(x), potentials.directions(y)
         u = torch.cat([u, -torch.ones_like(u[..., :1])], -1)
         v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
         return pairs(u, v, DOT, math.sqrt(1 / eps))
 
     def density(self, f: Potential, g: Potential) -> Tensor:
-        """See :class:`geokernels._transport.Pairs`."""
-        return _transport.density(self.dense(), present(f, self.n), present(g, self.m), self.eps)
+        """See :class:`geokernels.reference.potentials.Pairs`."""
+        return potentials.density(self.dense(), present(f, self.n), present(g, self.m), self.eps)
 
     def times(self, f: Potential, g: Potential, v: Tensor) -> Tensor:
-        """See :class:`geokernels._transport.Pairs`."""
+        """See :class:`geokernels.reference.potentials.Pairs`."""
         f, g = present(f / self.eps, self.n), present(g / self.eps, self.m)
         return multiply(self.passes, self.x, self.y, f, g, None, None, v, self.kind, self.p, *self.own)
 
     def times_t(self, f: Potential, g: Potential, u: Tensor) -> Tensor:
-        """See :class:`geokernels._transport.Pairs`."""
+        """See :class:`geokernels.reference.potentials.Pairs`."""
         f, g = present(f / self.eps, self.n), present(g / self.eps, self.m)
         return multiply(self.passes, self.y, self.x, g, f, None, None, u, self.kind, self.p, *self.own)
 

@@ -13,9 +13,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .. import _transport
 from .._checks import values_can_be_read
 from .._precision import full_precision
+from ..reference import potentials
 from . import derivatives
 
 DOT, SQUARE, ROOT, POWER = range(4)  # core/transport_clouds.h
@@ -102,26 +102,26 @@ def save_solution(ctx, inputs, output) -> None:
 
 
 def solution_backward(passes: str, ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
-    """:func:`geokernels._transport.gradients`, as sums over pairs that are never all there."""
+    """:func:`geokernels.reference.potentials.gradients`, as sums over pairs that are never all there."""
     x, y, a, b, n, m, f, g = ctx.saved_tensors
     if grad_value is None and grad_f is None and grad_g is None:
         return (None,) * (12 + len(ctx.of_cost))
-    whole_a = _transport.uniform(x, n, -2) if a is None else a
-    whole_b = _transport.uniform(y, m, -2) if b is None else b
+    whole_a = potentials.uniform(x, n, -2) if a is None else a
+    whole_b = potentials.uniform(y, m, -2) if b is None else b
     pairs = x, y, present(f, n), present(g, m)
     left, right, to_a, to_b = [], [], torch.zeros_like(f), torch.zeros_like(g)
     if grad_value is not None:
         scale = grad_value[..., None]
         left, right = [scale * whole_a], [whole_b]
-        to_a = scale * _transport.value_to_weight(f, whole_b, 1.0, ctx.reach)
-        to_b = scale * _transport.value_to_weight(g, whole_a, 1.0, ctx.reach)
+        to_a = scale * potentials.value_to_weight(f, whole_b, 1.0, ctx.reach)
+        to_b = scale * potentials.value_to_weight(g, whole_a, 1.0, ctx.reach)
     if grad_f is not None or grad_g is not None:
         # what lies beyond the lengths is constant
         grad_f = torch.zeros_like(f) if grad_f is None else grad_f.masked_fill(pairs[2] == -math.inf, 0)
         grad_g = torch.zeros_like(g) if grad_g is None else grad_g.masked_fill(pairs[3] == -math.inf, 0)
         gauge = torch.zeros_like(f[..., :1])
         if ctx.reach == math.inf:
-            gauge = _transport.gauge_of(grad_f, grad_g, whole_a, whole_b)
+            gauge = potentials.gauge_of(grad_f, grad_g, whole_a, whole_b)
             grad_f, grad_g = grad_f - whole_a * gauge, grad_g + whole_b * gauge
         kind, p, *own = ctx.of_cost
         of_rows, of_columns, by_a, by_b = operator(passes, "solve_adjoint_clouds")(
@@ -145,7 +145,7 @@ def inverse(x: Tensor) -> Tensor:
 
 @full_precision
 def solve_adjoint(x, y, f, g, a, b, grad_f, grad_g, reach, passes: str, *of_cost):
-    r"""The linear system of :func:`geokernels._transport.gradients`, by conjugate gradients.
+    r"""The linear system of :func:`geokernels.reference.potentials.gradients`, by conjugate gradients.
 
     With $\rho = E b$, $\kappa = E^\top a$, $A = \mathrm{diag}(1/\rho) E\, \mathrm{diag}(b)$ and
     $B = \mathrm{diag}(a) E\, \mathrm{diag}(1/\kappa)$ it reads $d\,p + B q = \bar f$,

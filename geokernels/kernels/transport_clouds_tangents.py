@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .. import _distances, _transport
 from .._precision import full_precision
+from ..reference import distances, potentials
 from . import derivatives
 from .transport_clouds_derivatives import (
     DOT,
@@ -40,7 +40,7 @@ def _costs(x: Tensor, y: Tensor, dx: Tensor, dy: Tensor, kind: int, p: float) ->
     """Costs ``(..., N, M)`` of a distance or a power, and their tangents, 0 between points that coincide."""
     p = 2.0 if kind == ROOT else p
     found = torch.cdist(x, y, p, compute_mode="donot_use_mm_for_euclid_dist")
-    moved = _distances.tangent(x, y, found, p, dx, dy)
+    moved = distances.tangent(x, y, found, p, dx, dy)
     return (found, moved) if kind == ROOT else (found**p, p * found ** (p - 1) * moved)
 
 
@@ -49,7 +49,7 @@ def _by_blocks(x, y, f, g, left, right, v, dx, dy, *, kind: int, p: float) -> Te
     found = []
     for rows in _blocks(x, y.shape[-2]):
         cost, moved = _costs(x[..., rows, :], y, dx[..., rows, :], dy, kind, p)
-        E = _transport.density(cost, f[..., rows], g, 1.0) * moved
+        E = potentials.density(cost, f[..., rows], g, 1.0) * moved
         if left is not None:
             E = E * (left[..., rows, :] @ right.mT)
         found.append(E @ v)
@@ -65,7 +65,7 @@ def changed(passes: str, x, y, f, g, left, right, v, dx, dy, *of_cost) -> Tensor
     if kind not in (DOT, SQUARE):
         dx, dy = torch.zeros_like(x) if dx is None else dx, torch.zeros_like(y) if dy is None else dy
         by_blocks = partial(_by_blocks, kind=kind, p=p)
-        return derivatives.first_order(_distances.OF, by_blocks, x, y, f, g, left, right, v, dx, dy)
+        return derivatives.first_order(distances.OF, by_blocks, x, y, f, g, left, right, v, dx, dy)
     total = 0
     for here, there in ((dx, y), (x, dy)):
         if here is None or there is None:
@@ -121,19 +121,19 @@ def product_tangents(passes: str, ctx, saved, dx, dy, df, dg, d_left, d_right, d
 def solution_tangents(passes: str, ctx, saved, dx, dy, da, db, *_constant):
     r"""Of ``sinkhorn_clouds``: value, f and g.
 
-    The system of :func:`geokernels._tangents.of_transport`, which is that of the adjoint: with
+    The system of :func:`geokernels.reference.tangents.of_transport`, which is that of the adjoint: with
     $p = a \rho\, \delta f$ and $q = b \kappa\, \delta g$ the two are one.
     """
     x, y, a, b, n, m, f, g = saved
-    a = _transport.uniform(x, n, -2) if a is None else a
-    b = _transport.uniform(y, m, -2) if b is None else b
+    a = potentials.uniform(x, n, -2) if a is None else a
+    b = potentials.uniform(y, m, -2) if b is None else b
     da, db = torch.zeros_like(a) if da is None else da, torch.zeros_like(b) if db is None else db
     pairs, of_cost, reach = (x, y, present(f, n), present(g, m)), ctx.of_cost, ctx.reach
     turned = y, x, *reversed(pairs[2:])
     rise = _met(passes, *pairs, b, dx, dy, *of_cost)
     fall = _met(passes, *turned, a, dy, dx, *of_cost)
-    to_a = _transport.value_to_weight(f, b, 1.0, reach)
-    to_b = _transport.value_to_weight(g, a, 1.0, reach)
+    to_a = potentials.value_to_weight(f, b, 1.0, reach)
+    to_b = potentials.value_to_weight(g, a, 1.0, reach)
     d_value = (a * rise + to_a * da).sum(-1) + (to_b * db).sum(-1)
 
     columns = multiply(passes, *pairs, None, None, torch.stack([b, db], -1), *of_cost)
@@ -146,7 +146,7 @@ def solution_tangents(passes: str, ctx, saved, dx, dy, da, db, *_constant):
     d_f = inverse(columns[..., 0]) * (rise - by_columns) / d
     d_g = inverse(rows[..., 0]) * (fall - by_rows) / d
     if reach == math.inf:
-        shift = _transport.gauge_shift(a, b, f, g, d_f, d_g, da, db)
+        shift = potentials.gauge_shift(a, b, f, g, d_f, d_g, da, db)
         d_f, d_g = d_f + shift, d_g - shift
     # what lies beyond the lengths is constant
     moved = (torch.where(at == -math.inf, 0, part) for at, part in zip(pairs[2:], (d_f, d_g)))

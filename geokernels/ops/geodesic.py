@@ -7,7 +7,7 @@ from .._typing import Basis, Rows, Scores
 from ..kernels import dispatch, native, triton
 from ..kernels import geodesic as kernels
 from ..reference import GeodesicFlow
-from .subspace import (
+from .inputs import (
     in_common_batch,
     narrowed,
     require_all_finite,

@@ -14,10 +14,9 @@ from .._checks import (
     require_rank,
     require_values,
 )
-from .._transport import Transport
 from .._typing import Cost, Points, Potential, Weights
 from ..kernels.triton import PRECISIONS
-from .subspace import widened
+from .inputs import widened
 from .transport_checks import (
     Lengths,
     checked_settings,
@@ -29,6 +28,7 @@ from .transport_checks import (
     require_lengths,
     within,
 )
+from .transport_result import Transport
 from .transport_solvers import solve, solve_points
 
 COSTS = ("sqeuclidean", "euclidean", "cosine", "dot", "lp")

@@ -19,9 +19,9 @@ from .._checks import (
     values_can_be_read,
     whole,
 )
-from .._transport import uniform
 from .._typing import Cost, Points, Potential, Weights
 from ..kernels import native
+from ..reference.potentials import uniform
 
 Lengths = tuple[Tensor, Tensor]  # how many rows and columns of each problem count, int64 (...)
 

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from .. import reference
 from .._checks import values_can_be_read
-from .._transport import DensePairs, Transport, uniform
 from .._typing import Cost, Points, Potential, Weights
 from ..kernels import dispatch, native, triton
 from ..kernels import transport as kernels
 from ..kernels import transport_clouds as clouds
-from .subspace import widened
+from ..reference.potentials import DensePairs, uniform
+from .inputs import widened
 from .transport_checks import (
     Lengths,
     checked_start,
@@ -25,6 +25,7 @@ from .transport_checks import (
     require_lengths,
     within,
 )
+from .transport_result import Transport
 
 Start = tuple[Potential, Potential]
 STEPS = 'torch.export would write out all max_iter of its steps; name backend="reference" to have them'

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import _forward_mode, _tangents
-from .. import _path as path
+from .. import _forward_mode
 from .._first_order import first_order
 from .._moderation import moderation
 from .._precision import full_precision
 from .._typing import Basis, Rows, Scores
+from . import path, tangents
 from .subspace import living
 
 SERIES_BELOW = 0.5  # radians
@@ -36,7 +36,7 @@ def _weighting_gradient(grad: Tensor, _overlap: Tensor, u: Tensor, g: Tensor, v:
 def _weighting_tangent(moved: Tensor, _overlap: Tensor, u: Tensor, g: Tensor, v: Tensor) -> Tensor:
     """Tangent of ``F`` of :class:`_Weighting`, from that of the overlap."""
     plus, minus = torch.cat([u, v], -2), torch.cat([u, -v], -2)
-    same, opposite, crossed = _tangents.of_weighting(u.mT @ moved @ v, g)
+    same, opposite, crossed = tangents.of_weighting(u.mT @ moved @ v, g)
     cross = plus @ crossed @ minus.mT
     return plus @ same @ plus.mT + minus @ opposite @ minus.mT + cross + cross.mT
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _forward_mode, _tangents
+from .. import _forward_mode
 from .._first_order import first_order
 from .._precision import full_precision
 from .._typing import Basis, Rows
+from . import tangents
 
 
 class SubspaceBasis(NamedTuple):
@@ -114,7 +115,7 @@ class _Directions(torch.autograd.Function):
 
 
 def _tangents_of_directions(ctx, saved: tuple[Tensor, ...], moved: Tensor, *_settings):
-    formula = partial(_tangents.of_basis, rank=ctx.rank)
+    formula = partial(tangents.of_basis, rank=ctx.rank)
     directions, values = first_order("subspace_basis", formula, *saved, moved)
     return directions, None, values
 

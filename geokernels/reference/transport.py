@@ -5,17 +5,18 @@ import math
 import torch
 from torch import Tensor
 
-from .. import _forward_mode, _tangents, _transport
+from .. import _forward_mode
 from .._checks import values_can_be_read
-from .._distances import distances
 from .._typing import Cost, Points, Potential, Weights
+from . import potentials, tangents
+from .distances import distances
 
 
 def pairwise_cost(x: Points, y: Points, cost: str = "sqeuclidean", p: float = 2.0) -> Cost:
     """Costs between the rows of ``x`` ``(..., N, D)`` and of ``y`` ``(..., M, D)``, ``(..., N, M)``."""
     with torch.autocast(x.device.type, enabled=False):
         if cost == "sqeuclidean":
-            x, y = _transport.centred(x, y)
+            x, y = potentials.centred(x, y)
             squares = torch.linalg.vecdot(x, x)[..., :, None] + torch.linalg.vecdot(y, y)[..., None, :]
             return squares - 2 * (x @ y.mT)
         if cost == "euclidean":
@@ -24,7 +25,7 @@ def pairwise_cost(x: Points, y: Points, cost: str = "sqeuclidean", p: float = 2.
             return distances(x, y, p) ** p
         if cost == "dot":
             return -(x @ y.mT)
-        return 1 - _transport.directions(x) @ _transport.directions(y).mT
+        return 1 - potentials.directions(x) @ potentials.directions(y).mT
 
 
 def solve(
@@ -44,8 +45,8 @@ def solve(
 
     Beyond the lengths ``n`` and ``m``, costs must be +inf and weights 0.
     """
-    a = _transport.uniform(cost, n, -2) if a is None else a
-    b = _transport.uniform(cost, m, -1) if b is None else b
+    a = potentials.uniform(cost, n, -2) if a is None else a
+    b = potentials.uniform(cost, m, -1) if b is None else b
     return _solution(cost, a, b, n, m, start, eps, reach, max_iter, tol)
 
 
@@ -58,7 +59,7 @@ class _Solution(torch.autograd.Function):
     def forward(cost, a, b, n, m, start, eps, reach, max_iter, tol):
         f, g, error, iterations = _iterate(cost, a, b, start, eps, reach, max_iter, tol)
         value = _dual_value(cost, a, b, f, g, eps, reach)
-        lost = _transport.unresolved(f, g, a, b, eps, torch.finfo(cost.dtype).eps)
+        lost = potentials.unresolved(f, g, a, b, eps, torch.finfo(cost.dtype).eps)
         value, error = (part.masked_fill(lost, math.nan) for part in (value, error))
         f, g = (part.masked_fill(lost[..., None], math.nan) for part in (f, g))
         if n is not None:
@@ -80,15 +81,15 @@ class _Solution(torch.autograd.Function):
         if grad_value is None and grad_f is None and grad_g is None:
             return (None,) * 10
         cost, a, b, f, g = ctx.saved_tensors
-        E = _transport.density(cost, f, g, ctx.eps)
-        parts = _transport.gradients(E, a, b, f, g, ctx.eps, ctx.reach, grad_value, grad_f, grad_g)
+        E = potentials.density(cost, f, g, ctx.eps)
+        parts = potentials.gradients(E, a, b, f, g, ctx.eps, ctx.reach, grad_value, grad_f, grad_g)
         return *parts, *(None,) * 7
 
 
 def _tangents_of_solution(ctx, saved, d_cost, d_a, d_b, *_constant):
     cost, a, b, f, g = saved
-    E = _transport.density(cost, f, g, ctx.eps)
-    return *_tangents.of_transport(E, a, b, f, g, ctx.eps, ctx.reach, d_cost, d_a, d_b), None, None
+    E = potentials.density(cost, f, g, ctx.eps)
+    return *tangents.of_transport(E, a, b, f, g, ctx.eps, ctx.reach, d_cost, d_a, d_b), None, None
 
 
 _solution = _forward_mode.applied(_Solution, _tangents_of_solution)
@@ -119,7 +120,7 @@ def _iterate(cost, a, b, start, eps, reach, max_iter, tol):
         active = active & (error > tol)
         if reach < math.inf:
             wanted = [torch.where(w > 0, w * torch.exp(-p / reach), 0).sum(-1) for w, p in ((a, f), (b, g))]
-            lift = _transport.best_constant(*wanted, reach)[..., None]
+            lift = potentials.best_constant(*wanted, reach)[..., None]
         if values_can_be_read(error) and not active.any():
             break
     f = torch.where(a > 0, f, damping * row_step)  # a point without mass follows the others, to the end
@@ -149,20 +150,20 @@ def _dual_value(cost, a, b, f, g, eps, reach):
 
     pairs = a[..., :, None] * b[..., None, :]
     product = a.sum(-1) * b.sum(-1)
-    plan = (pairs * _transport.density(cost, f, g, eps)).sum((-2, -1))
+    plan = (pairs * potentials.density(cost, f, g, eps)).sum((-2, -1))
     value = gain(a, f) + gain(b, g) + eps * (product - plan)
     f, g = f / eps, g / eps
-    own = f + _transport.level_of(a, reach).to(f.dtype)[..., None]
+    own = f + potentials.level_of(a, reach).to(f.dtype)[..., None]
     cost = cost / eps
     both, meets = own[..., :, None] + g[..., None, :], cost < math.inf
     # what these tend to, as differences, where a cost is infinite
     parts = (
         torch.where(meets, cost, 1),
-        torch.where(meets, _transport.power_rest(both - cost), -both),
-        torch.where(meets, _transport.power_rest(-cost), 0),
+        torch.where(meets, potentials.power_rest(both - cost), -both),
+        torch.where(meets, potentials.power_rest(-cost), 0),
     )
     sums = (torch.where(pairs > 0, pairs * part, 0).sum((-2, -1)).double() for part in parts)
-    return eps * _transport.value_of_pairs((value / eps).double(), a, b, f, g, reach / eps, *sums).to(f.dtype)
+    return eps * potentials.value_of_pairs((value / eps).double(), a, b, f, g, reach / eps, *sums).to(f.dtype)
 
 
 def assignment(cost: Cost) -> Tensor:

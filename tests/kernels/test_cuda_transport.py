@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from geokernels import reference
-from geokernels._transport import density
 from geokernels.kernels import transport
+from geokernels.reference.potentials import density
 from geokernels.testing import assert_as_accurate, cloud, weights
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from geokernels import _path as path
+from geokernels.reference import path
 from geokernels.testing import assert_as_accurate, cloud
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])

@@ -10,8 +10,8 @@ import os
 import torch
 
 import geokernels as gk
-from geokernels._transport import finite
 from geokernels.kernels import native, transport_clouds
+from geokernels.reference.potentials import finite
 
 CASES = int(os.environ.get("GEOKERNELS_TRANSPORT_CASES", "1600"))
 SEED = int(os.environ.get("GEOKERNELS_TRANSPORT_SEED", "0"))

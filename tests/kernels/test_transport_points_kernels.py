@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import geokernels as gk
-from geokernels import _transport, reference
+from geokernels import reference
 from geokernels.kernels import native
 from geokernels.kernels import transport as kernels
+from geokernels.reference import potentials
 from geokernels.testing import assert_as_accurate, cloud, weights
 
 LEVELS = native.build_info().get("simd_levels", [])
@@ -106,7 +107,7 @@ def test_gradient_to_points_is_that_of_the_costs(level, cost, sizes, simd_level)
     simd_level(level)
     exact = pairs(*sizes)
     if cost == "cosine":
-        exact = exact[0], *map(_transport.directions, exact[1:])
+        exact = exact[0], *map(potentials.directions, exact[1:])
 
     def eager(weight, x, y):
         leaf = x.clone().requires_grad_()
@@ -164,7 +165,7 @@ def test_density_is_that_of_the_definition(dtype):
     exact = cost, f, g
     rounded = [part.to(dtype) for part in exact]
     ours = DENSITY(*rounded, 0.5)
-    eager, truth = (_transport.density(*parts, 0.5) for parts in (rounded, [r.double() for r in rounded]))
+    eager, truth = (potentials.density(*parts, 0.5) for parts in (rounded, [r.double() for r in rounded]))
     assert torch.equal(ours == 0, eager == 0)
     assert ours.isfinite().all()
     ordinary = eager < 1e30

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import geokernels as gk
-from geokernels import _path as path
 from geokernels import reference
+from geokernels.reference import path
 from geokernels.testing import assert_as_accurate, cloud, orthonormal
 
 BACKENDS = pytest.mark.parametrize("backend", ["native", "reference"])

@@ -7,8 +7,8 @@ import triton
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ... import _tangents
 from ..._typing import Basis, Rows, Scores
+from ...reference import tangents
 from .. import derivatives
 from ..batching import lead_with_mapped_dimension
 from .geodesic_kernels import cosine_kernel, overlap_kernel, spread_kernel, turn_kernel
@@ -127,7 +127,7 @@ def _tangents_of(ctx, saved, dx, dy, dp, dq, _eps):
     x, y, p, q, left, right, g, _coordinates = saved
     rank = g.shape[-1]
     bases = (part if part is None else pad(part, (0, rank - part.shape[-1])) for part in (p, q, dp, dq))
-    formula = partial(_tangents.of_cosine, eps=ctx.eps)
+    formula = partial(tangents.of_cosine, eps=ctx.eps)
     frame = left, right, g
     moved = derivatives.first_order("triton_geodesic_cosine", formula, *frame, x, y, *bases, dx, dy)
     return moved, None, None, None, None

@@ -1,6 +1,6 @@
 """The weights of a geodesic between subspaces and their slopes, for Triton kernels.
 
-Derived in geokernels/_path.py, and csrc/core/path_formulas.h in Triton's words: the series of h1 has
+Derived in geokernels/reference/path.py, and csrc/core/path_formulas.h in Triton's words: the series of h1 has
 the coefficients 2 / 3, 2 4 / (3 5), ..., whose ratios 2 n / (2 n + 1) come in by Horner's rule.
 """
 

@@ -6,8 +6,8 @@ import torch
 import triton
 from torch import Tensor
 
-from ..._transport import level_of, uniform, unresolved, value_of_pairs
 from ..._typing import Cost, Weights
+from ...reference.potentials import level_of, uniform, unresolved, value_of_pairs
 from .. import transport
 from .registration import device_of, operator, wrap_triton
 from .transport_clouds_tiles import LOG2_E

@@ -13,7 +13,7 @@ import triton
 from torch import Tensor
 
 from ..._checks import values_can_be_read
-from ..._transport import level_of, uniform, unresolved, value_of_pairs
+from ...reference.potentials import level_of, uniform, unresolved, value_of_pairs
 from ..transport_clouds_derivatives import solve_adjoint
 from ..transport_clouds_registration import register
 from . import PRECISIONS

@@ -16,7 +16,7 @@ exact while one of the rows' moderate powers reaches it; where it is not to be t
 summed for themselves, against their own largest powers.
 
 Under a penalty f gains and g loses the best constant before each pair of half-steps, by the masses that both
-sides ask for (geokernels/_transport.py, best_constant).
+sides ask for (geokernels/reference/potentials.py, best_constant).
 
 The error is that of the rows before they move, and counts what rounding of the potentials may add. A problem
 stops by itself. Sums depend on the sizes alone.

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from . import _forward_mode
-from ._first_order import first_order
-from ._typing import Cost, Points
+from .. import _forward_mode
+from .._first_order import first_order
+from .._typing import Cost, Points
 
 OF = "sinkhorn with the costs 'euclidean' and 'lp'"  # what second derivatives are refused of
 

@@ -9,10 +9,9 @@ import math
 import torch
 from torch import Tensor
 
-from . import _path as path
-from . import _transport
-from ._precision import full_precision
-from ._typing import Basis, Cost, Potential, Rows, Scores, Weights
+from .._precision import full_precision
+from .._typing import Basis, Cost, Potential, Rows, Scores, Weights
+from . import path, potentials
 
 
 @full_precision
@@ -143,14 +142,14 @@ def of_transport(
     d_a: Weights | None,
     d_b: Weights | None,
 ) -> tuple[Tensor, Potential, Potential]:
-    """The tangents of value, ``f`` and ``g``: :func:`geokernels._transport.gradients` transposed.
+    """The tangents of value, ``f`` and ``g``: :func:`geokernels.reference.potentials.gradients` transposed.
 
     Takes what that does, and the tangents of cost and weights.
     """
     d_cost = torch.zeros_like(E) if d_cost is None else torch.where(E > 0, d_cost, 0)
     d_a = torch.zeros_like(a) if d_a is None else d_a
     d_b = torch.zeros_like(b) if d_b is None else d_b
-    to_cost, to_a, to_b = _transport.through_value(E, a, b, f, g, eps, reach)
+    to_cost, to_a, to_b = potentials.through_value(E, a, b, f, g, eps, reach)
     d_value = (to_cost * d_cost).sum((-2, -1)) + (to_a * d_a).sum(-1) + (to_b * d_b).sum(-1)
     wide = (part.double() for part in (E, a, b, f, g))
     ridge = max(torch.finfo(E.dtype).eps, 2.0**-46)
@@ -162,18 +161,18 @@ def _of_potentials(E, a, b, f, g, eps, reach, d_cost, d_a, d_b, ridge) -> tuple[
     r"""Tangents of f and g: the linear system of the two half-steps, as it stands.
 
     $d\,\delta f + A\,\delta g = r$ and $B^\top \delta f + d\,\delta g = s$, of
-    :func:`geokernels._transport.through_potentials`.
+    :func:`geokernels.reference.potentials.through_potentials`.
     """
-    by_a, A = _transport.shares(E, b, -1)
-    by_b, B = _transport.shares(E, a, -2)
+    by_a, A = potentials.shares(E, b, -1)
+    by_b, B = potentials.shares(E, a, -2)
     d = 1 + eps / reach
     r = (A * d_cost).sum(-1, keepdim=True) - eps * by_a @ d_b[..., None]
     s = (B * d_cost).sum(-2)[..., None] - eps * by_b.mT @ d_a[..., None]
-    system = _transport.system(A, B, b, d, reach, ridge)
+    system = potentials.system(A, B, b, d, reach, ridge)
     g_moved = torch.linalg.solve(system.mT, s - B.mT @ r / d)
     f_moved, g_moved = ((r - A @ g_moved) / d)[..., 0], g_moved[..., 0]
     if reach == math.inf:
-        shift = _transport.gauge_shift(a, b, f, g, f_moved, g_moved, d_a, d_b)
+        shift = potentials.gauge_shift(a, b, f, g, f_moved, g_moved, d_a, d_b)
         f_moved, g_moved = f_moved + shift, g_moved - shift
     # a point without any partner has a constant potential
     return torch.where((E > 0).any(-1), f_moved, 0), torch.where((E > 0).any(-2), g_moved, 0)
