@@ -12,10 +12,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from . import figures, results
-from .case import BATCH, ERROR, FEATURES, MEMORY, POINTS, TABLE
-from .machine import ROOT
-from .results import seconds
+from .harness import figures
+from .harness import rows as results
+from .harness.case import BATCH, ERROR, FEATURES, MEMORY, POINTS, TABLE
+from .harness.machine import ROOT
+from .harness.rows import seconds
 
 RESULTS = ROOT / "benchmarks/results/cpu.json"
 PAGE, PICTURE, README = (

@@ -13,10 +13,15 @@ from rich.table import Table
 
 from geokernels.cli.bench import bench
 
-from . import cloud_cases, curves, geodesic_cases, gpu_cases, memory, results, transport_cases
-from .case import Case
-from .harness import Canary, measure
-from .machine import Peaks, machine
+from .harness import rows as results
+from .harness.case import Case
+from .harness.machine import Peaks, machine
+from .harness.timing import Canary, measure
+from .operators import clouds as cloud_cases
+from .operators import curves, memory
+from .operators import geodesic as geodesic_cases
+from .operators import gpu as gpu_cases
+from .operators import transport as transport_cases
 
 INTERRUPTED = 130
 

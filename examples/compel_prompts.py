@@ -9,10 +9,10 @@ import argparse
 import torch
 from compel import Compel
 
+from geokernels.media.pictures import gif, write_bytes
 from geokernels.models import load_text_to_image
 from geokernels.models.text_to_image import CONTENT, Embedding
 from geokernels.pipelines import PromptInterpolationConfig, interpolate_prompts
-from geokernels.report.pictures import gif, write_bytes
 
 
 @torch.no_grad()

@@ -54,7 +54,7 @@ def adapt(
 
 
 def main() -> None:
-    from geokernels.report.pictures import grid, write_picture
+    from geokernels.media.pictures import grid, write_picture
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

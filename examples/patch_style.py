@@ -65,7 +65,7 @@ def style(
 
 
 def main() -> None:
-    from geokernels.report.pictures import read_picture, write_picture
+    from geokernels.media.pictures import read_picture, write_picture
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

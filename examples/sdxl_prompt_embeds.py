@@ -10,7 +10,7 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 import geokernels as gk
-from geokernels.pipelines.couplings import slerp
+from geokernels.pipelines.interpolate.couplings import slerp
 
 
 @torch.no_grad()

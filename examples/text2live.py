@@ -33,7 +33,7 @@ def paint(
 
 
 def main() -> None:
-    from geokernels.report.pictures import read_picture, write_layer, write_picture
+    from geokernels.media.pictures import read_picture, write_layer, write_picture
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

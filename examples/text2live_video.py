@@ -39,8 +39,8 @@ def fit(footage: Footage, *, steps: int | None, seed: int) -> LayeredAtlas:
 
 
 def main() -> None:
-    from geokernels.report.films import Sound, mp4_writer
-    from geokernels.report.video_files import VideoSource
+    from geokernels.media.clips import VideoSource
+    from geokernels.media.films import Sound, mp4_writer
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -87,7 +87,7 @@ def write_inputs(given: Path) -> None:
     import torch
 
     from geokernels import world
-    from geokernels.report.pictures import write_picture
+    from geokernels.media.pictures import write_picture
 
     scene = world.sample_scenes(1, generator=torch.Generator().manual_seed(0))
     write_picture(given / "source.png", world.render(scene)[0])
@@ -109,13 +109,13 @@ def preload() -> None:
 
     import geokernels.cli
     import geokernels.pipelines.comparators
-    import geokernels.report.adapt_driver
-    import geokernels.report.demo
-    import geokernels.report.edit_driver
-    import geokernels.report.eval_driver
-    import geokernels.report.interpolation_driver
-    import geokernels.report.samples
-    import geokernels.report.video_driver  # noqa: F401
+    import geokernels.runs.adapt
+    import geokernels.runs.demo
+    import geokernels.runs.edit
+    import geokernels.runs.evaluate
+    import geokernels.runs.interpolate
+    import geokernels.runs.samples
+    import geokernels.runs.video  # noqa: F401
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -126,7 +126,11 @@ def make_small() -> None:
     from geokernels import pipelines
     from geokernels.models import AtlasShape
     from geokernels.pipelines import AtlasFitConfig, ClipInversionConfig, LayerEditConfig, VideoEditConfig
-    from geokernels.report import adapt_driver, demo, driver, edit_driver, video_driver
+    from geokernels.runs import adapt as adapt_driver
+    from geokernels.runs import demo
+    from geokernels.runs import edit as edit_driver
+    from geokernels.runs import loop as driver
+    from geokernels.runs import video as video_driver
 
     class Small(AtlasFitConfig):
         @classmethod

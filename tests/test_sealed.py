@@ -13,10 +13,10 @@ import torch
 
 from geokernels._files import read_json, write_json
 from geokernels._sealed import load_sealed, read_sealed_json, save_sealed, seal, unseal, write_sealed_json
+from geokernels.media.films import mp4_writer
+from geokernels.media.pictures import write_picture
 from geokernels.models import LayeredAtlas, save_atlas, save_generator
 from geokernels.models.stylegan2 import Generator, GeneratorConfig
-from geokernels.report.films import mp4_writer
-from geokernels.report.pictures import write_picture
 
 HOW = {"kind": "morph", "remedy": "start again"}
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from geokernels.pipelines.silhouettes import DIMENSIONS, draw_silhouettes, signed_distance
+from geokernels.pipelines.start.silhouettes import DIMENSIONS, draw_silhouettes, signed_distance
 from geokernels.world import ATTRIBUTES, TEMPLATES, Scenes, edit, object_frame, render, sample_scenes
 from geokernels.world.matching import fit_outline
 from geokernels.world.renderer import coverage

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geokernels.models import ClipEncoder, load_clip
 from geokernels.models.clip import EVALUATION
-from geokernels.pipelines.silhouettes import draw_silhouettes, signed_distance
+from geokernels.pipelines.start.silhouettes import draw_silhouettes, signed_distance
 from geokernels.world import (
     ATTRIBUTES,
     TEMPLATES,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..report.bounds import MOST_MEGAPIXELS
+from ..media.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
 from .encoders import CLIP, encoders_of, pace, require_clips, warn_of_unknown_words
 from .options import file_option, folder_option, seed_option
@@ -64,13 +64,12 @@ def adapt(
     ):
         import torch
 
+        from ..media.pictures import read_picture
         from ..models import load_generator
         from ..models.clip import imagenet_templates
         from ..models.stylegan2_files import FORMATS
         from ..pipelines import Adaptation, AdaptationConfig
-        from ..report.adapt import AdaptFolder
-        from ..report.adapt_driver import AdaptationRun, run_adaptation
-        from ..report.pictures import read_picture
+        from ..runs.adapt import AdaptationRun, AdaptFolder, run_adaptation
 
         picture = None if real is None else read_picture(real, most_megapixels=most_megapixels).rgb
         where = device_of(device)

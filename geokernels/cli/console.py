@@ -60,7 +60,7 @@ def extras() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("geokernels"):
             raise
-        from ..report.doctor import extra_of
+        from ..environment import extra_of
 
         extra = extra_of(error.name or "")
         fail(f'this command needs {error.name}, which is not installed: pip install "geokernels[{extra}]"')

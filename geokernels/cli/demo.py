@@ -19,7 +19,7 @@ def demo(
     """Morph scenes, walk through a generator, draw prompts, judge the results, and write a report."""
     with sentences(demo), extras():
         from ..models.clip import load_clip
-        from ..report import demo as parts
+        from ..runs import demo as parts
 
         folder = parts.DemoFolder(out)
         earlier = not overwrite and folder.earlier()

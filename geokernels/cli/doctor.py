@@ -8,7 +8,7 @@ from .console import console, say, sentences
 def doctor() -> None:
     """Say what can run on this machine, and for what cannot, why."""
     with sentences(doctor):
-        from ..report.doctor import backends, choices, facts, missing_extras
+        from ..environment import backends, choices, facts, missing_extras
 
         about = Table("what", "value", title="geokernels")
         for name, value in facts().items():

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..report.bounds import MOST_MEGAPIXELS
+from ..media.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop, warn
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, require_clips, warn_of_unknown_words
 from .options import file_argument, file_option, folder_option, seed_option
@@ -70,11 +70,10 @@ def edit(
 ) -> None:
     """Edit a picture with a diffusion model: what the text asks changes, the structure stays."""
     with sentences(edit, clip="--clip-weight", captions="--from", targets="--to"), extras():
+        from ..media.pictures import read_picture
         from ..models.denoiser import Denoiser
-        from ..pipelines.oig import OIGConfig, OIGEdit, require_texts
-        from ..report.edit import INVERSION, EditFolder
-        from ..report.edit_driver import run_edit
-        from ..report.pictures import read_picture
+        from ..pipelines.edit.oig import OIGConfig, OIGEdit, require_texts
+        from ..runs.edit import INVERSION, EditFolder, run_edit
 
         given = {"guidance": guidance, "clip": clip_weight, "structure": structure, "every": every}
         given |= {"until": until, "decode_size": decode_size, "cycle": cycle, "cycle_steps": cycle_steps}
@@ -219,7 +218,7 @@ def _source(pipeline, shown, caption: str, kept: Path | None, steps: int, size, 
     """Where the edits begin: a kept inversion, that of the picture, or noise."""
     import torch
 
-    from ..pipelines.edit_source import EditSource, ddim_inversion, draw_source
+    from ..pipelines.edit.source import EditSource, ddim_inversion, draw_source
 
     if kept is not None:
         found = EditSource.load(kept)

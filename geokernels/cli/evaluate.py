@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ..report.bounds import MOST_MEGAPIXELS
+from ..media.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, console, device_of, extras, say, sentences, stop
 from .edit import models_of, precision_of
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, require_clips
@@ -19,8 +19,8 @@ from .out import out_option
 from .pipelines import CONFIG, MODEL, VARIANT, instructed_of, require_sources
 
 if TYPE_CHECKING:
-    from ..report.eval_driver import Contender
-    from ..report.eval_measures import Measures
+    from ..runs.evaluate import Contender
+    from ..runs.measures import Measures
 
 INSTRUCTED = "instruct_pix2pix"
 EDITS = "edits"  # folder, within --out, that --world writes
@@ -80,8 +80,8 @@ def evaluate(
     with sentences(evaluate), extras():
         from ..models.denoiser import Denoiser
         from ..pipelines.comparators import EditModels
-        from ..report.eval_driver import Plan, run_evaluation
-        from ..report.eval_folder import EvalFolder
+        from ..runs.eval_folder import EvalFolder
+        from ..runs.evaluate import Plan, run_evaluation
         from ..world import read_edit_folder, write_edit_folder
         from ..world.edit_folder import clear_edit_folder, require_edit_folder
 
@@ -146,7 +146,7 @@ def evaluate(
 def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
     """The methods that ``--method`` names, with their settings."""
     from ..pipelines.comparators import METHODS
-    from ..report.eval_driver import Contender
+    from ..runs.evaluate import Contender
 
     wanted = wanted or [name for name in METHODS if name != INSTRUCTED or instructed]
     found = []
@@ -205,7 +205,7 @@ def _judge(guide, judge: str | None, weights: Path | None, tokenizer: Path | Non
 
 def _measures(encoder, dino: Path | None, lpips: Path | None, device: str) -> Measures:
     """What edits are measured by, as far as there are weights for it."""
-    from ..report.eval_measures import Measures
+    from ..runs.measures import Measures
 
     names = {
         "structure": f"the tokens of {encoder.name}",

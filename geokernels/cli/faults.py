@@ -61,7 +61,7 @@ def _write(folder: Path, text: str) -> Path:
 def _account(error: BaseException, arguments: Sequence[str]) -> str:
     """The command, the versions and the traceback."""
     try:
-        from ..report.record import versions
+        from ..environment import versions
 
         known = "".join(f"{name} {version}\n" for name, version in versions().items())
     except Exception as another:  # what is reported must not depend on what may be broken

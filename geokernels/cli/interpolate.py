@@ -69,12 +69,12 @@ def interpolate(
     """Draw pictures along a path through prompts, whose rows are coupled by optimal transport."""
     with sentences(interpolate, prompts="--prompt", generator="--seed"), extras():
         from .._checks import require_choice
+        from ..media.clips import require_av
         from ..models.text_to_image import TextToImage
         from ..pipelines import PromptInterpolationConfig
-        from ..pipelines.couplings import COUPLINGS
-        from ..report.interpolation import HEAD, InterpolationFolder, scores_table
-        from ..report.interpolation_driver import run_interpolations
-        from ..report.video_files import require_av
+        from ..pipelines.interpolate.couplings import COUPLINGS
+        from ..report.interpolate import HEAD, scores_table
+        from ..runs.interpolate import InterpolationFolder, run_interpolations
 
         if compare and coupling is not None:
             raise ValueError(f"--compare runs every coupling, got --coupling {coupling} with it")
@@ -131,7 +131,7 @@ def _runs(
     import torch
 
     from ..pipelines import PromptInterpolation
-    from ..pipelines.couplings import COUPLINGS
+    from ..pipelines.interpolate.couplings import COUPLINGS
 
     runs: dict = {}
     for coupling in COUPLINGS if compare else (config.coupling,):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..report.bounds import MOST_MEGAPIXELS
+from ..media.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
 from .options import file_argument, file_option, folder_option, seed_option
@@ -50,9 +50,8 @@ def morph(
     with sentences(morph, working_size="--size", relevancy="--where"), extras():
         import torch
 
-        from ..report.driver import run_morph
-        from ..report.morph import MorphFolder
-        from ..report.pictures import read_picture
+        from ..media.pictures import read_picture
+        from ..runs.morph import MorphFolder, run_morph
 
         folder = MorphFolder(out, layered=method == "text2live")
         given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size}
@@ -112,7 +111,7 @@ def _config(method: str, given: dict, of_layers: dict):
 
 def _beginning(where: Path, picture, most_megapixels: float):
     """The mask of ``--where``, of the picture's size."""
-    from ..report.masks import read_mask
+    from ..media.masks import read_mask
 
     mask = read_mask(where, what="--where", most_megapixels=most_megapixels)
     if mask.shape[1:] != picture.shape[1:]:

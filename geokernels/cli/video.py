@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..report.bounds import MOST_MEGAPIXELS
+from ..media.bounds import MOST_MEGAPIXELS
 from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop, warn
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, require_clips, warn_of_unknown_words
 from .options import file_option, folder_option, path_argument, path_option, seed_option
@@ -55,12 +55,11 @@ def video(
     with sentences(video, working_size="--size"), extras():
         import torch
 
+        from ..media.clips import VideoSource, require_masks
         from ..models import load_atlas, load_flow
         from ..pipelines import VideoEdit, VideoEditConfig
-        from ..pipelines.terms import require_guides
-        from ..report.video import VideoFolder
-        from ..report.video_driver import VideoRun, run_video
-        from ..report.video_files import VideoSource, require_masks
+        from ..pipelines.guidance.terms import require_guides
+        from ..runs.video import VideoFolder, VideoRun, run_video
 
         given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size, "layer": layer}
         config = VideoEditConfig(**{k: v for k, v in given.items() if v is not None})

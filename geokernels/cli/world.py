@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from .clone import EVALUATIONS, TRAININGS, evaluate_model, run_training
 from .console import bar, console, device_of, extras, say, screened, sentences, stop, warn, warn_of_words
 from .options import folder_option, seed_option
 from .out import out_option
-from .scripts import EVALUATIONS, TRAININGS, evaluate_model, run_training
 
 app = typer.Typer(
     help="Draw samples of the rendered world, train its models, measure them again.", no_args_is_help=True
@@ -65,7 +65,8 @@ def sample(
 ) -> None:
     """Draw samples, judge them, and leave pictures, a grid, a list, run.json and report.html in --out."""
     with sentences(sample, name="--model", checkpoint="--model"), extras():
-        from ..report.samples import EDITS, SampleFolder, run_samples, shares
+        from ..report.samples import shares
+        from ..runs.samples import EDITS, SampleFolder, run_samples
         from ..world.edit_folder import require_edit_folder
 
         given = {"prompt": prompt, "steps": steps, "guidance": guidance, "truncation": truncation}
@@ -118,7 +119,7 @@ def train(
 ) -> None:
     """Train a model of the world, or continue where it stopped; needs a clone of the repository."""
     with sentences(train), extras():
-        from ..report.training import TrainingFolder
+        from ..runs.training import TrainingFolder
 
         if name not in TRAININGS:
             raise ValueError(f"NAME must be one of {', '.join(TRAININGS)}, got {name!r}")
@@ -191,7 +192,7 @@ def _warn_of_unknown_words(prompts: list[str]) -> None:
 def _source(kind: str, count: int, seed: int, out: Path, device: str, *, model: str = "world", **given):
     """What draws samples of a kind."""
     from ..models import load_diffusion, load_generator
-    from ..report import sample_sources as sources
+    from ..runs import sample_sources as sources
 
     if kind == "scenes":
         return sources.Renders(count, seed, **given)

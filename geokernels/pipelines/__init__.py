@@ -1,21 +1,21 @@
 """Methods that move pictures: one method, one file."""
 
-from .atlas_fit import AtlasFit, AtlasFitConfig, AtlasFitResult, fit_atlas
-from .clip_inversion import ClipInversion, ClipInversionConfig, ClipInversionResult, clip_inversion
-from .edit_source import EditSource, ddim_inversion, draw_source
-from .footage import Footage, prepare_footage
-from .nada import Adaptation, AdaptationConfig, AdaptationResult, adapt_generator
-from .oig import OIGConfig, OIGEdit, OIGResult, oig_edit
-from .prompt_interpolation import (
+from .adapt.nada import Adaptation, AdaptationConfig, AdaptationResult, adapt_generator
+from .adapt.w_inversion import WInversion, WInversionConfig, WInversionResult, invert_picture
+from .edit.oig import OIGConfig, OIGEdit, OIGResult, oig_edit
+from .edit.source import EditSource, ddim_inversion, draw_source
+from .interpolate.prompts import (
     PromptInterpolation,
     PromptInterpolationConfig,
     PromptInterpolationResult,
     feature_metric,
     interpolate_prompts,
 )
-from .text2live import LayerEdit, LayerEditConfig, LayerEditResult, Layers, edit_layer
-from .text2live_video import VideoEdit, VideoEditConfig, VideoEditResult, edit_video
-from .w_inversion import WInversion, WInversionConfig, WInversionResult, invert_picture
+from .morph.clip_inversion import ClipInversion, ClipInversionConfig, ClipInversionResult, clip_inversion
+from .morph.text2live import LayerEdit, LayerEditConfig, LayerEditResult, Layers, edit_layer
+from .video.atlas_edit import VideoEdit, VideoEditConfig, VideoEditResult, edit_video
+from .video.atlas_fit import AtlasFit, AtlasFitConfig, AtlasFitResult, fit_atlas
+from .video.footage import Footage, prepare_footage
 
 __all__ = [
     "Adaptation",
@@ -65,11 +65,11 @@ __all__ = [
 def __getattr__(name: str):
     # a subclass of diffusers' own needs diffusers, which takes seconds to import
     if name == "OIGPipeline":
-        from .oig_pipeline import OIGPipeline
+        from .edit.pipeline import OIGPipeline
 
         return OIGPipeline
     if name == "PromptInterpolationPipeline":
-        from .prompt_interpolation_pipeline import PromptInterpolationPipeline
+        from .interpolate.pipeline import PromptInterpolationPipeline
 
         return PromptInterpolationPipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

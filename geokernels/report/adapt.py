@@ -1,81 +1,14 @@
 """The folder that an adaptation leaves behind."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .._files import write_text
-from ..models import Generator, save_generator
-from ..models.stylegan2_files import FORMATS
-from .folder import RunFolder
+from ..media.pictures import gif, grid, png
 from .page import chart, details, figure, page, picture, row, section, table, text
-from .pictures import gif, grid, png, write_bytes, write_picture
 
-BEFORE, AFTER, STRIP, ANIMATION, PAGE = "before.png", "after.png", "strip.png", "adapt.gif", "report.html"
-REAL = ("real.png", "real-inverted.png", "real-adapted.png")
 ROWS = 4  # samples that the strip follows
-
-
-@dataclass
-class AdaptFolder(RunFolder):
-    """Where one adaptation is written; ``path`` need not exist yet.
-
-    Attributes:
-        format: Ending of the generator's file.
-    """
-
-    command = "adapt"
-    format: str = ".safetensors"
-
-    names = (
-        *map(re.escape, (BEFORE, AFTER, STRIP, ANIMATION, PAGE, *REAL)),
-        *(re.escape(f"generator{ending}") for ending in FORMATS),
-    )
-
-    def writes(self) -> tuple[str, ...]:
-        """The generator in its own format alone."""
-        return (*self.names[: -len(FORMATS)], re.escape(self.generator))
-
-    @property
-    def generator(self) -> str:
-        """Name of the adapted generator's file."""
-        return f"generator{self.format}"
-
-    def keep(self, model: Generator) -> None:
-        """Write the generator alone."""
-        save_generator(model, self.file(self.generator))
-
-    def finish(
-        self,
-        record: dict,
-        model: Generator,
-        frames: Sequence[Tensor],
-        labels: Sequence[str],
-        real: Sequence[Tensor] = (),
-    ) -> None:
-        """Write generator, pictures, animation, page and, last, ``run.json``; then the checkpoint goes.
-
-        Args:
-            record: Everything for ``run.json`` but the checksums.
-            model: The adapted generator.
-            frames: The samples at each kept step, ``(n, 3, h, w)``; the first are the frozen generator's.
-            labels: A word for each frame.
-            real: The given picture, its inversion, and what the adapted generator makes of it; or nothing.
-        """
-        self.keep(model)
-        grids = [grid(list(frame)) for frame in frames]
-        write_picture(self.file(BEFORE), grids[0])
-        write_picture(self.file(AFTER), grids[-1])
-        write_picture(self.file(STRIP), metamorphosis(frames))
-        write_bytes(self.file(ANIMATION), gif(grids, longest=512, each=250))
-        for name, shown in zip(REAL, real):
-            write_picture(self.file(name), shown)
-        write_text(self.file(PAGE), adapt_page(record, frames, labels, real))
-        names = [self.generator, BEFORE, AFTER, STRIP, ANIMATION, PAGE, *REAL[: len(real)]]
-        self.end(record, names)
 
 
 def metamorphosis(frames: Sequence[Tensor], *, rows: int = ROWS) -> Tensor:

@@ -1,72 +1,14 @@
 """The folder that diffusion edits leave behind."""
 
-import re
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .._files import write_text
-from .folder import RunFolder
+from ..media.pictures import fit, gif, grid
 from .page import chart, details, figure, film, page, picture, row, section, table, text
-from .pictures import fit, gif, grid, write_bytes, write_picture
 
-GIVEN, SOURCE, SHEET, INVERSION = "given.png", "source.png", "edits.png", "inversion.pt"
-ANIMATION, PAGE = "edit.gif", "report.html"
 SIDE = 192  # longest side of a picture on the sheet
-
-
-class EditFolder(RunFolder):
-    """Where edits of one picture are written; ``path`` need not exist yet."""
-
-    command = "edit"
-    names = (
-        *map(re.escape, (GIVEN, SOURCE, SHEET, INVERSION, ANIMATION, PAGE)),
-        r"edit-\d{2,}\.png",
-    )
-
-    def clear(self, keep: Collection[Path] = ()) -> None:
-        """Remove an earlier run, the inversion of an interrupted one with it."""
-        begun = self._record() is not None or self.begins()
-        super().clear(keep)
-        inversion = self.path / INVERSION
-        if begun and inversion.resolve() not in {path.resolve() for path in keep}:
-            inversion.unlink(missing_ok=True)
-
-    def finish(
-        self,
-        record: dict,
-        given: Tensor | None,
-        source: Tensor,
-        edits: Tensor,
-        frames: Sequence[Tensor],
-        labels,
-    ) -> None:
-        """Write pictures, animation, page and, last, ``run.json``; then the checkpoint goes.
-
-        Args:
-            record: Everything for ``run.json`` but the checksums.
-            given: The picture that was inverted, ``(3, H, W)``; None where the source was drawn.
-            source: What comes out of the source's noise, ``(3, H, W)``.
-            edits: What the edits became, ``(B, 3, H, W)``.
-            frames: The edits at each kept step, ``(B, 3, h, w)``; the last are ``edits``.
-            labels: A word for each frame.
-        """
-        names = [SOURCE, SHEET, ANIMATION, PAGE, *(f"edit-{i:02d}.png" for i in range(len(edits)))]
-        write_picture(self.file(SOURCE), source)
-        if given is not None:
-            names.append(GIVEN)
-            write_picture(self.file(GIVEN), given)
-        shown = [*([] if given is None else [given]), source, *edits]
-        write_picture(self.file(SHEET), grid([fit(p, SIDE) for p in shown], columns=len(shown), gap=6))
-        for i, edit in enumerate(edits):
-            write_picture(self.file(f"edit-{i:02d}.png"), edit)
-        write_bytes(self.file(ANIMATION), gif([grid(list(frame)) for frame in frames], longest=512))
-        write_text(self.file(PAGE), edit_page(record, given, source, edits, frames, labels))
-        if (self.path / INVERSION).exists():
-            names.append(INVERSION)
-        self.end(record, names)
 
 
 def edit_page(

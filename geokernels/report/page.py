@@ -9,7 +9,7 @@ from string import Template
 import torch
 from torch import Tensor
 
-from .pictures import fit, png
+from ..media.pictures import fit, png
 
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
 SHOWN = 10  # frames of a film

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmarks import case as cases
-from benchmarks.case import Case, Rival, Work
+from benchmarks.harness import case as cases
+from benchmarks.harness.case import Case, Rival, Work
 
 
 def double(x):

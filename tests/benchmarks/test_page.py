@@ -2,7 +2,9 @@
 
 import pytest
 
-from benchmarks import figures, page, results
+from benchmarks import page
+from benchmarks.harness import figures
+from benchmarks.harness import rows as results
 
 
 def test_ratios_and_verdicts(found):

@@ -6,8 +6,9 @@ import json
 import pytest
 from rich.console import Console
 
-from benchmarks import results, run
-from benchmarks.harness import Canary, measure
+from benchmarks import run
+from benchmarks.harness import rows as results
+from benchmarks.harness.timing import Canary, measure
 
 
 @pytest.fixture

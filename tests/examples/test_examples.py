@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from geokernels import world
+from geokernels.media.pictures import read_picture, write_picture
 from geokernels.models import load_clip
-from geokernels.report.pictures import read_picture, write_picture
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -76,7 +76,7 @@ def test_an_edit_as_a_layer(picture, tmp_path, monkeypatch, capsys):
 
 def test_a_clip_edited_by_one_picture(tmp_path, monkeypatch, capsys):
     pytest.importorskip("av"), pytest.importorskip("cv2")
-    from geokernels.report.video_files import VideoSource
+    from geokernels.media.clips import VideoSource
 
     chance = torch.Generator().manual_seed(1)
     clip = world.render_clip(world.sample_scenes(1, generator=chance), 3, 24, generator=chance)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from geokernels.media.pictures import read_picture
 from geokernels.models import load_text_to_image
 from geokernels.pipelines import PromptInterpolationConfig, interpolate_prompts
-from geokernels.report.pictures import read_picture
 
 pytest.importorskip("diffusers")
 EXAMPLES = Path(__file__).parents[2] / "examples"

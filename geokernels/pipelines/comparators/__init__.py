@@ -1,7 +1,7 @@
 """Methods of editing pictures with diffusion models behind one face: OIG and what it is compared with."""
 
 from ..._modes import own_modes
-from ..oig import OIGConfig
+from ..edit.oig import OIGConfig
 from .ddim_swap import DdimSwapConfig, ddim_swap
 from .diffedit import DiffEditConfig, diffedit
 from .instruct_pix2pix import InstructPix2PixConfig, instruct_pix2pix

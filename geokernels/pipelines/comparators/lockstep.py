@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ...models.denoiser import Denoiser, Words
-from ..ddim import schedule_of
-from ..edit_source import EditSource
+from ..edit.ddim import schedule_of
+from ..edit.source import EditSource
 
 ROLES = 3  # rows of a pass: sources, edits without their prompts, edits with them
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...models.denoiser import Denoiser
-from ..ddim import schedule_of
+from ..edit.ddim import schedule_of
 from .task import EditModels, EditTask
 
 

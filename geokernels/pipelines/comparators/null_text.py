@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..._checks import require_positive, require_share, settle
 from ...models.denoiser import Denoiser, Words
-from ..ddim import schedule_of
-from ..edit_source import EditSource
-from ..unet_features import frozen
+from ..edit.ddim import schedule_of
+from ..edit.source import EditSource
+from ..edit.unet import frozen
 from .attention import attending, cross_attentions, in_order, self_attentions
 from .lockstep import leave_noise, require_inverted
 from .prompt_to_prompt import SharedWords, own_layout

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..oig import OIGConfig, oig_edit
+from ..edit.oig import OIGConfig, oig_edit
 from .task import EditModels, EditTask
 
 

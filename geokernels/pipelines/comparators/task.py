@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..edit_source import EditSource
+from ..edit.source import EditSource
 
 
 class EditModels(NamedTuple):

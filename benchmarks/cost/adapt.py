@@ -1,0 +1,294 @@
+"""What a step of an adaptation costs, ours beside the original's pattern of work, in one run.
+
+    python -m benchmarks.cost.adapt --out benchmarks/results/adaptation-cost.json
+    python -m benchmarks.cost.adapt --real --out benchmarks/results/adaptation-cost-real.json
+
+Both minimise the directional loss, from the generator as it is, with the layers, the batch of two, the rates
+and the schedule of StyleGAN-NADA. The first command runs the embedded models:
+
+  seconds   of processor time a step on one thread, steps taken in turns, so that a busy machine disturbs all
+  encodes   pictures that a CLIP encodes a step
+  memory    peak of what is allocated in a step, and what is held between steps (weights, their copies,
+            gradients, the optimiser's state, the pool), in MiB, counted tensor by tensor
+  flops     of a step, by torch's counter
+  loss      directional, on latents that neither visited, after the last step, over several seeds
+
+The second counts flops and memory at real sizes on meta tensors: StyleGAN2 of 1024 pixels, ViT-B/32 and
+ViT-B/16. What preparation costs once a run, for each latent of the pool, stands beside it.
+"""
+
+import argparse
+import statistics
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from geokernels.losses import directional_loss
+from geokernels.models import Generator, GeneratorConfig, load_clip, load_generator
+from geokernels.models.clip import ClipEncoder
+from geokernels.pipelines import Adaptation, AdaptationConfig
+from geokernels.pipelines.adapt import nada as pipeline
+from geokernels.pipelines.guidance.terms import Texts
+
+from ..harness.machine import machine
+from .published.nada import OriginalPattern
+from .table import LOSS, Column, publish
+
+TEXTS = ("an object", "a large object")
+PATTERN = "original's pattern"
+COLUMNS = (
+    Column("pictures encoded a step", "encodes", ".1f", compared=False),
+    Column("Tflop a step", "flops", ".4g", 1e-12),
+    Column("peak MiB", "peak_mib", ".0f"),
+    Column("held MiB", "held_mib", ".0f"),
+    Column("s a step", "seconds", ".3f"),
+    LOSS,
+    Column("Tflop a latent of the pool, once", "prepare_flops", ".3g", 1e-12, compared=False),
+)
+PUBLISHED = AdaptationConfig(
+    loss="directional", reach=0.0, train="layers", guess=2.0, batch=2, choose_every=1, chunk=2, pool=64
+)
+MIB = 2**20
+FEW = 4  # latents suffice where only one is counted
+
+
+class Memory(TorchDispatchMode):
+    """Counts the bytes of the storages that live, whatever device they are on."""
+
+    def __init__(self, held: list[Tensor]):
+        super().__init__()
+        self.living, self.now, self.peak = {}, 0, 0
+        for tensor in held:
+            self.note(tensor)
+        self.held = self.peak = self.now
+
+    def note(self, tensor: Tensor) -> None:
+        """Count the storage of ``tensor``, once, until it is freed."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self.living:
+            return
+        self.living[key] = storage.nbytes()
+        self.now += self.living[key]
+        weakref.finalize(storage, self.forget, key)
+
+    def forget(self, key: int) -> None:
+        """No longer count a storage that was freed."""
+        self.now -= self.living.pop(key)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(found):
+            if isinstance(leaf, Tensor):
+                self.note(leaf)
+        self.peak = max(self.peak, self.now)
+        return found
+
+
+def ours(model: Generator, encoders: list[ClipEncoder], config: AdaptationConfig, seed: int) -> Adaptation:
+    chance = torch.Generator().manual_seed(seed)
+    run = Adaptation(model, encoders, *TEXTS, config=config, generator=chance)
+    run.prepare()
+    return run
+
+
+def original(
+    model: Generator, encoders: list[ClipEncoder], steps: int, seed: int, kind: type = OriginalPattern
+) -> OriginalPattern:
+    return kind(
+        model,
+        encoders,
+        *TEXTS,
+        steps=steps,
+        rate=pipeline.LEARNING_RATES["layers"],
+        batch=PUBLISHED.batch,
+        templates=PUBLISHED.templates,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def tensors_of(run: Adaptation | OriginalPattern) -> list[Tensor]:
+    """What a run holds between steps."""
+    models = [run.model, *run.encoders, *([run.frozen] if isinstance(run, OriginalPattern) else [])]
+    held = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
+    held += [tensor.grad for tensor in held if tensor.grad is not None]
+    for state in run.optimizer.state.values():
+        held += [value for value in state.values() if isinstance(value, Tensor)]
+    if isinstance(run, Adaptation):
+        held += [run.pool.w, *run.pool.source, *run.pool.previous]
+    return held
+
+
+def count(run: Adaptation | OriginalPattern, steps: int) -> dict[str, float]:
+    """Flops and encoded pictures of a step, means over some, and the peak of memory over as many more."""
+    with FlopCounterMode(display=False) as counter:
+        shown = encodes(lambda: [run.step() for _ in range(steps)])
+    with Memory(tensors_of(run)) as memory:
+        for _ in range(steps):
+            run.step()
+    return {
+        "flops": counter.get_total_flops() / steps,
+        "encodes": shown / steps,
+        "held_mib": memory.held / MIB,
+        "peak_mib": memory.peak / MIB,
+    }
+
+
+def encodes(run: Callable[[], object]) -> int:
+    """Pictures that any encoder is shown while ``run`` runs."""
+    shown, encode = 0, ClipEncoder.encode_image
+
+    def counted(self, pictures):
+        nonlocal shown
+        shown += len(pictures)
+        return encode(self, pictures)
+
+    ClipEncoder.encode_image = counted
+    try:
+        run()
+    finally:
+        ClipEncoder.encode_image = encode
+    return shown
+
+
+@torch.no_grad()
+def final_loss(model: Generator, given: Generator, encoder: ClipEncoder) -> float:
+    """The directional loss on 64 latents that no run visited."""
+    z = torch.randn(64, given.config.style_dim, generator=torch.Generator().manual_seed(2**41))
+    w = given.mapping(z)
+    before, after = encoder.encode_text(TEXTS, PUBLISHED.templates)
+    pairs = [
+        directional_loss(
+            encoder.encode_image(model.synthesis(part).clamp(0, 1)),
+            encoder.encode_image(given.synthesis(part).clamp(0, 1)),
+            before,
+            after,
+        ).item()
+        for part in w.split(8)
+    ]
+    return statistics.fmean(pairs)
+
+
+def variants(steps: int) -> dict[str, AdaptationConfig | None]:
+    """What is measured: None is the original's pattern."""
+    every = replace(PUBLISHED, steps=steps)
+    return {
+        PATTERN: None,
+        "ours, layers chosen every step": every,
+        "ours, layers chosen every 10 steps": replace(every, choose_every=10),
+    }
+
+
+def measure_embedded(steps: int, seeds: int) -> dict[str, dict]:
+    """Every figure, on the embedded models; the variants' steps are taken in turns."""
+    torch.set_num_threads(1)
+    given, encoder = load_generator(), load_clip()
+    found = {name: {"final": [], "seconds": []} for name in variants(steps)}
+    for seed in range(seeds):
+        runs = {
+            name: ours(given, [encoder], config, seed) if config else original(given, [encoder], steps, seed)
+            for name, config in variants(steps).items()
+        }
+        for _ in range(steps):
+            for name, run in runs.items():
+                clock = time.process_time()
+                run.step()
+                found[name]["seconds"].append(time.process_time() - clock)
+        for name, run in runs.items():
+            found[name]["final"].append(final_loss(run.model, given, encoder))
+    for name, config in variants(steps).items():
+        run = ours(given, [encoder], config, 0) if config else original(given, [encoder], steps, 0)
+        found[name] |= count(run, min(10, steps // 2))
+    for row in found.values():
+        row["loss"], row["spread"] = statistics.fmean(row["final"]), statistics.pstdev(row["final"])
+        row["seconds"] = statistics.fmean(row["seconds"])
+    return found
+
+
+class MetaPattern(OriginalPattern):
+    """The original's pattern on tensors without values, which cannot be put in order."""
+
+    def rows(self, moved: Tensor) -> list[int]:
+        """As many rows as ever, whichever."""
+        return super().rows(torch.arange(float(len(moved)), device="cpu"))
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Leave out what reads values: checksum, check of finite steps, order of rows, basis of the texts."""
+    movements = pipeline.code_movements
+
+    def ordered(model, *args, **kw) -> Tensor:
+        return torch.arange(float(len(movements(model, *args, **kw))), device="cpu")
+
+    def read(encoder: ClipEncoder, source: str, target: str, config: AdaptationConfig) -> Texts:
+        return Texts(*encoder.encode_text([source, target], config.templates), None)
+
+    with (
+        patch.object(pipeline, "_checksum", lambda model: ""),
+        patch.object(pipeline, "require_finite_step", lambda *args: None),
+        patch.object(pipeline, "code_movements", ordered),
+        patch.object(pipeline, "read_texts", read),
+    ):
+        yield
+
+
+def measure_real(size: int, names: Sequence[str]) -> dict[str, dict]:
+    """Flops and memory at real sizes, on tensors without values."""
+    import open_clip
+
+    with torch.device("meta"):
+        given = Generator(GeneratorConfig.standard(size)).eval()
+        models = {name: open_clip.create_model(name, device="meta", load_weights=False) for name in names}
+        encoders = [ClipEncoder(n, model, open_clip.get_tokenizer(n)) for n, model in models.items()]
+    found = {}
+    with without_values():
+        for name, config in variants(100).items():
+            span = config.choose_every if config else 1
+            config = config and replace(config, pool=FEW)
+            if config:
+                run = Adaptation(given, encoders, *TEXTS, config=config, generator=torch.Generator())
+            else:
+                run = original(given, encoders, 100, 0, kind=MetaPattern)
+            with FlopCounterMode(display=False) as counter:
+                if config:
+                    run.prepare()
+            found[name] = {**count(run, span), "prepare_flops": counter.get_total_flops() / FEW}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--real", action="store_true", help="real sizes, on tensors without values")
+    parser.add_argument("--size", type=int, default=1024, help="of the real generator's pictures")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    if args.real:
+        names = ("ViT-B-32", "ViT-B-16")
+        what = f"StyleGAN2 of {args.size} pixels, {' and '.join(names)}, batch of two, float32, not run"
+        rows = measure_real(args.size, names)
+    else:
+        what = (
+            f"Embedded generator and CLIP, batch of two, {args.steps} steps, {args.seeds} seeds, one thread, "
+            f"{machine()['processor']}"
+        )
+        rows = measure_embedded(args.steps, args.seeds)
+    publish(args.out, what, rows, COLUMNS, PATTERN)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""What a step of an edit costs at the size of Stable Diffusion 1.4, beside the published pattern of work.
+
+    python -m benchmarks.cost.edit --out benchmarks/results/editing-cost.json
+
+Counted on tensors without values: U-Net, autoencoder and CLIP ViT-B/32 of the real shapes, one edit of 512
+pixels, float32. Nothing is run, so no time is given. A count that was stopped continues where it was.
+
+  TMAC      multiply-adds of a step, 1e12, by torch's counter of flops, the source's part of it included; what
+            fused attention computes twice, forth and again on the way back, is counted once
+  saved     the most that forward passes and losses keep for the way back at one time, each storage once,
+            weights left out, GiB; where checkpointing computes again on the way back, that is not in it
+  peak      the most that lives at one time in a step, weights left out, GiB; the pattern's also has the
+            source's features of all steps; attention is fused here
+"""
+
+import argparse
+import json
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from geokernels.models.clip import ClipEncoder
+from geokernels.models.denoiser import Denoiser, Words
+from geokernels.pipelines.edit import oig
+from geokernels.pipelines.edit.ddim import schedule_of
+from geokernels.pipelines.edit.source import EditSource
+
+from .adapt import Memory
+from .published.oig import PublishedPattern
+from .table import Column, publish
+
+STEPS, TOKENS, WIDTH = 50, 77, 768
+PUBLISHED = "published pattern"
+COLUMNS = (
+    Column("TMAC a step", "tmac", ".2f"),
+    Column("saved GiB", "saved_gib", ".2f"),
+    Column("peak GiB", "peak_gib", ".2f"),
+)
+GIB = 2**30
+STANDARD = {"sample_size": 64, "cross_attention_dim": WIDTH, "attention_head_dim": 8}
+CHANNELS = (128, 256, 512, 512)
+AUTOENCODER = {
+    "block_out_channels": CHANNELS,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "sample_size": 512,
+}
+
+
+def models_of_shape(device: str):
+    """A pipeline and a CLIP of the real shapes and a tiny autoencoder, untrained; on meta without values."""
+    import diffusers
+    import open_clip
+
+    from geokernels.testing.pipelines import clip_text, clip_tokenizer
+
+    scheduler = diffusers.PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
+    )
+    with torch.device(device):
+        pipeline = diffusers.StableDiffusionPipeline(
+            unet=diffusers.UNet2DConditionModel(**STANDARD).eval(),
+            vae=diffusers.AutoencoderKL(**AUTOENCODER).eval(),
+            text_encoder=clip_text(width=WIDTH),
+            tokenizer=clip_tokenizer(),
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        tiny = diffusers.AutoencoderTiny().eval()
+        model = open_clip.create_model("ViT-B-32", device=device, load_weights=False)
+        encoder = ClipEncoder("ViT-B-32", model, open_clip.get_tokenizer("ViT-B-32"))
+    return pipeline, encoder, tiny
+
+
+def words(prompts) -> Words:
+    """What a U-Net of these shapes would read."""
+    return Words(torch.empty(len(prompts), TOKENS, WIDTH, device="meta"))
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Leave out what reads values."""
+    with (
+        patch.object(oig, "_checksum", lambda latents: ""),
+        patch.object(oig, "_require_finite", lambda *given: None),
+        patch.object(Denoiser, "digest", lambda self: ""),
+        patch.object(Denoiser, "read", lambda self, prompts: words(prompts)),
+    ):
+        yield
+
+
+def fused(query: Tensor, key: Tensor, value: Tensor, *args, **settings) -> Tensor:
+    """The attention that a device with values would choose, which keeps no weights of it."""
+    return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]
+
+
+class Kept:
+    """A tensor that a graph keeps, as long as the graph does."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+
+
+class Saved:
+    """The most bytes kept for the way back at one time, each storage once, but for those of ``weights``."""
+
+    def __init__(self, weights: list[Tensor]):
+        self.weights = {weight.untyped_storage()._cdata for weight in weights}
+        self.holders, self.now, self.peak, self.open = Counter(), 0, 0, True
+
+    def pack(self, tensor: Tensor) -> Tensor | Kept:
+        """Count the storage of ``tensor`` until the graph lets it go."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if not self.open or key in self.weights:
+            return tensor
+        if not self.holders[key]:
+            self.now += size
+            self.peak = max(self.peak, self.now)
+        self.holders[key] += 1
+        kept = Kept(tensor)
+        weakref.finalize(kept, self.drop, key, size)
+        return kept
+
+    def drop(self, key: int, size: int) -> None:
+        """One graph fewer keeps a storage."""
+        self.holders[key] -= 1
+        if not self.holders[key]:
+            self.now -= size
+
+    @staticmethod
+    def unpack(kept: Tensor | Kept) -> Tensor:
+        """What ``pack`` was given."""
+        return kept.tensor if isinstance(kept, Kept) else kept
+
+    def closing(self, backward: Callable) -> Callable:
+        """``backward``, during which nothing is noted: what it computes again was not kept."""
+
+        def run(*args, **settings):
+            was, self.open = self.open, False
+            try:
+                return backward(*args, **settings)
+            finally:
+                self.open = was
+
+        return run
+
+
+def count(step: Callable[[], None], weights: list[Tensor], held: list[Tensor]) -> dict[str, float]:
+    """Multiply-adds and memory of a step; two are taken.
+
+    Args:
+        step: Takes one step of a run.
+        weights: Of the models.
+        held: What lives between steps besides.
+    """
+    saved = Saved(weights)
+    with (
+        patch.object(F, "scaled_dot_product_attention", fused),
+        patch.object(torch.autograd, "grad", saved.closing(torch.autograd.grad)),
+        patch.object(torch.Tensor, "backward", saved.closing(torch.Tensor.backward)),
+        torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack),
+        Memory(weights) as memory,
+    ):
+        base = memory.now
+        for tensor in held:
+            memory.note(tensor)
+        step()
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return {
+        "tmac": counter.get_total_flops() / 2e12,
+        "saved_gib": saved.peak / GIB,
+        "peak_gib": (memory.peak - base) / GIB,
+    }
+
+
+def source_of(pipeline, real: bool) -> EditSource:
+    noise = torch.empty(1, 4, 64, 64, device="meta")
+    return EditSource(noise, ("a cat",), real, STEPS, "")
+
+
+def count_ours(pipeline, encoder, weights, *, real: bool, decoder=None, **settings) -> dict[str, float]:
+    """A step of ours, the second and those after it."""
+    run = oig.OIGEdit(
+        pipeline,
+        encoder,
+        source_of(pipeline, real),
+        ["a dog"],
+        config=oig.OIGConfig(**settings),
+        decoder=decoder,
+    )
+    run.step()
+    held = [run.sources, run.edits, *run.previous, *([run.cycle.latents] if run.cycle else [])]
+    return count(run.step, weights, held)
+
+
+def count_published(pipeline, encoder, weights) -> dict[str, float]:
+    """A step of the published pattern, with its share of the loop over the source."""
+    texts = [torch.empty(1, encoder.dim, device="meta") for _ in range(2)]
+    noise = torch.empty(1, 4, 64, 64, device="meta")
+    run = PublishedPattern(
+        Denoiser(pipeline),
+        encoder,
+        schedule_of(pipeline.scheduler, STEPS),
+        noise,
+        [words([""]) for _ in range(3)],
+        texts,
+    )
+    with FlopCounterMode(display=False) as counter:
+        run.source_pass(0)
+    # the others keep as much
+    run.stored += [[torch.empty_like(part) for part in run.stored[0]] for _ in range(1, STEPS)]
+    run.step()
+    stored = [part for features in run.stored for part in features]
+    found = count(run.step, weights, [*stored, *run.previous])
+    found["tmac"] += counter.get_total_flops() / 2e12
+    return found
+
+
+def measure(done: dict[str, dict[str, float]], advance: Callable[[dict], None]) -> None:
+    """Every variant that is not ``done``; each is added to it, and it is passed to ``advance``."""
+    pipeline, encoder, tiny = models_of_shape("meta")
+    modules = [pipeline.unet, pipeline.vae, tiny, encoder.model]
+    weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    variants = {
+        "exact": {},
+        "exact, tiny decoder": {"decoder": tiny},
+        "exact, checkpointing": {"checkpointing": True},
+        "exact, tiny decoder, checkpointing": {"decoder": tiny, "checkpointing": True},
+        PUBLISHED: None,
+        "exact, source inverted": {"real": True},
+        "exact, decoded at 256 pixels": {"decode_size": 256},
+        "exact, cycle": {"cycle": 1.0},
+        "exact, cycle, source inverted": {"cycle": 1.0, "real": True},
+        "exact, cycle, checkpointing": {"cycle": 1.0, "checkpointing": True},
+    }
+    for name, settings in variants.items():
+        if name in done:
+            continue
+        if settings is None:
+            done[name] = count_published(pipeline, encoder, weights)
+            # it let the weights ask for gradients
+            for module in modules:
+                module.requires_grad_(False)
+        else:
+            done[name] = count_ours(pipeline, encoder, weights, **{"real": False, **settings})
+        advance(done)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    what = "Shapes of Stable Diffusion 1.4 and ViT-B/32, one edit of 512 pixels, 50 steps, float32, not run"
+
+    def keep(rows: dict) -> None:
+        publish(args.out, what, rows, COLUMNS, PUBLISHED)
+
+    before = json.loads(args.out.read_text()) if args.out.exists() else {}
+    with without_values():
+        measure(before.get("variants", {}), keep)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Text2LIVE in the original's pattern of work: the yardstick of ``benchmarks.cost.morph``.
+
+Written from the description of the method, not from its code. What distinguishes the pattern: every loss
+draws views of its own, so that a step encodes the composite twice, the source anew, and the edit over green
+under as many views as the rest; and all of it is one graph until the one call of backward.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from geokernels.losses import (
+    composition_loss,
+    lay_over,
+    lay_over_screen,
+    self_similarity,
+    sparsity_loss,
+    spherical_loss,
+    structure_loss,
+)
+from geokernels.models.clip import ClipEncoder
+from geokernels.pipelines import LayerEditConfig
+from geokernels.pipelines.guidance.views import Views, draw_views, look
+from geokernels.pipelines.morph.edit_network import EditNetwork, as_layer
+from geokernels.pipelines.morph.internal_dataset import draw_crops
+from geokernels.pipelines.morph.text2live import LEARNING_RATE
+
+
+class OriginalPattern:
+    """An edit with the directional loss, step by step.
+
+    Args:
+        picture: ``(3, H, W)`` in [0, 1].
+        encoder: A frozen CLIP.
+        source: What the picture shows.
+        target: What it shall show.
+        screen: What the edit alone shows, over green.
+        config: The settings, of which ``screen_views`` and whatever concerns a first guess are not looked at.
+        generator: Source of chance.
+    """
+
+    def __init__(
+        self,
+        picture: Tensor,
+        encoder: ClipEncoder,
+        source: str,
+        target: str,
+        *,
+        screen: str,
+        config: LayerEditConfig,
+        generator: torch.Generator,
+    ):
+        self.config, self.encoder, self.chance = config, encoder, generator
+        self.source = picture[None]
+        self.before, self.after, self.alone = encoder.encode_text([source, target, screen], config.templates)
+        self.network = EditNetwork(config.widths, generator=generator).to(picture.device)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE)
+        self.index = 0
+
+    def views(self) -> Views:
+        """Fresh ones, at every call."""
+        names = ("scale", "shift", "jitter", "noise", "blurred")
+        how = {name: getattr(self.config, name) for name in names}
+        drawn = draw_views(self.config.views, self.encoder.image_size, **how, generator=self.chance)
+        return Views(*(part.to(self.source.device) for part in drawn))
+
+    def step(self) -> None:
+        """One Adam step on one fresh crop."""
+        config, encoder = self.config, self.encoder
+        _, crop = draw_crops(
+            2, self.source.shape[-2:], share=config.crop, mirrored=config.mirrored, generator=self.chance
+        )
+        source = crop.take(self.source)
+        layer = as_layer(self.network(source))
+        colour, opacity = layer[:, :3], layer[:, 3:]
+        composite = lay_over(colour, opacity, source)
+
+        with torch.no_grad():
+            features, tokens = encoder.encode_image_and_tokens(look(source, self.views()))
+        composed = encoder.encode_image(look(composite, self.views()))
+        _, structured = encoder.encode_image_and_tokens(look(composite, self.views()))
+        screened = encoder.encode_image(look(lay_over_screen(colour, opacity), self.views()))
+        loss = (
+            config.spherical * composition_loss(composed, features, self.before, self.after)
+            + config.structure * structure_loss(structured, self_similarity(tokens))
+            + config.screen * spherical_loss(screened, self.alone)
+            + config.sparsity * sparsity_loss(opacity)
+        )
+        self.optimizer.param_groups[0]["lr"] = (
+            LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * self.index / config.steps))
+        )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.index += 1

@@ -1,0 +1,137 @@
+"""What is measured on a GPU: cases of the CPU's families at sizes that fill one, and one that does not.
+
+Nothing here has been run on a GPU yet; the page shows no row of it until one has.
+"""
+
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+import geokernels as gk
+
+from ..harness.case import Case, Rival
+from . import clouds as cloud_cases
+from . import geodesic as geodesic_cases
+from . import transport as transport_cases
+from .clouds import Potentials
+from .rivals import GEOMLOSS_KEOPS
+from .transport import EPS, N
+
+DIFFERENT = 64  # problems; a larger batch repeats them
+POINTS = {64: 50_000, 1024: 20_000}  # by features
+
+
+def repeated(batch: int, make: Callable[[], tuple]) -> Callable[[], tuple]:
+    """The tensors of ``make``, a batch of ``DIFFERENT`` problems, as one of ``batch`` on the GPU."""
+
+    def on_gpu() -> tuple:
+        times = math.ceil(batch / DIFFERENT)
+        tensors = (part.cuda() if isinstance(part, Tensor) else part for part in make())
+        return tuple(
+            part.repeat(times, 1, 1)[:batch] if isinstance(part, Tensor) else part for part in tensors
+        )
+
+    return on_gpu
+
+
+def on_gpu(case: Case, name: str, reason: str, make: Callable[[], tuple], **different) -> Case:
+    return replace(
+        case, name=name, reason=reason, make=make, device="cuda", threads=None, seconds=8.0, **different
+    )
+
+
+def solved_by(backend: str, tol: float) -> Callable:
+    """Ours from points, by a named backend."""
+
+    def run(x: Tensor, y: Tensor, eps: float) -> Potentials:
+        found = gk.sinkhorn(x, y, eps=eps, tol=tol, max_iter=transport_cases.MOST_STEPS, backend=backend)
+        return found.f, found.g
+
+    return run
+
+
+def flash_sinkhorn(x: Tensor, y: Tensor, eps: float, iterations: int) -> Potentials:
+    """FlashSinkhorn's alternating half-steps, so many of them, in full float32."""
+    losses = importlib.import_module("flash_sinkhorn")
+    solve = losses.SamplesLoss(
+        "sinkhorn", eps=eps, n_iters=iterations, backend="alternating", potentials=True, allow_tf32=False
+    )
+    return tuple(part.flatten() for part in solve(x, y))
+
+
+FLASH_SINKHORN = Rival(
+    flash_sinkhorn, needs=("flash_sinkhorn",), settings=(1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 200, 500, 1000)
+)
+
+
+def transport() -> list[Case]:
+    of_costs, of_points = transport_cases.cost_cases()[0], transport_cases.cases()[4]
+    costs = lambda: transport_cases.given_cost(DIFFERENT, EPS)  # noqa: E731
+    points = lambda: transport_cases.points(DIFFERENT)  # noqa: E731
+    return [
+        on_gpu(
+            of_points, f"sinkhorn, 4096 pairs of clouds {N} x 768, GPU",
+            "a batch that fills the GPU, cost included, to marginal error 1e-4",
+            repeated(4096, points), targets={"ratio": 20},
+        ),
+        on_gpu(
+            of_costs, f"sinkhorn, 4096 costs {N} x {N}, GPU", "the same with the cost given",
+            repeated(4096, costs), targets={"ratio": 20},
+        ),
+        on_gpu(
+            of_costs, f"sinkhorn, 16 costs {N} x {N}, GPU",
+            "latency: too few problems to fill the GPU, from Python, to marginal error 1e-4",
+            repeated(16, costs), targets={"ratio": 50, "seconds": 60e-6},
+        ),
+    ]  # fmt: skip
+
+
+def clouds() -> list[Case]:
+    found = []
+    for features, points in POINTS.items():
+        case = cloud_cases.cloud_case("", "", features=features, points=points)
+        rivals = case.rivals | {"GeomLoss, KeOps": GEOMLOSS_KEOPS, "flash-sinkhorn": FLASH_SINKHORN}
+
+        def make(features=features, points=points) -> tuple:
+            x, y, eps = cloud_cases.clouds(features, points)
+            return x.cuda(), y.cuda(), eps
+
+        found.append(
+            on_gpu(
+                case, f"sinkhorn, clouds {points} x {features}, GPU",
+                f"costs never formed, to marginal error {cloud_cases.TOLERANCE}",
+                make, rivals=rivals, ours={"triton": solved_by("triton", cloud_cases.TOLERANCE)},
+                # the count of half-steps that the floor needs is made by a backend that runs on the CPU alone
+                work=None,
+                targets={"ratio to flash-sinkhorn": 2, "ratio to KeOps": 20},
+            )
+        )  # fmt: skip
+    return found
+
+
+def geodesic() -> list[Case]:
+    by_name = {case.name: case for case in geodesic_cases.cases()}
+    case = next(case for name, case in by_name.items() if name.startswith("1024 times"))
+    bases = next(case for name, case in by_name.items() if name.startswith("batched bases"))
+
+    def moved(case: Case) -> Callable[[], tuple]:
+        return lambda: tuple(part.cuda() for part in case.make())
+
+    return [
+        on_gpu(
+            case, f"{case.name}, GPU", case.reason, moved(case),
+            ours={"native": case.ours["native"]}, targets={"ratio": 50},
+        ),
+        on_gpu(bases, f"{bases.name}, GPU", bases.reason, moved(bases), targets={}),
+    ]  # fmt: skip
+
+
+def cases() -> list[Case]:
+    """Every case for a GPU."""
+    if not torch.cuda.is_available():
+        raise ValueError("the GPU's cases need a GPU, torch sees none")
+    return [*transport(), *clouds(), *geodesic()]

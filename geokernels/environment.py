@@ -1,0 +1,143 @@
+"""What is installed and can run here, and for what cannot, why; needs torch alone."""
+
+import platform
+import resource
+import sys
+from importlib import metadata, util
+from pathlib import Path
+
+import torch
+
+from ._files import sha256
+from .kernels import dispatch, native, triton
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "lpips",
+    "diffusers",
+    "transformers",
+    "torchmetrics",
+    "safetensors",
+    "numpy",
+    "pillow",
+    "av",
+    "opencv-python-headless",
+)
+
+
+# what each extra is for, and the modules it brings
+EXTRAS = {
+    "morph": (
+        "demo, morph, adapt and world",
+        ("torchvision", "open_clip", "lpips", "safetensors", "numpy", "PIL"),
+    ),
+    "video": ("video and interpolate --mp4", ("av", "cv2")),
+    "diffusion": (
+        "interpolate, edit, eval, and the prompts of demo and world",
+        ("diffusers", "transformers", "accelerate", "safetensors", "torchmetrics"),
+    ),
+}
+
+
+def backends() -> dict[str, str | None]:
+    """Every implementation of the operators, with the reason it cannot run here, or None."""
+    reasons = {"reference": None, "native (CPU)": native.missing, "native (CUDA)": native.missing_cuda}
+    if reasons["native (CUDA)"] is None and not torch.cuda.is_available():
+        reasons["native (CUDA)"] = "torch sees no CUDA device"
+    return {**reasons, "triton": _refuse_triton()}
+
+
+def choices() -> list[tuple[str, str, str]]:
+    """What ``backend=None`` means: devices, in which order implementations are asked, the evidence."""
+    return [(row.device, ", ".join(row.order), row.evidence) for row in dispatch.PREFERENCES]
+
+
+def facts() -> dict[str, str]:
+    """Versions, the machine, and how the compiled libraries were built."""
+    info = native.build_info()
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    known = {
+        name: version or "not installed"
+        for name, version in versions().items()
+        if name in ("python", "geokernels", *PACKAGES)
+    }
+    return {
+        **known,
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "GPU": ", ".join(gpus) or "none that torch can use",
+        **{name.replace("_", " "): _say(value) for name, value in info.items()},
+    }
+
+
+def missing_extras() -> dict[str, tuple[str, list[str]]]:
+    """The extras that are not whole: what each is for, and its modules that are not installed."""
+    absent = {
+        extra: (purpose, [module for module in modules if util.find_spec(module) is None])
+        for extra, (purpose, modules) in EXTRAS.items()
+    }
+    return {extra: (purpose, modules) for extra, (purpose, modules) in absent.items() if modules}
+
+
+def extra_of(module: str) -> str:
+    """The extra that brings ``module``; the one of the models where none is known to."""
+    package = module.partition(".")[0]
+    return next((extra for extra, (_, modules) in EXTRAS.items() if package in modules), "morph")
+
+
+def _refuse_triton() -> str | None:
+    if triton.missing or not torch.cuda.is_available():
+        return triton.missing or "torch sees no CUDA device"
+    return "TRITON_INTERPRET is set: kernels run on the CPU, for tests" if triton.interpreted else None
+
+
+def _say(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value) if value not in ("", None) else "none"
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, geokernels and what it builds on; None for what is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in ("geokernels", *PACKAGES):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def peak_memory_mib(device: str = "cpu") -> float:
+    """Largest memory of this process so far, in MiB: on CUDA what torch allocated, else resident memory."""
+    if device.startswith("cuda"):
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    # ru_maxrss is in kilobytes, in bytes on macOS
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def machine(device: str) -> dict[str, object]:
+    """Where a run took place: the processor's name, the threads, the GPU."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        cpu = names[0] if names else cpu
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {"cpu": cpu, "threads": torch.get_num_threads(), "device": device, "gpu": gpu}
+
+
+def circumstances() -> dict[str, object]:
+    """What the rounding of a run's results depends on."""
+    where, made_by = machine("cuda" if torch.cuda.is_available() else "cpu"), versions()
+    made_by = {name: made_by[name] for name in ("geokernels", "torch")}
+    return made_by | {name: where[name] for name in ("cpu", "threads", "gpu")}
+
+
+def checksums(folder: Path, names: list[str]) -> dict[str, str]:
+    """SHA-256 of files in ``folder``, by name."""
+    return {name: sha256(folder / name) for name in names}

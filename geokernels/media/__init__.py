@@ -1,0 +1,1 @@
+"""Pictures, masks and clips: read and written."""

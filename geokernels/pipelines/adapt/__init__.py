@@ -1,0 +1,1 @@
+"""A generator is moved from one text to another: StyleGAN-NADA."""

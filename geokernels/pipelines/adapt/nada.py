@@ -1,0 +1,369 @@
+"""StyleGAN-NADA: a generator learns to draw what a text asks, from that text alone."""
+
+import copy
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..._checks import require_choice
+from ..._modes import own_modes
+from ...losses.directional import unit_rows
+from ...losses.perceptual import feature_distance
+from ...models.clip import ClipEncoder
+from ...models.stylegan2 import Generator
+from ..guidance.terms import GuidanceConfig, add_terms, guiding_terms, read_texts, require_guides
+from ..run import Descent
+from ..running import naming_knobs, plain, require_finite_step
+from .latent_pool import LatentPool, encode_codes, encode_maps
+from .latent_transport import Start, absorb, find_start
+from .layer_choice import PARTS, code_movements, trained_parameters, usual_count
+
+BETAS = (0.0, 0.99**0.8)  # of StyleGAN-NADA
+LEARNING_RATES = {"modulation": 0.003, "layers": 0.0016}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptationConfig(GuidanceConfig):
+    """How a generator is guided, which of its layers learn, and how fast.
+
+    Here the pictures of :class:`GuidanceConfig` are those of a batch of latents. The defaults were chosen on
+    the rendered world; ``train="layers"``, ``guess=2``, ``choose_every=1``, ``batch=2``, ``reach=0`` and
+    ``loss="directional"`` are StyleGAN-NADA as published.
+
+    Attributes:
+        perceptual: Weight of the distance to the frozen picture in the encoders' feature maps.
+        train: Of a chosen layer, its ``"modulation"``, by which it reads the style code, or the whole
+            ``"layers"``.
+        guess: Least cosine, between what carrying all codes to those that look as asked changes and what the
+            text asks, for the adaptation to start from it; above 1, it starts from the generator as it is.
+        searched: Latents among which those are looked for.
+        carried: Share of them that the others are carried to.
+        steps: Adam steps.
+        learning_rate: Of the first step; the cosine schedule ends at 0. None for that of ``train``.
+        batch: Latents a step.
+        pool: Latents that are visited in turn.
+        layers: How many layers learn at a time; None for StyleGAN-NADA's number.
+        choose_every: Steps for which the layers are kept before they are chosen again.
+        choose_from: Latents by which they are chosen.
+        chunk: Pictures at a time where gradients or features of several do not depend on each other.
+        truncation: Of the latents' codes; 1 is none.
+    """
+
+    reach: float = 1.0
+    perceptual: float = 0.0
+    train: str = "modulation"
+    guess: float = 0.2
+    searched: int = 512
+    carried: float = 0.08
+    steps: int = 20
+    learning_rate: float | None = None
+    batch: int = 4
+    pool: int = 64
+    layers: int | None = None
+    choose_every: int = 10
+    choose_from: int = 8
+    chunk: int = 4
+    truncation: float = 1.0
+
+    counts: ClassVar[tuple[str, ...]] = (
+        *GuidanceConfig.counts,
+        *("carried", "steps", "learning_rate", "batch", "pool", "layers"),
+        *("choose_every", "choose_from", "chunk"),
+    )
+    amounts: ClassVar[tuple[str, ...]] = (*GuidanceConfig.amounts, "perceptual", "guess", "truncation")
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_choice("train", self.train, PARTS)
+        if self.batch > self.pool:
+            raise ValueError(f"batch must be at most pool, {self.pool}, got {self.batch}")
+        if self.carried > 1:
+            raise ValueError(f"carried must be at most 1, got {self.carried}")
+
+
+class AdaptationResult(NamedTuple):
+    """The adapted generator, and every loss term at every step."""
+
+    generator: Generator  # another than the one given
+    history: Tensor  # (steps, terms) float32
+    terms: tuple[str, ...]  # names of the columns of history; "loss" is the weighted sum
+    chosen: tuple[tuple[int, ...], ...]  # rows of W+ whose layers learned, each time they were chosen
+
+
+class Adaptation(Descent):
+    """An adaptation in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between any steps.
+
+    The frozen pictures are drawn and encoded, and a start is looked for, by :meth:`prepare`, which the first
+    step calls. All chance is drawn from ``generator`` at the start and keyed by the step, so that a run
+    resumed from a state ends as if it had never stopped, to the bit on the CPU.
+
+    Args:
+        model: The generator; a copy of it is adapted.
+        encoders: Frozen CLIP encoders on its device; each guides by its weight, whatever size it sees.
+        source: What its pictures show, as far as it shall change.
+        target: What they shall show.
+        config: See :class:`AdaptationConfig`.
+        generator: Source of chance, on the CPU.
+
+    Attributes:
+        model: The generator as it stands.
+        index: Steps taken.
+        start: The start that was found, where one was looked for.
+        chosen: Rows of W+ whose layers learned, each time they were chosen.
+
+    Raises:
+        ValueError: For prompts, encoders or settings that cannot be used; the message says which.
+    """
+
+    knobs = "batch (--batch), chunk (--chunk) or pool (--pool)"
+
+    @own_modes
+    def __init__(
+        self,
+        model: Generator,
+        encoders: Sequence[ClipEncoder],
+        source: str,
+        target: str,
+        *,
+        config: AdaptationConfig | None = None,
+        generator: torch.Generator,
+    ):
+        self.config = config = config or AdaptationConfig()
+        self.weights = require_guides(encoders, source, target, config)
+        self.encoders = tuple(encoders)
+        self.texts = [read_texts(encoder, source, target, config) for encoder in encoders]
+        self.count = config.layers or usual_count(model.config.size)
+        if not 0 < self.count <= model.config.codes:
+            raise ValueError(
+                f"layers must be from 1 to {model.config.codes} for {model.name}, got {self.count}"
+            )
+        self._seed = int(torch.randint(2**62, (), generator=generator))
+        run = {
+            "config": plain(config),
+            "source": source,
+            "target": target,
+            "encoders": [encoder.name for encoder in encoders],
+            "generator": _checksum(model),
+            "seed": self._seed,
+        }
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        rate = config.learning_rate or LEARNING_RATES[config.train]
+        every = trained_parameters(self.model, range(self.model.config.codes), config.train)
+        adam = torch.optim.Adam(every, lr=rate, betas=BETAS)
+        self._begin(adam, steps=config.steps, rate=rate, run=run)
+        self.prepared_in = 0.0
+        self.pool: LatentPool | None = None
+        self.start: Start | None = None
+        self.started = False
+        self.chosen: list[list[int]] = []
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return self.model.latent_avg.device
+
+    @own_modes
+    @torch.no_grad()
+    def pictures(self, w: Tensor) -> Tensor:
+        """What the generator draws of codes as it stands, in [0, 1], ``config.chunk`` at a time."""
+        return torch.cat([self._draw(part) for part in w.split(self.config.chunk)])
+
+    @own_modes
+    def prepare(self) -> None:
+        """Draw the latents, encode their frozen pictures, look for a start; the second time, do nothing."""
+        if self.pool is not None:
+            return
+        began = time.perf_counter()
+        with naming_knobs(self.knobs):
+            self._prepare()
+        self.prepared_in = time.perf_counter() - began
+
+    @torch.no_grad()
+    def _prepare(self) -> None:
+        config = self.config
+        chance = torch.Generator().manual_seed(self._seed)
+        looks = config.guess <= 1
+        count = max(config.pool, config.searched if looks else 0)
+        z = torch.randn(count, self.model.config.style_dim, generator=chance, dtype=torch.float32)
+        w = self.model.truncate(self.model.mapping(z.to(self.model.latent_avg)), config.truncation)
+        with self._half():
+            seen = encode_codes(w, self.pictures, self.encoders, chunk=config.chunk)
+            pool = LatentPool(w[: config.pool], [features[: config.pool] for features in seen])
+            self._draw_maps(pool)
+            if looks:
+                self.start = find_start(
+                    w,
+                    seen,
+                    lambda codes: encode_codes(codes, self.pictures, self.encoders, chunk=config.chunk),
+                    self.texts,
+                    self.weights,
+                    share=config.carried,
+                )
+                self.started = self.start.cosine >= config.guess
+        if self.started:
+            absorb(self.model, self.start.map)
+        self.pool = pool
+
+    @own_modes
+    def prepare_like(self, other: "Adaptation") -> None:
+        """Take what ``other`` has prepared, which must have the same generator, encoders, prompts and seed.
+
+        What guides, how strongly and how long may differ; no step may have been taken.
+        """
+        same = ("templates", "encoder_weights", "guess", "searched", "carried", "pool", "truncation")
+        mine, theirs = (
+            {**run._run, "config": [run._run["config"][k] for k in same]} for run in (self, other)
+        )
+        if self.index or other.index or mine != theirs:
+            raise ValueError("other must be a fresh run of the same generator, encoders, prompts and start")
+        other.prepare()
+        self.pool = LatentPool(other.pool.w, other.pool.source)
+        self._draw_maps(self.pool)
+        self.start, self.started = other.start, other.started
+        if self.started:
+            absorb(self.model, self.start.map)
+
+    def _draw_maps(self, pool: LatentPool) -> None:
+        """The frozen pictures' feature maps, where they are needed; while the generator is still as given."""
+        if self.config.perceptual:
+            pool.maps = encode_maps(pool.w, self.pictures, self.encoders, chunk=self.config.chunk)
+
+    def _step(self) -> None:
+        self.prepare()
+        parameters = self._unfreeze()
+        visited = self.pool.visit(self.index, self.config.batch, key=self._seed + 1)
+        terms, features = self._terms(visited)
+        loss = sum(self.config.weight(name) * term for name, term in terms.items())
+        self.optimizer.zero_grad()
+        loss.backward()
+        norms = torch.stack([p.grad.norm() for p in parameters if p.grad is not None])
+        require_finite_step(self.index, loss, norms)
+        self._descend(loss, terms)
+        for previous, seen in zip(self.pool.previous, features):
+            previous[visited] = seen.detach()
+
+    def _unfreeze(self) -> list[nn.Parameter]:
+        """Let the chosen layers learn, chosen anew where it is time."""
+        if len(self.chosen) <= self.index // self.config.choose_every:
+            self.chosen.append(self._choose())
+        self.model.requires_grad_(False)
+        parameters = trained_parameters(self.model, self.chosen[-1], self.config.train)
+        for parameter in parameters:
+            parameter.requires_grad_()
+        return parameters
+
+    def _choose(self) -> list[int]:
+        """The rows of W+ whose layers learn next."""
+        latents = self.pool.visit(len(self.chosen), self.config.choose_from, key=self._seed + 2**32)
+        with self._half():
+            moved = code_movements(
+                self.model.requires_grad_(False),
+                self.pool.w[latents],
+                lambda codes: self._unlikeness(self._draw(codes)),
+                chunk=self.config.chunk,
+            )
+        return sorted(moved.topk(self.count).indices.tolist())
+
+    def _terms(self, visited: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The guiding terms of a batch of latents, and their features, one an encoder."""
+        config, pool = self.config, self.pool
+        terms: dict[str, Tensor] = {}
+        features = []
+        unmoved = self.index == 0 and not self.started
+        with self._half():
+            pictures = self._draw(pool.w[visited])
+            seen = [encoder.encode_image(pictures) for encoder in self.encoders]
+            maps = [encoder.image_features(pictures) for encoder in self.encoders if config.perceptual]
+        for i, weight in enumerate(self.weights):
+            current, source, previous = seen[i].float(), pool.source[i][visited], pool.previous[i][visited]
+            features.append(current)
+            found = guiding_terms(current, source, previous, self.texts[i], config, unmoved=unmoved)
+            if maps:
+                found["perceptual"] = feature_distance(maps[i], pool.maps_of(i, visited)).mean()
+            add_terms(terms, found, weight)
+        return terms, features
+
+    def _unlikeness(self, pictures: Tensor) -> Tensor:
+        """One minus the cosine of each picture with the target text, averaged over the encoders."""
+        found = torch.ones(len(pictures), device=pictures.device, dtype=torch.float32)
+        for weight, encoder, texts in zip(self.weights, self.encoders, self.texts):
+            found = found - weight * (encoder.encode_image(pictures) @ unit_rows(texts.after.mean(0)))
+        return found
+
+    def _draw(self, w: Tensor) -> Tensor:
+        """Pictures as a file would hold them, with the gradient of the pictures before they are cut off.
+
+        Otherwise a colour beyond white or black would have no way back.
+        """
+        drawn = self.model.synthesis(w)
+        return drawn + (drawn.clamp(0, 1) - drawn).detach()
+
+    def _half(self) -> AbstractContextManager:
+        if self.config.mixed_precision and self.device.type == "cuda":
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
+
+    def _own_state(self) -> dict:
+        return {
+            "model": self.model.state_dict(),
+            "pool": self.pool.state_dict() if self.pool else None,
+            "start": [self.start.cosine, self.start.score] if self.start else None,
+            "started": self.started,
+            "chosen": self.chosen,
+        }
+
+    def _take_state(self, state: dict) -> None:
+        device = self.device
+        if state["pool"] is not None:
+            self.pool = LatentPool(**{k: _to(v, device) for k, v in state["pool"].items()})
+            with torch.no_grad(), self._half():
+                self._draw_maps(self.pool)
+        self.start = Start(None, *state["start"]) if state["start"] else None
+        self.started = state["started"]
+        self.model.load_state_dict(state["model"])
+        self.chosen = [list(rows) for rows in state["chosen"]]
+
+
+def adapt_generator(
+    model: Generator,
+    encoders: Sequence[ClipEncoder],
+    source: str,
+    target: str,
+    *,
+    config: AdaptationConfig | None = None,
+    generator: torch.Generator,
+    callback: Callable[[Adaptation], None] | None = None,
+) -> AdaptationResult:
+    """Teach a generator that draws what ``source`` says to draw what ``target`` says.
+
+    Arguments and errors are those of :class:`Adaptation`, which this runs to its end; ``callback`` is called
+    with it after every step.
+
+    Returns:
+        The adapted generator, the history of its losses, and which layers learned.
+    """
+    run = Adaptation(model, encoders, source, target, config=config, generator=generator)
+    while not run.done:
+        run.step()
+        if callback is not None:
+            callback(run)
+    run.model.requires_grad_(True)
+    return AdaptationResult(run.model, run.history, run.terms, tuple(map(tuple, run.chosen)))
+
+
+def _to(value, device: torch.device):
+    return [tensor.to(device) for tensor in value] if isinstance(value, list) else value.to(device)
+
+
+def _checksum(model: Generator) -> str:
+    digest = hashlib.sha256()
+    for key, value in model.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,177 @@
+"""Inversion: the W+ code by which a generator draws a given picture."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..._checks import require_positive, settle
+from ..._modes import own_modes
+from ...losses.perceptual import pyramid_distance
+from ...models.stylegan2 import Generator
+from ..morph.picture import checksum, require_picture
+from ..run import Descent
+from ..running import plain, require_finite_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class WInversionConfig:
+    """How a picture is inverted. The defaults were chosen on the rendered world.
+
+    Attributes:
+        steps: Adam steps.
+        learning_rate: Of the first step; the cosine schedule ends at 0.
+        perceptual: Weight of the perceptual distance, beside the mean squared error, whose weight is 1.
+        searched: Samples among which the start is looked for.
+        chunk: Samples drawn at a time.
+    """
+
+    steps: int = 200
+    learning_rate: float = 0.05
+    perceptual: float = 0.1
+    searched: int = 256
+    chunk: int = 16
+
+    def __post_init__(self):
+        settle(self)
+        for name in ("steps", "learning_rate", "searched", "chunk"):
+            require_positive(name, getattr(self, name))
+        if not 0 <= self.perceptual < math.inf:
+            raise ValueError(f"perceptual must be a finite number, 0 or above, got {self.perceptual}")
+
+
+class WInversionResult(NamedTuple):
+    """The code, what is drawn of it, and every loss term at every step."""
+
+    w: Tensor  # (1, codes, style_dim)
+    picture: Tensor  # (3, size, size) in [0, 1]
+    history: Tensor  # (steps, terms) float32
+    terms: tuple[str, ...]
+
+
+class WInversion(Descent):
+    """An inversion in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between any steps.
+
+    The start is the nearest of some samples, found when the first step is taken.
+
+    Args:
+        model: The generator; not changed.
+        picture: ``(3, H, W)`` in [0, 1], floating point, on its device; its middle square is resized to the
+            generator's size.
+        config: See :class:`WInversionConfig`.
+        generator: Source of chance, on the CPU.
+        perceptual: Distance of two ``(1, 3, H, W)`` pictures to a scalar or ``(1,)``, LPIPS for instance;
+            ``pyramid_distance``, which needs no model, by default.
+
+    Raises:
+        ValueError: If the picture has another shape, is not finite, or lies outside of [0, 1].
+        TypeError: If it is not floating point.
+    """
+
+    knobs = "chunk (--chunk), or take a smaller generator"
+
+    @own_modes
+    def __init__(
+        self,
+        model: Generator,
+        picture: Tensor,
+        *,
+        config: WInversionConfig | None = None,
+        generator: torch.Generator,
+        perceptual: Callable[[Tensor, Tensor], Tensor] = pyramid_distance,
+    ):
+        self.config = config = config or WInversionConfig()
+        require_picture(picture)
+        self.model, self.perceptual = model, perceptual
+        self.goal = middle_square(picture.detach().float(), model.config.size)[None]
+        self._seed = int(torch.randint(2**62, (), generator=generator))
+        run = {
+            "config": plain(config),
+            "generator": model.name,
+            "picture": checksum(self.goal),
+            "seed": self._seed,
+        }
+        self.w = torch.zeros(
+            1, model.config.codes, model.config.style_dim, device=self.goal.device, dtype=torch.float32
+        )
+        self.w.requires_grad_()
+        adam = torch.optim.Adam([self.w], lr=config.learning_rate)
+        self._begin(adam, steps=config.steps, rate=config.learning_rate, run=run)
+
+    @own_modes
+    @torch.no_grad()
+    def picture(self) -> Tensor:
+        """What is drawn of the code as it stands, ``(3, size, size)`` in [0, 1]."""
+        return self.model.synthesis(self.w)[0].clamp(0, 1)
+
+    def _step(self) -> None:
+        if self.index == 0:
+            self.w.data.copy_(self._nearest())
+        drawn = self.model.synthesis(self.w)
+        squared = (drawn - self.goal).square().mean()
+        distance = self.perceptual(drawn.clamp(0, 1), self.goal).mean()
+        loss = squared + self.config.perceptual * distance
+        (self.w.grad,) = torch.autograd.grad(loss, self.w)
+        require_finite_step(self.index, loss.detach(), self.w.grad.norm())
+        self._descend(loss, {"squared": squared, "perceptual": distance})
+
+    @torch.no_grad()
+    def _nearest(self) -> Tensor:
+        """The code of the sample that differs least from the picture, at an eighth of the size."""
+        chance = torch.Generator().manual_seed(self._seed)
+        z = torch.randn(
+            self.config.searched, self.model.config.style_dim, generator=chance, dtype=torch.float32
+        )
+        w = self.model.mapping(z.to(self.goal))
+        side = max(8, self.model.config.size // 8)
+        goal = _small(self.goal, side)
+        errors = [
+            (_small(self.model.synthesis(part), side) - goal).square().mean((1, 2, 3))
+            for part in w.split(self.config.chunk)
+        ]
+        return w[torch.cat(errors).argmin()].expand_as(self.w)
+
+    def _own_state(self) -> dict:
+        return {"w": self.w.detach()}
+
+    def _take_state(self, state: dict) -> None:
+        self.w.data.copy_(state["w"])
+
+
+def invert_picture(
+    model: Generator,
+    picture: Tensor,
+    *,
+    config: WInversionConfig | None = None,
+    generator: torch.Generator,
+    perceptual: Callable[[Tensor, Tensor], Tensor] = pyramid_distance,
+    callback: Callable[[WInversion], None] | None = None,
+) -> WInversionResult:
+    """Find the W+ code by which ``model`` draws ``picture``.
+
+    Arguments and errors are those of :class:`WInversion`, which this runs to its end; ``callback`` is called
+    with it after every step.
+    """
+    run = WInversion(model, picture, config=config, generator=generator, perceptual=perceptual)
+    while not run.done:
+        run.step()
+        if callback is not None:
+            callback(run)
+    return WInversionResult(run.w.detach(), run.picture(), run.history, run.terms)
+
+
+def middle_square(picture: Tensor, size: int) -> Tensor:
+    """The largest middle square of ``picture`` (3, H, W), resized to ``(3, size, size)``."""
+    H, W = picture.shape[-2:]
+    side = min(H, W)
+    top, left = (H - side) // 2, (W - side) // 2
+    square = picture[:, top : top + side, left : left + side]
+    return square if side == size else _small(square[None], size)[0].clamp(0, 1)
+
+
+def _small(pictures: Tensor, side: int) -> Tensor:
+    return F.interpolate(pictures, (side, side), mode="bilinear", antialias=True, align_corners=False)

@@ -1,0 +1,1 @@
+"""A picture is edited on its way out of noise: OIG."""

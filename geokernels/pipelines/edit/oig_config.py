@@ -1,0 +1,77 @@
+"""How an OIG edit is guided, and how far each of its steps goes."""
+
+import math
+from dataclasses import dataclass
+
+from ..._checks import require_choice, require_positive, settle
+
+GRADIENTS = ("exact", "released")
+NEGATIVES = ("source", "empty")
+
+
+@dataclass(frozen=True)
+class OIGConfig:
+    """How an edit is guided. Defaults are those published for Stable Diffusion 1.4, unless said otherwise.
+
+    Attributes:
+        guidance: Scale of classifier-free guidance.
+        clip: Weight of the loss that moves the picture from the source text to the target text.
+        structure: Weight of the loss that keeps the source's features; 0.5, 1 and 1.5 were published.
+        margin: By how much the cosine with the target text shall exceed that with the source text.
+        pull: How much more the distance to the source's features counts than the last step's movement.
+        step: Largest length of a gradient step; see :func:`step_length`.
+        gradient: ``"exact"``, the loss's gradient; or ``"released"``, through the U-Net's unconditional copy
+            alone, as the published numbers were made.
+        every: Guide each ``every``-th step, the first among them. Ours; 1 was published.
+        until: Share of the steps after which guidance ends. Ours; 1 was published.
+        decode_size: Longest side of the pictures that CLIP is shown; latents of larger ones are averaged
+            before they are decoded. Ours; None, which decodes whole ones, was published.
+        checkpointing: Whether activations are computed again instead of kept: less memory, more time.
+        cycle: Weight of the cycle of OIG+, beside the other losses and not under ``step``; see
+            :class:`Cycle`. 0 leaves it out.
+        cycle_steps: Steps of the sampling that closes the cycle, spread over those of the edit and at most
+            as many. Ours; None, which takes all, was published.
+        negative: What an inverted source's edit is led away from: ``"source"``, its caption, as published;
+            or ``"empty"``, no prompt, where features of both copies are compared. Ours. The edit of a drawn
+            source is always led away from no prompt.
+    """
+
+    guidance: float = 5.0
+    clip: float = 0.1
+    structure: float = 1.0
+    margin: float = 0.5
+    pull: float = 2.5
+    step: float = 2.0
+    gradient: str = "exact"
+    every: int = 1
+    until: float = 1.0
+    decode_size: int | None = None
+    checkpointing: bool = False
+    cycle: float = 0.0
+    cycle_steps: int | None = 4
+    negative: str = "source"
+
+    def __post_init__(self):
+        settle(self)
+        require_choice("gradient", self.gradient, GRADIENTS)
+        require_choice("negative", self.negative, NEGATIVES)
+        for name in ("guidance", "clip", "structure", "margin", "pull", "step", "until", "cycle"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a finite number, 0 or above, got {getattr(self, name)}")
+        if self.until > 1:
+            raise ValueError(f"until must be a share of the steps, at most 1, got {self.until}")
+        require_positive("every", self.every)
+        for name in ("decode_size", "cycle_steps"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+        if self.cycle and not self.step:
+            raise ValueError("step must be above 0 where cycle is; weights of 0 leave out the other losses")
+
+
+def step_length(index: int, steps: int, *, largest: float = 2.0) -> float:
+    """Length of the gradient step after DDIM step ``index``: it grows over a tenth of the steps, then decays.
+
+    ``largest * (i + 1) / (N // 10)`` while ``i + 1 < N // 10``, then ``largest * 1.05 ** -(i + 1)``.
+    """
+    k, rising = index + 1, steps // 10
+    return largest * k / rising if k < rising else largest * 1.05**-k

@@ -1,0 +1,151 @@
+"""Where a diffusion edit begins: the noise out of which a source picture comes, and what it shows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..._checks import require_finite, require_float, require_rank, require_shades
+from ..._modes import own_modes
+from ..._sealed import load_sealed, save_sealed
+from ...models.denoiser import Denoiser
+from ..running import require_state
+from .ddim import schedule_of
+
+KIND, REMEDY = "inversion", "invert the picture again"  # of files
+
+
+@dataclass(frozen=True)
+class EditSource:
+    """Source pictures as noise; any number of edits may begin from one.
+
+    Attributes:
+        latents: ``(S, C, h, w)``, at least float32.
+        captions: What each of the S pictures shows.
+        inverted: Whether the noise was found by inverting pictures. Where it was, the pictures come back
+            without guidance, and their captions take the place of the empty prompt.
+        steps: DDIM steps from noise to pictures.
+        model: Names the U-Net; see :meth:`Denoiser.digest`.
+        skip: Timesteps left out at either end of the inversion.
+        path: What the inversion came through, noise first and the clean latents last,
+            ``(steps - 2 * skip + 1, S, C, h, w)``; None for noise that was drawn.
+    """
+
+    latents: Tensor
+    captions: tuple[str, ...]
+    inverted: bool
+    steps: int
+    model: str
+    skip: int = 0
+    path: Tensor | None = None
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file, whole or not at all."""
+        kept = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        save_sealed(path, {**kept, "captions": list(self.captions)}, kind=KIND)
+
+    @staticmethod
+    def load(path: str | Path) -> "EditSource":
+        """Read what :meth:`save` wrote; no code in it is run.
+
+        Raises:
+            ValueError: If the file is damaged, or holds something else; it ends with its checksum.
+        """
+        if not Path(path).is_file():
+            raise ValueError(f"an inversion must be a file, got {str(path)!r}, which is not one")
+        found = load_sealed(path, kind=KIND, remedy=REMEDY)
+        none = EditSource(torch.empty(0, dtype=torch.float32), (), False, 0, "")
+        require_state(found, {**vars(none), "latents": None, "captions": []}, "inversion")
+        require_rank("latents of the inversion", found["latents"], 4, "(S, C, h, w)")
+        return EditSource(**{**found, "captions": tuple(found["captions"])})
+
+
+@own_modes
+def draw_source(
+    pipeline,
+    captions: Sequence[str],
+    *,
+    steps: int = 50,
+    height: int | None = None,
+    width: int | None = None,
+    generator: torch.Generator,
+) -> EditSource:
+    """Noise for pictures that the model itself draws of ``captions``.
+
+    Args:
+        pipeline: Of diffusers: Stable Diffusion 1, 2 or XL.
+        captions: One a picture.
+        steps: DDIM steps.
+        height: Of the pictures, in pixels; None for the model's own.
+        width: The same.
+        generator: Source of chance, on the CPU.
+
+    Raises:
+        ValueError: If a side or the number of steps does not suit the model, or there are no captions.
+        TypeError: If the pipeline is of another kind.
+    """
+    denoiser, captions = Denoiser(pipeline), _listed(captions)
+    schedule_of(pipeline.scheduler, steps)
+    shape = denoiser.latent_shape(height, width)
+    noise = torch.randn(len(captions), *shape, generator=generator, dtype=torch.float32).to(
+        denoiser.device, denoiser.dtype
+    )
+    return EditSource(noise, captions, False, steps, denoiser.digest())
+
+
+@own_modes
+@torch.no_grad()
+def ddim_inversion(
+    pipeline,
+    pictures: Tensor,
+    captions: Sequence[str],
+    *,
+    steps: int = 50,
+    skip: int = 1,
+    callback: Callable[[int], None] = lambda index: None,
+) -> EditSource:
+    """Noise out of which DDIM makes ``pictures`` again, found by going its steps backwards, unguided.
+
+    Args:
+        pipeline: Of diffusers: Stable Diffusion 1, 2 or XL.
+        pictures: ``(S, 3, H, W)`` in [0, 1].
+        captions: What each shows.
+        steps: DDIM steps of the edit.
+        skip: Timesteps left out at either end: 1, as published, inverts 48 of 50.
+        callback: Called after each step with its number, from 1.
+
+    Returns:
+        The noise, for as many edits as are wanted.
+
+    Raises:
+        ValueError: If shapes, captions, steps or values do not suit.
+        TypeError: If the pipeline is of another kind, or the pictures are not floating point.
+    """
+    denoiser, captions = Denoiser(pipeline), _listed(captions)
+    require_float("pictures", pictures)
+    if pictures.dim() != 4 or pictures.shape[1] != 3 or len(pictures) != len(captions):
+        raise ValueError(
+            f"pictures must have shape ({len(captions)}, 3, H, W), one a caption, got {tuple(pictures.shape)}"
+        )
+    require_finite("pictures", pictures)
+    require_shades("pictures", pictures)
+    if skip < 0 or 2 * skip >= steps:
+        raise ValueError(f"skip must leave some of the {steps} steps at both ends, got {skip}")
+    schedule, words = schedule_of(pipeline.scheduler, steps), denoiser.read(captions)
+    latents = denoiser.encode(pictures)
+    path = [latents]
+    for k, i in enumerate(reversed(range(skip, steps - skip))):
+        # on the way back the U-Net is told the noisier end of the step, as DDIM inversion is defined
+        output = denoiser(latents, schedule.timesteps[i], words)
+        latents = schedule.split(latents, output, schedule.shares[i + 1]).at(schedule.shares[i])
+        path.append(latents)
+        callback(k + 1)
+    return EditSource(latents, captions, True, steps, denoiser.digest(), skip, torch.stack(path[::-1]))
+
+
+def _listed(captions: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(captions, str) or not captions:
+        raise ValueError(f"captions must be one text a picture, got {captions!r}")
+    return tuple(captions)

@@ -1,0 +1,1 @@
+"""Pictures between two prompts, by transport between their tokens."""

@@ -1,0 +1,126 @@
+"""What pipelines that move one picture share: how it is shown, at what size, and where to start."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..._checks import require_finite, require_float, require_pair, require_shades
+from ...models.clip import ClipEncoder
+from ..guidance.clip import Guidance
+from ..guidance.terms import GuidanceConfig
+from ..start.guess import Guess, colour_centres
+from ..start.recolour import recolour
+from ..start.reshape import reshape
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureConfig(GuidanceConfig):
+    """How one picture is shown to the encoders; the pictures of :class:`GuidanceConfig` are its views.
+
+    Attributes:
+        guess: Least cosine between what a first guess found by search changes and what the text asks, for an
+            edit layer to start from it; above 1, every edit starts from nothing.
+        steps: Adam steps.
+        learning_rate: Of the first step; the cosine schedule ends at 0. None for the pipeline's own.
+        views: Random views a step.
+        scale: Range of the share of the picture that a view shows.
+        shift: Largest displacement of a view, in picture widths.
+        jitter: Largest rotation (radians) and shear of a view.
+        noise: Largest standard deviation of a view's noise.
+        blurred: Share of views that are blurred.
+        working_size: Longest side at which the edit is optimised; None for twice what the encoder sees, at
+            most 512. The edit of a larger picture is enlarged to its full size.
+    """
+
+    guess: float = 0.5
+    steps: int = 40
+    learning_rate: float | None = None
+    views: int = 8
+    scale: tuple[float, float] = (0.7, 1.1)
+    shift: float = 0.125
+    jitter: float = 0.05
+    noise: float = 0.05
+    blurred: float = 0.3
+    working_size: int | None = None
+
+    counts: ClassVar[tuple[str, ...]] = (
+        *GuidanceConfig.counts, "steps", "views", "learning_rate", "working_size"
+    )  # fmt: skip
+    amounts: ClassVar[tuple[str, ...]] = (*GuidanceConfig.amounts, "shift", "jitter", "noise", "blurred")
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_range("scale", self.scale)
+
+
+def require_range(name: str, limits: tuple[float, float]) -> None:
+    """Refuse limits that are not above 0 and in order."""
+    require_pair(name, limits)
+    if not 0 < limits[0] <= limits[1]:
+        raise ValueError(f"{name} must be two numbers above 0, the smaller first, got {limits}")
+
+
+def require_picture(picture: Tensor) -> None:
+    """Refuse what is no single RGB picture in [0, 1]."""
+    if not isinstance(picture, Tensor):
+        raise TypeError(f"picture must be a tensor, got {type(picture).__name__}")
+    require_float("picture", picture)
+    if picture.dim() != 3 or picture.shape[0] != 3 or 0 in picture.shape:
+        raise ValueError(f"picture must have shape (3, H, W), got {tuple(picture.shape)}")
+    require_finite("picture", picture)
+    require_shades("picture", picture)
+
+
+def to_working_size(picture: Tensor, encoders: Sequence[ClipEncoder], wanted: int | None) -> Tensor:
+    """``picture`` (1, C, H, W) with its longest side at most ``wanted``, see :class:`PictureConfig`."""
+    return _shrunk(picture, wanted or min(512, 2 * max(encoder.image_size for encoder in encoders)))
+
+
+def to_preview(full: Tensor, source: Tensor, longest: int) -> Tensor:
+    """``full`` (1, 3, H, W) with its longest side at most ``longest``, or that of ``source`` if longer."""
+    return _shrunk(full, max(longest, *source.shape[-2:]))
+
+
+def _shrunk(picture: Tensor, longest: int) -> Tensor:
+    H, W = picture.shape[-2:]
+    if max(H, W) <= longest:
+        return picture
+    size = [max(1, round(side * longest / max(H, W))) for side in (H, W)]
+    return F.interpolate(picture, size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def checksum(picture: Tensor) -> str:
+    """Of a picture's values, in hexadecimal."""
+    return hashlib.sha256(picture.cpu().contiguous().numpy()).hexdigest()
+
+
+def search_guess(source: Tensor, guidance: Guidance, *, area: float, chance: int) -> Guess | None:
+    """The guess to start an edit of ``source`` (1, 3, h, w) from, if one says enough of what the text asks.
+
+    Args:
+        source: The picture at working size.
+        guidance: Of the run; its config says how much is enough.
+        area: What it costs to repaint the whole picture, in cosines.
+        chance: Seed of the search.
+    """
+    if guidance.config.guess > 1:
+        return None
+    size = max(encoder.image_size for encoder in guidance.encoders)
+    small = F.interpolate(source, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    given = source, colour_centres(small[0]), guidance.likeness
+    best = recolour(*given, size=size, area=area)
+    outline = reshape(
+        *given,
+        size=size,
+        area=area,
+        least=best.score - 0.3,
+        generator=torch.Generator().manual_seed(chance),
+    )
+    if outline is not None and outline.score > best.score:
+        best = outline
+    return best if best.cosine >= guidance.config.guess else None

@@ -1,0 +1,1 @@
+"""Where a morph begins: guesses of colours and outlines, found by search."""

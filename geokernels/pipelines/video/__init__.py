@@ -1,0 +1,1 @@
+"""A clip is edited through its atlas: Text2LIVE on video."""

@@ -1,0 +1,285 @@
+"""Text2LIVE on video: one edit of a layer's atlas, seen in every frame."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..._checks import require_choice
+from ..._modes import own_modes
+from ...losses.text2live import sparsity_loss
+from ...models.atlas import LayeredAtlas
+from ...models.clip import ClipEncoder
+from ..guidance.clip import Likeness
+from ..morph.edit_network import EditNetwork, as_layer
+from ..morph.internal_dataset import Crop, InternalDataset, draw_crops
+from ..morph.layer_guidance import LayerGuidance
+from ..morph.parametrisation import RESTRAINT, logits_of
+from ..morph.text2live import LEARNING_RATE, LayerEditConfig
+from ..run import Descent
+from ..running import plain, require_finite_step
+from ..start.guess import Guess, colour_centres
+from ..start.recolour import recolour
+from .atlas_view import LAYERS, FrameView, atlas_picture, require_layer, resize_view, view_frame
+from .footage import Footage
+
+AREA = 0.1  # what it costs a first guess to repaint a whole frame, in cosines
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoEditConfig(LayerEditConfig):
+    """How an edit of an atlas is guided, shown and stepped; see :class:`LayerEditConfig`.
+
+    Its windows are those of frames: ``crops`` of them, spread over the clip.
+    There is no relevancy, as the layer says where to edit.
+
+    Attributes:
+        layer: ``"foreground"`` or ``"background"``.
+    """
+
+    layer: str = "foreground"
+    bootstrap: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_choice("layer", self.layer, tuple(LAYERS))
+
+
+class VideoEditResult(NamedTuple):
+    """The edit of the atlas, every loss term at every step, and the frames."""
+
+    edit: Tensor  # (3, h, w) float32 in [0, 1], on the seen part of the atlas
+    alpha: Tensor  # (1, h, w)
+    history: Tensor  # (steps, terms) float32
+    terms: tuple[str, ...]  # names of the columns of history; "loss" is the weighted sum
+    frames: Iterator[Tensor]  # (3, H, W) each, made when they are asked for
+
+
+class Moments(InternalDataset):
+    """Windows of frames that come again and again, and how each sees the layer."""
+
+    def __init__(
+        self, see: Callable[[int], FrameView], frames: int, guidance: LayerGuidance, crops: list[Crop]
+    ):
+        super().__init__(None, guidance, crops)
+        self._see, self._frames = see, frames
+        self._views: dict[int, FrameView] = {}
+
+    def view(self, turn: int) -> FrameView:
+        """The window of ``turn`` (modulo their number); looked up in the footage when it comes first."""
+        turn %= len(self.crops)
+        if turn not in self._views:
+            # in the middle of as many equal parts of the clip as there are windows
+            whole = self._see(int((turn + 0.5) * self._frames / len(self.crops)))
+            crop = self.crops[turn]
+            grid = crop.take(whole.grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            self._views[turn] = FrameView(
+                crop.take(whole.frame), grid, crop.take(whole.cover), crop.take(whole.own)
+            )
+        return self._views[turn]
+
+    def picture(self, turn: int) -> Tensor:
+        """What the encoders see of the source."""
+        return self.view(turn).frame
+
+
+class VideoEdit(Descent):
+    """An edit of an atlas in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between any steps.
+
+    A step paints the atlas once and shows it in a window of one frame, whose composite is encoded once under
+    all views. As many frames are kept as there are windows, whatever the length of the clip; edited frames
+    are made one at a time.
+
+    All chance is drawn from ``generator`` at the start and keyed by the window, so that a run resumed from a
+    state ends as if it had never stopped, to the bit on the CPU.
+
+    Args:
+        footage: The clip.
+        atlas: Fitted to it, on the encoders' device.
+        encoders: Frozen CLIP encoders; each guides by its weight.
+        source: What the frames show.
+        target: What they shall show.
+        screen: What the edit alone shows, over green; see :class:`LayerEdit`.
+        config: See :class:`VideoEditConfig`.
+        generator: Source of chance, on the CPU.
+
+    Raises:
+        ValueError: For an atlas of another clip, a layer in which nothing is, or a prompt or setting that
+            cannot be used; the message says which.
+    """
+
+    knobs = "views, or working_size (--size)"
+
+    @own_modes
+    def __init__(
+        self,
+        footage: Footage,
+        atlas: LayeredAtlas,
+        encoders: Sequence[ClipEncoder],
+        source: str,
+        target: str,
+        *,
+        screen: str | None = None,
+        config: VideoEditConfig | None = None,
+        generator: torch.Generator,
+    ):
+        self.config = config = config or VideoEditConfig()
+        atlas.require_clip(footage.checksum)
+        self.footage, self.atlas, self.layer = footage, atlas, require_layer(atlas, config.layer)
+        chance = int(torch.randint(2**62, (), generator=generator))
+        self.guidance = LayerGuidance(encoders, source, target, config, screen=screen, key=chance + 3)
+        began = time.perf_counter()
+
+        self.longest = config.working_size or min(512, 2 * max(encoder.image_size for encoder in encoders))
+        self.source, self.seen = atlas_picture(atlas, self.layer, self.longest)
+        self.moments = Moments(self._working_view, len(footage), self.guidance, self._crops(chance + 1))
+        guess = self._guess()
+        self.start = None if guess is None else logits_of(guess)
+        self.network = EditNetwork(config.widths, generator=torch.Generator().manual_seed(chance)).to(
+            self.source
+        )
+        self.prepared_in = time.perf_counter() - began
+
+        run = {
+            "config": plain(config),
+            "source": source,
+            "target": target,
+            "screen": self.guidance.screen,
+            "encoders": [encoder.name for encoder in encoders],
+            "picture": footage.checksum,
+            "atlas": _checksum(atlas),
+            "seed": chance,
+        }
+        rate = config.learning_rate or LEARNING_RATE
+        adam = torch.optim.Adam(self.network.parameters(), lr=rate)
+        self._begin(adam, steps=config.steps, rate=rate, run=run)
+
+    @own_modes
+    @torch.no_grad()
+    def painted(self) -> Tensor:
+        """The edit of the atlas as it stands: colour and opacity, ``(1, 4, h, w)``."""
+        return self._paint()
+
+    def frames(self) -> Iterator[Tensor]:
+        """The frames with the edit as it stands, one at a time, ``(3, H, W)`` on the CPU."""
+        layer = self.painted()
+        for index in range(len(self.footage)):
+            yield self.frame(index, layer)
+
+    @own_modes
+    @torch.no_grad()
+    def frame(self, index: int, layer: Tensor | None = None) -> Tensor:
+        """One of them; ``layer`` is :meth:`painted`, where it is at hand."""
+        layer = self.painted() if layer is None else layer
+        view = view_frame(self.atlas, self.layer, index, self.footage.frame(index))
+        return view.composite(view.shown(layer))[0].cpu()
+
+    def _step(self) -> None:
+        sample, view = self.moments.sample(self.index), self.moments.view(self.index)
+        layer = self._paint()
+        # the encoders' graphs end here, and are freed one after the other
+        leaf = layer.detach().requires_grad_()
+        terms: dict[str, Tensor] = {}
+        for find in (
+            lambda shown: self.guidance.terms_of_composite(view.composite(shown), sample),
+            lambda shown: self.guidance.screen_terms(shown, sample),
+            lambda shown: {"sparsity": sparsity_loss(shown[:, 3:])},
+        ):
+            found = find(view.shown(leaf))
+            if found:
+                self._weighted(found).backward()
+                terms |= {name: term.detach() for name, term in found.items()}
+        loss = self._weighted(terms)
+
+        self.optimizer.zero_grad()
+        layer.backward(leaf.grad)
+        gradients = [p.grad for p in self.network.parameters()]
+        require_finite_step(self.index, loss, torch.stack(torch._foreach_norm(gradients)))
+        self._descend(loss, terms)
+
+    def _own_state(self) -> dict:
+        return {"network": self.network.state_dict(), "previous": dict(self.guidance.previous)}
+
+    def _take_state(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.guidance.previous = dict(state["previous"])
+
+    def _crops(self, chance: int) -> list[Crop]:
+        config, (H, W) = self.config, self.footage.size
+        scale = min(1.0, self.longest / max(H, W))
+        return draw_crops(
+            config.crops,
+            (max(1, round(H * scale)), max(1, round(W * scale))),
+            share=config.crop,
+            mirrored=config.mirrored,
+            generator=torch.Generator().manual_seed(chance),
+        )
+
+    def _working_view(self, index: int) -> FrameView:
+        return resize_view(view_frame(self.atlas, self.layer, index, self.footage.frame(index)), self.longest)
+
+    def _guess(self) -> Guess | None:
+        """The recolouring of the layer that goes furthest towards the text, judged on the middle frame."""
+        if self.config.guess > 1:
+            return None
+        view = self._working_view(len(self.footage) // 2)
+
+        def likeness(pictures: Tensor, source: Tensor) -> Likeness:
+            opaque = torch.cat([pictures, torch.ones_like(pictures[:, :1])], 1)
+            return self.guidance.likeness(view.composite(view.shown(opaque)), view.frame)
+
+        centres = colour_centres(self.source[0])
+        size = max(encoder.image_size for encoder in self.guidance.encoders)
+        area = AREA * view.cover.mean().item()
+        best = recolour(self.source, centres, likeness, size=size, area=area, whole=True)
+        return best if best.cosine >= self.config.guess else None
+
+    def _paint(self) -> Tensor:
+        with self.guidance.precision(self.source):
+            logits = self.network(self.source)
+        return as_layer(logits.float() if self.start is None else RESTRAINT * logits.float() + self.start)
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        return torch.stack([self.config.weight(name) * term for name, term in terms.items()]).sum()
+
+
+def edit_video(
+    footage: Footage,
+    atlas: LayeredAtlas,
+    encoders: Sequence[ClipEncoder],
+    source: str,
+    target: str,
+    *,
+    screen: str | None = None,
+    config: VideoEditConfig | None = None,
+    generator: torch.Generator,
+    callback: Callable[[VideoEdit], None] | None = None,
+) -> VideoEditResult:
+    """Edit one layer of a clip, so that every frame shows what ``target`` says and ``source`` does not.
+
+    Arguments and errors are those of :class:`VideoEdit`, which this runs to its end; ``callback`` is called
+    with it after every step.
+
+    Returns:
+        The edit of the atlas, the history of its losses, and the frames, made as they are asked for.
+    """
+    run = VideoEdit(
+        footage, atlas, encoders, source, target, screen=screen, config=config, generator=generator
+    )
+    while not run.done:
+        run.step()
+        if callback is not None:
+            callback(run)
+    layer = run.painted()[0]
+    return VideoEditResult(layer[:3], layer[3:], run.history, run.terms, run.frames())
+
+
+def _checksum(atlas: LayeredAtlas) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(atlas.state_dict().items()):
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Commands' work in a folder: steps, checkpoints, resuming, the record."""

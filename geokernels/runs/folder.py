@@ -1,0 +1,240 @@
+"""The folder of a run: claimed before, and finished after, so that nothing is lost or half written."""
+
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+
+from .._checks import reason_of
+from .._files import read_json, write_json
+from .._sealed import load_sealed, read_sealed, read_sealed_json, save_sealed, write_sealed_json
+from ..environment import checksums, circumstances
+from ..pipelines.running import require_same_facts
+from .held_folder import HeldFolder
+from .own_files import discard, in_the_way, present
+
+RECORD = "run.json"
+NAMED = 3  # files that a refusal names
+REMEDY = "start again with --overwrite"
+MADE, FACTS = "made", "facts"  # entries of a checkpoint: where it was made, and of what
+NAMES = ("picture", "clip", "masks")  # facts that are names of files, whose contents are compared elsewhere
+
+
+@dataclass
+class RunFolder(HeldFolder):
+    """Where one run is written; ``path`` need not exist yet."""
+
+    command: ClassVar[str]  # whose run it is
+    checkpoint: ClassVar[str] = "checkpoint.pt"
+    remedy: ClassVar[str] = "choose another folder, or add --overwrite"
+    replaces: ClassVar[bool] = False  # whether an earlier run is there still, which is to go
+    _keep: ClassVar[tuple[Path, ...]] = ()
+
+    def require(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a folder whose contents would be lost, or that has nothing to resume; changes nothing.
+
+        Raises:
+            ValueError: With the remedy.
+        """
+        if resume and overwrite:
+            raise ValueError("give --resume or --overwrite, not both")
+        self.require_place()
+        finished, begun = self._record() is not None, self.begins()
+        if resume and not begun:
+            state = "is finished" if finished else "holds no checkpoint: begin it without --resume"
+            raise ValueError(f"--resume needs an interrupted run in --out, {self.path} {state}")
+        if resume and (self.path / self.checkpoint).exists():
+            self._require_whole()
+        blocked = next(in_the_way(self.path, (RECORD, self.checkpoint, *self.writes())), None)
+        if blocked is not None:
+            kind = "folder" if blocked.is_dir() else "file"
+            raise ValueError(
+                f"--out must have room for what the run writes, {blocked} is a {kind} in its way"
+            )
+        if resume or overwrite:
+            return
+        if finished or begun:
+            kind, remedy = "a finished", "--overwrite to replace it"
+            if (self.path / self.checkpoint).exists():
+                kind, remedy = "an interrupted", "--resume to continue it, or --overwrite"
+            raise ValueError(f"--out must not hold another run, {self.path} has {kind} one; add {remedy}")
+        others = [str(p.relative_to(self.path)) for p in present(self.path, (RECORD, *self.writes()))]
+        if others:
+            more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+            raise ValueError(
+                f"--out must hold no other files that the run would replace, {self.path} has "
+                f"{', '.join(others[:NAMED])}{more}; {self.remedy}"
+            )
+
+    def claim(
+        self, *, resume: bool, overwrite: bool, keep: Collection[Path] = (), later: bool = False
+    ) -> Self:
+        """Hold the folder for this run alone, after :meth:`require`; with ``overwrite`` an earlier run goes.
+
+        Args:
+            resume: Whether to continue the run that is there.
+            overwrite: Whether to replace what is there.
+            keep: Files that are read later on, which stay even if the earlier run wrote them.
+            later: Whether the earlier run stays until :meth:`replace` is called, if input may yet be refused.
+
+        Raises:
+            ValueError: With the remedy; nothing was changed.
+        """
+        self.require(resume=resume, overwrite=overwrite)
+        self.hold()
+        self._keep, self.replaces = tuple(keep), overwrite
+        if overwrite and not later:
+            self.replace()
+        return self
+
+    def replace(self) -> None:
+        """Remove the earlier run that :meth:`claim` left."""
+        self.clear(self._keep)
+        self.replaces = False
+
+    def begins(self) -> bool:
+        """Whether there is an interrupted run, to be continued."""
+        return (self.path / self.checkpoint).exists()
+
+    def clear(self, keep: Collection[Path] = ()) -> None:
+        """Remove an earlier run, but no other file; what was changed since stays, too."""
+        record = self._record()
+        if record is not None or self.begins():
+            discard(self.path, self.written(), self.names, keep=keep)
+        if record is not None:
+            (self.path / RECORD).unlink()
+        (self.path / self.checkpoint).unlink(missing_ok=True)
+
+    def written(self) -> dict[str, str]:
+        """Checksums, by name, of what an earlier run says that it wrote."""
+        return texts((self._record() or {}).get("sha256"))
+
+    def end(self, record: dict, names: Collection[str]) -> None:
+        """Write, last, ``run.json`` with the checksums of all files of these names; the checkpoint goes."""
+        write_json(self.file(RECORD), {**record, "sha256": checksums(self.path, list(names))})
+        (self.path / self.checkpoint).unlink(missing_ok=True)
+        self.require_there()
+
+    def save(self, state: dict, facts: dict) -> None:
+        """Write the checkpoint of a run of ``facts``, whole or not at all."""
+        kept = {**state, FACTS: facts, MADE: circumstances()}
+        save_sealed(self.file(self.checkpoint), kept, kind=self.command)
+
+    def load(self, device: str) -> dict:
+        """Read the checkpoint; no code in it is run.
+
+        Raises:
+            ValueError: If it is damaged, or another command's.
+        """
+        path = self.path / self.checkpoint
+        state = load_sealed(path, kind=self.command, remedy=REMEDY, device=device)
+        with self.as_written():
+            warn_of_other_circumstances(state.pop(MADE))
+        return state
+
+    def save_json(self, content: dict) -> None:
+        """Write a checkpoint that is JSON, whole or not at all."""
+        kept = {**content, MADE: circumstances()}
+        write_sealed_json(self.file(self.checkpoint), kept, kind=self.command)
+
+    def load_json(self, path: Path | None = None) -> dict:
+        """Read what :meth:`save_json` wrote, or its copy at ``path``.
+
+        Raises:
+            ValueError: If it is damaged, or another command's.
+        """
+        path = path or self.path / self.checkpoint
+        content = read_sealed_json(path, kind=self.command, remedy=REMEDY)
+        with self.as_written():
+            warn_of_other_circumstances(content.pop(MADE))
+        return content
+
+    @contextmanager
+    def continuing(self, state: dict, facts: dict) -> Iterator[None]:
+        """Refuse a checkpoint of another run of the command, or whose entries are not as they were written.
+
+        Args:
+            state: As it was loaded.
+            facts: What ``run.json`` will say besides the settings; a file may have got another name.
+
+        Raises:
+            ValueError: Names what differs.
+        """
+        with self.as_written():
+            yield
+            require_same_facts(
+                *(
+                    {key: value for key, value in of.items() if key not in NAMES}
+                    for of in (state[FACTS], facts)
+                )
+            )
+
+    @contextmanager
+    def as_written(self) -> Iterator[None]:
+        """Say that the checkpoint is unfit where its entries are not as they were written.
+
+        Raises:
+            ValueError: In place of what Python and torch raise of such entries.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"{self.path / self.checkpoint} does not hold what this version of geokernels writes "
+                f"({reason_of(error)}); {REMEDY}"
+            ) from error
+
+    def finished(self) -> dict:
+        """The record of a finished run."""
+        return read_json(self.path / RECORD)
+
+    def _record(self) -> dict | None:
+        """The record of a finished run; None where there is none, or one of another program."""
+        try:
+            record = self.finished()
+        except (ValueError, OSError):
+            return None
+        ours = isinstance(record, dict) and {"command", "sha256", "versions"} <= record.keys()
+        return record if ours else None
+
+    def _require_whole(self) -> None:
+        """Refuse a checkpoint that is damaged or another command's, before anything is loaded or computed."""
+        path = self.path / self.checkpoint
+        read = read_sealed_json if path.suffix == ".json" else read_sealed
+        read(path, kind=self.command, remedy=REMEDY)
+
+
+def listed(path: Path, key: str) -> list[dict]:
+    """The objects of a list in a JSON file; whatever a damaged file has instead is nothing."""
+    try:
+        found = read_json(path)
+    except (ValueError, OSError):
+        return []
+    entries = found.get(key) if isinstance(found, dict) else None
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def texts(found: object) -> dict[str, str]:
+    """Of a mapping, what maps texts to texts; whatever a damaged record has instead is nothing."""
+    if not isinstance(found, Mapping):
+        return {}
+    return {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, str)}
+
+
+def warn_of_other_circumstances(before: dict) -> None:
+    """Warn where a run that is continued was begun elsewhere: what it ends with may differ in rounding."""
+    now = circumstances()
+    differ = [name for name in now if before.get(name) != now[name]]
+    if differ:
+        then, here = (", ".join(f"{name} {of.get(name)}" for name in differ) for of in (before, now))
+        warnings.warn(
+            f"the run was begun with {then} and continues with {here}: its result may differ in rounding "
+            "from that of a run in one piece",
+            stacklevel=4,
+        )

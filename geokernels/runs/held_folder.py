@@ -1,0 +1,123 @@
+"""A folder that one run at a time writes to, and that is known again after it was removed or replaced."""
+
+import fcntl
+import os
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+from .._files import remove_left_over
+from .own_files import places
+
+
+@dataclass
+class HeldFolder:
+    """A folder to write to; ``path`` need not exist yet. As a context, it is given free in the end."""
+
+    path: Path
+    # patterns of every name that may be written, besides run.json and the checkpoint
+    names: ClassVar[tuple[str, ...]] = ()
+    _held: ClassVar[int | None] = None  # the folder, open
+
+    def writes(self) -> tuple[str, ...]:
+        """Patterns of the names that this run may write; see :mod:`geokernels.runs.own_files`."""
+        return self.names
+
+    def require_place(self) -> None:
+        """Refuse what cannot be a folder that is written to, or is another run's now.
+
+        Raises:
+            ValueError: With what it is.
+        """
+        try:
+            there = self.path.exists()
+        except OSError as error:
+            said = f"{str(self.path)[:40]}... is none: {error.strerror}"
+            raise ValueError(f"--out must be a path that this system can have, {said}") from None
+        if self.path.is_symlink() and not there:
+            raise ValueError(f"--out must be a folder, {self.path} is a link to nothing")
+        place = self.path.absolute()
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise ValueError(f"--out must be a folder, {place} is a file")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise ValueError(f"--out must be a folder that can be written to, {place} is not")
+        if self._held is None and there:
+            self._open()
+            self._release()
+
+    def hold(self) -> Self:
+        """Make the folder, hold it for this run alone, and remove what killed runs left half written.
+
+        Raises:
+            ValueError: If another run writes to it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        alone = self._open()
+        for place in places(self.path, self.writes()):
+            remove_left_over(place, alone=alone)
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        """Raises FileNotFoundError, also in place of another error, if the folder was removed meanwhile."""
+        try:
+            if error is None or isinstance(error, Exception):
+                self.require_there()
+        finally:
+            self._release()
+
+    def file(self, name: str) -> Path:
+        """Where to write a file, whose folder is made.
+
+        Raises:
+            FileNotFoundError: If the folder was removed, or moved away, since it was claimed.
+        """
+        self.require_there()
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def require_there(self) -> None:
+        """Refuse to go on if the folder was removed, or moved away, since it was claimed.
+
+        Raises:
+            FileNotFoundError: With what is lost.
+        """
+        if self._held is None:
+            return
+        try:
+            there = os.path.samestat(self.path.stat(), os.fstat(self._held))
+        except OSError:
+            there = False
+        if not there:
+            raise FileNotFoundError(
+                f"--out {self.path} was removed or replaced while the run wrote to it; what was there is lost"
+            )
+
+    def _open(self) -> bool:
+        """Keep the folder open, by which it is known again; whether no other run can be writing to it.
+
+        Raises:
+            ValueError: If another run is.
+        """
+        self._release()
+        self._held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        self._free = weakref.finalize(self, os.close, self._held)
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._release()
+            raise ValueError(f"--out must not be in use, another run is writing to {self.path}") from None
+        except OSError:  # some network drives have no locks
+            return False
+        return True
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._free()
+            self._held = None
