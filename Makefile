@@ -6,6 +6,7 @@
 #   make sanitize      the tests of the kernels on an address-sanitized and a thread-sanitized build
 #   make poison        the same on a build whose memory is NaN, and where memory holds other bits
 #   make lint    style, formatting and layers
+#   make docs    the documentation as a site, in site/; fails on a broken link or an undocumented public name
 #   make bench   the operators beside other libraries, which it installs
 #   make env     the environment alone
 #   make wheel   a wheel in dist/
@@ -19,7 +20,7 @@ NEWEST := .venv-newest
 NEWEST_TESTS ?= tests/ops tests/kernels tests/compat --ignore-glob '*/test_triton_*' --ignore-glob '*/test_cuda_*'
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: env demo test test-newest sanitize poison lint format bench wheel clean
+.PHONY: env demo test test-newest sanitize poison lint format docs bench wheel clean
 
 env: $(VENV)/built
 
@@ -68,6 +69,13 @@ format: env
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(filter csrc/%,$(NATIVE))
 
+$(VENV)/docs: $(VENV)/built
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --no-build-isolation -c constraints.txt -e ".[docs]"
+	@touch $@
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build $(ARGS)
+
 $(VENV)/bench: $(VENV)/built
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --no-build-isolation -c constraints.txt -e ".[bench]"
 	@touch $@
@@ -79,4 +87,4 @@ wheel: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .
 
 clean:
-	rm -rf build dist *.egg-info $(NEWEST) $(VENV)/built $(VENV)/bench geokernels/kernels/*.so
+	rm -rf build dist site *.egg-info $(NEWEST) $(VENV)/built $(VENV)/bench $(VENV)/docs geokernels/kernels/*.so

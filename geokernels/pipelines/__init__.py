@@ -1,5 +1,7 @@
 """Methods that move pictures: one method, one file."""
 
+from typing import TYPE_CHECKING
+
 from .adapt.nada import Adaptation, AdaptationConfig, AdaptationResult, adapt_generator
 from .adapt.w_inversion import WInversion, WInversionConfig, WInversionResult, invert_picture
 from .edit.oig import OIGConfig, OIGEdit, OIGResult, oig_edit
@@ -16,6 +18,10 @@ from .morph.text2live import LayerEdit, LayerEditConfig, LayerEditResult, Layers
 from .video.atlas_edit import VideoEdit, VideoEditConfig, VideoEditResult, edit_video
 from .video.atlas_fit import AtlasFit, AtlasFitConfig, AtlasFitResult, fit_atlas
 from .video.footage import Footage, prepare_footage
+
+if TYPE_CHECKING:  # at run time by __getattr__, below
+    from .edit.pipeline import OIGPipeline
+    from .interpolate.pipeline import PromptInterpolationPipeline
 
 __all__ = [
     "Adaptation",

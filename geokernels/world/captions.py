@@ -7,7 +7,6 @@ import torch
 
 from .scenes import ATTRIBUTES, Scenes
 
-# Sentences around a description. The first leaves it bare; all were used to train the world's CLIP.
 TEMPLATES = (
     "{}",
     "a picture of {}",
@@ -18,13 +17,14 @@ TEMPLATES = (
     "there is {}",
     "this is {}",
 )
+"""Sentences around a description. The first leaves it bare; all were used to train the world's CLIP."""
 
-# Every word of the grammar, for those who must know whether a prompt can be understood.
 WORDS = frozenset(
     word
     for sentence in (*TEMPLATES, "a an object on background", *(" ".join(v) for v in ATTRIBUTES.values()))
     for word in sentence.replace("{}", "").split()
 )
+"""Every word of the grammar, for those who must know whether a prompt can be understood."""
 
 
 def describe(attributes: dict[str, str]) -> str:

@@ -32,7 +32,6 @@ from .edit_folder import (
 from .renderer import object_mask, render
 from .scenes import Scenes, edit, sample_scenes
 
-# The ten kinds of edits of PIE-Bench, by the number that its mapping file gives them.
 KINDS = (
     "random",
     "change_object",
@@ -45,6 +44,7 @@ KINDS = (
     "change_background",
     "change_style",
 )
+"""The ten kinds of edits of PIE-Bench, by the number that its mapping file gives them."""
 # What an edit of each attribute is to PIE-Bench; size, which it does not know, is content.
 KIND_OF = {"shape": 1, "colour": 6, "background": 8, "size": 4, "texture": 7}
 

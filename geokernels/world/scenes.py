@@ -8,8 +8,8 @@ from torch import Tensor
 from .._modes import own_modes
 
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
+"""Colours of objects and of backgrounds."""
 
-# Every attribute a caption can name and the judge can read, with its values in the order of their indices.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shape": ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon"),
     "colour": COLOURS,
@@ -17,8 +17,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "size": ("small", "large"),
     "texture": ("plain", "striped", "dotted"),
 }
+"""Every attribute that a caption can name and the judge can read, and its values in the order of indices."""
 
-# RGB of COLOURS. No two are closer than 0.44, nor is any to another's darker shade closer than 0.3.
 PALETTE = torch.tensor(
     [
         [0.84, 0.08, 0.12],
@@ -32,6 +32,7 @@ PALETTE = torch.tensor(
     ],
     dtype=torch.float32,
 )
+"""RGB of ``COLOURS``. No two are closer than 0.44, nor is any to another's darker shade closer than 0.3."""
 
 RADII = ((0.15, 0.18), (0.25, 0.29))  # of small and large objects, in picture widths
 CENTRES = (0.35, 0.65)  # keeps the largest object inside, so that a change of size never moves it
