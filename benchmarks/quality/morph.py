@@ -48,9 +48,8 @@ from geokernels.metrics import outside_psnr, score_edit, wilson_interval
 from geokernels.models.clip import EVALUATION, load_clip
 from geokernels.models.clip_sources import EMBEDDED
 from geokernels.models.embedded import embedded
-from geokernels.pipelines import ClipInversionConfig, LayerEditConfig, edit_layer
+from geokernels.pipelines import ClipInversionConfig, LayerEditConfig, clip_inversion, edit_layer
 from geokernels.pipelines.guidance.terms import MAIN
-from geokernels.pipelines.morph import clip_inversion
 
 from ..harness.machine import machine
 from .lines import work_through

@@ -43,7 +43,7 @@ WRITE = """
 import sys
 import torch
 from fractions import Fraction
-from geokernels.report import films
+from geokernels.media import films
 
 path, encoder = sys.argv[1:]
 films.ENCODER["x264-params"] += encoder

@@ -9,8 +9,7 @@ import torch
 from geokernels import world
 from geokernels.losses import feature_distance
 from geokernels.models.clip import load_clip
-from geokernels.pipelines import ClipInversion, ClipInversionConfig
-from geokernels.pipelines.morph import clip_inversion
+from geokernels.pipelines import ClipInversion, ClipInversionConfig, clip_inversion
 
 SHORT = ClipInversionConfig(steps=6, views=2, hold=4)
 
