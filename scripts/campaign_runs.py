@@ -129,7 +129,7 @@ def make_small() -> None:
     from geokernels.runs import adapt as adapt_driver
     from geokernels.runs import demo
     from geokernels.runs import edit as edit_driver
-    from geokernels.runs import loop as driver
+    from geokernels.runs import morph as driver
     from geokernels.runs import video as video_driver
 
     class Small(AtlasFitConfig):

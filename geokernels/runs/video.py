@@ -20,7 +20,7 @@ from ..models.atlas import LayeredAtlas, save_atlas
 from ..models.optical_flow import Flow
 from ..pipelines import AtlasFit, AtlasFitConfig, Footage, VideoEdit, prepare_footage
 from ..pipelines.running import require_state
-from ..report.video import KEPT, Shown, animation_of, small, video_page
+from ..report.video import KEPT, Shown, animation_of, beside, small, video_page
 from .folder import RunFolder
 from .loop import interrupts_between_steps
 
@@ -61,10 +61,10 @@ class VideoFolder(RunFolder):
         T = len(footage)
         wanted = sorted({round(i * (T - 1) / max(min(KEPT, T) - 1, 1)) for i in range(min(KEPT, T))})
         before, after, error = [], [], 0.0
-        beside = Sound(sound.path, sound.frames, warn=lambda sentence: None)  # which is said once
+        silent = Sound(sound.path, sound.frames, warn=lambda sentence: None)  # which is said once
         with (
             mp4_writer(self.file(VIDEO), sound=sound) as add,
-            mp4_writer(self.file(BESIDE), sound=beside) as add_beside,
+            mp4_writer(self.file(BESIDE), sound=silent) as add_beside,
         ):
             for index, frame, time in zip(count(), edit.frames(), times):
                 given = footage.frame(index)
