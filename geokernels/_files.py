@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of disks
 PARTIAL = r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}\.partial(\.\w+)?"
@@ -115,6 +115,34 @@ def _runs(pid: int) -> bool:
     except PermissionError:  # another user's
         return True
     return True
+
+
+class Owner(NamedTuple):
+    """A process that something belongs to."""
+
+    pid: int
+    host: str
+
+    @classmethod
+    def this(cls) -> "Owner":
+        """This process."""
+        return cls(os.getpid(), platform.node())
+
+    @classmethod
+    def read(cls, path: Path) -> "Owner | None":
+        """The process that a file names as :meth:`__str__` does; None for any other text."""
+        try:
+            said = re.fullmatch(r"process (\d{1,9}) on (\S*)", path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return said and cls(int(said[1]), said[2])
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+    def runs(self) -> bool:
+        """Whether it is another process of this machine, and has not ended."""
+        return self.host == platform.node() and self.pid != os.getpid() and _runs(self.pid)
 
 
 def write_text(path: str | Path, text: str) -> None:

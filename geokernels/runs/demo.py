@@ -27,6 +27,7 @@ from .demo_models import (
 )
 from .demo_morphs import LOSSES, Edit, card, facts_of, morph_scenes, summary
 from .folder import RECORD, RunFolder
+from .held_folder import OWNER
 
 BEGUN = "demo.partial.json"
 SHOWN = 9  # pictures of a walk in its strip
@@ -88,7 +89,7 @@ class DemoFolder(RunFolder):
         Raises:
             ValueError: If the folder holds anything else.
         """
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        if not self.path.is_dir() or not any(path.name != OWNER for path in self.path.iterdir()):
             return False
         # of one that was killed while it was written, there is only the latter
         found = [read_json(self.path / name) for name in (RECORD, BEGUN) if (self.path / name).is_file()]

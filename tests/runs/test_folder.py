@@ -1,7 +1,10 @@
 """A run's folder: claimed by one run at a time, refused where something would be lost, cleared of its own."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -47,7 +50,9 @@ def record(path, sums):
 
 
 def contents(path):
-    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    """What is in a folder, without the file that says who writes to it."""
+    files = [p for p in path.rglob("*") if p.is_file() and p.name != folders.OWNER]
+    return {str(p.relative_to(path)): p.read_bytes() for p in files}
 
 
 @KINDS
@@ -182,13 +187,70 @@ def test_resume_and_overwrite_exclude_each_other(tmp_path):
 
 def test_a_folder_is_of_one_run_at_a_time(tmp_path):
     MorphFolder(tmp_path).save({}, {})
+    said = rf"--out must not be in use, another run \(process {os.getpid()} on .*\) is writing to"
     with MorphFolder(tmp_path).claim(resume=True, overwrite=False):
         for how in ({"overwrite": True}, {"overwrite": False}):
-            with pytest.raises(ValueError, match="--out must not be in use, another run is writing to"):
+            with pytest.raises(ValueError, match=said):
                 MorphFolder(tmp_path).require(resume=False, **how)
         assert (tmp_path / "checkpoint.pt").exists()
     with MorphFolder(tmp_path).claim(resume=False, overwrite=True):
         assert not (tmp_path / "checkpoint.pt").exists()
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from geokernels.runs.morph import MorphFolder
+with MorphFolder(Path(sys.argv[1])).claim(resume=False, overwrite=False):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that has claimed ``tmp_path``."""
+    command = [sys.executable, "-c", HOLDING, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_the_process_that_writes_is_named_and_its_lock_goes_with_it(holder, tmp_path):
+    said = rf"another run \(process {holder.pid} on .*\) is writing to {tmp_path}"
+    for step in ("require", "claim"):
+        with pytest.raises(ValueError, match=said):
+            getattr(MorphFolder(tmp_path), step)(resume=False, overwrite=True)
+    holder.kill()
+    holder.wait()
+    assert [path.name for path in tmp_path.iterdir()] == [folders.OWNER]  # as a killed run leaves it
+    with MorphFolder(tmp_path).claim(resume=False, overwrite=False):
+        assert str(os.getpid()) in (tmp_path / folders.OWNER).read_text()
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_locks_the_process_tells(holder, tmp_path, monkeypatch):
+    def refuse(file, how):
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(folders.fcntl, "flock", refuse)
+    with pytest.raises(ValueError, match=rf"another run \(process {holder.pid} on"):
+        MorphFolder(tmp_path).claim(resume=False, overwrite=False)
+    holder.kill()
+    holder.wait()
+    with MorphFolder(tmp_path).claim(resume=False, overwrite=False):
+        pass
+
+
+def test_a_folder_made_for_a_run_that_was_refused_goes_again(tmp_path):
+    out = tmp_path / "a" / "b"
+    with pytest.raises(ValueError, match="unfit"), MorphFolder(out).claim(resume=False, overwrite=False):
+        raise ValueError("unfit")
+    assert not list(tmp_path.iterdir())
+    with MorphFolder(out).claim(resume=False, overwrite=False) as folder:
+        folder.save({"a": 1}, {})
+    assert (out / "checkpoint.pt").exists()
 
 
 def test_a_drive_without_locks_serves(tmp_path, monkeypatch):
