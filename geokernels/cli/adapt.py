@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
-from .encoders import CLIP, encoders_of, pace, require_clips, warn_of_unknown_words
+from .console import MostMegapixels, device_of, extras, say, sentences, showing
+from .encoders import CLIP, encoders_of, require_clips, warn_of_unknown_words
 from .options import file_option, folder_option, seed_option
 from .out import out_option
 
@@ -104,21 +104,12 @@ def adapt(
             "encoders": [encoder.name for encoder in encoders],
             **({"picture": real.name, "lpips": lpips} if real else {}),
         }
-        with folder, bar() as progress:
-            tasks = {
-                stage: progress.add_task(name, total=stage.config.steps, loss="", speed="")
-                for stage, name in ((inversion, "inverting"), (adaptation, "adapting"))
-                if stage is not None
-            }
+        with folder, showing(out, {"inversion": "inversion", "adaptation": "adaptation"}) as show:
 
-            def show(stage, seconds: float) -> None:
-                progress.update(tasks[stage], completed=stage.index, **pace(stage, seconds))
+            def on_step(stage, seconds: float) -> None:
+                show(None, "inversion" if stage is inversion else "adaptation", stage, seconds)
 
-            try:
-                record = run_adaptation(run, folder, facts=facts, resume=resume, on_step=show)
-            except KeyboardInterrupt:
-                progress.stop()
-                stop(f"step {adaptation.index} of {config.steps}", out)
+            record = run_adaptation(run, folder, facts=facts, resume=resume, on_step=on_step)
     say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
 
 

@@ -1,18 +1,20 @@
 """What every command says and how: progress, one sentence for bad input, a way on for what was stopped."""
 
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from .options import options_of, require_usable
 
 BAD_INPUT, INTERRUPTED = 2, 130
+EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
 
 # Of every command that reads pictures; the default is MOST_MEGAPIXELS.
 MostMegapixels = Annotated[
@@ -107,16 +109,142 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-def bar() -> Progress:
-    """A progress bar whose tasks have the fields ``loss`` and ``speed``, either of which may be empty."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]} {task.fields[speed]}"),
-        TimeRemainingColumn(),
-        console=console(),
-    )
+class Seen(NamedTuple):
+    """How far something has come, as it is shown."""
+
+    done: int
+    total: int | None  # None where nobody knows
+    loss: str = ""
+    speed: str = ""
+    unit: str = "steps"
+
+
+def steps_of(run, seconds: float) -> Seen:
+    """How far a run of steps has come."""
+    total = run.steps if hasattr(run, "steps") else run.config.steps
+    if not run.index:
+        return Seen(0, total)
+    speed = f"{run.index / max(seconds, 1e-9):.1f} steps/s"
+    return Seen(run.index, total, f"loss {run.loss:.3f}", speed)
+
+
+class Showing:
+    """Shows how far a command has come: in a terminal by bars, elsewhere by a plain line now and then.
+
+    Args:
+        nouns: What stages are called, by their names; others are called by their names.
+        look: How far a run has come after so many seconds.
+    """
+
+    def __init__(self, nouns: Mapping[str, str], look: Callable[..., Seen]) -> None:
+        self.nouns, self.look = nouns, look
+        self.last: tuple[str, Seen] | None = None
+        self.told = ""
+        to = console()
+        self.show: _Bars | _Lines = _Bars(to) if to.is_interactive and to.file.isatty() else _Lines(to)
+
+    def __call__(self, job, name: str, run, seconds: float) -> None:
+        """Show a stage of a job; what :func:`geokernels.runs.loop.drive` calls after each step."""
+        self.update(name, self.look(run, seconds))
+
+    def update(self, name: str, seen: Seen, *, label: str | None = None) -> None:
+        """Show how far the stage ``name`` has come, called ``label``."""
+        self.last = name, seen
+        self.show.update(name, label or self.nouns.get(name, name), seen)
+
+    def tell(self, what: str) -> None:
+        """Say what is being done, of which nobody knows how long it takes."""
+        self.told = what
+        self.show.update(what, what, Seen(0, None))
+
+    def reached(self) -> str:
+        """How far it was when it was interrupted."""
+        if self.last is None:
+            return f"no step, while {self.told}" if self.told else "no step"
+        name, seen = self.last
+        total = "" if seen.total is None else f" of {seen.total}"
+        stage = f" of the {self.nouns[name]}" if name in self.nouns and len(self.nouns) > 1 else ""
+        if seen.unit == "steps":
+            return f"step {seen.done}{total}{stage}"
+        return f"{seen.done}{total} {seen.unit}{stage}"
+
+
+@contextmanager
+def showing(
+    out: Path | None = None, nouns: Mapping[str, str] | None = None, *, look: Callable[..., Seen] = steps_of
+) -> Iterator[Showing]:
+    """Show how far a command has come; where it is interrupted, say how to continue it in ``out``, and end.
+
+    Args:
+        out: The folder that it can be continued in; None where there is nothing to continue.
+        nouns: What its stages are called, by their names; of several, the sentence says which was reached.
+        look: How far a run has come after so many seconds.
+    """
+    shown = Showing(nouns or {}, look)
+    try:
+        yield shown
+    except KeyboardInterrupt:
+        shown.show.close()
+        if out is None:
+            raise
+        stop(shown.reached(), out)
+    finally:
+        shown.show.close()
+
+
+class _Bars:
+    """A bar for each stage, in a terminal."""
+
+    def __init__(self, to: Console) -> None:
+        self.tasks: dict[str, TaskID] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]} {task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=to,
+        )
+        self.progress.start()
+
+    def update(self, name: str, label: str, seen: Seen) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.progress.add_task(label, total=seen.total, loss="", speed="")
+        self.progress.update(
+            self.tasks[name],
+            description=label,
+            completed=seen.done,
+            total=seen.total,
+            loss=seen.loss,
+            speed=seen.speed,
+        )
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+class _Lines:
+    """A plain line at most every :data:`EVERY` seconds, and one for the end of each stage."""
+
+    def __init__(self, to: Console) -> None:
+        self.to, self.said = to, time.monotonic()
+        self.name, self.waiting = "", ""
+
+    def update(self, name: str, label: str, seen: Seen) -> None:
+        if name != self.name:
+            self.close()
+        total = "" if seen.total is None else f" of {seen.total}"
+        parts = [f"{seen.done}{total} {seen.unit}", seen.loss, seen.speed]
+        told = not seen.done and seen.total is None
+        self.name, self.waiting = name, label if told else f"{label}: {', '.join(filter(None, parts))}"
+        if time.monotonic() - self.said >= EVERY:
+            self.close()
+
+    def close(self) -> None:
+        """Say what has not been said yet."""
+        if self.waiting:
+            self.to.print(self.waiting, markup=False)
+            self.waiting, self.said = "", time.monotonic()
 
 
 def device_of(wanted: str | None) -> str:

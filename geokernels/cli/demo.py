@@ -1,12 +1,14 @@
 """``geokernels demo``."""
 
+import time
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from .console import bar, console, extras, say, sentences
+from .console import Seen, console, extras, say, sentences, showing
 from .options import seed_option
 from .out import out_option
 
@@ -27,15 +29,15 @@ def demo(
             say(f"Replacing the earlier demo in {out}.")
         folder.claim(resume=False, overwrite=overwrite or earlier, later=True)
         config = parts.DemoConfig()
-        with folder, bar() as progress:
-            task = progress.add_task("drawing", total=config.total, loss="", speed="")
+        with folder, showing() as show:
+            steps, began = count(1), time.monotonic()
 
-            def show(name: str, value: str) -> None:
-                done = progress.tasks[task].completed + 1
-                speed = f"{done / max(progress.tasks[task].elapsed or 0, 1e-9):.1f} steps/s"
-                progress.update(task, description=name, completed=done, loss=value, speed=speed)
+            def on_step(name: str, value: str) -> None:
+                done = next(steps)
+                speed = f"{done / max(time.monotonic() - began, 1e-9):.1f} steps/s"
+                show.update("demo", Seen(done, config.total, value, speed), label=name)
 
-            found = parts.run_demo(load_clip("world"), folder, seed=seed, config=config, on_step=show)
+            found = parts.run_demo(load_clip("world"), folder, seed=seed, config=config, on_step=on_step)
     table = Table("edit", *parts.LOSSES)
     for edit in found.edits:
         cells = [_verdict(edit.morphs[loss].score) for loss in parts.LOSSES]

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop, warn
-from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, require_clips, warn_of_unknown_words
+from .console import MostMegapixels, Seen, device_of, extras, say, sentences, showing, warn
+from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, require_clips, warn_of_unknown_words
 from .options import file_argument, file_option, folder_option, seed_option
 from .out import out_option
 from .pipelines import CONFIG, MODEL, VARIANT, decoder_of, pipeline_of, require_captioner, require_sources
@@ -116,26 +116,21 @@ def edit(
             "encoder": encoder.name,
             "decoder": decoder,
         }
-        with folder, bar() as progress:
-            task = progress.add_task("editing", total=run.steps, loss="", speed="")
+        with folder, showing(out, {"edit": "editing"}) as show:
 
-            def show(run: OIGEdit, seconds: float) -> None:
-                progress.update(task, completed=run.index, **pace(run, seconds))
+            def on_step(run: OIGEdit, seconds: float) -> None:
+                show(None, "edit", run, seconds)
 
-            try:
-                record = run_edit(
-                    run,
-                    shown,
-                    folder,
-                    facts=facts,
-                    inversion=start if shown is not None or inversion is not None else None,
-                    before=time.perf_counter() - began,
-                    resume=resume,
-                    on_step=show,
-                )
-            except KeyboardInterrupt:
-                progress.stop()
-                stop(f"step {run.index} of {run.steps}", out)
+            record = run_edit(
+                run,
+                shown,
+                folder,
+                facts=facts,
+                inversion=start if shown is not None or inversion is not None else None,
+                before=time.perf_counter() - began,
+                resume=resume,
+                on_step=on_step,
+            )
     say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
 
 
@@ -237,12 +232,11 @@ def _source(pipeline, shown, caption: str, kept: Path | None, steps: int, size, 
             width=size,
             generator=torch.Generator().manual_seed(seed),
         )
-    with bar() as progress:
-        task = progress.add_task("inverting", total=None, loss="", speed="")
+    with showing() as show:
         return ddim_inversion(
             pipeline,
             shown[None],
             [caption],
             steps=steps,
-            callback=lambda index: progress.update(task, completed=index),
+            callback=lambda index: show.update("inverting", Seen(index, None)),
         )

@@ -72,11 +72,3 @@ def warn_of_unknown_words(encoders: Sequence[ClipEncoder], *prompts: str) -> Non
     """Say which words the world's model has never read."""
     unknown = {word for encoder in encoders for prompt in prompts for word in encoder.unknown_words(prompt)}
     warn_of_words("the world CLIP", unknown)
-
-
-def pace(run, seconds: float) -> dict[str, str]:
-    """What a progress bar says of a run."""
-    return {
-        "loss": f"loss {run.loss:.3f}",
-        "speed": f"{run.index / max(seconds, 1e-9):.1f} steps/s",
-    }

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import MostMegapixels, bar, console, device_of, extras, say, sentences, stop
+from .console import MostMegapixels, Seen, console, device_of, extras, say, sentences, showing
 from .edit import models_of, precision_of
 from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, require_clips
 from .options import file_option, folder_argument, folder_option, seed_option
@@ -117,28 +117,22 @@ def evaluate(
         plan = Plan(cases, contenders, **sizes, most_megapixels=most_megapixels)
         named = Path(model).name if Path(model).exists() else model
         facts = {"model": named, "encoder": guide.name, "decoder": decoder, "dtype": dtype}
-        with results, bar() as progress:
+        with results, showing(out) as show:
             total = len(cases) * len(contenders)
-            task, done = progress.add_task("edits", total=total, loss="", speed=""), 0
 
-            def show(made: int, seconds: float) -> None:
-                nonlocal done
-                done = made
-                progress.update(task, completed=made, speed=f"{seconds / max(made, 1):.1f} s an edit")
+            def on_rows(made: int, seconds: float) -> None:
+                speed = f"{seconds / max(made, 1):.1f} s an edit"
+                show.update("edits", Seen(made, total, speed=speed, unit="results"))
 
-            try:
-                record = run_evaluation(
-                    plan,
-                    EditModels(pipeline, guide, tiny, instructed),
-                    measures,
-                    results,
-                    facts=facts,
-                    resume=resume,
-                    on_rows=show,
-                )
-            except KeyboardInterrupt:
-                progress.stop()
-                stop(f"{done} of {total} results", out)
+            record = run_evaluation(
+                plan,
+                EditModels(pipeline, guide, tiny, instructed),
+                measures,
+                results,
+                facts=facts,
+                resume=resume,
+                on_rows=on_rows,
+            )
         _print(results.finished()["summary"])
     say(f"{record['seconds']:.1f} s. Report: {out / 'report.html'}")
 

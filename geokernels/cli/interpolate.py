@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from .console import bar, console, device_of, extras, say, sentences, stop, warn, warn_of_words
+from .console import Seen, console, device_of, extras, say, sentences, showing, warn, warn_of_words
 from .options import file_option, folder_option, seed_option
 from .out import out_option
 from .pipelines import CONFIG, MODEL, VARIANT, pipeline_of, require_sources
@@ -92,28 +93,23 @@ def interpolate(
         measure, called = _distance(kind, lpips_weights, where)
         if model == "world":
             _warn_of_unknown_words([*prompt, negative or ""])
-        with bar() as progress, _warnings_as_lines():
-            progress.add_task("preparing", total=None, loss="", speed="")
+        with showing() as show, _warnings_as_lines():
+            show.tell("preparing")
             how = {"negative": negative, "distance": measure, "seeds": seed or [0]}
             runs = _runs(drawing, prompt, config, compare, **how)
         folder.claim(resume=resume, overwrite=overwrite)
         facts = {"prompts": prompt, "negative": negative, "seeds": seed or [0], "mp4": mp4}
         facts |= {"model": model if model == "world" else Path(model).name, "kind": drawing.name}
         facts |= {"dtype": dtype, "distance": called}
-        with folder, bar() as progress:
-            tasks = {n: progress.add_task(n, total=frames, loss="", speed="") for n in runs}
-
-            def show(name: str, run, seconds: float) -> None:
-                again = f"round {run.round + 1}" if run.round and not run.done else ""
-                progress.update(tasks[name], completed=run.drawn, loss=again)
-
-            try:
-                record = run_interpolations(
-                    runs, folder, facts=facts, judged=model == "world", resume=resume, on_batch=show
-                )
-            except KeyboardInterrupt:
-                progress.stop()
-                stop(f"{sum(run.drawn for run in runs.values())} of {frames * len(runs)} pictures", out)
+        with folder, showing(out, look=_drawn) as show:
+            record = run_interpolations(
+                runs,
+                folder,
+                facts=facts,
+                judged=model == "world",
+                resume=resume,
+                on_batch=partial(show, None),
+            )
         if measure is not None:
             table = Table(*HEAD)
             for cells in scores_table({name: run["score"] for name, run in record["paths"].items()}):
@@ -146,6 +142,12 @@ def _runs(
             invariance=next((run.invariance for run in runs.values()), None),
         )
     return runs
+
+
+def _drawn(run, seconds: float) -> Seen:
+    """How many pictures of a path there are."""
+    again = f"round {run.round + 1}" if run.round and not run.done else ""
+    return Seen(run.drawn, run.config.frames, again, unit="pictures")
 
 
 def _distance(kind: str, weights: Path | None, device: str):

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop
-from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, warn_of_unknown_words
+from .console import MostMegapixels, device_of, extras, say, sentences, showing
+from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, warn_of_unknown_words
 from .options import file_argument, file_option, folder_option, seed_option
 from .out import out_option
 
@@ -68,8 +68,8 @@ def morph(
             how["relevancy"] = beginning
         if screen is not None:
             how["screen"] = screen
-        with bar() as progress:
-            progress.add_task("first guess", total=None, loss="", speed="")
+        with showing() as show:
+            show.tell("first guess")
             run = _run(method)(original.rgb.to(device), [encoder], source, target, **how)
         inputs = [picture, *([] if where is None else [where])]
         folder.claim(resume=resume, overwrite=overwrite, keep=inputs)
@@ -81,17 +81,12 @@ def morph(
             "seed": seed,
             "encoders": [encoder.name],
         }
-        with folder, bar() as progress:
-            task = progress.add_task("morphing", total=config.steps, loss="", speed="")
+        with folder, showing(out, {"morph": "morphing"}) as show:
 
-            def show(run, seconds: float) -> None:
-                progress.update(task, completed=run.index, **pace(run, seconds))
+            def on_step(run, seconds: float) -> None:
+                show(None, "morph", run, seconds)
 
-            try:
-                record = run_morph(run, original, folder, facts=facts, resume=resume, on_step=show)
-            except KeyboardInterrupt:
-                progress.stop()
-                stop(f"step {run.index} of {config.steps}", out)
+            record = run_morph(run, original, folder, facts=facts, resume=resume, on_step=on_step)
     say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
 
 

@@ -9,10 +9,14 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import MostMegapixels, bar, device_of, extras, say, sentences, stop, warn
-from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, pace, require_clips, warn_of_unknown_words
+from .console import MostMegapixels, Seen, device_of, extras, say, sentences, showing, warn
+from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, require_clips, warn_of_unknown_words
 from .options import file_option, folder_option, path_argument, path_option, seed_option
 from .out import out_option
+
+# of a run: what each is of
+STAGES = {"frames": "clip", "flow": "flow", "masks": "masks", "atlas": "atlas", "edit": "edit"}
+STAGES |= {"writing": "result"}
 
 
 def video(
@@ -103,20 +107,16 @@ def video(
         folder.claim(resume=resume, overwrite=overwrite, keep=inputs, later=True)
         facts = {"clip": clip.name, "from": source, "to": target, "seed": seed, "flow": flow.split("=")[0]}
         facts |= {"masks": masks and masks.name, "encoders": [encoder.name]}
-        with folder, bar() as progress:
-            tasks: dict[str, int] = {}
+        with folder, showing(out, STAGES) as show:
+            show.tell("reading the clip")
 
-            def show(stage: str, done: int, total: int | None, descent, seconds: float) -> None:
-                if stage not in tasks:
-                    tasks[stage] = progress.add_task(stage, total=total, loss="", speed="")
-                how = {} if descent is None else pace(descent, seconds)
-                progress.update(tasks[stage], completed=done, **how)
+            def on_step(stage: str, done: int, total: int | None, descent, seconds: float) -> None:
+                if descent is None:
+                    show.update(stage, Seen(done, total, unit="frames"))
+                else:
+                    show(None, stage, descent, seconds)
 
-            try:
-                record = run_video(run, folder, facts=facts, resume=resume, on_step=show)
-            except KeyboardInterrupt:
-                progress.stop()
-                stop(_reached(run), out)
+            record = run_video(run, folder, facts=facts, resume=resume, on_step=on_step)
     seconds = record["seconds"]
     say(f"{sum(seconds.values()):.1f} s, the atlas {seconds['atlas']:.1f} s. Report: {out / 'report.html'}")
 
@@ -132,11 +132,3 @@ def _atlas(path: Path, of_fit: dict, load, device: str):
 
 def _warn(sentence: str) -> None:
     warn(f"Warning: {sentence}.")
-
-
-def _reached(run) -> str:
-    """How far a run that was stopped is."""
-    for stage, name in ((run.edit, "the edit"), (run.fit, "the atlas")):
-        if stage is not None:
-            return f"step {stage.index} of {stage.config.steps} of {name}"
-    return "no step, while the clip was read"

@@ -8,7 +8,18 @@ import typer
 from rich.table import Table
 
 from .clone import EVALUATIONS, TRAININGS, evaluate_model, run_training
-from .console import bar, console, device_of, extras, say, screened, sentences, stop, warn, warn_of_words
+from .console import (
+    Seen,
+    console,
+    device_of,
+    extras,
+    say,
+    screened,
+    sentences,
+    showing,
+    warn,
+    warn_of_words,
+)
 from .options import folder_option, seed_option
 from .out import out_option
 
@@ -82,19 +93,13 @@ def sample(
             size, seeded = source.settings["size"], source.settings["seed"]
             require_edit_folder(out / EDITS, seed=seeded, size=size, replace=overwrite)
         folder.claim(resume=resume, overwrite=overwrite)
-        with folder, bar() as progress:
-            task, done = progress.add_task(kind, total=count, loss="", speed=""), 0
+        with folder, showing(out) as show:
 
-            def show(drawn: int, seconds: float) -> None:
-                nonlocal done
-                done = drawn
-                progress.update(task, completed=drawn, speed=f"{drawn / max(seconds, 1e-9):.1f}/s")
+            def on_batch(drawn: int, seconds: float) -> None:
+                speed = f"{drawn / max(seconds, 1e-9):.1f}/s"
+                show.update(kind, Seen(drawn, count, speed=speed, unit="samples"))
 
-            try:
-                record = run_samples(source, folder, facts={"device": where}, resume=resume, on_batch=show)
-            except KeyboardInterrupt:
-                progress.stop()
-                stop(f"{done} of {count}", out)
+            record = run_samples(source, folder, facts={"device": where}, resume=resume, on_batch=on_batch)
         table = Table("the judge", "names a value", "as asked")
         for cells in shares(record["judged"]):
             table.add_row(*cells)

@@ -90,7 +90,8 @@ def test_a_bare_state_dict_stays_bare(checkpoint, tmp_path):
 
 # during the inversion, and during the adaptation
 @pytest.mark.parametrize(
-    ("stage", "index", "said"), [(WInversion, 1, "step 0 of 4"), (Adaptation, 2, "step 3 of 4")]
+    ("stage", "index", "said"),
+    [(WInversion, 1, "step 2 of 3 of the inversion"), (Adaptation, 2, "step 3 of 4 of the adaptation")],
 )
 def test_interrupted_run_resumes_to_the_identical_result(
     checkpoint, picture, tmp_path, monkeypatch, stage, index, said
