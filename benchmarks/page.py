@@ -1,7 +1,7 @@
-"""Render results: ``python -m benchmarks.page [RESULTS] [--readme]``.
+"""Render results: ``python -m benchmarks.page [RESULTS] [--table]``.
 
 Writes ``docs/benchmarks.html``, which opens offline and needs no script, and the README's picture,
-``docs/pictures/benchmarks.png``. With ``--readme`` it fills the part of ``README.md`` between two marks.
+``docs/pictures/benchmarks.png``. With ``--table`` it fills the table of ``docs/bench.md``, between two marks.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from .harness.machine import ROOT
 from .harness.rows import seconds
 
 RESULTS = ROOT / "benchmarks/results/cpu.json"
-PAGE, PICTURE, README = (
-    ROOT / name for name in ("docs/benchmarks.html", "docs/pictures/benchmarks.png", "README.md")
+PAGE, PICTURE, CHAPTER = (
+    ROOT / name for name in ("docs/benchmarks.html", "docs/pictures/benchmarks.png", "docs/bench.md")
 )
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
@@ -170,10 +170,10 @@ def _asked(rows: list[dict]) -> str:
     return "; ".join(verdict_text(verdict) for verdict in results.verdicts(rows))
 
 
-def readme_table(found: dict, name: str) -> str:
-    """The README's part, in Markdown: cases of the table and of memory, lost ones too."""
-    lines = ["![Speed against the fastest rival, and error against time](docs/pictures/benchmarks.png)", ""]
-    lines += [f"From [{name}]({name}): {origin(found)}.", ""]
+def table(found: dict, name: str) -> str:
+    """The chapter's table, in Markdown: cases of the table and of memory, lost ones too."""
+    lines = ["![Speed against the fastest rival, and error against time](pictures/benchmarks.png)", ""]
+    lines += [f"From [{name}](../{name}): {origin(found)}.", ""]
     lines += [
         "| work | ours | over floor | fastest rival as exact | ratio | asked |",
         "|---|---|---|---|---|---|",
@@ -210,19 +210,17 @@ def fill(text: str, part: str) -> str:
 
 
 def main() -> None:
-    """Write the page and the picture, and the README's part if asked."""
+    """Write the page and the picture, and the chapter's table if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, nargs="?", default=RESULTS)
-    parser.add_argument("--readme", action="store_true", help="fill the README's table too")
+    parser.add_argument("--table", action="store_true", help="fill the table of docs/bench.md too")
     arguments = parser.parse_args()
     found = results.read(arguments.results)
     name = arguments.results.resolve().relative_to(ROOT).as_posix()
     PAGE.write_text(page(found, name), encoding="utf-8")
     figures.front(found["rows"]).savefig(PICTURE, dpi=120)
-    if arguments.readme:
-        README.write_text(
-            fill(README.read_text(encoding="utf-8"), readme_table(found, name)), encoding="utf-8"
-        )
+    if arguments.table:
+        CHAPTER.write_text(fill(CHAPTER.read_text(encoding="utf-8"), table(found, name)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ def test_cases_of_another_commit_are_named(found):
 def test_the_published_figures_are_those_of_their_results():
     published = results.read(page.RESULTS)
     name = page.RESULTS.relative_to(page.ROOT).as_posix()
-    text = page.README.read_text(encoding="utf-8")
-    assert page.fill(text, page.readme_table(published, name)) == text
+    text = page.CHAPTER.read_text(encoding="utf-8")
+    assert page.fill(text, page.table(published, name)) == text
     assert page.origin(published) in page.PAGE.read_text(encoding="utf-8")
 
 
@@ -58,8 +58,8 @@ def test_losses_have_another_colour(found):
     assert len(set(colours)) == 2
 
 
-def test_the_readme_part_is_filled_between_its_marks(found):
-    part = page.readme_table(found, "benchmarks/results/cpu.json")
+def test_the_table_is_filled_between_its_marks(found):
+    part = page.table(found, "benchmarks/results/cpu.json")
     text = page.fill(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", part)
     assert "old" not in text
     assert text.startswith("before\n")
@@ -68,7 +68,7 @@ def test_the_readme_part_is_filled_between_its_marks(found):
     assert page.fill(text, part) == text
 
 
-def test_a_readme_without_marks_is_refused():
+def test_a_chapter_without_marks_is_refused():
     with pytest.raises(ValueError, match="once each"):
         page.fill("nothing here", "a table")
 
