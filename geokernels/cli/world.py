@@ -76,7 +76,7 @@ def sample(
 ) -> None:
     """Draw samples, judge them, and leave pictures, a grid, a list, run.json and report.html in --out."""
     with sentences(sample, name="--model", checkpoint="--model"), extras():
-        from ..report.samples import shares
+        from ..metrics.summary import shares
         from ..runs.samples import EDITS, SampleFolder, run_samples
         from ..world.edit_folder import require_edit_folder
 

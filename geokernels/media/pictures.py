@@ -95,10 +95,10 @@ def to_image(rgb: Tensor, alpha: Tensor | None = None) -> Image.Image:
     return Image.fromarray(_bytes(torch.cat([torch.where(alpha > 0, opaque, rgb.cpu()), alpha])))
 
 
-def png(rgb: Tensor, alpha: Tensor | None = None) -> bytes:
-    """The bytes of a PNG file."""
+def png(rgb: Tensor, *, longest: int | None = None) -> bytes:
+    """The bytes of a PNG file; with ``longest``, of the picture as :func:`fit` makes it."""
     buffer = io.BytesIO()
-    to_image(rgb, alpha).save(buffer, format="PNG")
+    to_image(rgb if longest is None else fit(rgb, longest)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from . import wilson_interval
 
@@ -89,6 +89,18 @@ def markdown(summary: dict[str, dict]) -> str:
     head, lines = readable(summary)
     rows = [head, ["---"] * len(head), *lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def shares(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str, str]]:
+    """Rows of a table: attribute, share named, share as asked, with 95% intervals; "" where there is none."""
+
+    def share(hits: int, trials: int) -> str:
+        return str(wilson_interval(hits, trials)) if trials else ""
+
+    return [
+        (attribute, share(c["named"], c["samples"]), share(c["as_asked"], c["asked"]))
+        for attribute, c in counts.items()
+    ]
 
 
 def _cell(name: str, found: dict | None) -> str:

@@ -1,1 +1,1 @@
-"""What a run leaves behind: pictures, animations, ``run.json`` and a page that opens offline."""
+"""Pages that open offline: records, pictures as bytes, and words in; HTML out."""

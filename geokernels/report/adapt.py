@@ -1,84 +1,66 @@
-"""The folder that an adaptation leaves behind."""
+"""The page of an adaptation."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from ..media.pictures import gif, grid, png
-from .page import chart, details, figure, page, picture, row, section, table, text
+from .page import asked, chart, cost, figure, guided, origin, page, row, run_section, section, table, text
 
 ROWS = 4  # samples that the strip follows
+REAL = ("given", "inverted", "by the adapted generator")  # what is shown of a real picture
 
 
-def metamorphosis(frames: Sequence[Tensor], *, rows: int = ROWS) -> Tensor:
-    """Samples over the steps: a row a sample, a column a kept step, ``(3, ..., ...)``."""
-    return grid([frame[i] for i in range(min(rows, len(frames[0]))) for frame in frames], columns=len(frames))
+class ShownAdaptation(NamedTuple):
+    """The pictures of an adaptation, as files of PNG and GIF hold them."""
+
+    before: bytes  # a grid of samples
+    after: bytes  # the same latents
+    animation: bytes
+    strip: bytes  # ``ROWS`` samples over the steps, a row a sample
+    labels: Sequence[str]  # a word for each of its columns
+    real: Sequence[bytes] = ()  # as ``REAL`` names them, where a real picture was inverted
 
 
-def adapt_page(
-    record: dict, frames: Sequence[Tensor], labels: Sequence[str], real: Sequence[Tensor] = ()
-) -> str:
-    """The page of one adaptation."""
+def adapt_page(record: dict, shown: ShownAdaptation) -> str:
+    """The page of one adaptation; ``record`` as in ``run.json``."""
     before, after = record["from"], record["to"]
     lead = (
-        f"<p>The generator {text(record['generator'])} was moved from "
-        f"<strong class=from>“{text(before)}”</strong> to <strong class=to>“{text(after)}”</strong>, guided "
-        f"by CLIP ({text(', '.join(record['encoders']))}) with the {text(record['config']['loss'])} loss, in "
-        f"{record['seconds']:.1f} seconds. No picture was shown to it.</p>"
+        f"<p>The generator {text(record['generator'])} was moved from {asked(before, 'from')} to "
+        f"{asked(after, 'to')}, {guided(record, record['seconds'])}. No picture was shown to it.</p>"
     )
-    grids = [grid(list(frame)) for frame in frames]
     samples = row(
-        picture(grids[0], f"Samples before: {before}", "before"),
-        picture(grids[-1], f"The same latents after: {after}", "after"),
-        figure(
-            gif(grids, longest=384, each=250), f"Animation from {before} to {after}", "on the way", kind="gif"
-        ),
+        figure(shown.before, f"Samples before: {before}", "before"),
+        figure(shown.after, f"The same latents after: {after}", "after"),
+        figure(shown.animation, f"Animation from {before} to {after}", "on the way"),
     )
-    along = figure(png(metamorphosis(frames)), f"{ROWS} samples over the steps", text(" · ".join(labels)))
-    losses = chart(torch.tensor(record["history"], dtype=torch.float32), record["terms"])
-    sections = [
-        section("Samples", samples, note="Latents that the adaptation never visited."),
+    along = figure(shown.strip, f"{ROWS} samples over the steps", text(" · ".join(shown.labels)))
+    losses = chart(record["history"], record["terms"])
+    facts = [("steps", text(record["config"]["steps"])), *cost(record)]
+    facts += [("start by transport of codes", _start(record["start"])), *origin(record)]
+    sections = [section("Samples", samples, note="Latents that the adaptation never visited.")]
+    if record.get("judged"):
+        sections.append(section("The judge", _verdict(record["judged"])))
+    if shown.real:
+        real = [figure(data, f"The real picture, {name}", name) for data, name in zip(shown.real, REAL)]
+        sections.append(section("A real picture", row(*real)))
+    sections += [
         section("Metamorphosis", along, note="Each row is one latent; each column a kept step."),
         section("Losses", losses, note="Each curve on its own scale."),
-        section(
-            "The run",
-            _facts(record),
-            details("Every setting", record["config"]),
-            details("Versions", record["versions"]),
-        ),
+        run_section(record, *facts, settings={"Every setting": record["config"]}),
     ]
-    if real:
-        names = ("given", "inverted", "by the adapted generator")
-        shown = [picture(p, f"The real picture, {name}", name) for p, name in zip(real, names)]
-        sections.insert(1, section("A real picture", row(*shown)))
-    if record.get("judged"):
-        sections.insert(1, section("The judge", _verdict(record["judged"])))
     return page(f"{before} → {after}", lead, sections)
 
 
-def _facts(record: Mapping) -> str:
-    start = record["start"]
-    found = (
-        f"cosine {start['cosine']:.2f}, {'taken' if start['taken'] else 'left'}"
-        if start
-        else "not looked for"
-    )
-    facts = [
-        ("steps", text(record["config"]["steps"])),
-        ("time", f"{record['seconds']:.1f} s ({record['steps_per_second']:.1f} steps/s)"),
-        ("peak memory", f"{record['peak_memory_mib']:.0f} MiB"),
-        ("start by transport of codes", found),
-        ("seed", text(record["seed"])),
-        ("machine", text(record["machine"]["gpu"] or record["machine"]["cpu"])),
-    ]
-    return table(("what", "value"), facts)
+def _start(start: Mapping | None) -> str:
+    if start is None:
+        return "not looked for"
+    return f"cosine {start['cosine']:.2f}, {'taken' if start['taken'] else 'left'}"
 
 
 def _verdict(judged: Mapping[str, Mapping]) -> str:
+    """What the judge reads in the samples before and after, an attribute a row."""
     rows = []
-    for name, found in judged.items():
-        before, after, kept = (f"{found[key]:.0%}" for key in ("before", "after", "kept"))
-        asked = (text(found["asked"]), before, after) if found["asked"] else ("", "", "")
-        rows.append((text(name), *asked, kept))
+    for name, shares in judged.items():
+        before, after, kept = (f"{shares[key]:.0%}" for key in ("before", "after", "kept"))
+        wanted = (text(shares["asked"]), before, after) if shares["asked"] else ("", "", "")
+        rows.append((text(name), *wanted, kept))
     return table(("attribute", "asked", "as asked before", "as asked after", "as it was"), rows)

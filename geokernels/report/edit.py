@@ -1,65 +1,64 @@
-"""The folder that diffusion edits leave behind."""
+"""The page of the diffusion edits of one picture."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from ..media.pictures import fit, gif, grid
-from .page import chart, details, figure, film, page, picture, row, section, table, text
-
-SIDE = 192  # longest side of a picture on the sheet
+from .page import asked, chart, cost, figure, film, origin, page, row, run_section, section, text
 
 
-def edit_page(
-    record: dict, given: Tensor | None, source: Tensor, edits: Tensor, frames: Sequence[Tensor], labels
-) -> str:
-    """The page of the edits of one picture."""
+class ShownEdits(NamedTuple):
+    """The pictures of edits, as files of PNG and GIF hold them."""
+
+    given: bytes | None  # None where the source was drawn by the model
+    source: bytes
+    edits: Sequence[bytes]
+    frames: Sequence[Sequence[bytes]]  # of every edit, on its way out of noise
+    labels: Sequence[str]  # a word for each frame of an edit
+    animation: bytes
+    size: tuple[int, int]  # width and height of the source, in pixels
+
+
+def edit_page(record: dict, shown: ShownEdits) -> str:
+    """The page of the edits of one picture; ``record`` as in ``run.json``."""
     before, targets = record["from"], record["to"]
-    asked = ", ".join(f"<strong class=to>“{text(target)}”</strong>" for target in targets)
     began = "inverted" if record["picture"] else "drawn by the model"
     lead = (
-        f"<p>A picture of <strong class=from>“{text(before)}”</strong>, {began}, became {asked} on its way "
+        f"<p>A picture of {asked(before, 'from')}, {began}, became "
+        f"{', '.join(asked(target, 'to') for target in targets)} on its way "
         f"out of noise: {text(record['steps'])} DDIM steps of {text(record['model'])}, guided by CLIP "
         f"({text(record['encoder'])}) and the source's features, in {record['seconds']:.1f} seconds.</p>"
     )
-    shown = [] if given is None else [picture(given, f"The picture given: {before}", "given")]
-    shown.append(picture(source, f"The source out of noise: {before}", "the source, out of its noise again"))
-    shown += [picture(edit, f"The edit: {name}", text(name)) for edit, name in zip(edits, targets)]
-    history = torch.tensor(
-        [[[v or 0.0 for v in edit] for edit in step] for step in record["history"]], dtype=torch.float32
-    )
-    curves = [chart(history[:, i], record["terms"]) for i in range(len(targets))]
-    ways = [
-        film([fit(frame[i], 128) for frame in frames], name, labels=labels) for i, name in enumerate(targets)
-    ]
-    facts = [
-        ("steps", text(record["steps"])),
-        ("time", f"{record['seconds']:.1f} s ({record['steps_per_second']:.1f} steps/s)"),
-        ("peak memory", f"{record['peak_memory_mib']:.0f} MiB"),
-        ("picture", f"{source.shape[2]} x {source.shape[1]} pixels"),
-        ("precision", text(record["dtype"])),
-        ("seed", text(record["seed"])),
-        ("machine", text(record["machine"]["gpu"] or record["machine"]["cpu"])),
-    ]
+    animation = figure(shown.animation, "The edits on their way out of noise")
+    ways = [film(frames, name, labels=shown.labels) for frames, name in zip(shown.frames, targets)]
+    note = "Each curve on its own scale; 0 where a step was not guided."
+    width, height = shown.size
+    facts = [("steps", text(record["steps"])), *cost(record)]
+    facts += [("picture", f"{width} x {height} pixels"), ("precision", text(record["dtype"]))]
     return page(
         f"{before} → {targets[0]}" if len(targets) == 1 else f"Edits of {before}",
         lead,
         [
-            section("Before and after", row(*shown)),
-            section(
-                "On the way",
-                *ways,
-                figure(
-                    gif([grid(list(f)) for f in frames]), "The edits on their way out of noise", kind="gif"
-                ),
-            ),
-            section("Losses", *curves, note="Each curve on its own scale; 0 where a step was not guided."),
-            section(
-                "The run",
-                table(("what", "value"), facts),
-                details("Every setting", record["config"]),
-                details("Versions", record["versions"]),
-            ),
+            section("Before and after", _before_and_after(before, targets, shown)),
+            section("On the way", *ways, animation),
+            section("Losses", *_charts(record), note=note),
+            run_section(record, *facts, *origin(record), settings={"Every setting": record["config"]}),
         ],
     )
+
+
+def _before_and_after(before: str, targets: Sequence[str], shown: ShownEdits) -> str:
+    figures = [] if shown.given is None else [figure(shown.given, f"The picture given: {before}", "given")]
+    figures.append(
+        figure(shown.source, f"The source out of noise: {before}", "the source, out of its noise again")
+    )
+    figures += [figure(edit, f"The edit: {name}", text(name)) for edit, name in zip(shown.edits, targets)]
+    return row(*figures)
+
+
+def _charts(record: dict) -> list[str]:
+    """The losses of every edit; 0 where a step was not guided."""
+    terms = record["terms"]
+    return [
+        chart([[value or 0.0 for value in step[i]] for step in record["history"]], terms)
+        for i in range(len(record["to"]))
+    ]

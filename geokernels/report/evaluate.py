@@ -1,100 +1,110 @@
 """The page of an evaluation: the table, the failures, and pictures side by side."""
 
-import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from ..media.pictures import read_picture
-from ..metrics.summary import readable
-from ..world import KINDS, EditCase
-from .page import badge, details, page, picture, row, section, table, text
+from .page import badge, figure, page, row, run_section, section, table, text
 
 SHOWN, THUMB = 24, 128  # edits whose pictures are on the page, and their longest side
 
 
+class ShownEdit(NamedTuple):
+    """One edit that was asked for; a picture is a PNG, or None where there is none that can be read."""
+
+    key: str
+    source: str  # what the picture shows
+    target: str  # what it shall show
+    kind: str  # of edit
+    drawn: Mapping[str, bytes | None]  # "source", and "truth", the true result, where it is known
+    results: Mapping[str, bytes | None]  # by method
+
+
 def evaluation_page(
-    record: dict, summary: dict, rows: Sequence[dict], cases: Sequence[EditCase], folder: Path
+    record: dict,
+    summary: tuple[Sequence[str], Sequence[Sequence[str]]],
+    rows: Sequence[dict],
+    examples: Sequence[ShownEdit],
 ) -> str:
-    """The page; of every edit the pictures are in ``folder``, of the first ones also here."""
+    """The page of an evaluation.
+
+    Args:
+        record: As in ``run.json``.
+        summary: Head and lines of the table of methods, as text: method, edits, failures, measures.
+        rows: The results, as in ``results.json``.
+        examples: Some of the edits, with their pictures.
+    """
     failed = [row for row in rows if row["failure"] is not None]
+    methods = list(record["methods"])
     lead = (
-        f"<p>{len(cases)} edits by {len(summary)} methods on {text(record['model'])}, "
+        f"<p>{len(record['edits'])} edits by {len(methods)} methods on {text(record['model'])}, "
         f"{text(record['steps'])} DDIM steps from one inversion of each picture, "
         f"{text(len(failed))} of {len(rows)} results failed.</p>"
     )
-    names = record["measures"]
-    note = (
+    sections = [section("Methods", table(*_methods(*summary)), note=_measures(record["measures"]))]
+    if any(row["reached"] is not None for row in rows):
+        sections.append(section("Reached, by what was asked", table(*_by_attribute(rows, methods))))
+    lines = [(text(r["key"]), text(r["method"]), text(r["failure"])) for r in failed]
+    shown = table(("edit", "method", "why"), lines) if failed else "<p>None.</p>"
+    facts = {k: v for k, v in record.items() if k not in ("versions", "machine", "edits")}
+    sections += [
+        section("Failures", shown),
+        section("The first edits", *(_example(example, rows) for example in examples)),
+        run_section(record, settings={"Every setting": facts}),
+    ]
+    return page("Edits, evaluated", lead, sections)
+
+
+def _measures(names: Mapping[str, str]) -> str:
+    return (
         f"Means with 95% bounds; ↑ more is better, ↓ less. CLIP is {names['clip']}, structure that of "
         f"{names['structure']}, perceptual the {names['perceptual']}. An edit that failed counts as not "
         "reached and not right; other columns are means of the edits that did not fail."
     )
-    sections = [section("Methods", table(*_summary_table(summary)), note=note)]
-    if any(found["reached"] for found in summary.values()):
-        sections.append(section("Reached, by what was asked", table(*_by_attribute(rows, list(summary)))))
-    lines = [(text(r["key"]), text(r["method"]), text(r["failure"])) for r in failed]
-    shown = table(("edit", "method", "why"), lines) if failed else "<p>None.</p>"
-    sections.append(section("Failures", shown))
-    sections.append(section("The first edits", *_pictures(rows, cases[:SHOWN], folder)))
-    facts = {k: v for k, v in record.items() if k not in ("versions", "machine", "edits")}
-    sections.append(
-        section("The run", details("Every setting", facts), details("Versions", record["versions"]))
-    )
-    return page("Edits, evaluated", lead, sections)
 
 
-def _summary_table(summary: dict) -> tuple[list[str], list[list[str]]]:
-    """Head and lines; failures are marked, and no number breaks from its bounds."""
-    head, lines = readable(summary)
+def _methods(head: Sequence[str], lines: Sequence[Sequence[str]]) -> tuple[Sequence[str], list[list[str]]]:
+    """The table of methods as HTML; failures are marked, and no number breaks from its bounds."""
     marked = [
         [
-            text(label),
+            text(method),
             edits,
             badge(failed, False) if failed != "0" else failed,
             *(cell.replace(" ", "\u00a0") for cell in cells),
         ]
-        for label, edits, failed, *cells in lines
+        for method, edits, failed, *cells in lines
     ]
     return head, marked
 
 
-def _by_attribute(rows: Sequence[dict], labels: list[str]) -> tuple[list[str], list[list[str]]]:
+def _by_attribute(rows: Sequence[dict], methods: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Share of edits of each attribute that reached it; those that failed did not."""
     attributes = list(dict.fromkeys(r["attribute"] for r in rows if r["attribute"] is not None))
     lines = []
-    for label in labels:
+    for method in methods:
         cells = []
         for attribute in attributes:
-            of = [r["reached"] or 0.0 for r in rows if (r["method"], r["attribute"]) == (label, attribute)]
+            of = [r["reached"] or 0.0 for r in rows if (r["method"], r["attribute"]) == (method, attribute)]
             cells.append(f"{100 * sum(of) / len(of):.0f}% of {len(of)}")
-        lines.append([text(label), *cells])
+        lines.append([text(method), *cells])
     return ["method", *attributes], lines
 
 
-def _pictures(rows: Sequence[dict], cases: Sequence[EditCase], folder: Path) -> list[str]:
-    """Source, truth where there is one, and every method's result, an edit a row."""
-    shown = []
-    for case in cases:
-        figures = [_figure(case.picture, case.source, "source")]
-        if case.edited is not None:
-            figures.append(_figure(case.edited, case.target, "truth"))
-        for found in (r for r in rows if r["key"] == case.key):
-            right = found["right"]
-            mark = "" if right is None else badge("right" if right else "not", bool(right))
-            made = found["picture"] and folder / found["picture"]
-            figures.append(
-                _figure(made, f"{found['method']}: {case.target}", f"{text(found['method'])} {mark}")
-            )
-        kind = KINDS[case.kind].replace("_", " ")
-        heading = f"<p>{text(case.source)} → <strong>{text(case.target)}</strong> ({text(kind)})</p>"
-        shown.append(heading + row(*figures))
-    return shown
+def _example(shown: ShownEdit, rows: Sequence[dict]) -> str:
+    """Source, truth where there is one, and every method's result, side by side."""
+    figures = [
+        _figure(data, shown.source if name == "source" else shown.target, name)
+        for name, data in shown.drawn.items()
+    ]
+    for found in (r for r in rows if r["key"] == shown.key):
+        method, right = found["method"], found["right"]
+        mark = "" if right is None else badge("right" if right else "not", bool(right))
+        figures.append(_figure(shown.results[method], f"{method}: {shown.target}", f"{text(method)} {mark}"))
+    kind = text(shown.kind.replace("_", " "))
+    return f"<p>{text(shown.source)} → <strong>{text(shown.target)}</strong> ({kind})</p>{row(*figures)}"
 
 
-def _figure(path: Path | None, alt: str, label: str) -> str:
-    """A picture's file, or its label alone where there is none, or none that can be read."""
-    try:
-        if path is not None:
-            return picture(read_picture(path, most_megapixels=math.inf).rgb, alt, label, longest=THUMB)
-    except ValueError:
-        pass
-    return f"<figure><figcaption>{label}: no picture</figcaption></figure>"
+def _figure(data: bytes | None, alt: str, label: str) -> str:
+    """A picture, or its label alone where there is none."""
+    if data is None:
+        return f"<figure><figcaption>{label}: no picture</figcaption></figure>"
+    return figure(data, alt, label)

@@ -1,12 +1,9 @@
-"""The folder that an interpolation leaves behind."""
+"""The page of an interpolation between prompts."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from ..media.pictures import gif
-from .page import chart, details, figure, film, page, row, section, table, text
+from .page import chart, figure, film, page, row, run_section, section, table, text
 
 HEAD = ("coupling", "path length", "smoothness", "largest step", "end reached")
 NAMES = {
@@ -18,7 +15,15 @@ NAMES = {
 }
 
 
-def scores_table(scores: Mapping[str, dict | None]) -> list[tuple[str, ...]]:
+class ShownPath(NamedTuple):
+    """The pictures of one coupling's path, as files of PNG and GIF hold them."""
+
+    animation: bytes  # there and back
+    frames: Sequence[bytes]
+    labels: Sequence[str]  # a word for each frame
+
+
+def scores_table(scores: Mapping[str, Mapping | None]) -> list[tuple[str, ...]]:
     """Rows of the table of couplings under ``HEAD``; nothing where no distance was measured."""
     return [
         (
@@ -33,54 +38,46 @@ def scores_table(scores: Mapping[str, dict | None]) -> list[tuple[str, ...]]:
     ]
 
 
-def interpolation_page(
-    record: dict, frames: Mapping[str, Tensor], labels: Mapping[str, Sequence[str]]
-) -> str:
-    """The page of a run."""
+def interpolation_page(record: dict, paths: Mapping[str, ShownPath]) -> str:
+    """The page of a run: a path a coupling; ``record`` as in ``run.json``."""
     prompts = record["prompts"]
     said = ", ".join(f"<strong>“{text(prompt)}”</strong>" for prompt in prompts)
     lead = (
         f"<p>Pictures by {text(record['model'])} on the way through {said}. Every picture starts from the "
         "same noise unless the settings say otherwise; what changes is what the model reads.</p>"
     )
-    ways = [_way(name, pictures, labels[name], prompts) for name, pictures in frames.items()]
-    measured = {name: run["score"] for name, run in record["paths"].items()}
-    rows = scores_table(measured)
+    scores = scores_table({coupling: path["score"] for coupling, path in record["paths"].items()})
+    took = f"<p>{record['seconds']:.0f} seconds. {text(_invariant(record['invariance']))}</p>"
+    settings = {"Every setting": {**record["config"], "seeds": record["seeds"]}, "Where": record["machine"]}
     return page(
         " → ".join(prompts),
         lead,
         [
-            *ways,
-            *([_measured(record, rows)] if rows else []),
-            section(
-                "The run",
-                f"<p>{record['seconds']:.0f} seconds. {text(_invariant(record['invariance']))}</p>",
-                details("Every setting", {**record["config"], "seeds": record["seeds"]}),
-                details("Where", record["machine"]),
-                details("Versions", record["versions"]),
-            ),
+            *(_path_section(coupling, shown, prompts) for coupling, shown in paths.items()),
+            *([_measured(record, scores)] if scores else []),
+            run_section(record, settings=settings, lead=took),
         ],
     )
 
 
-def _way(name: str, pictures: Tensor, labels: Sequence[str], prompts: Sequence[str]) -> str:
-    alt = f"On the way from {prompts[0]} to {prompts[-1]}, {NAMES[name]}"
-    moving = figure(gif([*pictures, *pictures.flip(0)[1:-1]]), alt, kind="gif")
-    return section(NAMES[name].capitalize(), row(moving), film(list(pictures), alt, labels=labels))
+def _path_section(coupling: str, shown: ShownPath, prompts: Sequence[str]) -> str:
+    alt = f"On the way from {prompts[0]} to {prompts[-1]}, {NAMES[coupling]}"
+    strip = film(shown.frames, alt, labels=shown.labels)
+    return section(NAMES[coupling].capitalize(), row(figure(shown.animation, alt)), strip)
 
 
-def _measured(record: dict, rows: list[tuple[str, ...]]) -> str:
-    steps = {name: run["distances"] for name, run in record["paths"].items()}
-    history = torch.tensor(list(steps.values()), dtype=torch.float32).T
+def _measured(record: dict, scores: list[tuple[str, ...]]) -> str:
+    """How even the steps of each coupling are."""
+    steps = {NAMES[coupling]: path["distances"] for coupling, path in record["paths"].items()}
     note = (
         f"Steps and lengths by {record['distance']}. Smoothness is 1 minus Gini's coefficient of the steps; "
         "the end is reached where the last picture is the one that the last prompt gives by itself."
     )
-    curves = chart(history, [NAMES[n] for n in steps], one_scale=True, what="Distance of neighbours")
-    return section("How evenly", table(HEAD, [tuple(map(text, r)) for r in rows]), curves, note=note)
+    curves = chart(list(zip(*steps.values())), list(steps), one_scale=True, what="Distance of neighbours")
+    return section("How evenly", table(HEAD, [tuple(map(text, r)) for r in scores]), curves, note=note)
 
 
-def _invariant(measured: dict) -> str:
+def _invariant(measured: Mapping[str, float]) -> str:
     return (
         f"Exchanging a prompt's rows changes the model's output by {100 * measured['permuted']:.1g}% of what "
         f"the prompt changes, repeating each of them by {100 * measured['repeated']:.1g}%."

@@ -1,75 +1,66 @@
-"""The folder that a morph leaves behind."""
+"""The page of a morph."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from ..losses import lay_over
-from ..media.pictures import chequered, fit, gif
-from ..pipelines import Layers
-from .page import chart, details, figure, film, page, picture, row, section, table, text
+from .page import asked, chart, cost, figure, film, guided, origin, page, row, run_section, section, text
 
 
-def morph_page(
-    record: dict,
-    source: Tensor,
-    result: Tensor,
-    frames: Sequence[Tensor],
-    labels: Sequence[str],
-    layers: Layers | None = None,
-) -> str:
-    """The page of one morph."""
+class ShownLayer(NamedTuple):
+    """The layer of a layered edit, as the page shows it."""
+
+    alone: bytes  # PNG of the edit by itself, over chequers
+    opacity: bytes  # PNG, white where the edit covers
+    untouched: float  # share of the picture that it leaves as it was
+
+
+class ShownMorph(NamedTuple):
+    """The pictures of a morph, as files of PNG and GIF hold them."""
+
+    before: bytes
+    after: bytes
+    animation: bytes
+    frames: Sequence[bytes]
+    labels: Sequence[str]  # a word for each frame
+    size: tuple[int, int]  # width and height of the picture, in pixels
+    layer: ShownLayer | None = None
+
+
+def morph_page(record: dict, shown: ShownMorph) -> str:
+    """The page of one morph; ``record`` as in ``run.json``."""
     before, after = record["from"], record["to"]
     lead = (
-        f"<p>The picture was moved along the direction from <strong class=from>“{text(before)}”</strong> to "
-        f"<strong class=to>“{text(after)}”</strong>, guided by CLIP "
-        f"({text(', '.join(record['encoders']))}) with the "
-        f"{text(record['config']['loss'])} loss, in {record['seconds']:.1f} seconds.</p>"
+        f"<p>The picture was moved along the direction from {asked(before, 'from')} to {asked(after, 'to')}, "
+        f"{guided(record, record['seconds'])}.</p>"
     )
-    history = torch.tensor(record["history"], dtype=torch.float32)
     pictures = row(
-        picture(source, f"The picture before: {before}", "before"),
-        picture(result, f"The picture after: {after}", "after"),
-        figure(gif(frames), f"Animation from {before} to {after}", "on the way", kind="gif"),
+        figure(shown.before, f"The picture before: {before}", "before"),
+        figure(shown.after, f"The picture after: {after}", "after"),
+        figure(shown.animation, f"Animation from {before} to {after}", "on the way"),
     )
-    facts = [
-        ("steps", text(record["config"]["steps"])),
-        ("time", f"{record['seconds']:.1f} s ({record['steps_per_second']:.1f} steps/s)"),
-        ("peak memory", f"{record['peak_memory_mib']:.0f} MiB"),
-        ("picture", f"{source.shape[2]} x {source.shape[1]} pixels"),
-        ("seed", text(record["seed"])),
-        ("machine", text(record["machine"]["gpu"] or record["machine"]["cpu"])),
-    ]
+    width, height = shown.size
+    facts = [("steps", text(record["config"]["steps"])), *cost(record)]
+    facts += [("picture", f"{width} x {height} pixels"), *origin(record)]
     return page(
         f"{before} → {after}",
         lead,
         [
             section("Before and after", pictures),
-            *([] if layers is None else [layer_section(layers)]),
-            section("On the way", film([fit(f, 128) for f in frames], after, labels=labels)),
-            section("Losses", chart(history, record["terms"]), note="Each curve on its own scale."),
-            section(
-                "The run",
-                table(("what", "value"), facts),
-                details("Every setting", record["config"]),
-                details("Versions", record["versions"]),
-            ),
+            *([] if shown.layer is None else [_layer_section(shown.layer)]),
+            section("On the way", film(shown.frames, after, labels=shown.labels)),
+            section("Losses", chart(record["history"], record["terms"]), note="Each curve on its own scale."),
+            run_section(record, *facts, settings={"Every setting": record["config"]}),
         ],
     )
 
 
-def layer_section(layers: Layers) -> str:
+def _layer_section(layer: ShownLayer) -> str:
     """The edit by itself, and how much of it covers the picture."""
-    alone = lay_over(layers.edit, layers.alpha, chequered(layers.edit))
-    kept = (layers.alpha == 0).float().mean().item()
     return section(
         "The edit layer",
         row(
-            picture(alone, "The edit by itself, over chequers where it is transparent", "the edit"),
-            picture(
-                layers.alpha.expand(3, -1, -1), "The opacity of the edit, white where it covers", "alpha"
-            ),
+            figure(layer.alone, "The edit by itself, over chequers where it is transparent", "the edit"),
+            figure(layer.opacity, "The opacity of the edit, white where it covers", "alpha"),
         ),
-        note=f"{kept:.1%} of the picture is not touched by it.",
+        note=f"{layer.untouched:.1%} of the picture is not touched by it.",
     )

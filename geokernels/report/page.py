@@ -1,4 +1,8 @@
-"""Pieces of a report page: plain HTML with everything inlined, so that one file opens offline."""
+"""What every report page is made of: plain HTML with everything inlined, so that one file opens offline.
+
+A page is built from a record, as ``run.json`` holds it, and from the bytes of PNG and GIF files. What every
+report shows (:func:`run_section`, :func:`guided`, :func:`asked`, the template) is changed here alone.
+"""
 
 import base64
 import html
@@ -6,14 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-import torch
-from torch import Tensor
-
-from ..media.pictures import fit, png
-
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
 SHOWN = 10  # frames of a film
-WIDTH, HEIGHT = 640, 220  # of a chart, in its own units
+PICTURE_SIDE, FILM_SIDE = 448, 128  # longest sides, in pixels, that a picture and a film's frame need
+WIDTH, HEIGHT, MARGIN = 640, 220, 8  # of a chart, in its own units
 INKS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)", "var(--ink-4)", "var(--ink-5)", "var(--ink-6)")
 
 
@@ -22,6 +22,59 @@ def page(title: str, lead: str, sections: Sequence[str]) -> str:
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=text(title), lead=lead, sections="\n".join(sections)
     )
+
+
+def run_section(
+    record: Mapping, *facts: tuple[str, str], settings: Mapping[str, Mapping], lead: str = ""
+) -> str:
+    """The last card of every page: what the run cost, what it was told, and what it ran on.
+
+    Args:
+        record: As in ``run.json``.
+        facts: Names, and values as HTML, of what the command has to say besides.
+        settings: What unfolds, by its heading.
+        lead: HTML above the table.
+    """
+    unfolding = {**settings, "Versions": record["versions"]}
+    return section(
+        "The run",
+        lead,
+        table(("what", "value"), facts) if facts else "",
+        *(details(heading, values) for heading, values in unfolding.items()),
+    )
+
+
+def cost(record: Mapping) -> list[tuple[str, str]]:
+    """Facts of :func:`run_section`: what the run took."""
+    return [
+        ("time", f"{record['seconds']:.1f} s ({record['steps_per_second']:.1f} steps/s)"),
+        memory(record),
+    ]
+
+
+def memory(record: Mapping) -> tuple[str, str]:
+    """The fact of :func:`run_section` that says how much memory was taken."""
+    return "peak memory", f"{record['peak_memory_mib']:.0f} MiB"
+
+
+def origin(record: Mapping) -> list[tuple[str, str]]:
+    """Facts of :func:`run_section`: what somebody needs to run it again."""
+    return [
+        ("seed", text(record["seed"])),
+        ("machine", text(record["machine"]["gpu"] or record["machine"]["cpu"])),
+    ]
+
+
+def asked(prompt: str, role: str) -> str:
+    """A prompt as leads quote it; ``role`` is ``from`` or ``to``."""
+    return f"<strong class={role}>“{text(prompt)}”</strong>"
+
+
+def guided(record: Mapping, seconds: float) -> str:
+    """By what a run was guided, and how long it took, as leads say it."""
+    encoders = text(", ".join(record["encoders"]))
+    loss = text(record["config"]["loss"])
+    return f"guided by CLIP ({encoders}) with the {loss} loss, in {seconds:.1f} seconds"
 
 
 def text(value: object) -> str:
@@ -35,16 +88,12 @@ def section(heading: str, *parts: str, note: str = "") -> str:
     return f"<section><h2>{text(heading)}</h2>{small}{''.join(parts)}</section>"
 
 
-def figure(data: bytes, alt: str, caption: str = "", *, kind: str = "png", name: str = "") -> str:
-    """An inlined picture; ``caption`` is HTML."""
+def figure(data: bytes, alt: str, caption: str = "") -> str:
+    """An inlined PNG or GIF; ``caption`` is HTML."""
+    kind = "gif" if data.startswith(b"GIF8") else "png"
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     below = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f'<figure class="{name}"><img src="{source}" alt="{text(alt)}">{below}</figure>'
-
-
-def picture(rgb: Tensor, alt: str, caption: str = "", *, longest: int = 448) -> str:
-    """An inlined picture of at most ``longest`` pixels a side; small ones are enlarged crisply."""
-    return figure(png(fit(rgb, longest)), alt, caption)
+    return f'<figure class=""><img src="{source}" alt="{text(alt)}">{below}</figure>'
 
 
 def row(*figures: str) -> str:
@@ -52,15 +101,12 @@ def row(*figures: str) -> str:
     return f"<div class=row>{''.join(figures)}</div>"
 
 
-def film(frames: Sequence[Tensor], alt: str, *, labels: Sequence[str] = ()) -> str:
+def film(frames: Sequence[bytes], alt: str, *, labels: Sequence[str] = ()) -> str:
     """At most ``SHOWN`` of the frames, first and last among them, in a line that scrolls where it must."""
     labels = labels or [""] * len(frames)
     count = min(SHOWN, len(frames))
     chosen = sorted({round(i * (len(frames) - 1) / max(count - 1, 1)) for i in range(count)})
-    shown = [
-        figure(png(fit(frames[i], 128)), f"{alt}, frame {i + 1} of {len(frames)}", text(labels[i]))
-        for i in chosen
-    ]
+    shown = [figure(frames[i], f"{alt}, frame {i + 1} of {len(frames)}", text(labels[i])) for i in chosen]
     return f'<div class="film" tabindex=0>{"".join(shown)}</div>'
 
 
@@ -80,28 +126,43 @@ def details(summary: str, values: Mapping[str, object]) -> str:
     return f"<details><summary>{text(summary)}</summary>{table(('what', 'value'), rows)}</details>"
 
 
-def chart(history: Tensor, terms: Sequence[str], *, one_scale: bool = False, what: str = "Loss terms") -> str:
+def chart(
+    history: Sequence[Sequence[float]],
+    terms: Sequence[str],
+    *,
+    one_scale: bool = False,
+    what: str = "Loss terms",
+) -> str:
     """Curves of every term over the steps, each on its own scale from its least to its largest value.
 
-    With ``one_scale`` all share one, from 0.
+    Args:
+        history: A row a step, of as many numbers as there are terms.
+        terms: Names of the curves.
+        one_scale: Whether all curves share one scale, from 0.
+        what: What the curves are, for readers who do not see them.
     """
+    top = max(map(max, history), default=0.0)
     lines, keys = [], []
-    for i, (name, values) in enumerate(zip(terms, history.T)):
-        low, high = values.min().item(), values.max().item()
-        if one_scale:
-            low, high = 0.0, history.max().item()
+    for i, (name, values) in enumerate(zip(terms, zip(*history))):
+        low, high = (0.0, top) if one_scale else (min(values), max(values))
         if len(values) < 2 or high == low:
             continue
-        x = torch.linspace(0, WIDTH, len(values), dtype=torch.float32)
-        y = HEIGHT - 8 - (values - low) / (high - low) * (HEIGHT - 16)
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x.tolist(), y.tolist()))
         ink = INKS[i % len(INKS)]
-        lines.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>')
-        ends = f"{values[0].item():.3g} → {values[-1].item():.3g}"
+        lines.append(_curve(values, low, high, ink))
+        ends = f"{values[0]:.3g} → {values[-1]:.3g}"
         keys.append(f'<li><i style="background:{ink}"></i>{text(name.replace("_", " "))} <b>{ends}</b></li>')
     label = f"{what} over {len(history)} steps"
     drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(lines)}</svg>'
     return f"<div class=chart>{drawing}<ul>{''.join(keys)}</ul></div>"
+
+
+def _curve(values: Sequence[float], low: float, high: float, ink: str) -> str:
+    """Values between ``low`` and ``high`` as a line from the left edge of a chart to its right."""
+    across, up = WIDTH / (len(values) - 1), (HEIGHT - 2 * MARGIN) / (high - low)
+    points = " ".join(
+        f"{k * across:.1f},{HEIGHT - MARGIN - (value - low) * up:.1f}" for k, value in enumerate(values)
+    )
+    return f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>'
 
 
 def badge(value: str, good: bool | None) -> str:

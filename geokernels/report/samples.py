@@ -1,45 +1,41 @@
 """The page of samples that were drawn and judged."""
 
-from torch import Tensor
+from collections.abc import Sequence
 
-from ..metrics import wilson_interval
-from .page import badge, details, page, picture, row, section, table, text
+from .page import badge, figure, page, row, run_section, section, table, text
 
-GRID_SHOWS, PAGE_SHOWS = 100, 48
-
-
-def shares(counts: dict[str, dict[str, int]]) -> list[tuple[str, str, str]]:
-    """Rows of a table: attribute, share named, share as asked, with 95% intervals; "" where there is none."""
-
-    def share(hits: int, trials: int) -> str:
-        return str(wilson_interval(hits, trials)) if trials else ""
-
-    return [
-        (attribute, share(c["named"], c["samples"]), share(c["as_asked"], c["asked"]))
-        for attribute, c in counts.items()
-    ]
+SHOWN, SAMPLE_SIDE = 48, 192  # samples that are shown one by one, and their longest side
 
 
-def samples_page(record: dict, samples: list[dict], pictures: list[Tensor]) -> str:
-    """The page of a run: what the judge found in all, and the first pictures one by one."""
+def samples_page(
+    record: dict, samples: Sequence[dict], pictures: Sequence[bytes], shares: Sequence[Sequence[str]]
+) -> str:
+    """The page of a run: what the judge found in all, and the first pictures one by one.
+
+    Args:
+        record: As in ``run.json``.
+        samples: As in ``samples.json``.
+        pictures: PNGs of the first ``SHOWN`` of them.
+        shares: For each attribute its name, how often the judge names it, and how often as asked.
+    """
     lead = (
         f"<p>{record['count']} of kind <strong>{text(record['kind'])}</strong>, in "
         f"{record['seconds']:.1f} seconds. The judge reads pictures by image analysis alone; ✓ and ✗ say "
         "whether it reads what was asked for, where that is known.</p>"
     )
     cards = [
-        picture(shown, sample["caption"] or "a sample", _card(sample), longest=192)
-        for shown, sample in zip(pictures[:PAGE_SHOWS], samples)
+        figure(data, sample["caption"] or "a sample", _card(sample))
+        for data, sample in zip(pictures, samples)
     ]
     facts = {k: v for k, v in record.items() if k not in ("versions", "machine", "judged", "command")}
-    rows = [tuple(map(text, cells)) for cells in shares(record["judged"])]
+    rows = [tuple(map(text, cells)) for cells in shares]
     return page(
         f"Samples: {record['kind']}",
         lead,
         [
             section("What the judge found", table(("", "names a value", "as asked"), rows)),
             section("The first of them", row(*cards)),
-            section("The run", details("Every setting", facts), details("Versions", record["versions"])),
+            run_section(record, settings={"Every setting": facts}),
         ],
     )
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from .._files import write_text
 from ..environment import machine, peak_memory_mib, versions
-from ..media.pictures import fit, gif, grid, write_bytes, write_picture
+from ..media.pictures import fit, gif, grid, png, write_bytes, write_picture
 from ..models import Generator, save_generator
 from ..models.stylegan2_files import FORMATS
 from ..pipelines import Adaptation, WInversion
-from ..report.adapt import adapt_page, metamorphosis
+from ..report.adapt import ROWS, ShownAdaptation, adapt_page
+from ..report.page import PICTURE_SIDE
 from ..world import judge
 from ..world.captions import understand
 from .folder import RunFolder
@@ -24,6 +25,7 @@ FRAMES = 6
 SAMPLES = 16
 WAY = (0.25, 0.5, 0.75, 1.0)  # to the start
 SIDE = 128  # longest side of a kept sample
+PAGE_ANIMATION = 384  # longest side of the page's animation
 
 Stage = WInversion | Adaptation
 
@@ -82,13 +84,28 @@ class AdaptFolder(RunFolder):
         grids = [grid(list(frame)) for frame in frames]
         write_picture(self.file(BEFORE), grids[0])
         write_picture(self.file(AFTER), grids[-1])
-        write_picture(self.file(STRIP), metamorphosis(frames))
+        strip = png(metamorphosis(frames))
+        write_bytes(self.file(STRIP), strip)
         write_bytes(self.file(ANIMATION), gif(grids, longest=512, each=250))
         for name, shown in zip(REAL, real):
             write_picture(self.file(name), shown)
-        write_text(self.file(PAGE), adapt_page(record, frames, labels, real))
+        shown = ShownAdaptation(
+            png(grids[0], longest=PICTURE_SIDE),
+            png(grids[-1], longest=PICTURE_SIDE),
+            gif(grids, longest=PAGE_ANIMATION, each=250),
+            strip,
+            labels,
+            [png(picture, longest=PICTURE_SIDE) for picture in real],
+        )
+        write_text(self.file(PAGE), adapt_page(record, shown))
         names = [self.generator, BEFORE, AFTER, STRIP, ANIMATION, PAGE, *REAL[: len(real)]]
         self.end(record, names)
+
+
+def metamorphosis(frames: Sequence[Tensor]) -> Tensor:
+    """Some samples over the steps: a row a sample, a column a kept step, ``(3, ..., ...)``."""
+    rows = min(ROWS, len(frames[0]))
+    return grid([frame[i] for i in range(rows) for frame in frames], columns=len(frames))
 
 
 def kept_steps(steps: int) -> list[int]:

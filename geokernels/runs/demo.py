@@ -1,7 +1,7 @@
 """The demonstration: what the package does with its embedded models, small, judged, in one page."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -10,22 +10,21 @@ from torch import Tensor
 
 from .._files import read_json, write_json, write_text
 from ..environment import machine, peak_memory_mib, versions
-from ..media.pictures import fit, gif, grid, strip, write_bytes, write_picture
+from ..media.pictures import fit, gif, grid, png, strip, write_bytes, write_picture
 from ..models import load_diffusion, load_generator
 from ..models.clip import ClipEncoder
 from ..pipelines import ClipInversionConfig
-from ..report.page import details, page, section
+from ..report.demo import Shown, ShownEdit, ShownMorph, ShownWalk, demo_page
+from ..report.page import FILM_SIDE, PICTURE_SIDE
+from ..world.captions import reading
 from .demo_models import (
     Drawn,
     Walk,
     draw_unseen,
-    drawn_section,
-    left_out,
     line_of_prompts,
     walk_in_w,
-    walk_section,
 )
-from .demo_morphs import LOSSES, Edit, card, facts_of, morph_scenes, summary
+from .demo_morphs import LOSSES, Edit, facts_of, morph_scenes
 from .folder import RECORD, RunFolder
 from .held_folder import OWNER
 
@@ -176,8 +175,40 @@ def write_demo(demo: Demo, folder: DemoFolder, *, seed: int, encoder: str, secon
         "between_prompts": _facts_or_reason(demo.line),
         "prompts": _facts_or_reason(demo.drawn),
     }
-    write_text(folder.file("report.html"), demo_page(demo, record))
+    write_text(folder.file("report.html"), demo_page(record, shown_of(demo)))
     folder.end(record, [*names, "report.html"])
+
+
+def shown_of(demo: Demo) -> Shown:
+    """The pictures of the page."""
+    return Shown(
+        [_shown_edit(edit) for edit in demo.edits],
+        _shown_walk(demo.walk),
+        _shown_walk(demo.line) if isinstance(demo.line, Walk) else None,
+        _large(demo.drawn.pictures) if isinstance(demo.drawn, Drawn) else None,
+    )
+
+
+def _shown_edit(edit: Edit) -> ShownEdit:
+    morphs = {
+        loss: ShownMorph(*_large(morph.frames[-1:]), gif(morph.frames), _small(morph.frames))
+        for loss, morph in edit.morphs.items()
+    }
+    return ShownEdit(*_large([edit.source, edit.drawn]), morphs)
+
+
+def _shown_walk(walk: Walk) -> ShownWalk:
+    frames = list(walk.frames)
+    ends = _large([frames[0], frames[-1]])
+    return ShownWalk(*ends, gif(frames), _small(frames), [reading(seen) for seen in walk.seen])
+
+
+def _large(pictures: Iterable[Tensor]) -> list[bytes]:
+    return [png(picture, longest=PICTURE_SIDE) for picture in pictures]
+
+
+def _small(pictures: Iterable[Tensor]) -> list[bytes]:
+    return [png(picture, longest=FILM_SIDE) for picture in pictures]
 
 
 def overview(demo: Demo, *, columns: int = 6, side: int = 192) -> Tensor:
@@ -204,67 +235,3 @@ def _write_frames(folder: DemoFolder, stem: str, frames: list, shown: list) -> l
 
 def _facts_or_reason(part: Walk | Drawn | str):
     return {"left_out": part} if isinstance(part, str) else part.facts()
-
-
-def demo_page(demo: Demo, record: dict) -> str:
-    """The report, for somebody who has never heard of any of this."""
-    count = len(demo.edits)
-    small = f"{count} pictures are an illustration; benchmarks/quality/morph.py measures hundreds."
-    facts = {"seed": record["seed"], "CLIP": record["encoder"], "machine": record["machine"]["cpu"]}
-    facts |= {"threads": record["machine"]["threads"], "peak memory": f"{record['peak_memory_mib']:.0f} MiB"}
-    return page(
-        "A picture, moved by a sentence",
-        LEAD,
-        [
-            section("What the judge found", summary(demo.edits), note=small),
-            *(card(i, edit) for i, edit in enumerate(demo.edits)),
-            walk_section("A walk through a generator", demo.walk, WALK),
-            _part("Between two prompts", demo.line, LINE),
-            _part("Prompts it has never read", demo.drawn, PROMPTS),
-            section(
-                "The run",
-                f"<p>Everything above took {record['seconds']:.0f} seconds.</p>",
-                details("Where and how", facts),
-                details("Versions", record["versions"]),
-            ),
-        ],
-    )
-
-
-def _part(heading: str, part: Walk | Drawn | str, lead: str) -> str:
-    if isinstance(part, str):
-        return left_out(heading, part)
-    return (walk_section if isinstance(part, Walk) else drawn_section)(heading, part, lead)
-
-
-LEAD = (
-    "<p>A CLIP model places pictures and sentences in one space. To <em>morph</em> a picture is to "
-    "change it until its place there has moved as the text moved: here from a sentence that describes "
-    "the picture to one in which a single word differs. The picture should follow that word and keep "
-    "everything else.</p>"
-    "<p>Two losses steer the change. The <strong>directional</strong> loss compares two directions along "
-    "a straight line. The <strong>geodesic</strong> loss compares them along the path that turns the "
-    "subspace of the picture's changes into that of the text's. Both start from the recolouring of a "
-    "part of the picture, or the new outline of its object, that is found to move it most nearly as the "
-    "text asks, if any does.</p>"
-    "<p>All pictures come from geokernels' rendered world: scenes drawn by code, so that it is known "
-    "what is in them. A <strong>judge</strong> reads shape, colours, size and texture off each picture "
-    "by image analysis alone. It uses no CLIP, so it cannot be persuaded by the model that did the "
-    "guiding. Below the morphs, two models that were trained on such scenes draw their own: a StyleGAN2 "
-    "generator and a latent diffusion pipeline.</p>"
-)
-WALK = (
-    "The generator draws a picture from a code w. Here w goes in a straight line from one random code to "
-    "another; no text and no loss take part. Under each picture stands what the judge reads in it, and "
-    "nothing of what it cannot name."
-)
-LINE = (
-    "The diffusion pipeline draws a picture from noise and the embedding of a prompt. Here the noise stays, "
-    "and each row of the embedding moves in a straight line from the one prompt to the same row of the "
-    "other. This is the plain method, which pays no heed to what the rows stand for. Under each picture "
-    "stands what the judge reads."
-)
-PROMPTS = (
-    "The diffusion pipeline draws prompts whose combination of attributes it was never trained on. Under "
-    "each prompt stands what the judge reads in the picture: ✓ is as asked, ✗ is not."
-)

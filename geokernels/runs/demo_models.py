@@ -1,4 +1,4 @@
-"""The demonstration's generative models: a walk in w, a line between two prompts, pictures of new prompts."""
+"""What the demonstration's generative models draw: a walk in w, a line between prompts, new prompts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,13 +7,10 @@ import torch
 from torch import Tensor
 
 from .. import world
-from ..media.pictures import gif
 from ..models.drawing import draw_between, draw_prompts, latent_shape
 from ..models.stylegan2 import Generator
-from ..report.page import badge, figure, film, picture, row, section, table, text
+from ..world.captions import Seen, reading
 from ..world.held_out import sample_unseen
-
-Seen = dict[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -96,43 +93,3 @@ def _unseen(pipeline, n: int, seed: int) -> tuple[world.Scenes, Tensor]:
     # of few scenes drawn, none may be of a combination that was held out
     scenes = sample_unseen(max(n, 50), generator=chance)[:n]
     return scenes, torch.randn(n, *latent_shape(pipeline), generator=chance, dtype=torch.float32)
-
-
-def reading(seen: Seen) -> str:
-    """What the judge sees, in words; what it cannot name is left unsaid."""
-    return world.describe({attribute: value for attribute, value in seen.items() if value is not None})
-
-
-def walk_section(heading: str, walk: Walk, lead: str) -> str:
-    """A walk: both ends, the animation, a film with the judge's reading under each picture."""
-    frames = list(walk.frames)
-    shown = row(
-        picture(frames[0], f"Start of the walk: {walk.ends[0]}", f"start: {text(walk.ends[0])}"),
-        figure(gif(frames), "Animation of the walk", "on the way", kind="gif"),
-        picture(frames[-1], f"End of the walk: {walk.ends[1]}", f"end: {text(walk.ends[1])}"),
-    )
-    strip = film(frames, "on the way", labels=[reading(seen) for seen in walk.seen])
-    steps = f"The largest of {len(frames) - 1} steps is {walk.evenness:.1f} times the mean step."
-    return section(heading, f"<p>{lead}</p>", shown, strip, f"<p class=note>{steps}</p>")
-
-
-def drawn_section(heading: str, drawn: Drawn, lead: str) -> str:
-    """Pictures of prompts, with what the judge reads marked right or wrong."""
-    cards = [
-        picture(shown, prompt, f"{text(prompt)}<br>{_badges(wanted, seen)}")
-        for shown, prompt, wanted, seen in zip(drawn.pictures, drawn.prompts, drawn.wanted, drawn.seen)
-    ]
-    n = len(drawn.prompts)
-    every = sum(seen == wanted for seen, wanted in zip(drawn.seen, drawn.wanted))
-    counts = [f"{drawn.right(attribute)} of {n}" for attribute in world.ATTRIBUTES]
-    judged = table(("", *world.ATTRIBUTES, "all five"), [("as asked", *counts, f"{every} of {n}")])
-    return section(heading, f"<p>{lead}</p>", judged, row(*cards))
-
-
-def _badges(wanted: dict[str, str], seen: Seen) -> str:
-    return " ".join(badge(seen[a] or f"no {a}", seen[a] == value) for a, value in wanted.items())
-
-
-def left_out(heading: str, reason: str) -> str:
-    """A part that could not run here, and why."""
-    return section(heading, f"<p>This part was left out: {text(reason)}.</p>")

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from .. import world
-from ..media.pictures import gif
 from ..metrics import EditScore, outside_psnr, score_edit
 from ..models.clip import ClipEncoder
 from ..pipelines import ClipInversion, ClipInversionConfig
-from ..report.page import badge, figure, film, picture, row, section, table, text
 from .morph import frame_steps
 
 LOSSES = ("geodesic", "directional")
@@ -118,77 +116,3 @@ def facts_of(edit: Edit) -> dict:
         "wanted": edit.wanted,
         "morphs": morphs,
     }
-
-
-def summary(edits: list[Edit]) -> str:
-    """How each loss fared, as a table."""
-    rows = []
-    for loss in LOSSES:
-        morphs = [edit.morphs[loss] for edit in edits]
-        count, scores = len(morphs), [m.score for m in morphs]
-        rows.append(
-            (
-                text(f"{loss} loss"),
-                f"{sum(s.reached for s in scores)} of {count}",
-                f"{100 * sum(s.kept for s in scores) / count:.0f}%",
-                f"{sum(s.right for s in scores)} of {count}",
-                f"{sum(m.psnr for m in morphs) / count:.1f} dB",
-                f"{sum(m.seconds for m in morphs) / count:.1f} s",
-            )
-        )
-    head = (
-        "",
-        "asked change made",
-        "other attributes kept",
-        "all right at once",
-        "untouched region, PSNR",
-        "a picture",
-    )
-    return table(head, rows)
-
-
-def card(index: int, edit: Edit) -> str:
-    """One edit: what was asked, what came of it, what the judge saw."""
-    before, after = edit.texts
-    shown = row(
-        picture(edit.source, f"Source picture: {before}", "the source"),
-        *(
-            picture(m.frames[-1], f"After the {loss} loss: {after}", f"<b>{loss}</b> loss, {m.seconds:.1f} s")
-            for loss, m in edit.morphs.items()
-        ),
-        figure(
-            gif(edit.morphs["geodesic"].frames),
-            "Animation of the geodesic morph",
-            "geodesic, on the way",
-            kind="gif",
-        ),
-        picture(edit.drawn, f"Drawn by the renderer: {after}", "for comparison: drawn from the target text"),
-    )
-    films = "".join(
-        f"<p class=note>{loss} loss, from the source to the last step</p>"
-        + film(m.frames, f"{loss} loss: {after}")
-        for loss, m in edit.morphs.items()
-    )
-    rows = []
-    for name, wanted in edit.wanted.items():
-        asked = f"<b>{text(wanted)}</b>" if name == edit.attribute else text(wanted)
-        seen = [m.seen[name] for m in edit.morphs.values()]
-        rows.append(
-            (
-                text(name),
-                text(edit.before[name] or "none of these"),
-                asked,
-                *(badge(value or "none of these", value == wanted) for value in seen),
-            )
-        )
-    judged = table(
-        ("", "judge sees before", "should be after", *(f"{loss}: sees after" for loss in edit.morphs)), rows
-    )
-    heading = f"{index + 1}. {before} → {after}"
-    return section(
-        heading,
-        shown,
-        films,
-        judged,
-        note=f"Asked: another {'object ' if edit.attribute == 'colour' else ''}{edit.attribute}.",
-    )

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .._files import write_text
 from ..environment import machine, peak_memory_mib, versions
-from ..media.pictures import fit, gif, grid, write_bytes, write_picture
+from ..media.pictures import fit, gif, grid, png, write_bytes, write_picture
 from ..pipelines.edit.oig import OIGEdit
 from ..pipelines.edit.source import EditSource
-from ..report.edit import edit_page
+from ..report.edit import ShownEdits, edit_page
+from ..report.page import FILM_SIDE, PICTURE_SIDE
 from .folder import RunFolder
 from .loop import interrupts_between_steps
 
@@ -72,8 +73,18 @@ class EditFolder(RunFolder):
         write_picture(self.file(SHEET), grid([fit(p, SHEET_SIDE) for p in shown], columns=len(shown), gap=6))
         for i, edit in enumerate(edits):
             write_picture(self.file(f"edit-{i:02d}.png"), edit)
-        write_bytes(self.file(ANIMATION), gif([grid(list(frame)) for frame in frames], longest=512))
-        write_text(self.file(PAGE), edit_page(record, given, source, edits, frames, labels))
+        grids = [grid(list(frame)) for frame in frames]
+        write_bytes(self.file(ANIMATION), gif(grids, longest=512))
+        pictures = ShownEdits(
+            None if given is None else png(given, longest=PICTURE_SIDE),
+            png(source, longest=PICTURE_SIDE),
+            [png(edit, longest=PICTURE_SIDE) for edit in edits],
+            [[png(frame[i], longest=FILM_SIDE) for frame in frames] for i in range(len(edits))],
+            labels,
+            gif(grids),
+            (source.shape[2], source.shape[1]),
+        )
+        write_text(self.file(PAGE), edit_page(record, pictures))
         if (self.path / INVERSION).exists():
             names.append(INVERSION)
         self.end(record, names)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ from pathlib import Path
 from torch import Tensor
 
 from .._files import sha256, write_text
-from ..media.pictures import write_picture
-from ..metrics.summary import COLUMNS, markdown, summarise, summary_rows
+from ..media.pictures import png, read_picture, write_picture
+from ..metrics.summary import COLUMNS, markdown, readable, summarise, summary_rows
 from ..pipelines.running import require_same_facts
-from ..report.evaluate import evaluation_page
-from ..world import EditCase
+from ..report.evaluate import SHOWN, THUMB, ShownEdit, evaluation_page
+from ..world import KINDS, EditCase
 from .folder import RECORD, RunFolder, listed, texts
 from .own_files import PART
 
@@ -135,10 +136,31 @@ class EvalFolder(RunFolder):
         head, lines = summary_rows(summary)
         write_text(self.file(SUMMARY), _csv(head, lines))
         write_text(self.file(TABLE), markdown(summary))
-        write_text(self.file(PAGE), evaluation_page(record, summary, rows, cases, self.path))
+        shown = [self._shown(case, rows) for case in cases[:SHOWN]]
+        write_text(self.file(PAGE), evaluation_page(record, readable(summary), rows, shown))
         write_text(self.file(ROWS), (self.path / self.checkpoint).read_text("utf-8"))
         names = [*TABLES, PAGE, ROWS, *(row["picture"] for row in rows if row["picture"])]
         self.end({**record, "summary": summary}, names)
+
+    def _shown(self, case: EditCase, rows: Sequence[dict]) -> ShownEdit:
+        """An edit with its pictures: the source, the truth where there is one, and every method's result."""
+        drawn = {"source": _thumbnail(case.picture)}
+        if case.edited is not None:
+            drawn["truth"] = _thumbnail(case.edited)
+        results = {
+            row["method"]: _thumbnail(row["picture"] and self.path / row["picture"])
+            for row in rows
+            if row["key"] == case.key
+        }
+        return ShownEdit(case.key, case.source, case.target, KINDS[case.kind], drawn, results)
+
+
+def _thumbnail(path: Path | None) -> bytes | None:
+    """A picture's file, small; None where there is none, or none that can be read."""
+    try:
+        return path and png(read_picture(path, most_megapixels=math.inf).rgb, longest=THUMB)
+    except ValueError:
+        return None
 
 
 def contents_of(cases: Sequence[EditCase]) -> str:

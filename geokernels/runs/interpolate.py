@@ -11,11 +11,12 @@ from torch import Tensor
 from .._files import write_text
 from ..environment import machine, peak_memory_mib, versions
 from ..media.films import mp4_writer
-from ..media.pictures import fit, gif, strip, write_bytes, write_picture
+from ..media.pictures import fit, gif, png, strip, write_bytes, write_picture
 from ..pipelines import PromptInterpolation
-from ..report.interpolate import NAMES, interpolation_page
+from ..report.interpolate import NAMES, ShownPath, interpolation_page
+from ..report.page import FILM_SIDE
 from ..world import judge
-from .demo_models import reading
+from ..world.captions import reading
 from .folder import RunFolder
 from .loop import interrupts_between_steps
 
@@ -54,19 +55,23 @@ class InterpolationFolder(RunFolder):
             frames: Of every coupling, ``(n, 3, H, W)``.
             labels: A word for each of them.
         """
-        names = []
+        names, shown = [], {}
         for coupling, pictures in frames.items():
-            names += self._write(coupling if len(frames) > 1 else "path", pictures, mp4=record["mp4"])
-        write_text(self.file(PAGE), interpolation_page(record, frames, labels))
+            animation = gif([*pictures, *pictures.flip(0)[1:-1]])
+            stem = coupling if len(frames) > 1 else "path"
+            names += self._write(stem, pictures, animation, mp4=record["mp4"])
+            film = [png(frame, longest=FILM_SIDE) for frame in pictures]
+            shown[coupling] = ShownPath(animation, film, labels[coupling])
+        write_text(self.file(PAGE), interpolation_page(record, shown))
         self.end(record, [*names, PAGE])
 
-    def _write(self, stem: str, pictures: Tensor, *, mp4: bool) -> list[str]:
+    def _write(self, stem: str, pictures: Tensor, animation: bytes, *, mp4: bool) -> list[str]:
         frames = list(pictures)
         names = [f"{stem}/{i:03d}.png" for i in range(len(frames))]
         for name, frame in zip(names, frames):
             write_picture(self.file(name), frame)
         write_picture(self.file(f"{stem}.png"), strip(frames, height=min(128, pictures.shape[-2])))
-        write_bytes(self.file(f"{stem}.gif"), gif([*frames, *frames[-2:0:-1]]))
+        write_bytes(self.file(f"{stem}.gif"), animation)
         names += [f"{stem}.png", f"{stem}.gif"]
         if mp4:
             with mp4_writer(self.file(f"{stem}.mp4")) as add:

@@ -10,9 +10,22 @@ from torch import Tensor
 
 from .._files import write_text
 from ..environment import machine, peak_memory_mib, versions
-from ..media.pictures import Picture, fit, gif, strip, write_bytes, write_grey, write_layer, write_picture
+from ..losses import lay_over
+from ..media.pictures import (
+    Picture,
+    chequered,
+    fit,
+    gif,
+    png,
+    strip,
+    write_bytes,
+    write_grey,
+    write_layer,
+    write_picture,
+)
 from ..pipelines import ClipInversion, LayerEdit, Layers
-from ..report.morph import morph_page
+from ..report.morph import ShownLayer, ShownMorph, morph_page
+from ..report.page import FILM_SIDE, PICTURE_SIDE
 from .folder import RunFolder
 from .loop import interrupts_between_steps
 
@@ -72,9 +85,29 @@ class MorphFolder(RunFolder):
         for i, frame in enumerate(frames):
             written.append(f"frames/{i:03d}.png")
             write_picture(self.file(written[-1]), frame)
-        write_bytes(self.file(ANIMATION), gif(frames))
-        write_text(self.file(PAGE), morph_page(record, source, result, frames, labels, layers))
+        animation = gif(frames)
+        write_bytes(self.file(ANIMATION), animation)
+        shown = ShownMorph(
+            png(source, longest=PICTURE_SIDE),
+            png(result, longest=PICTURE_SIDE),
+            animation,
+            [png(frame, longest=FILM_SIDE) for frame in frames],
+            labels,
+            (source.shape[2], source.shape[1]),
+            None if layers is None else shown_layer(layers),
+        )
+        write_text(self.file(PAGE), morph_page(record, shown))
         self.end(record, written)
+
+
+def shown_layer(layers: Layers) -> ShownLayer:
+    """A layered edit as its page shows it."""
+    alone = lay_over(layers.edit, layers.alpha, chequered(layers.edit))
+    return ShownLayer(
+        png(alone, longest=PICTURE_SIDE),
+        png(layers.alpha.expand(3, -1, -1), longest=PICTURE_SIDE),
+        (layers.alpha == 0).float().mean().item(),
+    )
 
 
 def frame_steps(steps: int) -> list[int]:

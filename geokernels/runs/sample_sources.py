@@ -10,11 +10,10 @@ from .. import world
 from ..media.pictures import gif, read_picture
 from ..models.drawing import draw_prompts, latent_shape, require_readable
 from ..models.stylegan2 import Generator
-from ..world.captions import understand
+from ..world.captions import reading, understand
 from ..world.clips import Clip, render_clip
 from ..world.edits import read_edit_folder, write_edit_folder
 from ..world.held_out import sample_unseen
-from .demo_models import reading
 from .samples import EDITS, Sample
 
 STRIDE = 2**20  # seeds between those of two runs, one a clip

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from .._files import sha256, write_json, write_text
 from ..environment import machine, peak_memory_mib, versions
-from ..media.pictures import grid, read_picture, write_bytes, write_picture
+from ..media.pictures import grid, png, read_picture, write_bytes, write_picture
+from ..metrics.summary import shares
 from ..pipelines.running import require_same_facts
-from ..report.samples import GRID_SHOWS, samples_page
+from ..report.samples import SAMPLE_SIDE, SHOWN, samples_page
 from ..world import ATTRIBUTES
 from ..world.edit_folder import NAMES as EDIT_NAMES
 from ..world.edit_folder import clear_edit_folder
@@ -20,6 +21,7 @@ from .folder import REMEDY, RunFolder, listed, texts
 from .loop import interrupts_between_steps
 
 GRID, SAMPLES, PAGE = "grid.png", "samples.json", "report.html"
+GRID_SHOWS = 100  # samples on the grid
 EDITS = "edits"  # folder, within a run's, of edits in the layout of PIE-Bench
 
 
@@ -158,7 +160,8 @@ def _finish(folder: SampleFolder, run: dict, samples: list[dict], seconds: float
         "versions": versions(),
         "judged": judged(samples),
     }
-    write_text(folder.file(PAGE), samples_page(record, samples, first))
+    shown = [png(picture, longest=SAMPLE_SIDE) for picture in first[:SHOWN]]
+    write_text(folder.file(PAGE), samples_page(record, samples, shown, shares(record["judged"])))
     folder.end(record, [GRID, SAMPLES, PAGE])
     return record
 

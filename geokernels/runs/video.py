@@ -7,20 +7,32 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._files import scratch_folder, write_text
 from ..environment import machine, peak_memory_mib, versions
+from ..losses import lay_over
 from ..media.clips import VideoSource
 from ..media.films import Sound, mp4_writer
-from ..media.pictures import write_bytes, write_grey, write_layer, write_picture
+from ..media.pictures import (
+    chequered,
+    fit,
+    gif,
+    png,
+    write_bytes,
+    write_grey,
+    write_layer,
+    write_picture,
+)
 from ..models.atlas import LayeredAtlas, save_atlas
 from ..models.optical_flow import Flow
 from ..pipelines import AtlasFit, AtlasFitConfig, Footage, VideoEdit, prepare_footage
 from ..pipelines.running import require_state
-from ..report.video import KEPT, Shown, animation_of, beside, small, video_page
+from ..report.page import FILM_SIDE, PICTURE_SIDE
+from ..report.video import ShownClip, video_page
 from .folder import RunFolder
 from .loop import interrupts_between_steps
 
@@ -30,6 +42,18 @@ Progress = Callable[[str, int, int | None, AtlasFit | VideoEdit | None, float], 
 
 VIDEO, BESIDE, ANIMATION, PAGE = "edited.mp4", "side-by-side.mp4", "edited.gif", "report.html"
 ATLAS, EDIT, ALPHA = "atlas.safetensors", "edit.png", "alpha.png"
+
+
+KEPT, SIDE, GAP = 24, 192, 4  # frames of page and animation, their longest side, and what is between two
+
+
+class Kept(NamedTuple):
+    """What is kept of the frames while they are written."""
+
+    before: list[Tensor]  # at most KEPT, (3, h, w)
+    after: list[Tensor]
+    numbers: list[int]  # of these frames
+    psnr: float  # of the frames as the atlas has them, in dB
 
 
 class VideoFolder(RunFolder):
@@ -48,7 +72,7 @@ class VideoFolder(RunFolder):
         times: Sequence[Fraction],
         sound: Sound,
         tell: Callable[[str, int, int | None], None],
-    ) -> Shown:
+    ) -> Kept:
         """Make the edited frames one at a time, and write them as pictures, as a video, beside the given.
 
         Args:
@@ -76,17 +100,37 @@ class VideoFolder(RunFolder):
                     before.append(small(given))
                     after.append(small(frame))
                 tell("writing", index + 1, T)
-        return Shown(before, after, wanted, round(-10 * math.log10(max(error, 1e-10)), 2))
+        return Kept(before, after, wanted, round(-10 * math.log10(max(error, 1e-10)), 2))
 
-    def finish(self, record: dict, edit: VideoEdit, shown: Shown) -> None:
+    def finish(self, record: dict, edit: VideoEdit, kept: Kept) -> None:
         """Write the edit of the atlas, animation, page and, last, ``run.json``; then the checkpoint goes."""
-        layer = edit.painted()[0].cpu()
-        write_layer(self.file(EDIT), layer[:3], layer[3:])
-        write_grey(self.file(ALPHA), layer[3:])
-        write_bytes(self.file(ANIMATION), animation_of(shown))
-        write_text(self.file(PAGE), video_page(record, edit, shown))
+        source, layer = edit.source[0].cpu(), edit.painted()[0].cpu()
+        colour, opacity = layer[:3], layer[3:]
+        write_layer(self.file(EDIT), colour, opacity)
+        write_grey(self.file(ALPHA), opacity)
+        both = [beside(a, b) for a, b in zip(kept.before, kept.after)]
+        animation = gif(both, longest=2 * SIDE + GAP, hold=90)
+        write_bytes(self.file(ANIMATION), animation)
+        atlases = source, lay_over(colour, opacity, chequered(colour)), lay_over(colour, opacity, source)
+        shown = ShownClip(
+            animation,
+            [png(fit(frame, FILM_SIDE, side="height"), longest=FILM_SIDE) for frame in both],
+            kept.numbers,
+            *(png(atlas, longest=PICTURE_SIDE) for atlas in atlases),
+        )
+        write_text(self.file(PAGE), video_page(record, shown))
         frames = [f"frames/{i:04d}.png" for i in range(record["frames"])]
         self.end(record, [ATLAS, EDIT, ALPHA, VIDEO, BESIDE, ANIMATION, PAGE, *frames])
+
+
+def beside(a: Tensor, b: Tensor) -> Tensor:
+    """Two frames of one height side by side, ``(3, h, 2 w + GAP)``."""
+    return torch.cat([a, a.new_ones(3, a.shape[1], GAP), b], 2)
+
+
+def small(frame: Tensor) -> Tensor:
+    """A frame as page and animation show it; kept small, so that memory does not grow with the clip."""
+    return fit(frame, SIDE) if max(frame.shape) > SIDE else frame
 
 
 class VideoRun:
@@ -240,10 +284,10 @@ def run_video(
         _descend(run, "edit", run.edit, save, check, checkpoint_every, on_step)
         start = time.perf_counter()
         sound = Sound(run.clip.path, len(run.times), run.clip.warn)
-        shown = folder.write_frames(run.footage, run.edit, run.times, sound, tell)
+        kept = folder.write_frames(run.footage, run.edit, run.times, sound, tell)
         run.seconds["frames"] = time.perf_counter() - start
-        record = _record(run, facts, shown.psnr)
-        folder.finish(record, run.edit, shown)
+        record = _record(run, facts, kept.psnr)
+        folder.finish(record, run.edit, kept)
     return record
 
 

@@ -26,6 +26,9 @@ WORDS = frozenset(
 )
 """Every word of the grammar, for those who must know whether a prompt can be understood."""
 
+Seen = dict[str, str | None]
+"""What the judge reads in a picture: a value for every attribute, None where it cannot name one."""
+
 
 def describe(attributes: dict[str, str]) -> str:
     """Describe an object by the attributes given, in the order size, texture, colour, shape, background.
@@ -52,6 +55,11 @@ def describe(attributes: dict[str, str]) -> str:
     words = [*adjectives, attributes.get("shape", "object")]
     ground = f" on {_article(attributes['background'])} background" if "background" in attributes else ""
     return _article(words[0]) + " ".join(["", *words[1:]]) + ground
+
+
+def reading(seen: Seen) -> str:
+    """What the judge reads in a picture, in words; what it cannot name is left unsaid."""
+    return describe({attribute: value for attribute, value in seen.items() if value is not None})
 
 
 def understand(prompt: str) -> dict[str, str] | None:
