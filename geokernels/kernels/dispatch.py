@@ -1,6 +1,6 @@
 """Which implementation runs, and why the others did not."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -32,26 +32,41 @@ def preference(x: Tensor | None) -> Preference:
     return PREFERENCES[0 if x is None or x.is_cpu else 1]
 
 
-def choose(op: str, refusals: Mapping[str, str | None], wanted: str | None, x: Tensor | None = None) -> str:
+Refusal = Callable[[], str | None] | None  # the reason why an implementation cannot run; None: it always can
+
+
+def choose(
+    op: str,
+    refusals: Mapping[str, Refusal],
+    wanted: str | None,
+    x: Tensor | None = None,
+    *,
+    order: tuple[str, ...] | None = None,
+) -> str:
     """Name the implementation of ``op`` that will run.
 
     Args:
         op: Operator name, for messages.
-        refusals: Implementations, each with the reason it cannot run or None.
-        wanted: A name to insist on, or None for the device's first that can run.
+        refusals: What says why an implementation cannot run; asked only of those that come into question.
+        wanted: A name to insist on, or None for the first that can run.
         x: The tensor that decides the device.
+        order: Which to try first; None for the order of the device.
 
     Raises:
         BackendError: If ``wanted`` cannot run, or none can; the message lists every reason.
     """
     if wanted is not None and wanted not in refusals:
         raise BackendError(f"{op} has no backend {wanted!r}; it has {', '.join(refusals)}")
-    order = preference(x).order if wanted is None else (wanted,)
-    candidates = {name: refusals[name] for name in order if name in refusals}
-    for name, reason in candidates.items():
+    reasons = {}
+    for name in (wanted,) if wanted is not None else order or preference(x).order:
+        if name not in refusals:
+            continue
+        refuse = refusals[name]
+        reason = None if refuse is None else refuse()
         if reason is None:
             return name
         if wanted is None and reason == native.missing:
             native.tell_that_it_is_missing()
-    listed = "; ".join(f"{name}: {reason}" for name, reason in candidates.items())
+        reasons[name] = reason
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise BackendError(f"{op} cannot run on this input: {listed}")

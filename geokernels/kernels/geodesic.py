@@ -10,16 +10,14 @@ from ..reference import tangents
 from . import derivatives, native, sizes
 from .batching import lead_with_mapped_dimension
 
-MOST_DIRECTIONS = 64  # beyond, blocked library solvers win
-
 
 def refuse_native(x: Tensor, p: Tensor, q: Tensor) -> str | None:
     """Say why the compiled kernel cannot take rows ``x`` and bases ``p``, ``q``."""
     if reason := native.refuse(x, devices=("cpu", "cuda")):
         return reason
-    if sizes.exceed(MOST_DIRECTIONS, p.shape[-1], q.shape[-1]):
+    if sizes.exceed(sizes.NATIVE.directions, p.shape[-1], q.shape[-1]):
         most = sizes.told(max(p.shape[-1], q.shape[-1]))
-        return f"the compiled kernel takes bases of up to {MOST_DIRECTIONS} columns, not {most}"
+        return f"the compiled kernel takes bases of up to {sizes.NATIVE.directions} columns, not {most}"
     return None
 
 

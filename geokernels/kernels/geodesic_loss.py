@@ -6,40 +6,51 @@ from torch import Tensor
 from .._checks import values_can_be_read
 from .._first_order import first_order
 from .._typing import Basis, Rows
-from . import derivatives, native
+from ..reference.geodesic import SHORTEST
+from . import derivatives, native, sizes
 from .batching import lead_with_mapped_dimension
-from .geodesic import MOST_DIRECTIONS
-from .subspace import MOST_ROWS
-
-EPS = 1e-12  # the default of geodesic_cosine
 
 
-def can_run(
+def refuse(
     current: Rows,
     source: Rows | None,
     other: Rows,
     other_source: Rows | None,
     basis: Basis | None,
     ranks: tuple[int, int],
-) -> bool:
-    """Whether :func:`loss` takes this: plain tensors on the CPU, gradients to ``current`` alone.
+) -> str | None:
+    """Say why :func:`loss` cannot take this.
 
     The two sides are known to have one dtype and device, and each the shape of its source.
     """
-    if native.missing or not derivatives.calls_are_direct() or not values_can_be_read(current):
-        return False
+    if native.missing:
+        return native.missing
+    if not derivatives.calls_are_direct():
+        return "the fused kernel has no rules for torch.compile, torch.func and forward-mode derivatives"
+    if not values_can_be_read(current):
+        return "the fused kernel takes plain tensors in CPU memory"
     if torch.is_grad_enabled() and torch._C._any_requires_grad(source, other, other_source, basis):
-        return False
+        return "the fused kernel has gradients to the current rows alone"
+    if current.dtype not in (torch.float32, torch.float64):
+        return f"no fused kernel for {current.dtype}"
+    if current.shape[:-2] != other.shape[:-2] or not current.numel():
+        return "the fused kernel takes rows of one batch shape on both sides, and at least one"
+    return _refuse_sizes(current, other, basis, ranks)
+
+
+def _refuse_sizes(current: Rows, other: Rows, basis: Basis | None, ranks: tuple[int, int]) -> str | None:
     *batch, N, D = current.shape
-    *other_batch, T, _D = other.shape
+    T, most = other.shape[-2], sizes.NATIVE
     K, L = ranks
-    if current.dtype not in (torch.float32, torch.float64) or batch != other_batch or not current.numel():
-        return False
-    if basis is None:
-        fits = 1 <= L <= min(T, D) and T <= MOST_ROWS
-    else:
-        fits = basis.shape == (*batch, D, L) and basis.dtype == current.dtype and T > 0
-    return fits and 1 <= K <= min(N, D) and N <= MOST_ROWS and K <= MOST_DIRECTIONS and L <= MOST_DIRECTIONS
+    if basis is not None and (basis.shape != (*batch, D, L) or basis.dtype != current.dtype or not T):
+        return "the fused kernel takes a basis of the batch shape, features and dtype of the current rows"
+    if not 1 <= K <= min(N, D) or (basis is None and not 1 <= L <= min(T, D)):
+        return f"ranks must lie between 1 and the number of rows and features, got {K} and {L}"
+    if most.rows < N or (basis is None and most.rows < T):
+        return f"the fused kernel takes up to {most.rows} rows, not {max(N, T)}"
+    if max(K, L) > most.directions:
+        return f"the fused kernel takes bases of up to {most.directions} columns, not {max(K, L)}"
+    return None
 
 
 def loss(
@@ -69,7 +80,7 @@ def loss(
     dense = (None if x is None else x.contiguous() for x in inputs)
     with_gradient = torch.is_grad_enabled() and current.requires_grad
     operator = torch.ops.geokernels.geodesic_loss.default
-    return derivatives.run(operator, *dense, *ranks, shortest, EPS, follow, with_gradient)[0]
+    return derivatives.run(operator, *dense, *ranks, shortest, SHORTEST, follow, with_gradient)[0]
 
 
 def _save(ctx, inputs, output: tuple[Tensor, Tensor]) -> None:

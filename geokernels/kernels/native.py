@@ -53,6 +53,15 @@ def is_finite(x: Tensor) -> bool:
     return _checks.is_finite(x)
 
 
+def are_finite(*tensors: Tensor) -> bool:
+    """Whether all are free of NaN and infinities; their values are known to be at hand."""
+    for x in tensors:
+        direct = not missing and x.dtype in (torch.float32, torch.float64) and x.is_contiguous()
+        if not (direct_is_finite(x) if direct else _checks.is_finite(x)):
+            return False
+    return True
+
+
 def direct_is_finite(x: Tensor) -> bool:
     """The same of one that is known to be dense, in CPU memory, and float32 or float64."""
     return _C.all_finite(x.data_ptr(), x.numel(), x.dtype is torch.float64)

@@ -1,6 +1,28 @@
 """Sizes that a kernel can take, where they may not be numbers yet."""
 
+from typing import NamedTuple
+
 import torch
+
+
+class Most(NamedTuple):
+    """The largest problems that an implementation takes.
+
+    Attributes:
+        points: A side of a transport problem that is solved from all its costs.
+        rows: Feature rows of which a basis is made.
+        directions: Columns of a basis.
+    """
+
+    points: int
+    rows: int
+    directions: int
+
+
+# points: csrc/core/transport_problem.h; beyond the others, blocked library solvers win
+NATIVE = Most(points=256, rows=128, directions=64)
+TRITON = Most(points=256, rows=32, directions=32)  # what one program holds in its registers
+TRITON_NUMBERS = 16_384  # of the rows together, in powers of two a side
 
 
 def exceed(most: int, *sizes: int) -> bool:

@@ -11,16 +11,14 @@ from ..reference import tangents
 from . import derivatives, native, sizes
 from .batching import lead_with_mapped_dimension
 
-MOST_ROWS = 128  # beyond, blocked library solvers win
-
 
 def refuse_native(x: Tensor) -> str | None:
     """Say why the compiled kernel cannot take rows ``x``."""
     if reason := native.refuse(x, devices=("cpu", "cuda")):
         return reason
     rows = x.shape[-2]
-    if sizes.exceed(MOST_ROWS, rows):
-        return f"the compiled kernel takes up to {MOST_ROWS} rows, not {sizes.told(rows)}"
+    if sizes.exceed(sizes.NATIVE.rows, rows):
+        return f"the compiled kernel takes up to {sizes.NATIVE.rows} rows, not {sizes.told(rows)}"
     return None
 
 
@@ -39,9 +37,9 @@ def refuse_angles(p: Basis, q: Basis) -> str | None:
         return reason
     if derivatives.are_wanted(p, q):
         return "the compiled angles have no derivative"
-    if sizes.exceed(MOST_ROWS, q.shape[-1]):
+    if sizes.exceed(sizes.NATIVE.rows, q.shape[-1]):
         most = sizes.told(q.shape[-1])
-        return f"the compiled kernel takes a second basis of up to {MOST_ROWS} columns, not {most}"
+        return f"the compiled kernel takes a second basis of up to {sizes.NATIVE.rows} columns, not {most}"
     return None
 
 

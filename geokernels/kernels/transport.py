@@ -4,22 +4,20 @@ import torch
 from torch import Tensor
 
 from .._precision import full_precision
-from .._typing import Cost, Points, Potential, Weights
+from .._typing import Cost, Points, Potential
 from ..reference import potentials, tangents
+from ..reference.problem import Problem, Solution
 from . import derivatives, native, sizes
 from .batching import lead_with_mapped_dimension
-
-MOST_POINTS = 256
-DOT, ANGLE, SQUARE = range(3)  # core/transport_problem.h
-GRAM = {"dot": DOT, "cosine": ANGLE, "sqeuclidean": SQUARE}  # costs that the compiled kernel makes itself
+from .costs import PRODUCTS, PointCost
 
 
 def refuse(cost: Cost) -> str | None:
     """Say why the compiled kernel cannot take ``cost``."""
     N, M = cost.shape[-2:]
-    if sizes.exceed(MOST_POINTS, N, M):
+    if sizes.exceed(sizes.NATIVE.points, N, M):
         found = f"{sizes.told(N)} and {sizes.told(M)}"
-        return f"the compiled kernel takes at most {MOST_POINTS} points a side, got {found}"
+        return f"the compiled kernel takes at most {sizes.NATIVE.points} points a side, got {found}"
     return native.refuse(cost, devices=("cpu", "cuda"))
 
 
@@ -28,56 +26,32 @@ def refuse_assignment(x: Cost | Points) -> str | None:
     return native.refuse(x)
 
 
-def solve(
-    cost: Cost,
-    a: Weights | None,
-    b: Weights | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    start: Tensor | None,
-    *,
-    eps: float,
-    reach: float,
-    max_iter: int,
-    tol: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Value, f, g, error, iterations; gradients reach ``cost``, ``a`` and ``b``."""
+def solve(cost: Cost, problem: Problem) -> Solution:
+    """Solve it; gradients reach costs and weights."""
     operator = torch.ops.geokernels.sinkhorn.default
-    return derivatives.run(operator, cost, a, b, n, m, start, eps, reach, max_iter, tol)
+    return Solution(*derivatives.run(operator, cost, *problem.tensors(), *problem.numbers()))
 
 
-def solve_points(
-    x: Points,
-    y: Points,
-    a: Weights | None,
-    b: Weights | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    start: Tensor | None,
-    *,
-    cost: str,
-    eps: float,
-    reach: float,
-    max_iter: int,
-    tol: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The costs, one of ``GRAM``, and what :func:`solve` returns; gradients reach points and weights."""
-    if cost == "cosine":
+def solve_points(x: Points, y: Points, problem: Problem) -> tuple[Cost, Solution]:
+    """The costs, one of ``PRODUCTS``, and the solution; gradients reach points and weights."""
+    if problem.cost == "cosine":
         x, y = potentials.directions(x), potentials.directions(y)
     operator = torch.ops.geokernels.sinkhorn_points.default
-    return derivatives.run(operator, x, y, a, b, n, m, start, GRAM[cost], eps, reach, max_iter, tol)
+    kind = PRODUCTS[problem.cost]
+    cost, *found = derivatives.run(operator, x, y, *problem.tensors(), kind, *problem.numbers())
+    return cost, Solution(*found)
 
 
-def solve_points_and_carry(x: Points, y: Points, v: Tensor, *, cost: str, **settings) -> tuple[Tensor, ...]:
-    """What :func:`solve_points` returns with uniform weights, and ``density @ (b * v)`` of columns ``v``.
+def carry_points(x: Points, y: Points, v: Tensor, problem: Problem) -> Tensor:
+    """``density @ (b * v)`` of columns ``v`` ``(..., M, E)``, at the solution of :func:`solve_points`.
 
-    They are ``(..., M, E)``. One launch on a GPU, without a derivative.
+    One launch on a GPU, without a derivative.
     """
-    if cost == "cosine":
+    if problem.cost == "cosine":
         x, y = potentials.directions(x), potentials.directions(y)
     operator = torch.ops.geokernels.sinkhorn_points_carry.default
-    numbers = (settings[name] for name in ("eps", "reach", "max_iter", "tol"))
-    return derivatives.run(operator, x, y, v, None, None, None, None, None, GRAM[cost], *numbers)
+    kind = PRODUCTS[problem.cost]
+    return derivatives.run(operator, x, y, v, *problem.tensors(), kind, *problem.numbers())[-1]
 
 
 def assignment(cost: Cost) -> Tensor:
@@ -108,7 +82,7 @@ class Pairs(potentials.DensePairs):
 
 def _carried(cost, v, b, n, m, f, g, eps) -> Tensor:
     """What the plan carries, on the CPU: a second pass over costs that are in the cache."""
-    b = potentials.uniform(cost, m, -1) if b is None else b
+    b = potentials.uniform(cost, cost.shape[-1], m) if b is None else b
     E = density(cost, f, g, eps)
     # what lies beyond the lengths may be NaN
     for count, dim in ((n, -2), (m, -1)):
@@ -142,16 +116,18 @@ def _density_tangents(ctx, saved, d_cost, d_f, d_g, _eps):
 
 
 def _moved_density(E: Tensor, rises: Tensor, eps: float) -> Tensor:
-    # what saturates, at 1 / e of the largest number, does not move, nor do pairs that cannot meet
-    moving = (E > 0) & (0.36 * torch.finfo(E.dtype).max > E)
+    moving = (E > 0) & (_saturated(E) > E)  # pairs that cannot meet do not move either
     return torch.where(moving, E, 0) * torch.where(moving, rises, 0) / eps
+
+
+def _saturated(E: Tensor) -> float:
+    """Above this, a density is held at 1 / e of the largest number, and does not move."""
+    return 0.36 * torch.finfo(E.dtype).max
 
 
 def _density_backward(ctx, grad: Tensor):
     (E,) = ctx.saved_tensors
-    # what saturates, at 1 / e of the largest number, does not move
-    saturated = 0.36 * torch.finfo(E.dtype).max
-    moved = grad * torch.where(saturated > E, E, 0) / ctx.eps
+    moved = grad * torch.where(_saturated(E) > E, E, 0) / ctx.eps
     return -moved, moved.sum(-1), moved.sum(-2), None
 
 
@@ -167,8 +143,7 @@ def _to_problem(ctx, cost, a, b, n, m, f, g, *grads):
     """Gradients to cost, ``a`` and ``b``, from those to value, f and g; None where nothing comes."""
     if all(grad is None for grad in grads):
         return None, None, None
-    whole_a = potentials.uniform(cost, n, -2) if a is None else a
-    whole_b = potentials.uniform(cost, m, -1) if b is None else b
+    whole_a, whole_b = potentials.weights_of(cost, cost.shape[-2:], a, b, n, m)
     E = density(cost, f, g, ctx.eps)
     to_cost, to_a, to_b = potentials.gradients(E, whole_a, whole_b, f, g, ctx.eps, ctx.reach, *grads)
     return to_cost, None if a is None else to_a, None if b is None else to_b
@@ -180,8 +155,7 @@ def _backward(ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
 
 def _problem_tangents(ctx, cost, a, b, n, m, f, g, d_cost, d_a, d_b):
     """Tangents of value, f and g, from those of cost and weights."""
-    a = potentials.uniform(cost, n, -2) if a is None else a
-    b = potentials.uniform(cost, m, -1) if b is None else b
+    a, b = potentials.weights_of(cost, cost.shape[-2:], a, b, n, m)
     E = density(cost, f, g, ctx.eps)
     return tangents.of_transport(E, a, b, f, g, ctx.eps, ctx.reach, d_cost, d_a, d_b)
 
@@ -226,9 +200,9 @@ def _points_tangents(ctx, saved, dx, dy, d_a, d_b, *_constant):
 
 @full_precision
 def _cost_tangent(x: Points, y: Points, dx: Points | None, dy: Points | None, kind: int) -> Cost:
-    """How the costs of one of ``GRAM`` move with the points."""
+    """How the costs of one of ``PRODUCTS`` move with the points."""
     dx, dy = torch.zeros_like(x) if dx is None else dx, torch.zeros_like(y) if dy is None else dy
-    if kind != SQUARE:
+    if kind != PointCost.SQUARE:
         return -(dx @ y.mT + x @ dy.mT)
     # about the centre: what cancels is then no larger than the clouds
     x, y = potentials.centred(x, y)
@@ -246,7 +220,7 @@ def _point_gradient(weight: Tensor, x: Points, y: Points, kind: int) -> Points:
 @full_precision
 def _dense_point_gradient(weight: Tensor, x: Points, y: Points, kind: int) -> Points:
     """The same in PyTorch, where no kernel does it in one pass."""
-    if kind != SQUARE:
+    if kind != PointCost.SQUARE:
         return -(weight @ y)
     # about the centre: what cancels is then no larger than the clouds
     x, y = potentials.centred(x, y)
@@ -265,7 +239,7 @@ def _point_gradient_backward(ctx, grad: Tensor):
 @full_precision
 def _from_point_gradient(grad: Points, weight: Tensor, x: Points, y: Points, kind: int):
     """Gradients to weight, x and y."""
-    if kind != SQUARE:
+    if kind != PointCost.SQUARE:
         return -(grad @ y.mT), None, -(weight.mT @ grad)
     # from the centre: what cancels is then no larger than the clouds
     x, y = potentials.centred(x, y)

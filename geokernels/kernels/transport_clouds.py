@@ -16,15 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._typing import Cost, Points, Potential, Weights
+from .._typing import Cost, Points, Potential
 from ..reference import potentials
+from ..reference.problem import Problem, Solution
+from ..reference.transport import pairwise_cost
 from . import native, sizes
-from .transport import MOST_POINTS
+from .costs import PairCost
 from .transport_clouds_derivatives import (
-    DOT,
-    POWER,
-    ROOT,
-    SQUARE,
     multiply,
     operator,
     present,
@@ -37,7 +35,7 @@ NATIVE = ""  # what the names of its operators begin with
 
 def are_large(x: Points, y: Points) -> bool:
     """Whether a matrix of all pairs would not stay in the cache, and is better not made at all."""
-    return sizes.exceed(MOST_POINTS, x.shape[-2], y.shape[-2])
+    return sizes.exceed(sizes.NATIVE.points, x.shape[-2], y.shape[-2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +47,7 @@ class Pairs:
         y: Points ``(..., M, D)``, likewise.
         n: How many points of ``x`` count, ``(...)``, or None.
         m: The same for ``y``.
-        kind: ``DOT``, ``SQUARE``, ``ROOT`` or ``POWER``.
+        kind: A number of :class:`~geokernels.kernels.costs.PairCost`.
         p: The power.
         eps: Regularisation, the unit of the potentials that come and go.
         dense: Makes the costs of all pairs, for a plan that was asked for.
@@ -69,10 +67,10 @@ class Pairs:
     own: tuple = ()
 
     @classmethod
-    def of(
-        cls, x, y, n, m, cost: str, p: float, eps: float, pairwise_cost: Callable, passes=NATIVE, own=()
-    ) -> "Pairs":
-        """The pairs of ``x`` and ``y`` under the cost of that name."""
+    def of(cls, x: Points, y: Points, problem: Problem, passes: str = NATIVE, own: tuple = ()) -> "Pairs":
+        """The pairs of ``x`` and ``y`` under the cost of the problem."""
+        cost, p, eps = problem.cost, problem.p, problem.eps
+        n, m = problem.lengths or (None, None)
 
         def dense() -> Cost:
             return pairwise_cost(x, y, cost, p)
@@ -81,18 +79,18 @@ class Pairs:
             return cls(u * scale, v * scale, n, m, kind, p, eps, dense, passes, own)
 
         if cost == "euclidean":
-            return pairs(x, y, ROOT, 1 / eps)
+            return pairs(x, y, PairCost.ROOT, 1 / eps)
         if cost == "lp":
-            return pairs(x, y, POWER, eps ** (-1 / p))
+            return pairs(x, y, PairCost.POWER, eps ** (-1 / p))
         if cost == "sqeuclidean":
-            return pairs(*potentials.centred(x, y), SQUARE, math.sqrt(2 / eps))
+            return pairs(*potentials.centred(x, y), PairCost.SQUARE, math.sqrt(2 / eps))
         if cost == "dot":
-            return pairs(x, y, DOT, math.sqrt(1 / eps))
+            return pairs(x, y, PairCost.DOT, math.sqrt(1 / eps))
         # 1 - cos is a product too, with one more coordinate
         u, v = potentials.directions(x), potentials.directions(y)
         u = torch.cat([u, -torch.ones_like(u[..., :1])], -1)
         v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
-        return pairs(u, v, DOT, math.sqrt(1 / eps))
+        return pairs(u, v, PairCost.DOT, math.sqrt(1 / eps))
 
     def density(self, f: Potential, g: Potential) -> Tensor:
         """See :class:`geokernels.reference.potentials.Pairs`."""
@@ -109,29 +107,16 @@ class Pairs:
         return multiply(self.passes, self.y, self.x, g, f, None, None, u, self.kind, self.p, *self.own)
 
 
-def solve(
-    pairs: Pairs,
-    a: Weights | None,
-    b: Weights | None,
-    start: Potential | None,
-    *,
-    eps: float,
-    reach: float,
-    max_iter: int,
-    tol: float,
-    anneal: tuple[float, float] | None = None,
-) -> tuple[Tensor, Potential, Potential, Tensor, Tensor]:
-    """Value, f, g, error, iterations; gradients reach the points, ``a`` and ``b``.
-
-    ``anneal`` is how many times ``eps`` comes first, and the ratio by which it comes down.
-    """
-    start = None if start is None else start / eps
-    hot, cooling = anneal or (1.0, 0.5)
-    of_pairs = pairs.x, pairs.y, a, b, pairs.n, pairs.m, start, pairs.kind, pairs.p
-    settings = reach / eps, hot, cooling, max_iter, tol
+def solve(pairs: Pairs, problem: Problem) -> Solution:
+    """Solve it; gradients reach points and weights."""
+    eps = problem.eps
+    start = None if problem.init is None else problem.init / eps
+    hot, cooling = problem.anneal or (1.0, 0.5)
+    of_pairs = pairs.x, pairs.y, problem.a, problem.b, pairs.n, pairs.m, start, pairs.kind, pairs.p
+    settings = problem.reach / eps, hot, cooling, problem.max_iter, problem.tol
     run = operator(pairs.passes, "sinkhorn_clouds")
     value, f, g, error, iterations = run(*of_pairs, *settings, *pairs.own)
-    return value * eps, f * eps, g * eps, error, iterations
+    return Solution(value * eps, f * eps, g * eps, error, iterations)
 
 
 if not native.missing:

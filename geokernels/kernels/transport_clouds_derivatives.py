@@ -17,8 +17,8 @@ from .._checks import values_can_be_read
 from .._precision import full_precision
 from ..reference import potentials
 from . import derivatives
+from .costs import PairCost
 
-DOT, SQUARE, ROOT, POWER = range(4)  # core/transport_clouds.h
 MOST_STEPS = 1000  # of the conjugate gradients
 
 
@@ -39,9 +39,9 @@ def multiply(passes: str, x, y, f, g, left, right, v, *of_cost) -> Tensor:
 def differentiate(passes: str, x, y, f, g, left, right, *of_cost) -> Tensor:
     """``sum_j E_ij <left_i, right_j> dC_ij / dx_i``, ``(..., N, D)``."""
     kind = of_cost[0]
-    if kind == DOT:
+    if kind == PairCost.DOT:
         return -multiply(passes, x, y, f, g, left, right, y, *of_cost)
-    if kind == SQUARE:
+    if kind == PairCost.SQUARE:
         with_ones = torch.cat([y, torch.ones_like(y[..., :1])], -1)
         sums = multiply(passes, x, y, f, g, left, right, with_ones, *of_cost)
         return x * sums[..., -1:] - sums[..., :-1]
@@ -106,8 +106,7 @@ def solution_backward(passes: str, ctx, grad_value, grad_f, grad_g, _grad_error,
     x, y, a, b, n, m, f, g = ctx.saved_tensors
     if grad_value is None and grad_f is None and grad_g is None:
         return (None,) * (12 + len(ctx.of_cost))
-    whole_a = potentials.uniform(x, n, -2) if a is None else a
-    whole_b = potentials.uniform(y, m, -2) if b is None else b
+    whole_a, whole_b = potentials.weights_of(x, (x.shape[-2], y.shape[-2]), a, b, n, m)
     pairs = x, y, present(f, n), present(g, m)
     left, right, to_a, to_b = [], [], torch.zeros_like(f), torch.zeros_like(g)
     if grad_value is not None:

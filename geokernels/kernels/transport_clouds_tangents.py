@@ -15,10 +15,8 @@ from torch import Tensor
 from .._precision import full_precision
 from ..reference import distances, potentials
 from . import derivatives
+from .costs import PairCost
 from .transport_clouds_derivatives import (
-    DOT,
-    ROOT,
-    SQUARE,
     differentiate,
     inverse,
     multiply,
@@ -38,10 +36,10 @@ def _blocks(x: Tensor, M: int) -> Iterator[slice]:
 
 def _costs(x: Tensor, y: Tensor, dx: Tensor, dy: Tensor, kind: int, p: float) -> tuple[Tensor, Tensor]:
     """Costs ``(..., N, M)`` of a distance or a power, and their tangents, 0 between points that coincide."""
-    p = 2.0 if kind == ROOT else p
+    p = 2.0 if kind == PairCost.ROOT else p
     found = torch.cdist(x, y, p, compute_mode="donot_use_mm_for_euclid_dist")
     moved = distances.tangent(x, y, found, p, dx, dy)
-    return (found, moved) if kind == ROOT else (found**p, p * found ** (p - 1) * moved)
+    return (found, moved) if kind == PairCost.ROOT else (found**p, p * found ** (p - 1) * moved)
 
 
 @full_precision
@@ -62,7 +60,7 @@ def changed(passes: str, x, y, f, g, left, right, v, dx, dy, *of_cost) -> Tensor
     ``dx`` or ``dy`` may be None, of a cloud that stands still.
     """
     kind, p, *_ = of_cost
-    if kind not in (DOT, SQUARE):
+    if kind not in (PairCost.DOT, PairCost.SQUARE):
         dx, dy = torch.zeros_like(x) if dx is None else dx, torch.zeros_like(y) if dy is None else dy
         by_blocks = partial(_by_blocks, kind=kind, p=p)
         return derivatives.first_order(distances.OF, by_blocks, x, y, f, g, left, right, v, dx, dy)
@@ -73,10 +71,10 @@ def changed(passes: str, x, y, f, g, left, right, v, dx, dy, *of_cost) -> Tensor
         # -<here_i, there_j>
         factors = (here, there) if left is None else (pairwise(left, here), pairwise(right, there))
         total = total - multiply(passes, x, y, f, g, *factors, v, *of_cost)
-    if kind == SQUARE and dx is not None:
+    if kind == PairCost.SQUARE and dx is not None:
         own = (x * dx).sum(-1, keepdim=True)
         total = total + own * multiply(passes, x, y, f, g, left, right, v, *of_cost)
-    if kind == SQUARE and dy is not None:
+    if kind == PairCost.SQUARE and dy is not None:
         own = (y * dy).sum(-1, keepdim=True)
         total = total + multiply(passes, x, y, f, g, left, right, own * v, *of_cost)
     return total
@@ -86,13 +84,13 @@ def _met(passes: str, x, y, f, g, weight, dx, dy, *of_cost) -> Tensor:
     r"""The same for one column, $\sum_j E_{ij} w_j\, \delta C_{ij}$, ``(..., N)``, with fewer products."""
     kind = of_cost[0]
     column, total = weight[..., None], torch.zeros_like(f)
-    if kind not in (DOT, SQUARE):
+    if kind not in (PairCost.DOT, PairCost.SQUARE):
         return changed(passes, x, y, f, g, None, None, column, dx, dy, *of_cost)[..., 0]
     if dx is not None:
         slope = differentiate(passes, x, y, f, g, torch.ones_like(f)[..., None], column, *of_cost)
         total = total + (slope * dx).sum(-1)
     if dy is not None:
-        own = (y * dy).sum(-1, keepdim=True) if kind == SQUARE else torch.zeros_like(column)
+        own = (y * dy).sum(-1, keepdim=True) if kind == PairCost.SQUARE else torch.zeros_like(column)
         sums = multiply(passes, x, y, f, g, None, None, column * torch.cat([own, dy], -1), *of_cost)
         total = total + sums[..., 0] - (x * sums[..., 1:]).sum(-1)
     return total
@@ -125,8 +123,7 @@ def solution_tangents(passes: str, ctx, saved, dx, dy, da, db, *_constant):
     $p = a \rho\, \delta f$ and $q = b \kappa\, \delta g$ the two are one.
     """
     x, y, a, b, n, m, f, g = saved
-    a = potentials.uniform(x, n, -2) if a is None else a
-    b = potentials.uniform(y, m, -2) if b is None else b
+    a, b = potentials.weights_of(x, (x.shape[-2], y.shape[-2]), a, b, n, m)
     da, db = torch.zeros_like(a) if da is None else da, torch.zeros_like(b) if db is None else db
     pairs, of_cost, reach = (x, y, present(f, n), present(g, m)), ctx.of_cost, ctx.reach
     turned = y, x, *reversed(pairs[2:])

@@ -7,8 +7,10 @@ from .._checks import require_like, require_rank, require_shape
 from .._moderation import moderation
 from .._typing import Rows
 
+SHORTEST = 1e-6  # the default of eps: a change up to this length has no direction
 
-def unit_rows(x: Rows, *, eps: float = 1e-6) -> Rows:
+
+def unit_rows(x: Rows, *, eps: float = SHORTEST) -> Rows:
     """Rows of length one; a row of length at most ``eps`` has no direction and becomes zero.
 
     Gradients:
@@ -38,7 +40,7 @@ def require_embeddings(current: Rows, source: Rows, text_source: Rows, text_targ
 
 
 def directional_loss(
-    current: Rows, source: Rows, text_source: Rows, text_target: Rows, *, eps: float = 1e-6
+    current: Rows, source: Rows, text_source: Rows, text_target: Rows, *, eps: float = SHORTEST
 ) -> Tensor:
     r"""One minus the cosine between the change of the picture and the change of the text.
 
@@ -81,7 +83,7 @@ def reach_loss(
     text_target: Rows,
     *,
     share: float = 1.0,
-    eps: float = 1e-6,
+    eps: float = SHORTEST,
 ) -> Tensor:
     r"""How much further the picture must go along the text's change; a loss of direction alone cannot tell.
 

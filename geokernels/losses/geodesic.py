@@ -4,20 +4,21 @@ from torch import Tensor
 
 from .._checks import require_like, require_rank, require_shape
 from .._typing import Basis, Rows
+from ..kernels import dispatch, native
 from ..kernels import geodesic_loss as kernels
-from ..kernels import native
 from ..ops import geodesic_cosine, subspace_basis
-from .directional import require_embeddings, unit_rows
+from .directional import SHORTEST, require_embeddings, unit_rows
 
 
 def _directions(rank: int | None, rows: Rows) -> int:
     return min(rows.shape[-2:]) if rank is None else rank
 
 
-def _at_once(current, source, other, other_source, basis, ranks, backend: str | None, **how) -> Tensor | None:
-    """The loss by one compiled call; None where it takes steps, or these are to say what is wrong."""
-    sides = current, source, other, other_source, basis, ranks
-    if backend not in (None, "native") or not kernels.can_run(*sides):
+def _fused(op: str, sides: tuple, backend: str | None, **how) -> Tensor | None:
+    """The loss by one compiled call; None where the operators make it, or are to say what is wrong."""
+    implementations = {"fused": lambda: kernels.refuse(*sides), "operators": None}
+    wanted = backend if backend in (None, "fused") else None if backend == "native" else "operators"
+    if dispatch.choose(op, implementations, wanted, sides[0], order=tuple(implementations)) == "operators":
         return None
     loss = kernels.loss(*sides, **how)
     return loss if native.direct_is_finite(loss) else None
@@ -33,7 +34,7 @@ def geodesic_consistency_loss(
     rank: int | None = None,
     text_rank: int | None = None,
     through_bases: bool = True,
-    eps: float = 1e-6,
+    eps: float = SHORTEST,
     backend: str | None = None,
 ) -> Tensor:
     r"""Inter-modality consistency: does the picture change along the text's change, on the geodesic flow?
@@ -53,7 +54,8 @@ def geodesic_consistency_loss(
         text_rank: Columns of $Q$; min(T, D) by default. Ignored where ``text_basis`` is given.
         through_bases: Whether $G$ follows the views, so that gradients also flow through $P$.
         eps: A change of length at most ``eps`` has no direction: it scores a cosine of 0.
-        backend: Insists on one implementation of the operators; None for the fastest that can run.
+        backend: ``"fused"`` insists on one compiled call, which has gradients to ``current`` alone; any other
+            name on one implementation of the operators. None for the fastest that can run.
 
     Returns:
         The loss, ``(...)``, between 0 and 2.
@@ -72,8 +74,10 @@ def geodesic_consistency_loss(
     if text_basis is not None:
         ranks = ranks[0], text_basis.shape[-1]
     sides = current, source, text_target, text_source, text_basis, ranks
-    if (loss := _at_once(*sides, backend, shortest=eps, follow=through_bases)) is not None:
+    loss = _fused("geodesic_consistency_loss", sides, backend, shortest=eps, follow=through_bases)
+    if loss is not None:
         return loss
+    backend = "native" if backend == "fused" else backend
     change = unit_rows(current - source, eps=eps)
     asked = unit_rows(text_target - text_source, eps=eps)
     towards = unit_rows(asked.mean(-2, keepdim=True), eps=eps)
@@ -104,7 +108,8 @@ def geodesic_regularisation_loss(
         previous: Features of the previous iterate under the same views, like ``current``; a constant.
         rank: Columns of both bases; min(B, D) by default.
         through_bases: Whether gradients also flow through $Q$.
-        backend: Insists on one implementation of the operators; None for the fastest that can run.
+        backend: ``"fused"`` insists on one compiled call, which has gradients to ``current`` alone; any other
+            name on one implementation of the operators. None for the fastest that can run.
 
     Returns:
         The loss, ``(...)``, between 0 and 2; 0 where nothing has moved.
@@ -122,10 +127,11 @@ def geodesic_regularisation_loss(
     require_like("previous", previous, "current", current)
     previous = previous.detach()
     ranks = (_directions(rank, current),) * 2
-    if (
-        loss := _at_once(current, None, previous, None, None, ranks, backend, follow=through_bases)
-    ) is not None:
+    sides = current, None, previous, None, None, ranks
+    loss = _fused("geodesic_regularisation_loss", sides, backend, follow=through_bases)
+    if loss is not None:
         return loss
+    backend = "native" if backend == "fused" else backend
     start = subspace_basis(previous, rank, backend=backend).basis
     spanned = current if through_bases else current.detach()
     end = subspace_basis(spanned, rank, backend=backend).basis

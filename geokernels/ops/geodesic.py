@@ -7,6 +7,7 @@ from .._typing import Basis, Rows, Scores
 from ..kernels import dispatch, native, triton
 from ..kernels import geodesic as kernels
 from ..reference import GeodesicFlow
+from ..reference.geodesic import SHORTEST
 from .inputs import (
     in_common_batch,
     narrowed,
@@ -39,7 +40,7 @@ def _require_bases(p: Basis, q: Basis) -> None:
 
 
 def geodesic_cosine(
-    x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = 1e-12, backend: str | None = None
+    x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = SHORTEST, backend: str | None = None
 ) -> Scores:
     r"""Cosine of the angle between paired rows, as seen from every point of the path between two subspaces.
 
@@ -87,8 +88,8 @@ def geodesic_cosine(
     require_basis("p", p, "x", x, x.shape[-1])
     require_basis("q", q, "x", x, x.shape[-1])
     refusals = {
-        "native": kernels.refuse_native(x, p, q),
-        "triton": triton.refuse_bases(x, p, q) if backend == "triton" else "it runs when it is named",
+        "native": lambda: kernels.refuse_native(x, p, q),
+        "triton": lambda: triton.refuse_bases(x, p, q),
         "reference": None,
     }
     chosen = dispatch.choose("geodesic_cosine", refusals, backend, x)
@@ -159,7 +160,7 @@ def geodesic_flow(p: Basis, q: Basis, *, backend: str | None = None) -> Geodesic
 
 
 def geodesic_cosine_along(
-    x: Rows, y: Rows, flow: GeodesicFlow, *, eps: float = 1e-12, backend: str | None = None
+    x: Rows, y: Rows, flow: GeodesicFlow, *, eps: float = SHORTEST, backend: str | None = None
 ) -> Scores:
     r"""The geodesic cosine along a flow that is fixed, such as one between two texts.
 

@@ -6,10 +6,12 @@ from torch import Tensor
 from .._checks import require_finite, require_float, require_like, require_not_empty, require_rank
 from ..kernels import native
 
+HALVES = (torch.float16, torch.bfloat16)
+
 
 def widened(x: Tensor) -> Tensor:
     """Half precision as float32, the dtype it is computed in; other tensors as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.float() if x.dtype in HALVES else x
 
 
 def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -83,8 +83,11 @@ def subspace_basis(
         raise ValueError(f"rtol must be from 0 to below 1, got {rtol}")
 
     wide = widened(x)
-    by_name = triton.refuse_rows(x) if backend == "triton" else "it runs when it is named"
-    refusals = {"native": kernels.refuse_native(x), "triton": by_name, "reference": None}
+    refusals = {
+        "native": lambda: kernels.refuse_native(x),
+        "triton": lambda: triton.refuse_rows(x),
+        "reference": None,
+    }
     chosen = dispatch.choose("subspace_basis", refusals, backend, x)
     if chosen != "native":
         require_finite("x", x)
@@ -176,8 +179,10 @@ def principal_angles(p: Basis, q: Basis, *, backend: str | None = None) -> Tenso
     require_all_finite(p=p, q=q)
     require_products(p, q)
     # on the CPU it gains nothing over the library's solver
-    named = kernels.refuse_angles(p, q) if backend == "native" else "it runs when it is named"
-    refusals = {"native": named, "reference": None}
+    refusals = {
+        "native": lambda: kernels.refuse_angles(p, q) if backend else "it runs when it is named",
+        "reference": None,
+    }
     chosen = dispatch.choose("principal_angles", refusals, backend, p)
     run = kernels.angles if chosen == "native" else reference.principal_angles
     return narrowed(run(widened(p), widened(q)), p.dtype)

@@ -16,16 +16,14 @@ from .._checks import (
 )
 from .._typing import Cost, Points, Potential, Weights
 from ..kernels.triton import PRECISIONS
+from ..reference.problem import MAX_ITER, TOL
 from .inputs import widened
 from .transport_checks import (
     Lengths,
-    checked_settings,
-    checked_weights,
-    explain_cost,
+    checked_problem,
     inside,
     require_clouds,
     require_finite_clouds,
-    require_lengths,
     within,
 )
 from .transport_result import Transport
@@ -42,8 +40,8 @@ def sinkhorn_from_cost(
     eps: float,
     lengths: Lengths | None = None,
     reach: float | None = None,
-    max_iter: int = 1000,
-    tol: float = 1e-5,
+    max_iter: int = MAX_ITER,
+    tol: float = TOL,
     init: tuple[Potential, Potential] | None = None,
     anneal: tuple[float, float] | None = None,
     backend: str | None = None,
@@ -103,11 +101,21 @@ def sinkhorn_from_cost(
     require_float("cost", cost)
     require_values("cost", cost)
     require_not_empty("cost", cost, "(..., N, M)")
-    a, b = checked_weights(a, b, cost, "cost")
-    settings = checked_settings(eps, reach, max_iter, tol, anneal)
-    if lengths is not None:
-        require_pair("lengths", lengths)
-    return solve(widened(cost), a, b, lengths, init, settings, backend, "sinkhorn_from_cost", explain_cost)
+    problem = checked_problem(
+        cost,
+        "cost",
+        cost.shape[-2:],
+        a=a,
+        b=b,
+        eps=eps,
+        lengths=lengths,
+        reach=reach,
+        max_iter=max_iter,
+        tol=tol,
+        init=init,
+        anneal=anneal,
+    )
+    return solve(widened(cost), problem, backend)
 
 
 def sinkhorn(
@@ -121,8 +129,8 @@ def sinkhorn(
     p: float = 2.0,
     lengths: Lengths | None = None,
     reach: float | None = None,
-    max_iter: int = 1000,
-    tol: float = 1e-5,
+    max_iter: int = MAX_ITER,
+    tol: float = TOL,
     init: tuple[Potential, Potential] | None = None,
     anneal: tuple[float, float] | None = None,
     backend: str | None = None,
@@ -182,16 +190,28 @@ def sinkhorn(
         raise ValueError(f"p must be a finite number, 1 or above, got {p}")
     if precision is not None:
         require_choice("precision", precision, PRECISIONS)
-    a, b = checked_weights(a, b, x, "x", y)
-    settings = checked_settings(eps, reach, max_iter, tol, anneal)
-
+    problem = checked_problem(
+        x,
+        "x",
+        (x.shape[-2], y.shape[-2]),
+        a=a,
+        b=b,
+        eps=eps,
+        lengths=lengths,
+        reach=reach,
+        max_iter=max_iter,
+        tol=tol,
+        init=init,
+        anneal=anneal,
+        cost=cost,
+        p=p,
+    )
     if lengths is not None:
-        require_lengths(lengths, x.shape[:-2], x.shape[-2], y.shape[-2], x)
         # what lies beyond the lengths may be NaN, and must not reach a gradient as 0 * NaN
         x = torch.where(inside(lengths[0], x.shape[-2])[..., None], x, 0)
         y = torch.where(inside(lengths[1], y.shape[-2])[..., None], y, 0)
     require_finite_clouds(x, y)
-    return solve_points(x, y, a, b, lengths, init, settings, backend, cost, p, precision)
+    return solve_points(x, y, problem, backend, precision)
 
 
 def sinkhorn_divergence(
@@ -205,8 +225,8 @@ def sinkhorn_divergence(
     p: float = 2.0,
     lengths: Lengths | None = None,
     reach: float | None = None,
-    max_iter: int = 1000,
-    tol: float = 1e-5,
+    max_iter: int = MAX_ITER,
+    tol: float = TOL,
     anneal: tuple[float, float] | None = None,
     backend: str | None = None,
     precision: str | None = None,

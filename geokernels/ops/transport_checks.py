@@ -1,6 +1,7 @@
 """What transport refuses, and what it says when a solver came back without a solution."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +22,9 @@ from .._checks import (
 )
 from .._typing import Cost, Points, Potential, Weights
 from ..kernels import native
-from ..reference.potentials import uniform
+from ..reference import Problem, Solution
+from ..reference.potentials import uniform, weights_of
+from .inputs import HALVES, widened
 
 Lengths = tuple[Tensor, Tensor]  # how many rows and columns of each problem count, int64 (...)
 
@@ -42,16 +45,75 @@ def require_clouds(x: Points, y: Points) -> None:
         )
 
 
-def checked_weights(
-    a, b, like: Tensor, name: str, y: Points | None = None
-) -> tuple[Weights | None, Weights | None]:
-    """The weights, checked and in the precision of the computation."""
-    sizes = like.shape[-2], like.shape[-1] if y is None else y.shape[-2]
+def checked_problem(
+    like: Tensor,
+    name: str,
+    sizes: Sequence[int],
+    *,
+    a: Weights | None,
+    b: Weights | None,
+    eps: float,
+    lengths: Lengths | None,
+    reach: float | None,
+    max_iter: int,
+    tol: float,
+    init: tuple[Potential, Potential] | None,
+    anneal: tuple[float, float] | None,
+    **of_points,
+) -> Problem:
+    """What a transport operator was given, checked, and in the precision of the computation.
+
+    Args:
+        like: Costs or points, which have the batch shape, dtype and device.
+        name: What they are called.
+        sizes: How many rows and columns there are.
+        a: As for :func:`geokernels.sinkhorn`, as are all others.
+        b: Likewise.
+        eps: Likewise.
+        lengths: Likewise.
+        reach: Likewise.
+        max_iter: Likewise.
+        tol: Likewise.
+        init: Likewise.
+        anneal: Likewise.
+        **of_points: ``cost`` and ``p``, where points are given.
+    """
+    a, b = _checked_weights(a, b, like, name, sizes)
+    require_positive("eps", eps)
+    if reach is not None:
+        require_positive("reach", reach)
+    max_iter = whole("max_iter", max_iter)
+    if max_iter < 1:
+        raise ValueError(f"max_iter must be at least 1, got {max_iter}")
+    require_number("tol", tol)
+    if not 0 <= tol < math.inf:
+        raise ValueError(f"tol must be a finite number, 0 or above, got {tol}")
+    if lengths is not None or init is not None:
+        wide = widened(like[..., :0])
+    if lengths is not None:
+        n, m = _checked_lengths(lengths, like, sizes)
+        a = uniform(wide, sizes[0], n) if a is None else within(a, n)
+        b = uniform(wide, sizes[1], m) if b is None else within(b, m)
+    return Problem(
+        eps=eps,
+        reach=math.inf if reach is None else reach,
+        a=a,
+        b=b,
+        lengths=lengths,
+        max_iter=max_iter,
+        tol=tol,
+        init=None if init is None else _checked_start(init, wide, name, sizes),
+        anneal=None if anneal is None else _checked_annealing(anneal, eps),
+        **of_points,
+    )
+
+
+def _checked_weights(a, b, like: Tensor, name: str, sizes) -> tuple[Weights | None, Weights | None]:
     for w, size, label, layout in zip((a, b), sizes, "ab", ("(..., N)", "(..., M)")):
         if w is not None:
             require_shape(label, w, (*like.shape[:-2], size), layout)
             require_like(label, w, name, like)
-    if like.dtype not in (torch.float16, torch.bfloat16):
+    if (a is None and b is None) or like.dtype not in HALVES:
         return a, b
     a, b = (None if w is None else w.float() for w in (a, b))
     if a is not None and b is not None:
@@ -62,37 +124,22 @@ def checked_weights(
     return a, b
 
 
-def checked_settings(
-    eps: float, reach: float | None, max_iter: int, tol: float, anneal: tuple[float, float] | None
-) -> dict:
-    """The numbers that steer the iteration, checked."""
-    require_positive("eps", eps)
-    if reach is not None:
-        require_positive("reach", reach)
-    max_iter = whole("max_iter", max_iter)
-    if max_iter < 1:
-        raise ValueError(f"max_iter must be at least 1, got {max_iter}")
-    require_number("tol", tol)
-    if not 0 <= tol < math.inf:
-        raise ValueError(f"tol must be a finite number, 0 or above, got {tol}")
-    reach = math.inf if reach is None else reach
-    settings = {"eps": eps, "reach": reach, "max_iter": max_iter, "tol": tol, "anneal": None}
-    if anneal is not None:
-        require_pair("anneal", anneal)
-        hottest, cooling = anneal
-        require_positive("anneal[0]", hottest)
-        require_number("anneal[1]", cooling)
-        if not 0 < cooling < 1:
-            raise ValueError(f"anneal[1] must lie between 0 and 1, got {cooling}")
-        settings["anneal"] = max(hottest / eps, 1.0), cooling
-    return settings
+def _checked_annealing(anneal: tuple[float, float], eps: float) -> tuple[float, float]:
+    """How many times ``eps`` comes first, and the ratio."""
+    require_pair("anneal", anneal)
+    hottest, cooling = anneal
+    require_positive("anneal[0]", hottest)
+    require_number("anneal[1]", cooling)
+    if not 0 < cooling < 1:
+        raise ValueError(f"anneal[1] must lie between 0 and 1, got {cooling}")
+    return max(hottest / eps, 1.0), cooling
 
 
-def require_lengths(lengths: Lengths, batch: tuple, N: int, M: int, like: Tensor) -> None:
+def _checked_lengths(lengths: Lengths, like: Tensor, sizes: Sequence[int]) -> Lengths:
     """Refuse lengths that are not whole numbers between one and the padded sizes."""
     require_pair("lengths", lengths)
-    for label, count, size in zip(("lengths[0]", "lengths[1]"), lengths, (N, M), strict=True):
-        require_shape(label, count, tuple(batch), "(...)")
+    for label, count, size in zip(("lengths[0]", "lengths[1]"), lengths, sizes, strict=True):
+        require_shape(label, count, tuple(like.shape[:-2]), "(...)")
         if count.dtype != torch.int64:
             raise TypeError(f"{label} must be int64, got {count.dtype}")
         if count.device != like.device:
@@ -101,6 +148,7 @@ def require_lengths(lengths: Lengths, batch: tuple, N: int, M: int, like: Tensor
             )
         if values_can_be_read(count) and bool(((count < 1) | (count > size)).any()):
             raise ValueError(f"{label} must lie between 1 and {size}, got {count.tolist()}")
+    return lengths
 
 
 def inside(count: Tensor, size: int) -> Tensor:
@@ -119,21 +167,19 @@ def within(weight: Weights, count: Tensor | None) -> Weights:
     return weight if count is None else torch.where(inside(count, weight.shape[-1]), weight, 0)
 
 
-def checked_start(
-    init: tuple[Potential, Potential] | None, like: Tensor, name: str, N: int, M: int
-) -> Potential | None:
+def _checked_start(
+    init: tuple[Potential, Potential], like: Tensor, name: str, sizes: Sequence[int]
+) -> Potential:
     """The potential to start from: the first half-step makes f from g."""
-    if init is None:
-        return None
     require_pair("init", init)
     f, g = init
-    require_shape("init[0]", f, (*like.shape[:-2], N), "(..., N)")
-    require_shape("init[1]", g, (*like.shape[:-2], M), "(..., M)")
+    require_shape("init[0]", f, (*like.shape[:-2], sizes[0]), "(..., N)")
+    require_shape("init[1]", g, (*like.shape[:-2], sizes[1]), "(..., M)")
     require_like("init[1]", g, name, like)
     if not native.is_finite(g):
-        for found, wrong in (("NaN", g.isnan()), ("-inf", g.isneginf())):
+        for kind, wrong in (("NaN", g.isnan()), ("-inf", g.isneginf())):
             if bool(wrong.any()):
-                raise ValueError(f"init[1] must hold finite numbers or +inf, got {found}")
+                raise ValueError(f"init[1] must hold finite numbers or +inf, got {kind}")
     return g.detach()
 
 
@@ -151,36 +197,37 @@ def require_finite_clouds(x: Points, y: Points) -> None:
             require_finite(name, points)
 
 
-def explain_overflow(costs: Cost, lengths: Lengths | None, cost: str) -> str | None:
+def explain_overflow(costs: Cost, problem: Problem, lengths: Lengths | None = None) -> str | None:
     """Say that finite points have costs that are not, or None."""
     finite = costs.isfinite()
     if lengths is not None:
         finite = finite | ~inside_both(lengths, costs)
     if finite.all():
         return None
-    return f"the {cost} cost between x and y overflows {costs.dtype}; scale them down"
+    return f"the {problem.cost} cost between x and y overflows {costs.dtype}; scale them down"
 
 
-def explain_solution(found: tuple[Tensor, ...], settings: dict) -> str | None:
+def explain_solution(solution: Solution, problem: Problem) -> str | None:
     """Say what finite costs and weights have led to something that is no number, or None."""
-    value, f, g, error = found[:4]
+    value, f, g, error, _ = solution
     wider = ", or give float64" if f.dtype == torch.float32 else ""
     known = not bool(f.isnan().any() or g.isnan().any())
     if known and bool(value.isfinite().all() and error.isfinite().all()):
         return None
-    if known and settings["reach"] < math.inf:
+    if known and problem.reach < math.inf:
         return (
-            f"reach must be larger beside the costs, got {settings['reach']:g}: the masses exp(-f / reach) "
+            f"reach must be larger beside the costs, got {problem.reach:g}: the masses exp(-f / reach) "
             f"overflow {f.dtype}; raise reach or scale them down{wider}"
         )
     return (
-        f"eps must be larger beside the costs, got {settings['eps']:g}: {f.dtype} does not resolve the plan; "
+        f"eps must be larger beside the costs, got {problem.eps:g}: {f.dtype} does not resolve the plan; "
         f"raise eps or scale them down{wider}"
     )
 
 
-def explain_weights(a: Weights | None, b: Weights | None, settings: dict) -> str | None:
+def explain_weights(problem: Problem) -> str | None:
     """Say what is wrong with the weights, or None."""
+    a, b = problem.a, problem.b
     for label, w in (("a", a), ("b", b)):
         if w is None:
             continue
@@ -190,7 +237,7 @@ def explain_weights(a: Weights | None, b: Weights | None, settings: dict) -> str
             )
         if not bool((w.sum(-1) > 0).all()):
             return f"{label} must have some mass, got weights that are all zero"
-    if settings["reach"] != math.inf or (a is None and b is None):
+    if problem.reach < math.inf or (a is None and b is None):
         return None
     masses = [1.0 if w is None else w.detach().double().sum(-1) for w in (a, b)]
     some = masses[0] if isinstance(masses[0], Tensor) else masses[1]
@@ -200,19 +247,15 @@ def explain_weights(a: Weights | None, b: Weights | None, settings: dict) -> str
     slack = max(torch.finfo((b if a is None else a).dtype).eps ** 0.5, 1e-6)
     if float(gap.abs().max()) <= slack * float(some.max()):
         return None
-    found = [float(w) if isinstance(w, float) else float(w.reshape(-1)[worst]) for w in masses]
-    return (
-        f"b must have the mass of a, {found[0]:.9g}, got {found[1]:.9g}; "
-        "give reach to transport unequal masses"
-    )
+    wanted, got = (float(w) if isinstance(w, float) else float(w.reshape(-1)[worst]) for w in masses)
+    return f"b must have the mass of a, {wanted:.9g}, got {got:.9g}; give reach to transport unequal masses"
 
 
-def explain_forbidden(cost: Cost, a: Weights | None, b: Weights | None, settings: dict) -> str | None:
+def explain_forbidden(cost: Cost, problem: Problem) -> str | None:
     """Say which point has mass and nowhere to send it, or None."""
-    if settings["reach"] != math.inf:
+    if problem.reach < math.inf:
         return None
-    a = uniform(cost, None, -2) if a is None else a
-    b = uniform(cost, None, -1) if b is None else b
+    a, b = weights_of(cost, cost.shape[-2:], problem.a, problem.b)
     meets = cost.isfinite() & (a > 0)[..., :, None] & (b > 0)[..., None, :]
     for label, w, met in (("row", a, meets.any(-1)), ("column", b, meets.any(-2))):
         alone = (w > 0) & ~met

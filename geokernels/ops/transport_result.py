@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .._typing import Potential, Weights
 from ..reference.potentials import Pairs
+from ..reference.problem import Problem
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,14 +37,12 @@ class Transport:
     error: Tensor
     iterations: Tensor
     _pairs: Pairs
-    _a: Weights | None
-    _b: Weights | None
-    _tol: float
+    _problem: Problem
 
     @property
     def converged(self) -> Tensor:
         """Whether ``error`` is at most ``tol``, ``(...)``, bool."""
-        return self.error <= self._tol
+        return self.error <= self._problem.tol
 
     def __repr__(self) -> str:
         return (
@@ -52,7 +51,7 @@ class Transport:
         )
 
     def _weights(self) -> tuple[Weights, Weights]:
-        given = (self._a, self.f), (self._b, self.g)
+        given = (self._problem.a, self.f), (self._problem.b, self.g)
         a, b = (torch.full_like(f, 1 / f.shape[-1]) if w is None else w for w, f in given)
         return a[..., None], b[..., None]
 

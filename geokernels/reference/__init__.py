@@ -1,11 +1,14 @@
 """The definitions of every operator, in plain PyTorch: exact in float64, differentiable by autograd."""
 
 from .geodesic import GeodesicFlow, geodesic_cosine, geodesic_cosine_along, geodesic_flow
+from .problem import Problem, Solution
 from .subspace import SubspaceBasis, centred, default_rtol, principal_angles, project, subspace_basis
 from .transport import assignment, displacement, pairwise_cost, solve
 
 __all__ = [
     "GeodesicFlow",
+    "Problem",
+    "Solution",
     "SubspaceBasis",
     "assignment",
     "centred",

@@ -14,6 +14,7 @@ from . import path, tangents
 from .subspace import living
 
 SERIES_BELOW = 0.5  # radians
+SHORTEST = 1e-12  # the default of eps: a squared length up to this has no direction
 
 
 def _filled(p: Basis, q: Basis) -> tuple[Basis, Basis]:
@@ -94,7 +95,7 @@ def _cosine(xx: Tensor, xy: Tensor, yy: Tensor, eps: tuple[Tensor, Tensor]) -> S
 
 
 @full_precision
-def geodesic_cosine(x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = 1e-12) -> Scores:
+def geodesic_cosine(x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = SHORTEST) -> Scores:
     """See :func:`geokernels.geodesic_cosine`, which this defines."""
     p, q = _filled(p, q)
     weighting, *_frame = _weighting(p.mT @ q)
@@ -169,7 +170,7 @@ def geodesic_flow(p: Basis, q: Basis) -> GeodesicFlow:
 
 
 @full_precision
-def geodesic_cosine_along(x: Rows, y: Rows, flow: GeodesicFlow, *, eps: float = 1e-12) -> Scores:
+def geodesic_cosine_along(x: Rows, y: Rows, flow: GeodesicFlow, *, eps: float = SHORTEST) -> Scores:
     """See :func:`geokernels.geodesic_cosine_along`, which this defines."""
     cos_cos, cos_sin, sin_sin = (w[..., None, :] for w in flow.weights())
 

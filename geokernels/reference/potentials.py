@@ -6,6 +6,7 @@ other. ``f`` is +inf for a point that reaches nobody.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,15 +16,25 @@ from torch import Tensor
 from .._precision import full_precision
 from .._typing import Cost, Points, Potential, Weights
 
+LEAST_LIFT = 16  # roundings by which two sums must differ, for potentials to be moved by a constant
 
-def uniform(cost: Cost, count: Tensor | None, dim: int) -> Weights:
-    """Equal weights summing to one along ``dim`` (-2 or -1) of ``cost``, zero beyond ``count``."""
-    size = cost.shape[dim]
-    shape = (*cost.shape[:-2], size)
+
+def uniform(like: Tensor, size: int, count: Tensor | None = None) -> Weights:
+    """Equal weights of ``size`` points summing to one, ``(..., size)``, zero beyond ``count``.
+
+    ``like`` has the batch shape, and two more dimensions that do not count.
+    """
+    shape = (*like.shape[:-2], size)
     if count is None:
-        return cost.new_full(shape, 1 / size)
-    inside = torch.arange(size, device=cost.device) < count[..., None]
-    return inside.to(cost.dtype) / count[..., None].to(cost.dtype)
+        return like.new_full(shape, 1 / size)
+    inside = torch.arange(size, device=like.device) < count[..., None]
+    return inside.to(like.dtype) / count[..., None].to(like.dtype)
+
+
+def weights_of(like: Tensor, sizes: Sequence[int], a, b, n=None, m=None) -> tuple[Weights, Weights]:
+    """The weights of both sides of ``sizes`` points; uniform up to ``n`` and ``m`` where they are None."""
+    N, M = sizes
+    return uniform(like, N, n) if a is None else a, uniform(like, M, m) if b is None else b
 
 
 def centred(x: Points, y: Points) -> tuple[Points, Points]:
@@ -76,7 +87,7 @@ def best_constant(of_a: Tensor, of_b: Tensor, reach: float) -> Tensor:
     numbers = torch.finfo(ratio.dtype)
     # above what underflow has rounded
     sure = torch.minimum(of_a, of_b) > numbers.tiny / numbers.eps
-    off = sure & ((ratio - 1).abs() > 16 * numbers.eps) & by.isfinite()
+    off = sure & ((ratio - 1).abs() > LEAST_LIFT * numbers.eps) & by.isfinite()
     return torch.where(off, by, 0)
 
 
@@ -165,8 +176,7 @@ def gradients(E, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
         grad_f = torch.zeros_like(f) if grad_f is None else grad_f
         grad_g = torch.zeros_like(g) if grad_g is None else grad_g
         wide = (part.double() for part in (E, a, b, f, g))
-        ridge = max(torch.finfo(E.dtype).eps, 2.0**-46)
-        parts = through_potentials(*wide, eps, reach, grad_f.double(), grad_g.double(), ridge)
+        parts = through_potentials(*wide, eps, reach, grad_f.double(), grad_g.double(), ridge_of(E))
         totals = [total + part.to(total.dtype) for total, part in zip(totals, parts)]
     return totals
 
@@ -210,6 +220,11 @@ def shares(E: Tensor, weight: Weights, dim: int) -> tuple[Tensor, Tensor]:
     total = (E * weight).sum(dim, keepdim=True)
     share = torch.where(total > 0, E / total.masked_fill(total == 0, 1), 0)
     return share, share * weight
+
+
+def ridge_of(E: Tensor) -> float:
+    """What is added to the diagonal of :func:`system`: a rounding of the density."""
+    return max(torch.finfo(E.dtype).eps, 2.0**-46)
 
 
 def system(A: Tensor, B: Tensor, b: Weights, d: float, reach: float, ridge: float) -> Tensor:

@@ -152,8 +152,9 @@ def of_transport(
     to_cost, to_a, to_b = potentials.through_value(E, a, b, f, g, eps, reach)
     d_value = (to_cost * d_cost).sum((-2, -1)) + (to_a * d_a).sum(-1) + (to_b * d_b).sum(-1)
     wide = (part.double() for part in (E, a, b, f, g))
-    ridge = max(torch.finfo(E.dtype).eps, 2.0**-46)
-    moved = _of_potentials(*wide, eps, reach, d_cost.double(), d_a.double(), d_b.double(), ridge)
+    moved = _of_potentials(
+        *wide, eps, reach, d_cost.double(), d_a.double(), d_b.double(), potentials.ridge_of(E)
+    )
     return d_value, *(part.to(f.dtype) for part in moved)
 
 

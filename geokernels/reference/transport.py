@@ -10,6 +10,7 @@ from .._checks import values_can_be_read
 from .._typing import Cost, Points, Potential, Weights
 from . import potentials, tangents
 from .distances import distances
+from .problem import Problem, Solution
 
 
 def pairwise_cost(x: Points, y: Points, cost: str = "sqeuclidean", p: float = 2.0) -> Cost:
@@ -28,29 +29,14 @@ def pairwise_cost(x: Points, y: Points, cost: str = "sqeuclidean", p: float = 2.
         return 1 - potentials.directions(x) @ potentials.directions(y).mT
 
 
-def solve(
-    cost: Cost,
-    a: Weights | None,
-    b: Weights | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    start: Potential | None,
-    *,
-    eps: float,
-    reach: float,
-    max_iter: int,
-    tol: float,
-) -> tuple[Tensor, Potential, Potential, Tensor, Tensor]:
-    """Value, f, g, error, iterations; gradients reach ``cost``, ``a`` and ``b``.
-
-    Beyond the lengths ``n`` and ``m``, costs must be +inf and weights 0.
-    """
-    a = potentials.uniform(cost, n, -2) if a is None else a
-    b = potentials.uniform(cost, m, -1) if b is None else b
-    return _solution(cost, a, b, n, m, start, eps, reach, max_iter, tol)
+def solve(cost: Cost, problem: Problem) -> Solution:
+    """Solve it by Sinkhorn's iteration; gradients reach costs and weights."""
+    a, b, n, m, start = problem.tensors()
+    a, b = potentials.weights_of(cost, cost.shape[-2:], a, b, n, m)
+    return Solution(*_sinkhorn(cost, a, b, n, m, start, *problem.numbers()))
 
 
-class _Solution(torch.autograd.Function):
+class _Sinkhorn(torch.autograd.Function):
     """The iteration, with the derivative of what it converges to."""
 
     generate_vmap_rule = True
@@ -86,13 +72,13 @@ class _Solution(torch.autograd.Function):
         return *parts, *(None,) * 7
 
 
-def _tangents_of_solution(ctx, saved, d_cost, d_a, d_b, *_constant):
+def _tangents_of_sinkhorn(ctx, saved, d_cost, d_a, d_b, *_constant):
     cost, a, b, f, g = saved
     E = potentials.density(cost, f, g, ctx.eps)
     return *tangents.of_transport(E, a, b, f, g, ctx.eps, ctx.reach, d_cost, d_a, d_b), None, None
 
 
-_solution = _forward_mode.applied(_Solution, _tangents_of_solution)
+_sinkhorn = _forward_mode.applied(_Sinkhorn, _tangents_of_sinkhorn)
 
 
 def _iterate(cost, a, b, start, eps, reach, max_iter, tol):

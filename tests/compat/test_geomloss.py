@@ -119,18 +119,8 @@ def test_call_forms_agree():
 def test_a_cost_of_ones_own():
     a, x, b, y = measures()
     quartic = SamplesLoss(p=2, blur=0.5, cost=lambda x, y: torch.cdist(x, y) ** 4, debias=False, **EXACT)
-    solved = reference.solve(
-        torch.cdist(x, y) ** 4,
-        a,
-        b,
-        None,
-        None,
-        None,
-        eps=0.25,
-        reach=float("inf"),
-        max_iter=20000,
-        tol=1e-11,
-    )
+    problem = reference.Problem(a=a, b=b, eps=0.25, max_iter=20000, tol=1e-11)
+    solved = reference.solve(torch.cdist(x, y) ** 4, problem)
     torch.testing.assert_close(quartic(a, x, b, y), solved[0])
 
 

@@ -8,6 +8,7 @@ import torch
 
 from geokernels import reference
 from geokernels.kernels import transport
+from geokernels.kernels.costs import PRODUCTS, PointCost
 from geokernels.reference.potentials import density
 from geokernels.testing import assert_as_accurate, cloud, weights
 
@@ -63,6 +64,12 @@ def bits(found):
     return [part.view(torch.int32 if part.dtype == torch.float32 else torch.int64) for part in found]
 
 
+def define(cost, a=None, b=None, n=None, m=None, **settings):
+    """The solution by the definition."""
+    lengths = None if n is None else (n, m)
+    return reference.solve(cost, reference.Problem(a=a, b=b, lengths=lengths, **settings))
+
+
 # every layout: one point, less than a warp, CLIP's token count, more than fits registers, and the largest
 SHAPES = [(1, 1), (17, 33), (64, 40), (77, 77), (100, 128), (256, 130)]
 
@@ -75,8 +82,8 @@ def test_matches_reference(solve, N, M, dtype, reach):
     settings = {"eps": 0.2, "reach": reach, "max_iter": 15, "tol": 0.0}
     inputs = [part.to(dtype) for part in exact]
     ours = solve(*inputs, **settings)
-    eager = reference.transport.solve(*inputs, None, None, None, **settings)
-    truth = reference.transport.solve(*exact, None, None, None, **settings)
+    eager = define(*inputs, **settings)
+    truth = define(*exact, **settings)
     for name, i in (("value", 0), ("f", 1), ("g", 2)):
         assert_as_accurate(name, ours[i], eager[i], truth[i])
     # one point may be exact sooner
@@ -89,7 +96,7 @@ def test_absorbs_and_renews(solve):
     cost, a, b = problem(24, 33, B=1)
     settings = {"eps": 0.002, "tol": 1e-6, "max_iter": 150}
     value, f, g, error, iterations = solve(cost.float(), a.float(), b.float(), **settings)
-    exact = reference.transport.solve(cost, a, b, None, None, None, reach=math.inf, **settings)
+    exact = define(cost, a, b, **settings)
     assert (iterations == exact[4]).all()
     torch.testing.assert_close(value.double(), exact[0], rtol=1e-5, atol=0)
     torch.testing.assert_close(f.double(), exact[1], rtol=0, atol=1e-5)
@@ -128,7 +135,7 @@ class TestDegenerate:
     def compare(self, solve, cost, a, b, n=None, m=None, **settings):
         settings = {"eps": 0.2, "reach": math.inf, "max_iter": 30, "tol": 1e-9} | settings
         ours = solve(cost, a, b, n, m, **settings)
-        exact = reference.transport.solve(cost, a, b, n, m, None, **settings)
+        exact = define(cost, a, b, n, m, **settings)
         for part, wanted in zip(ours[:4], exact[:4], strict=True):
             torch.testing.assert_close(part, wanted, rtol=1e-9, atol=1e-9, equal_nan=True)
         return ours
@@ -146,9 +153,7 @@ class TestDegenerate:
     def test_uniform_without_weights(self, solve):
         cost, *_ = problem(9, 12)
         given = solve(cost, eps=0.2, tol=1e-9)
-        exact = reference.transport.solve(
-            cost, None, None, None, None, None, eps=0.2, reach=math.inf, tol=1e-9, max_iter=1000
-        )
+        exact = define(cost, eps=0.2, tol=1e-9)
         torch.testing.assert_close(given[1], exact[1], rtol=0, atol=1e-9)
 
     def test_start(self, solve):
@@ -248,7 +253,7 @@ class TestCarry:
 
     def test_from_points_and_order_changes_no_bit(self, solve):
         x, y = cloud(2, 20, 6, seed=0).float(), cloud(2, 30, 6, seed=1).float()
-        settings = {"x": x, "y": y, "kind": SQUARE, "v": y, "eps": 1.0, "tol": 1e-4}
+        settings = {"x": x, "y": y, "kind": PointCost.SQUARE, "v": y, "eps": 1.0, "tol": 1e-4}
         first = solve(x.new_empty(2, 20, 30), **settings)
         eager = reference.transport.pairwise_cost(x.double(), y.double())
         expected = density(eager, *(part.double() for part in first[1:3]), 1.0) @ y.double() / 30
@@ -258,10 +263,6 @@ class TestCarry:
             assert all(map(torch.equal, bits(first), bits(again)))
 
 
-DOT, ANGLE, SQUARE = range(3)
-KINDS = {"dot": DOT, "cosine": ANGLE, "sqeuclidean": SQUARE}
-
-
 class TestPoints:
     """Costs made by the kernel: in float32 on the tensor cores, whose rounding to tf32 is emulated."""
 
@@ -269,7 +270,7 @@ class TestPoints:
         settings = {"eps": 8.0, "tol": 0.0, "max_iter": 3} | settings
         computed = torch.float32 if x.dtype in STORED else x.dtype
         cost = x.new_empty(*x.shape[:-1], y.shape[-2], dtype=computed)
-        return cost, *solve(cost, None, None, n, m, x=x, y=y, kind=KINDS[kind], **settings)
+        return cost, *solve(cost, None, None, n, m, x=x, y=y, kind=PRODUCTS[kind], **settings)
 
     def points(self, N, M, D, dtype, kind):
         x, y = cloud(2, N, D, seed=0).to(dtype), cloud(2, M, D, seed=1).to(dtype)
@@ -279,7 +280,7 @@ class TestPoints:
 
     # every layout; features that divide no tile, and more than one tile of them
     @pytest.mark.parametrize("N, M, D", [(5, 7, 3), (64, 40, 33), (77, 77, 70), (99, 128, 32), (140, 40, 5)])
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", PRODUCTS)
     @DTYPES
     def test_costs_match_reference(self, solve, N, M, D, kind, dtype):
         x, y = self.points(N, M, D, dtype, kind)
@@ -291,7 +292,7 @@ class TestPoints:
         again = solve(cost, eps=8.0, tol=0.0, max_iter=3)
         assert torch.equal(value, again[0])
         assert torch.equal(f, again[1])
-        truth = reference.transport.solve(exact, *(None,) * 5, **settings)
+        truth = define(exact, **settings)
         torch.testing.assert_close(value.double(), truth[0], rtol=1e-5, atol=1e-5)
 
     def test_a_distant_origin_costs_no_digits(self, solve):
@@ -308,7 +309,7 @@ class TestPoints:
         # one product of tf32 alone is off by 2^-11 of the lengths
         assert (error / lengths).max() < 2.0**-20
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", PRODUCTS)
     @pytest.mark.parametrize("dtype", STORED, ids=["f16", "bf16"])
     def test_half_precision_is_read_as_it_is(self, solve, kind, dtype):
         x, y = self.points(20, 30, 40, torch.float32, kind)
@@ -346,7 +347,7 @@ class TestPoints:
             again = self.run(solve, x, y, "sqeuclidean", order=order)
             assert all(map(torch.equal, bits(first), bits(again)))
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", PRODUCTS)
     def test_gradient_without_a_kernel(self, kind):
         # what derivatives of the operator go through on a GPU
         x, y = self.points(5, 7, 3, torch.float64, kind)
@@ -354,4 +355,4 @@ class TestPoints:
         # of directions: that they are is somebody else's derivative
         cost = 1 - leaf @ y.mT if kind == "cosine" else reference.transport.pairwise_cost(leaf, y, kind)
         (expected,) = torch.autograd.grad((weight * cost).sum(), leaf)
-        torch.testing.assert_close(transport._dense_point_gradient(weight, x, y, KINDS[kind]), expected)
+        torch.testing.assert_close(transport._dense_point_gradient(weight, x, y, PRODUCTS[kind]), expected)

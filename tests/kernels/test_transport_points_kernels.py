@@ -9,6 +9,7 @@ import geokernels as gk
 from geokernels import reference
 from geokernels.kernels import native
 from geokernels.kernels import transport as kernels
+from geokernels.kernels.costs import PRODUCTS
 from geokernels.reference import potentials
 from geokernels.testing import assert_as_accurate, cloud, weights
 
@@ -53,7 +54,7 @@ def test_density_is_well_registered():
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("cost", kernels.GRAM)
+@pytest.mark.parametrize("cost", PRODUCTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 # fewer features than a vector has lanes, and more than are taken at a time
 @pytest.mark.parametrize("D", [5, 1100])
@@ -72,7 +73,7 @@ def test_every_simd_level(level, cost, dtype, D, simd_level):
     assert_close("plan", *(t.plan() for t in (ours, eager, truth)))
 
 
-@pytest.mark.parametrize("cost", kernels.GRAM)
+@pytest.mark.parametrize("cost", PRODUCTS)
 def test_gradients_are_those_of_the_definition(cost):
     found = []
     for backend in ("native", "reference"):
@@ -100,7 +101,7 @@ def test_gradient_to_points_is_well_registered(kind):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("cost", kernels.GRAM)
+@pytest.mark.parametrize("cost", PRODUCTS)
 # below four rows, and above; features of more than one turn
 @pytest.mark.parametrize("sizes", [(3, 5, 7), (13, 9, 600)])
 def test_gradient_to_points_is_that_of_the_costs(level, cost, sizes, simd_level):
@@ -118,7 +119,7 @@ def test_gradient_to_points_is_that_of_the_costs(level, cost, sizes, simd_level)
     for dtype in (torch.float32, torch.float64):
         parts = [part.to(dtype) for part in exact]
         at_rounded = eager(*(part.double() for part in parts)) if dtype == torch.float32 else truth
-        assert_close("gradient", GRADIENT(*parts, kernels.GRAM[cost]), eager(*parts), at_rounded)
+        assert_close("gradient", GRADIENT(*parts, PRODUCTS[cost]), eager(*parts), at_rounded)
 
 
 def test_only_the_gradient_that_is_asked_for_is_made():

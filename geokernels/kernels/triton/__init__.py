@@ -20,11 +20,6 @@ interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "o
 
 PRECISIONS = ("fp32", "tf32", "bf16", "bf16x3")  # of products of points, by their number in the operators
 
-MOST_DIRECTIONS = 32  # of bases, whose overlap a program has in its registers
-MOST_ROWS = 32  # of which a program makes a basis,
-MOST_NUMBERS = 16_384  # all of them in its registers
-MOST_POINTS = 256  # a side, of problems that one program solves
-
 
 def refuse(x: Tensor) -> str | None:
     """Say why no Triton kernel can take ``x``, or None."""
@@ -43,25 +38,25 @@ def refuse(x: Tensor) -> str | None:
 def refuse_costs(cost: Tensor) -> str | None:
     """The same for given costs ``(..., N, M)``, of which a program has one problem's."""
     N, M = cost.shape[-2:]
-    if sizes.exceed(MOST_POINTS, N, M):
+    if sizes.exceed(sizes.TRITON.points, N, M):
         found = f"{sizes.told(N)} and {sizes.told(M)}"
-        return f"the Triton kernel takes costs of at most {MOST_POINTS} points a side, got {found}"
+        return f"the Triton kernel takes costs of at most {sizes.TRITON.points} points a side, got {found}"
     return refuse(cost)
 
 
 def refuse_bases(x: Tensor, p: Tensor, q: Tensor) -> str | None:
     """The same for rows ``x`` and bases ``p``, ``q``."""
-    if sizes.exceed(MOST_DIRECTIONS, p.shape[-1], q.shape[-1]):
+    if sizes.exceed(sizes.TRITON.directions, p.shape[-1], q.shape[-1]):
         most = sizes.told(max(p.shape[-1], q.shape[-1]))
-        return f"the Triton kernel takes bases of up to {MOST_DIRECTIONS} columns, not {most}"
+        return f"the Triton kernel takes bases of up to {sizes.TRITON.directions} columns, not {most}"
     return refuse(x)
 
 
 def refuse_rows(x: Tensor) -> str | None:
     """The same for feature rows ``x``, of which a basis is wanted."""
-    if sizes.exceed(MOST_ROWS, x.shape[-2]):
-        return f"the Triton kernel takes up to {MOST_ROWS} rows, not {sizes.told(x.shape[-2])}"
+    if sizes.exceed(sizes.TRITON.rows, x.shape[-2]):
+        return f"the Triton kernel takes up to {sizes.TRITON.rows} rows, not {sizes.told(x.shape[-2])}"
     tile = math.prod(1 << (size - 1).bit_length() for size in x.shape[-2:])
-    if tile > MOST_NUMBERS:
-        return f"the Triton kernel takes up to {MOST_NUMBERS} numbers, in powers of two, not {tile}"
+    if tile > sizes.TRITON_NUMBERS:
+        return f"the Triton kernel takes up to {sizes.TRITON_NUMBERS} numbers, in powers of two, not {tile}"
     return refuse(x)

@@ -6,8 +6,9 @@ import torch
 import triton
 from torch import Tensor
 
-from ..._typing import Cost, Weights
-from ...reference.potentials import level_of, uniform, unresolved, value_of_pairs
+from ..._typing import Cost
+from ...reference.potentials import LEAST_LIFT, level_of, unresolved, value_of_pairs, weights_of
+from ...reference.problem import Problem, Solution
 from .. import transport
 from .registration import device_of, operator, wrap_triton
 from .transport_clouds_tiles import LOG2_E
@@ -21,22 +22,10 @@ def warps_of(width: int) -> int:
     return 4 if width > 128 else 8
 
 
-def solve(
-    cost: Cost,
-    a: Weights | None,
-    b: Weights | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    start: Tensor | None,
-    *,
-    eps: float,
-    reach: float,
-    max_iter: int,
-    tol: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Value, f, g, error, iterations; gradients reach ``cost``, ``a`` and ``b``."""
+def solve(cost: Cost, problem: Problem) -> Solution:
+    """Solve it; gradients reach costs and weights."""
     solver = torch.ops.geokernels.triton_sinkhorn
-    return solver(cost, a, b, n, m, start, eps, reach, max_iter, tol)
+    return Solution(*solver(cost, *problem.tensors(), *problem.numbers()))
 
 
 def _gain(weight: Tensor, potential: Tensor, reach: float) -> Tensor:
@@ -72,8 +61,7 @@ def sinkhorn(
     tol: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``geokernels::sinkhorn``."""
-    a = uniform(cost, n, -2) if a is None else a
-    b = uniform(cost, m, -1) if b is None else b
+    a, b = weights_of(cost, cost.shape[-2:], a, b, n, m)
     batch, (N, M) = cost.shape[:-2], cost.shape[-2:]
     cost, a, b = cost.reshape(-1, N, M).contiguous(), a.reshape(-1, N), b.reshape(-1, M)
     a, b = a.contiguous(), b.contiguous()
@@ -95,7 +83,7 @@ def sinkhorn(
         wrap_triton(sinkhorn_kernel)[(a.shape[0],)](
             cost, a, b, f, raw, g, error, iterations, count, valid.to(torch.int32),
             LOG2_E / eps, damping, reach / eps, 2 * torch.finfo(a.dtype).eps / LOG2_E, tol, max_iter, N, M,
-            reach == math.inf, 16 * torch.finfo(a.dtype).eps, rows, width, num_warps=warps_of(width),
+            reach == math.inf, LEAST_LIFT * torch.finfo(a.dtype).eps, rows, width, num_warps=warps_of(width),
         )  # fmt: skip
     f = torch.where(a > 0, f, damping * raw)
     value, moved_f, moved_g = _finish(a, b, f, g, LOG2_E * reach / eps)

@@ -13,7 +13,8 @@ import triton
 from torch import Tensor
 
 from ..._checks import values_can_be_read
-from ...reference.potentials import level_of, uniform, unresolved, value_of_pairs
+from ...reference.potentials import LEAST_LIFT, level_of, unresolved, value_of_pairs, weights_of
+from ..costs import PairCost
 from ..transport_clouds_derivatives import solve_adjoint
 from ..transport_clouds_registration import register
 from . import PRECISIONS
@@ -22,7 +23,6 @@ from .transport_clouds_products import differentiate_kernel, multiply_kernel
 from .transport_clouds_sweep import pairs_kernel, settle_kernel, stop_kernel, sweep_kernel
 from .transport_clouds_tiles import LOG2_E, Blocks, Cloud, cost_of, pack
 
-KINDS = ("dot", "square", "root", "power")  # ..transport_clouds
 # of a program of multiply_kernel: most columns of its result, and its warps
 OF_PRODUCTS = {"fp32": (32, 8), "tf32": (64, 4), "bf16": (64, 4), "bf16x3": (64, 4)}
 OF_PAIRS = 8  # warps of a program of pairs_kernel, which spills registers with fewer
@@ -30,9 +30,9 @@ SETTLED = 256  # points of a program of settle_kernel
 ENOUGH_PROGRAMS = 512  # columns are split below this number
 
 
-def blocks_of(kind: str, precision: str, D: int) -> Blocks:
+def blocks_of(kind: int, precision: str, D: int) -> Blocks:
     """The tile of a program: all features of its rows where they fit; smaller without tensor cores."""
-    if kind in ("root", "power"):
+    if kind in (PairCost.ROOT, PairCost.POWER):
         return Blocks(64, 64, 1, 8)
     features = max(triton.next_power_of_2(D), 16)
     most = 128 if precision == "bf16" else 64
@@ -62,7 +62,7 @@ class _Iteration:
     """All problems of a batch, half-step by half-step; potentials are in units of eps / log2(e)."""
 
     def __init__(
-        self, rows: _Side, columns: _Side, D: int, kind: str, p: float, reach: float, precision: str
+        self, rows: _Side, columns: _Side, D: int, kind: int, p: float, reach: float, precision: str
     ):
         self.rows, self.columns = rows, columns
         self.kind, self.p, self.reach, self.precision = kind, p, reach, precision
@@ -141,7 +141,7 @@ class _Iteration:
             stop_kernel[(self.wrong.shape[1],)](
                 self.wrong, self.asked, self.lift, self.error, self.iterations, self.active, tol, self.reach,
                 self.wrong.shape[-1], self.asked.shape[-1], self.reach == math.inf,
-                16 * torch.finfo(self.wrong.dtype).eps, 64,
+                LEAST_LIFT * torch.finfo(self.wrong.dtype).eps, 64,
             )  # fmt: skip
             if values_can_be_read(self.active) and not self.active.any():
                 break
@@ -207,8 +207,7 @@ class _Iteration:
 
 def _solve(x, y, a, b, n, m, start, kind, p, reach, hot, cooling, max_iter, tol, precision):
     """:func:`sinkhorn_clouds` on clouds ``(B, N, D)``."""
-    a = uniform(x, n, -2) if a is None else a
-    b = uniform(y, m, -2) if b is None else b
+    a, b = weights_of(x, (x.shape[-2], y.shape[-2]), a, b, n, m)
     features = blocks_of(kind, precision, x.shape[-1]).features
     packed = pack(x, y, kind, p, precision, features)
     rows, columns = (_Side(*of) for of in zip(packed, (a, b), (n, m)))
@@ -253,7 +252,7 @@ def sinkhorn_clouds(
     vectors = [None if part is None else part.reshape(-1, part.shape[-1]) for part in (a, b)]
     counts = [None if part is None else part.reshape(-1) for part in (n, m)]
     begin = None if start is None else start.reshape(-1, start.shape[-1])
-    settings = KINDS[cost], p, reach, hot, cooling, max_iter, tol, PRECISIONS[precision]
+    settings = cost, p, reach, hot, cooling, max_iter, tol, PRECISIONS[precision]
     with device_of(x):
         found = _solve(*parts, *vectors, *counts, begin, *settings)
     return tuple(part.reshape((*batch, *part.shape[1:])) for part in found)
@@ -282,7 +281,7 @@ def multiply_clouds(
     precision: int,
 ) -> Tensor:
     """``geokernels::multiply_clouds``, with the precision of products as a number of ``PRECISIONS``."""
-    kind, of_products = KINDS[cost], PRECISIONS[precision]
+    kind, of_products = cost, PRECISIONS[precision]
     out = v.new_empty((*x.shape[:-1], v.shape[-1]))
     E = v.shape[-1]
     x, y, left, right, v = _flat(x, y, left, right, v)
@@ -318,7 +317,7 @@ def differentiate_clouds(
     precision: int,
 ) -> Tensor:
     """``geokernels::differentiate_clouds``; its costs are no products, and ``precision`` says nothing."""
-    kind = KINDS[cost]
+    kind = cost
     out = x.new_empty(x.shape)
     x, y, left, right = _flat(x, y, left, right)
     f, g = (part.reshape(-1, part.shape[-1]) for part in (f, g))
@@ -331,7 +330,7 @@ def differentiate_clouds(
             p, N, g.shape[-1], D, left.shape[-1], cost_of(kind, p), 32, 64, block, 16, num_warps=8,
         )  # fmt: skip
     # a root's slope does not see the unit of the points
-    return out if kind == "root" else out * LOG2_E ** ((1 - p) / p)
+    return out if kind == PairCost.ROOT else out * LOG2_E ** ((1 - p) / p)
 
 
 TRITON = "triton_"  # what the names of its operators begin with

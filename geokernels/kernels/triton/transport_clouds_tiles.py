@@ -18,10 +18,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..costs import PairCost
 from . import interpreted
 
 INTERPRETED = tl.constexpr(interpreted)
-GRAM, ROOT, SIZES, SQUARES, POWER = (tl.constexpr(i) for i in range(5))
+GRAM = tl.constexpr(PairCost.DOT)  # squares too: what they have beyond a product are the points' own parts
+ROOT, POWER = tl.constexpr(PairCost.ROOT), tl.constexpr(PairCost.POWER)
+SIZES, SQUARES = tl.constexpr(PairCost.SIZES), tl.constexpr(PairCost.SQUARES)
 LOG2_E = math.log2(math.e)
 MOST_POWER = tl.constexpr(100.0)  # of two, where nothing else bounds it
 
@@ -59,7 +62,7 @@ def split(x: Tensor, precision: str) -> tuple[Tensor, Tensor]:
     return high, (x - high.float()).bfloat16() if precision == "bf16x3" else high
 
 
-def pack(x: Tensor, y: Tensor, kind: str, p: float, precision: str, features: int) -> tuple[Cloud, Cloud]:
+def pack(x: Tensor, y: Tensor, kind: int, p: float, precision: str, features: int) -> tuple[Cloud, Cloud]:
     """Both clouds ``(B, count, D)``, as the kernels read them.
 
     Under a product they come around their centres before anything is rounded, and own parts are those of the
@@ -68,18 +71,18 @@ def pack(x: Tensor, y: Tensor, kind: str, p: float, precision: str, features: in
     Args:
         x: Points in units of eps.
         y: The other points.
-        kind: ``"dot"``, ``"square"`` (half the squared distance), ``"root"`` or ``"power"``.
+        kind: A number of :class:`~geokernels.kernels.costs.PairCost`; ``SQUARE`` is half the square.
         p: The power.
         precision: One of ``geokernels.kernels.triton.PRECISIONS``.
         features: What the number of features is padded to a multiple of, under a product.
     """
-    if kind in ("root", "power"):
-        scale = LOG2_E if kind == "root" else LOG2_E ** (1 / p)
+    if kind in (PairCost.ROOT, PairCost.POWER):
+        scale = LOG2_E if kind == PairCost.ROOT else LOG2_E ** (1 / p)
         clouds = [(scale * part).mT.contiguous() for part in (x, y)]
         return tuple(Cloud(part, part, part.new_zeros(part.shape[0], part.shape[2])) for part in clouds)
     x, y = (math.sqrt(LOG2_E) * part for part in (x, y))
     centres = [part.mean(-2, keepdim=True) for part in (x, y)]
-    if kind == "square":
+    if kind == PairCost.SQUARE:
         centres = [(centres[0] + centres[1]) / 2] * 2
     else:
         # <x, y> = <x - c, y - c'> + <x, c'> + <c, y> - <c, c'>
@@ -89,7 +92,7 @@ def pack(x: Tensor, y: Tensor, kind: str, p: float, precision: str, features: in
     for k, part in enumerate((x, y)):
         points = torch.nn.functional.pad(part - centres[k], padding)
         high, low = split(points, precision)
-        if kind == "square":
+        if kind == PairCost.SQUARE:
             whole = high.to(x.dtype) + low.to(x.dtype) if precision == "bf16x3" else high.to(x.dtype)
             of_points = whole.square().sum(-1) / 2
         else:
@@ -98,11 +101,11 @@ def pack(x: Tensor, y: Tensor, kind: str, p: float, precision: str, features: in
     return tuple(found)
 
 
-def cost_of(kind: str, p: float) -> int:
+def cost_of(kind: int, p: float) -> int:
     """The cost of a tile, by its constant above."""
-    if kind == "power":
+    if kind == PairCost.POWER:
         return {1.0: SIZES, 2.0: SQUARES}.get(p, POWER).value
-    return (ROOT if kind == "root" else GRAM).value
+    return (ROOT if kind == PairCost.ROOT else GRAM).value
 
 
 @triton.jit
