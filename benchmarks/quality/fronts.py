@@ -13,7 +13,7 @@ import torch
 from geokernels.metrics import wilson_interval
 from geokernels.report.page import details, figure, page, section, table, text
 
-from .morph import mean_interval, percent
+from .morph import mean_of, percent
 
 INKS = {"directional": "#3157d5", "spherical": "#c4551a", "geodesic": "#13714a", "start": "#1d1f23"}
 LOSSES = ("directional", "spherical", "geodesic")
@@ -51,7 +51,7 @@ def share_interval(values: list[float]) -> dict[str, float]:
     """A mean over trials with its 95% interval: Wilson's where every trial is 0 or 1, else the normal one."""
     if set(values) <= {0.0, 1.0}:
         return wilson_interval(int(sum(values)), len(values))._asdict()
-    return mean_interval(values, "share")
+    return mean_of(values, "share")
 
 
 def summarise(rows: Sequence[Mapping]) -> dict[str, dict]:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from geokernels import world
 from geokernels._files import write_json, write_text
-from geokernels.metrics import score_path
+from geokernels.metrics import mean_interval, score_path
 from geokernels.models import load_clip, load_diffusion
 from geokernels.models.embedded import embedded
 from geokernels.models.text_to_image import PADDING, Embedding, TextToImage
@@ -187,9 +187,8 @@ def swap_padding(
 
 
 def interval(values: list[float]) -> dict[str, float]:
-    """A mean and half of its 95% interval, from the normal distribution over pairs."""
-    spread = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "half": 1.96 * spread}
+    """A mean and half of its 95% interval over pairs."""
+    return mean_interval(values)._asdict()
 
 
 def summarise(rows: list[dict]) -> dict:

@@ -44,7 +44,7 @@ from torch import Tensor
 from geokernels import world
 from geokernels._files import sha256, write_json, write_text
 from geokernels.environment import versions
-from geokernels.metrics import outside_psnr, score_edit, wilson_interval
+from geokernels.metrics import mean_interval, outside_psnr, score_edit, wilson_interval
 from geokernels.models.clip import EVALUATION, load_clip
 from geokernels.models.clip_sources import EMBEDDED
 from geokernels.models.embedded import embedded
@@ -125,11 +125,10 @@ def start_worker(weights: str | None, threads: int) -> None:
     _encoder, _witness = load_clip("world", weights), Witness()
 
 
-def mean_interval(values: list[float], name: str) -> dict[str, float]:
-    """A mean, called ``name``, with its 95% interval from the normal distribution over edits."""
-    mean = statistics.fmean(values)
-    spread = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return {name: mean, "low": mean - 1.96 * spread, "high": min(1.0, mean + 1.96 * spread)}
+def mean_of(values: list[float], name: str) -> dict[str, float]:
+    """A mean, called ``name``, of numbers up to 1, with its 95% interval over edits."""
+    found = mean_interval(values)
+    return {name: found.mean, "low": found.low, "high": min(1.0, found.high)}
 
 
 def opinions(rows: list[dict]) -> dict:
@@ -145,8 +144,8 @@ def opinions(rows: list[dict]) -> dict:
         "named": share("named", asked),
         "named of truth": share("named_of_truth", asked),
         "as the judge": share("named", judged),
-        "direction": mean_interval([w["direction"] for w in said], "mean"),
-        "direction of truth": mean_interval([w["direction_of_truth"] for w in said], "mean"),
+        "direction": mean_of([w["direction"] for w in said], "mean"),
+        "direction of truth": mean_of([w["direction_of_truth"] for w in said], "mean"),
     }
 
 
@@ -162,7 +161,7 @@ def summarise(rows: list[dict]) -> dict:
         "edits": n,
         "reached": wilson_interval(sum(row["reached"] for row in rows), n)._asdict(),
         # whole edits are the independent trials: the four attributes of one picture fail together
-        "kept": mean_interval([row["kept"] for row in rows], "share"),
+        "kept": mean_of([row["kept"] for row in rows], "share"),
         "right": wilson_interval(sum(row["right"] for row in rows), n)._asdict(),
         "lost": lost,
         "psnr": round(statistics.fmean(row["psnr"] for row in rows), 2),

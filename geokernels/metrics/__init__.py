@@ -1,7 +1,7 @@
 """What an edit, and a path of pictures, is measured by."""
 
 from .editing import OutsideScore, blank, clip_score, directional_similarity, outside_score
-from .intervals import Interval, wilson_interval
+from .intervals import Interval, MeanInterval, mean_interval, wilson_interval
 from .path import PathScore, gini, respace, score_path
 from .stability import EditScore, outside_psnr, score_edit
 from .warping import warping_error
@@ -9,12 +9,14 @@ from .warping import warping_error
 __all__ = [
     "EditScore",
     "Interval",
+    "MeanInterval",
     "OutsideScore",
     "PathScore",
     "blank",
     "clip_score",
     "directional_similarity",
     "gini",
+    "mean_interval",
     "outside_psnr",
     "outside_score",
     "respace",

@@ -1,6 +1,8 @@
-"""How sure a measured share is."""
+"""How sure a measured share or mean is."""
 
 import math
+import statistics
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -13,6 +15,40 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         return f"{100 * self.share:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+class MeanInterval(NamedTuple):
+    """A mean, and how far chance may have moved it."""
+
+    mean: float
+    half: float
+
+    @property
+    def low(self) -> float:
+        """The lower bound."""
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        """The upper bound."""
+        return self.mean + self.half
+
+
+def mean_interval(values: Sequence[float], *, z: float = 1.96) -> MeanInterval:
+    """Mean of independent ``values`` with ``z`` standard errors either way; 95% by default, 0 for one value.
+
+    Raises:
+        ValueError: If there is no value.
+
+    Example:
+        >>> mean, half = mean_interval([1.0, 2.0, 3.0])
+        >>> print(f"{mean:.2f} ± {half:.2f}")
+        2.00 ± 1.13
+    """
+    if not values:
+        raise ValueError("values must hold at least one number, got none")
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return MeanInterval(statistics.fmean(values), z * error)
 
 
 def wilson_interval(hits: int, trials: int, *, z: float = 1.959964) -> Interval:

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from . import wilson_interval
+from .intervals import mean_interval, wilson_interval
 
 # Every column, and whether more of it is better; those of the judge are for the rendered world.
 BETTER = {
@@ -55,9 +55,8 @@ def _summary(rows: list[dict]) -> dict:
 
 
 def _mean(values: list[float]) -> dict[str, float]:
-    mean = statistics.fmean(values)
-    half = 1.96 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return {"value": mean, "low": mean - half, "high": mean + half, "n": len(values)}
+    found = mean_interval(values)
+    return {"value": found.mean, "low": found.low, "high": found.high, "n": len(values)}
 
 
 def summary_rows(summary: dict[str, dict]) -> tuple[list[str], list[list[object]]]:
