@@ -20,8 +20,7 @@ ViT-B/16. What preparation costs once a run, for each latent of the pool, stands
 import argparse
 import statistics
 import time
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +28,6 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from geokernels.losses import directional_loss
@@ -41,6 +38,7 @@ from geokernels.pipelines.adapt import nada as pipeline
 from geokernels.pipelines.guidance.terms import Texts
 
 from ..harness.machine import machine
+from .counting import MIB, CountingEncoder, Encodes, Memory
 from .published.nada import OriginalPattern
 from .table import LOSS, Column, publish
 
@@ -58,41 +56,7 @@ COLUMNS = (
 PUBLISHED = AdaptationConfig(
     loss="directional", reach=0.0, train="layers", guess=2.0, batch=2, choose_every=1, chunk=2, pool=64
 )
-MIB = 2**20
 FEW = 4  # latents suffice where only one is counted
-
-
-class Memory(TorchDispatchMode):
-    """Counts the bytes of the storages that live, whatever device they are on."""
-
-    def __init__(self, held: list[Tensor]):
-        super().__init__()
-        self.living, self.now, self.peak = {}, 0, 0
-        for tensor in held:
-            self.note(tensor)
-        self.held = self.peak = self.now
-
-    def note(self, tensor: Tensor) -> None:
-        """Count the storage of ``tensor``, once, until it is freed."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self.living:
-            return
-        self.living[key] = storage.nbytes()
-        self.now += self.living[key]
-        weakref.finalize(storage, self.forget, key)
-
-    def forget(self, key: int) -> None:
-        """No longer count a storage that was freed."""
-        self.now -= self.living.pop(key)
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        found = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(found):
-            if isinstance(leaf, Tensor):
-                self.note(leaf)
-        self.peak = max(self.peak, self.now)
-        return found
 
 
 def ours(model: Generator, encoders: list[ClipEncoder], config: AdaptationConfig, seed: int) -> Adaptation:
@@ -131,34 +95,18 @@ def tensors_of(run: Adaptation | OriginalPattern) -> list[Tensor]:
 
 def count(run: Adaptation | OriginalPattern, steps: int) -> dict[str, float]:
     """Flops and encoded pictures of a step, means over some, and the peak of memory over as many more."""
-    with FlopCounterMode(display=False) as counter:
-        shown = encodes(lambda: [run.step() for _ in range(steps)])
+    with FlopCounterMode(display=False) as counter, Encodes() as shown:
+        for _ in range(steps):
+            run.step()
     with Memory(tensors_of(run)) as memory:
         for _ in range(steps):
             run.step()
     return {
         "flops": counter.get_total_flops() / steps,
-        "encodes": shown / steps,
+        "encodes": shown.count / steps,
         "held_mib": memory.held / MIB,
         "peak_mib": memory.peak / MIB,
     }
-
-
-def encodes(run: Callable[[], object]) -> int:
-    """Pictures that any encoder is shown while ``run`` runs."""
-    shown, encode = 0, ClipEncoder.encode_image
-
-    def counted(self, pictures):
-        nonlocal shown
-        shown += len(pictures)
-        return encode(self, pictures)
-
-    ClipEncoder.encode_image = counted
-    try:
-        run()
-    finally:
-        ClipEncoder.encode_image = encode
-    return shown
 
 
 @torch.no_grad()
@@ -192,7 +140,7 @@ def variants(steps: int) -> dict[str, AdaptationConfig | None]:
 def measure_embedded(steps: int, seeds: int) -> dict[str, dict]:
     """Every figure, on the embedded models; the variants' steps are taken in turns."""
     torch.set_num_threads(1)
-    given, encoder = load_generator(), load_clip()
+    given, encoder = load_generator(), CountingEncoder.of(load_clip())
     found = {name: {"final": [], "seconds": []} for name in variants(steps)}
     for seed in range(seeds):
         runs = {
@@ -250,7 +198,7 @@ def measure_real(size: int, names: Sequence[str]) -> dict[str, dict]:
     with torch.device("meta"):
         given = Generator(GeneratorConfig.standard(size)).eval()
         models = {name: open_clip.create_model(name, device="meta", load_weights=False) for name in names}
-        encoders = [ClipEncoder(n, model, open_clip.get_tokenizer(n)) for n, model in models.items()]
+        encoders = [CountingEncoder(n, model, open_clip.get_tokenizer(n)) for n, model in models.items()]
     found = {}
     with without_values():
         for name, config in variants(100).items():

@@ -15,8 +15,6 @@ pixels, float32. Nothing is run, so no time is given. A count that was stopped c
 
 import argparse
 import json
-import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +31,7 @@ from geokernels.pipelines.edit import oig
 from geokernels.pipelines.edit.ddim import schedule_of
 from geokernels.pipelines.edit.source import EditSource
 
-from .adapt import Memory
+from .counting import GIB, Memory, Saved
 from .published.oig import PublishedPattern
 from .table import Column, publish
 
@@ -44,7 +42,6 @@ COLUMNS = (
     Column("saved GiB", "saved_gib", ".2f"),
     Column("peak GiB", "peak_gib", ".2f"),
 )
-GIB = 2**30
 STANDARD = {"sample_size": 64, "cross_attention_dim": WIDTH, "attention_head_dim": 8}
 CHANNELS = (128, 256, 512, 512)
 AUTOENCODER = {
@@ -107,58 +104,6 @@ def without_values() -> Iterator[None]:
 def fused(query: Tensor, key: Tensor, value: Tensor, *args, **settings) -> Tensor:
     """The attention that a device with values would choose, which keeps no weights of it."""
     return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]
-
-
-class Kept:
-    """A tensor that a graph keeps, as long as the graph does."""
-
-    def __init__(self, tensor: Tensor):
-        self.tensor = tensor
-
-
-class Saved:
-    """The most bytes kept for the way back at one time, each storage once, but for those of ``weights``."""
-
-    def __init__(self, weights: list[Tensor]):
-        self.weights = {weight.untyped_storage()._cdata for weight in weights}
-        self.holders, self.now, self.peak, self.open = Counter(), 0, 0, True
-
-    def pack(self, tensor: Tensor) -> Tensor | Kept:
-        """Count the storage of ``tensor`` until the graph lets it go."""
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if not self.open or key in self.weights:
-            return tensor
-        if not self.holders[key]:
-            self.now += size
-            self.peak = max(self.peak, self.now)
-        self.holders[key] += 1
-        kept = Kept(tensor)
-        weakref.finalize(kept, self.drop, key, size)
-        return kept
-
-    def drop(self, key: int, size: int) -> None:
-        """One graph fewer keeps a storage."""
-        self.holders[key] -= 1
-        if not self.holders[key]:
-            self.now -= size
-
-    @staticmethod
-    def unpack(kept: Tensor | Kept) -> Tensor:
-        """What ``pack`` was given."""
-        return kept.tensor if isinstance(kept, Kept) else kept
-
-    def closing(self, backward: Callable) -> Callable:
-        """``backward``, during which nothing is noted: what it computes again was not kept."""
-
-        def run(*args, **settings):
-            was, self.open = self.open, False
-            try:
-                return backward(*args, **settings)
-            finally:
-                self.open = was
-
-        return run
 
 
 def count(step: Callable[[], None], weights: list[Tensor], held: list[Tensor]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from geokernels.pipelines.edit.ddim import schedule_of
 from geokernels.pipelines.edit.oig import OIGEdit
 
 from ..harness.machine import machine
-from .adapt import MIB, Memory
+from .counting import MIB, Memory
 from .edit import PUBLISHED, models_of_shape
 from .published.oig import PublishedPattern
 from .table import Column, publish

@@ -21,7 +21,7 @@ The second counts flops and memory at real sizes, on tensors without values: 512
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,8 +43,8 @@ from geokernels.pipelines.morph.internal_dataset import Crop, InternalDataset
 from geokernels.pipelines.morph.layer_guidance import LayerGuidance, screen_text
 
 from ..harness.machine import machine
-from ..quality.morph import draw
-from .adapt import MIB, Memory
+from ..quality.edits import draw
+from .counting import MIB, CountingEncoder, Encodes, Memory
 from .published.text2live import OriginalPattern
 from .table import LOSS, Column, publish
 
@@ -82,24 +82,10 @@ def begin(name: str, picture: Tensor, encoder: ClipEncoder, texts: tuple[str, st
     return LayerEdit(picture, [encoder], *texts[:2], **how)
 
 
-@contextmanager
-def encodes() -> Iterator[Callable[[], int]]:
-    """Counts the pictures that encoders are shown."""
-    shown, preprocess = 0, ClipEncoder.preprocess
-
-    def counted(self, pictures):
-        nonlocal shown
-        shown += len(pictures)
-        return preprocess(self, pictures)
-
-    with patch.object(ClipEncoder, "preprocess", counted):
-        yield lambda: shown
-
-
 def count(run: Run, encoder: ClipEncoder) -> dict[str, float]:
     """Encodes, flops and memory of a step whose crop has come before."""
     run.step()
-    with encodes() as shown, FlopCounterMode(display=False) as counter:
+    with Encodes() as shown, FlopCounterMode(display=False) as counter:
         for _ in range(COUNTED):
             run.step()
     held = [*run.network.parameters(), *encoder.parameters(), *encoder.buffers()]
@@ -107,7 +93,7 @@ def count(run: Run, encoder: ClipEncoder) -> dict[str, float]:
         for _ in range(COUNTED):
             run.step()
     return {
-        "encodes": shown() / COUNTED,
+        "encodes": shown.count / COUNTED,
         "flops": counter.get_total_flops() / COUNTED,
         "peak_mib": (memory.peak - memory.held) / MIB,
     }
@@ -155,7 +141,7 @@ def final_loss(run: Run, encoder: ClipEncoder, texts: tuple[str, str, str]) -> f
 def measure_embedded(steps: int, scenes: int) -> dict[str, dict]:
     """Every figure, on the rendered world."""
     torch.set_num_threads(1)
-    encoder = load_clip()
+    encoder = CountingEncoder.of(load_clip())
     found = {name: {"seconds": [], "final": []} for name in variants()}
     for index in range(scenes):
         scene, target = draw(2, index, "colour")
@@ -199,7 +185,7 @@ def measure_real(size: int, name: str) -> dict[str, dict]:
 
     with torch.device("meta"):
         model = open_clip.create_model(name, device="meta", load_weights=False)
-        encoder = ClipEncoder(name, model, open_clip.get_tokenizer(name))
+        encoder = CountingEncoder(name, model, open_clip.get_tokenizer(name))
         picture = torch.empty(3, size, size)
     texts = ("a cake", "a cake with icing", "icing over a green screen")
     with without_values():

@@ -61,8 +61,8 @@ from geokernels.pipelines.video.atlas_view import AtlasPicture, atlas_picture, v
 
 from ..harness.machine import machine
 from ..quality.video import draw_clip, draw_edit
-from .adapt import MIB, Memory
-from .morph import encodes, held_out_loss
+from .counting import MIB, CountingEncoder, Encodes, Memory
+from .morph import held_out_loss
 from .morph import without_values as pictures_without_values
 from .published.text2live_video import OriginalVideoPattern
 
@@ -170,10 +170,10 @@ def count(run: Run, name: str, size: tuple[int, int]) -> dict[str, float]:
     """Encodes and flops of a step whose window has come before."""
     for _ in range(1 if name == PATTERN else config(name, size).crops):
         run.step()
-    with encodes() as shown, FlopCounterMode(display=False) as counter:
+    with Encodes() as shown, FlopCounterMode(display=False) as counter:
         for _ in range(COUNTED):
             run.step()
-    return {"encodes": shown() / COUNTED, "flops": counter.get_total_flops() / COUNTED}
+    return {"encodes": shown.count / COUNTED, "flops": counter.get_total_flops() / COUNTED}
 
 
 @contextmanager
@@ -253,13 +253,13 @@ def compare_losses(clips: list[dict[str, list[float]]]) -> dict[str, dict]:
     return rows
 
 
-def real_encoder(name: str) -> ClipEncoder:
+def real_encoder(name: str) -> CountingEncoder:
     """A CLIP of open_clip without values."""
     import open_clip
 
     with torch.device("meta"):
         model = open_clip.create_model(name, device="meta", load_weights=False)
-        return ClipEncoder(name, model, open_clip.get_tokenizer(name))
+        return CountingEncoder(name, model, open_clip.get_tokenizer(name))
 
 
 def as_markdown(summary: dict) -> str:
@@ -313,7 +313,7 @@ def main() -> None:
             f"Clips of 64 x 64 pixels, embedded CLIP, 16 views unless said, one thread, {cpu}; final losses "
             f"after {args.edit_steps} steps on {args.clips} clips of 24 frames, {args.seeds} seeds each"
         )
-        encoder = load_clip()
+        encoder = CountingEncoder.of(load_clip())
         rows = measure((64, 64), encoder, "cpu", args.steps)
         how = encoder, args.edit_steps, args.seeds
         clips = [measure_losses(rendered_clip(seed, encoder), *how) for seed in range(args.clips)]

@@ -13,7 +13,7 @@ import torch
 from geokernels.metrics import wilson_interval
 from geokernels.report.page import details, figure, page, section, table, text
 
-from .morph import mean_of, percent
+from .edits import mean_of, percent
 
 INKS = {"directional": "#3157d5", "spherical": "#c4551a", "geodesic": "#13714a", "start": "#1d1f23"}
 LOSSES = ("directional", "spherical", "geodesic")

@@ -27,8 +27,8 @@ from geokernels.models import load_clip, load_generator
 from geokernels.pipelines import Adaptation, AdaptationConfig, ClipInversion, ClipInversionConfig
 from geokernels.pipelines.guidance.terms import MAIN, GuidanceConfig, Texts, guiding_terms
 
+from .edits import attribute_of, draw
 from .fronts import LOSSES
-from .morph import attribute_of, draw
 
 SEED = 3
 TARGETS = ("a star", "a red object")

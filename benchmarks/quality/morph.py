@@ -39,12 +39,11 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from geokernels import world
 from geokernels._files import sha256, write_json, write_text
 from geokernels.environment import versions
-from geokernels.metrics import mean_interval, outside_psnr, score_edit, wilson_interval
+from geokernels.metrics import wilson_interval
 from geokernels.models.clip import EVALUATION, load_clip
 from geokernels.models.clip_sources import EMBEDDED
 from geokernels.models.embedded import embedded
@@ -52,46 +51,14 @@ from geokernels.pipelines import ClipInversionConfig, LayerEditConfig, clip_inve
 from geokernels.pipelines.guidance.terms import MAIN
 
 from ..harness.machine import machine
+from .edits import ATTRIBUTES, as_stored, attribute_of, draw, judge_edit, mean_of, percent
 from .lines import work_through
 from .witness import Witness
 
-ATTRIBUTES = ("colour", "background")
 CONFIGS = {"clip-inversion": ClipInversionConfig, "text2live": LayerEditConfig}
 TARGETS = {"reached": 0.90, "kept": 0.92, "right": 0.75, "seconds": 10.0, "shape reached": 0.50}
 
 _encoder, _witness = None, None  # one of each a process
-
-
-def attribute_of(index: int, edits: int) -> str:
-    """Colour and background in turn, then shapes."""
-    return ATTRIBUTES[index % len(ATTRIBUTES)] if index < edits else "shape"
-
-
-def draw(seed: int, index: int, attribute: str):
-    """The scene and its edited twin; the same for every loss and setting."""
-    chance = torch.Generator().manual_seed(seed * 1_000_003 + index)
-    scene = world.sample_scenes(1, generator=chance)
-    return scene, world.edit(scene, attribute, generator=chance)
-
-
-def as_stored(picture: Tensor) -> Tensor:
-    """What a file of 8 bits a channel would hold."""
-    return (picture * 255).round() / 255
-
-
-def judge_edit(edited: Tensor, scene, target, attribute: str) -> dict:
-    """What the judge says of a picture that shall show ``target`` instead of ``scene``."""
-    picture, wanted = as_stored(edited), target.names()[0]
-    seen = world.judge(picture[None]).names()[0]
-    mask = torch.maximum(world.object_mask(scene), world.object_mask(target))[0]
-    if attribute == "background":
-        mask = (mask < 1).float()
-    return {
-        "wanted": wanted,
-        "seen": seen,
-        **score_edit(wanted, seen, attribute)._asdict(),
-        "psnr": round(min(outside_psnr(picture, world.render(scene)[0], mask), 99.0), 3),
-    }
 
 
 def run_edit(task: tuple[int, str, int, ClipInversionConfig | LayerEditConfig]) -> dict:
@@ -123,12 +90,6 @@ def start_worker(weights: str | None, threads: int) -> None:
     global _encoder, _witness
     torch.set_num_threads(threads)
     _encoder, _witness = load_clip("world", weights), Witness()
-
-
-def mean_of(values: list[float], name: str) -> dict[str, float]:
-    """A mean, called ``name``, of numbers up to 1, with its 95% interval over edits."""
-    found = mean_interval(values)
-    return {name: found.mean, "low": found.low, "high": min(1.0, found.high)}
 
 
 def opinions(rows: list[dict]) -> dict:
@@ -176,12 +137,6 @@ def groups(rows: list[dict]) -> dict[str, dict]:
     for attribute in (*ATTRIBUTES, "shape"):
         found[attribute] = [row for row in rows if row["attribute"] == attribute]
     return {name: summarise(group) for name, group in found.items() if group}
-
-
-def percent(interval: dict[str, float]) -> str:
-    """A share with its interval, in percent."""
-    share, low, high = (100 * interval[key] for key in ("share", "low", "high"))
-    return f"{share:.1f}% [{low:.1f}, {high:.1f}]"
 
 
 def as_markdown(summary: dict) -> str:

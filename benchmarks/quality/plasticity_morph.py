@@ -15,8 +15,8 @@ from geokernels.models import load_clip
 from geokernels.pipelines import ClipInversion, ClipInversionConfig, LayerEdit, LayerEditConfig
 from geokernels.pipelines.morph.picture import PictureConfig
 
+from .edits import attribute_of, draw, judge_edit
 from .fronts import LOSSES, START
-from .morph import attribute_of, draw, judge_edit
 
 UNIT = "edits"
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks.cost import adapt as cost_of_adapt
 from benchmarks.cost import morph as cost_of_morph
 from benchmarks.cost import video as cost_of_video
+from benchmarks.cost.counting import CountingEncoder
 from benchmarks.quality import interpolate, plasticity_adapt, plasticity_morph
 from geokernels import losses, world
 from geokernels.kernels import native
@@ -212,7 +213,7 @@ def interpolation_of_a_pair() -> dict:
 def small_models() -> tuple:
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(channels=(8, 6, 4), style_dim=7, mapping_layers=2))
-    return generator.eval(), [load_clip()]
+    return generator.eval(), [CountingEncoder.of(load_clip())]
 
 
 @piece(**EXACT)
@@ -227,7 +228,7 @@ def cost_of_an_adaptation() -> dict:
 
 @piece(**EXACT)
 def cost_of_a_morph() -> dict:
-    encoder, texts = load_clip(), (*CAPTIONS, "a blue circle on a green background")
+    encoder, texts = CountingEncoder.of(load_clip()), (*CAPTIONS, "a blue circle on a green background")
     variants = cost_of_morph.variants(crops=1, views=4, screen_views=4)
     return {
         name: cost_of_morph.count(cost_of_morph.begin(name, picture(), encoder, texts, config, 0), encoder)
@@ -237,7 +238,7 @@ def cost_of_a_morph() -> dict:
 
 @piece(**EXACT)
 def cost_of_a_video() -> dict:
-    encoder, clip = load_clip(), cost_of_video.noise_clip(3, (24, 32), "cpu")
+    encoder, clip = CountingEncoder.of(load_clip()), cost_of_video.noise_clip(3, (24, 32), "cpu")
     return {
         name: cost_of_video.count(cost_of_video.begin(name, clip, encoder), name, (24, 32))
         for name in cost_of_video.VIEWS

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.cost import adapt as cost
+from benchmarks.cost.counting import CountingEncoder
 from geokernels.models import Generator, GeneratorConfig, load_clip
 
 
@@ -13,19 +14,7 @@ from geokernels.models import Generator, GeneratorConfig, load_clip
 def models():
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(channels=(8, 6, 4), style_dim=7, mapping_layers=2))
-    return generator.eval(), load_clip()
-
-
-def test_memory_is_what_lives_at_once():
-    held = torch.zeros(1024)
-    with cost.Memory([held, held.view(2, 512)]) as memory:
-        for _ in range(3):
-            first = held + 1
-            second = first.view(32, 32) * 2
-            del first, second
-    assert memory.held == 4096
-    assert memory.peak == 3 * 4096
-    assert memory.now == 4096
+    return generator.eval(), CountingEncoder.of(load_clip())
 
 
 def test_ours_encodes_what_it_says_and_needs_less(models):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.cost.counting import CountingEncoder
 from benchmarks.cost.morph import PATTERN, begin, count, final_loss, variants
 from geokernels.models.clip import load_clip
 
@@ -13,7 +14,7 @@ TEXTS = "a red object", "a blue object", "a blue object on a green background"
 
 @pytest.fixture(scope="module")
 def encoder():
-    return load_clip("world")
+    return CountingEncoder.of(load_clip("world"))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks.cost import video as video_cost
+from benchmarks.cost.counting import CountingEncoder
 from benchmarks.quality import video as video_edit
 from geokernels.models import AtlasShape
 from geokernels.models.clip import load_clip
@@ -17,7 +18,7 @@ OURS = list(video_cost.VIEWS)[-1]
 
 @pytest.fixture(scope="module")
 def encoder():
-    return load_clip("world")
+    return CountingEncoder.of(load_clip("world"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,9 @@
-"""What an edit keeps for the way back is counted while it is kept, and once."""
+"""What lives, and what an edit keeps for the way back, is counted as long as it does, and once."""
 
 import pytest
 import torch
 
-pytest.importorskip("diffusers")
-
-from benchmarks.cost.edit import Saved
+from benchmarks.cost.counting import Memory, Saved
 
 BYTES = 4000
 
@@ -53,3 +51,15 @@ def test_what_is_computed_again_was_not_kept(leaf):
         again = saved.closing(lambda: leaf.exp())()
     assert saved.peak == 0
     assert torch.autograd.grad(again.sum(), leaf)[0].allclose(again)
+
+
+def test_memory_is_what_lives_at_once():
+    held = torch.zeros(1024)
+    with Memory([held, held.view(2, 512)]) as memory:
+        for _ in range(3):
+            first = held + 1
+            second = first.view(32, 32) * 2
+            del first, second
+    assert memory.held == 4096
+    assert memory.peak == 3 * 4096
+    assert memory.now == 4096
