@@ -10,7 +10,7 @@ import warnings
 import typer
 
 from . import adapt, bench, demo, doctor, edit, evaluate, faults, interpolate, morph, video, world
-from .console import INTERRUPTED, screened, warn
+from .console import INTERRUPTED, add, warn
 
 app = typer.Typer(
     help="Move pictures by text, with losses that follow the geometry inside CLIP.",
@@ -19,16 +19,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(screened(demo.demo))
-app.command()(screened(morph.morph))
-app.command()(screened(video.video))
-app.command()(screened(adapt.adapt))
-app.command()(screened(edit.edit))
-app.command("eval")(screened(evaluate.evaluate))
-app.command()(screened(interpolate.interpolate))
+add(app, demo.demo)
+add(app, morph.morph)
+add(app, video.video)
+add(app, adapt.adapt)
+add(app, edit.edit)
+add(app, evaluate.evaluate, "eval")
+add(app, interpolate.interpolate)
 app.add_typer(world.app, name="world")
-app.command()(screened(bench.bench))
-app.command()(screened(doctor.doctor))
+add(app, bench.bench)
+add(app, doctor.doctor)
 
 
 def main() -> None:

@@ -8,58 +8,93 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import MostMegapixels, device_of, extras, say, sentences, showing
-from .encoders import CLIP, encoders_of, require_clips, warn_of_unknown_words
-from .options import file_option, folder_option, seed_option
-from .out import out_option
+from .console import extras, say, sentences, showing
+from .encoders import encoders_of, require_clips, warn_of_unknown_words
+from .options import (
+    CLIP,
+    Device,
+    From,
+    Loss,
+    MostMegapixels,
+    Out,
+    Overwrite,
+    Resume,
+    Seed,
+    Steps,
+    Strength,
+    To,
+    Truncation,
+    device_of,
+    file_option,
+    folder_option,
+    formerly,
+)
 
 
 def adapt(
-    source: Annotated[str, typer.Option("--from", help="What the generator draws.")],
-    target: Annotated[str, typer.Option("--to", help="What it shall draw.")],
-    out: Annotated[Path, out_option("Folder for the results.")],
-    generator: Annotated[str, typer.Option(help="world, or a StyleGAN2 checkpoint.")] = "world",
-    loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
+    source: From,
+    target: To,
+    out: Out,
+    model: Annotated[
+        str,
+        formerly(
+            typer.Option(help="The generator: world for the built-in one, or a StyleGAN2 checkpoint."),
+            "--generator",
+        ),
+    ] = "world",
+    loss: Loss = "geodesic",
     clip: Annotated[
-        list[str] | None, typer.Option(help=f"{CLIP}; repeat for several [default: world].")
+        list[str] | None,
+        typer.Option(help=f"A CLIP that guides: {CLIP}; repeat for several (default: world)."),
     ] = None,
     clip_weights: Annotated[
-        list[Path] | None, file_option("Weights file of each CLIP that needs one, in their order.")
+        list[Path] | None, file_option("Weights file of each CLIP that needs one, in the order of --clip.")
     ] = None,
     clip_tokenizer: Annotated[
-        list[Path] | None, folder_option("Folder of each tokenizer that is on the hub, in their order.")
+        list[Path] | None,
+        folder_option(
+            "Folder of each CLIP's tokenizer that is on the hub otherwise, in the order of --clip."
+        ),
     ] = None,
     clip_share: Annotated[
-        list[float] | None, typer.Option(min=0, help="Weight of each CLIP in the loss, in their order.")
+        list[float] | None,
+        typer.Option(min=0, help="Weight of each CLIP in the loss, in the order of --clip."),
     ] = None,
     train: Annotated[
-        str, typer.Option(help="Of a chosen layer: its modulation, or whole layers.")
+        str,
+        typer.Option(help="What is trained of a chosen layer: its modulation, or the whole layer (layers)."),
     ] = "modulation",
-    start: Annotated[bool, typer.Option(help="Look for a start among the generator's own samples.")] = True,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimisation steps.")] = None,
-    strength: Annotated[float | None, typer.Option(help="Weight of the text's direction.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of the first step.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Latents a step.")] = None,
-    pool: Annotated[int | None, typer.Option(min=1, help="Latents visited in turn.")] = None,
+    start: Annotated[
+        bool, typer.Option(help="Start from the generator's own samples that fit the text best.")
+    ] = True,
+    steps: Steps = None,
+    strength: Strength = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the first step.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Latents in each step.")] = None,
+    pool: Annotated[int | None, typer.Option(min=1, help="Latents in all; steps take them in turn.")] = None,
     chunk: Annotated[
-        int | None, typer.Option(min=1, help="Pictures at a time where they are independent.")
+        int | None, typer.Option(min=1, help="Pictures that are computed at once; less needs less memory.")
     ] = None,
-    layers: Annotated[int | None, typer.Option(min=1, help="How many learn at a time.")] = None,
-    truncation: Annotated[float | None, typer.Option(help="Of the latents' codes.")] = None,
-    real: Annotated[Path | None, file_option("A picture to invert and to draw again.")] = None,
-    real_steps: Annotated[int | None, typer.Option(min=1, help="Steps of its inversion.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers that are trained in each step.")] = None,
+    truncation: Truncation = None,
+    real: Annotated[
+        Path | None, file_option("A photograph to invert, and to draw again with the adapted generator.")
+    ] = None,
+    real_steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimisation steps of the inversion of --real.")
+    ] = None,
     lpips: Annotated[
-        str | None, typer.Option(help="Invert by LPIPS: alex, vgg or squeeze, or NAME=WEIGHTS-FILE.")
+        str | None, typer.Option(help="Invert --real by LPIPS: alex, vgg or squeeze, or NAME=WEIGHTS-FILE.")
     ] = None,
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
-    seed: Annotated[int, seed_option("Chooses latents and samples.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+    seed: Seed = 0,
+    device: Device = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Teach a generator to draw what a text says, from the text alone."""
     with (
-        sentences(adapt, encoder_weights="--clip-share", checkpoint="--generator", picture="--real"),
+        sentences(adapt, encoder_weights="--clip-share", checkpoint="--model", picture="--real"),
         extras(),
     ):
         import torch
@@ -83,21 +118,21 @@ def adapt(
         if clips != ["world"] * len(clips):
             given["templates"] = imagenet_templates()
         config = AdaptationConfig(loss=loss, train=train, **{k: v for k, v in given.items() if v is not None})
-        ending = Path(generator).suffix
+        ending = Path(model).suffix
         folder = AdaptFolder(out, ending if ending in FORMATS else ".safetensors")
         folder.require(resume=resume, overwrite=overwrite)
-        model = load_generator(generator, device=where)
+        network = load_generator(model, device=where)
         encoders = encoders_of(clips, clip_weights or [], clip_tokenizer or [], where)
         adaptation = Adaptation(
-            model, encoders, source, target, config=config, generator=torch.Generator().manual_seed(seed)
+            network, encoders, source, target, config=config, generator=torch.Generator().manual_seed(seed)
         )
-        inversion = _inversion(model, picture, real_steps, lpips, chunk, seed)
+        inversion = _inversion(network, picture, real_steps, lpips, chunk, seed)
         warn_of_unknown_words(encoders, source, target)
-        run = AdaptationRun(model, adaptation, inversion, seed=seed)
-        inputs = [Path(generator), *([real] if real else [])]
+        run = AdaptationRun(network, adaptation, inversion, seed=seed)
+        inputs = [Path(model), *([real] if real else [])]
         folder.claim(resume=resume, overwrite=overwrite, keep=inputs)
         facts = {
-            "generator": generator if generator == "world" else Path(generator).name,
+            "generator": model if model == "world" else Path(model).name,
             "from": source,
             "to": target,
             "seed": seed,
@@ -126,7 +161,7 @@ def _require_lpips(lpips: str | None) -> None:
             require_file("--lpips", file)
 
 
-def _inversion(model, picture, steps: int | None, lpips: str | None, chunk: int | None, seed: int):
+def _inversion(network, picture, steps: int | None, lpips: str | None, chunk: int | None, seed: int):
     """The inversion of ``--real``, or None."""
     if picture is None:
         for option, value in (("--real-steps", steps), ("--lpips", lpips)):
@@ -140,11 +175,11 @@ def _inversion(model, picture, steps: int | None, lpips: str | None, chunk: int 
 
     given = {"steps": steps, "chunk": chunk}
     config = WInversionConfig(**{k: v for k, v in given.items() if v is not None})
-    where = model.latent_avg.device
+    where = network.latent_avg.device
     how = {}
     if lpips is not None:
         name, _, file = lpips.partition("=")
         how["perceptual"] = load_lpips(name, file or None, device=where, called=f"--lpips {name}")
     return WInversion(
-        model, picture.to(where), config=config, generator=torch.Generator().manual_seed(seed), **how
+        network, picture.to(where), config=config, generator=torch.Generator().manual_seed(seed), **how
     )

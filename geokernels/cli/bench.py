@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from .console import console, fail, sentences
-from .out import out_option
+from .options import Threads, out_option
 
 CLONE = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ def bench(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what --json has of this machine and commit, undisturbed.")
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; all by default.")] = None,
+    threads: Threads = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Each has cases of its own.")] = "cpu",
 ) -> None:
     """Time the operators, correct ones only, against what the machine can do and against other libraries."""

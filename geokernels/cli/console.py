@@ -5,21 +5,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from typer.core import TyperCommand
 
-from .options import options_of, require_usable
+from .typed import newer, options_of, require_usable
 
 BAD_INPUT, INTERRUPTED = 2, 130
 EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
-
-# Of every command that reads pictures; the default is MOST_MEGAPIXELS.
-MostMegapixels = Annotated[
-    float, typer.Option("--most-megapixels", min=0, help="Refuse larger pictures, before they are decoded.")
-]
 
 
 @contextmanager
@@ -52,6 +48,16 @@ def screened(command: Callable) -> Callable:
         command(**given)
 
     return run
+
+
+def add(app: typer.Typer, command: Callable, name: str | None = None, **settings) -> None:
+    """Add a command to an app: screened, and with the older names of its options."""
+
+    class WithOlderNames(TyperCommand):
+        def parse_args(self, ctx, args: list[str]) -> list[str]:
+            return super().parse_args(ctx, newer(command, args, warn))
+
+    app.command(name, cls=WithOlderNames, **settings)(screened(command))
 
 
 @contextmanager
@@ -245,16 +251,3 @@ class _Lines:
         if self.waiting:
             self.to.print(self.waiting, markup=False)
             self.waiting, self.said = "", time.monotonic()
-
-
-def device_of(wanted: str | None) -> str:
-    """The device to run on; cuda where there is one and none is asked for."""
-    import torch
-
-    if wanted is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.split(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be cpu or cuda, got {wanted!r}")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("--device must be one torch can use, got cuda, and torch sees no CUDA device")
-    return wanted

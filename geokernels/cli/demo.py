@@ -3,20 +3,17 @@
 import time
 from itertools import count
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.table import Table
 
 from .console import Seen, console, extras, say, sentences, showing
-from .options import seed_option
-from .out import out_option
+from .options import Out, Overwrite, Seed
 
 
 def demo(
-    out: Annotated[Path, out_option("Folder for the report.")] = Path("demo"),
-    seed: Annotated[int, seed_option("Chooses the scenes, edits and samples.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files in --out.")] = False,
+    out: Out = Path("demo"),
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Morph scenes, walk through a generator, draw prompts, judge the results, and write a report."""
     with sentences(demo), extras():

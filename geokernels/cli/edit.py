@@ -9,73 +9,117 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import MostMegapixels, Seen, device_of, extras, say, sentences, showing, warn
-from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, require_clips, warn_of_unknown_words
-from .options import file_argument, file_option, folder_option, seed_option
-from .out import out_option
-from .pipelines import CONFIG, MODEL, VARIANT, decoder_of, pipeline_of, require_captioner, require_sources
-
-PRECISIONS = ("float32", "bfloat16", "float16")
+from .console import Seen, extras, say, sentences, showing, warn
+from .encoders import encoder_of, require_clips, warn_of_unknown_words
+from .options import (
+    Clip,
+    ClipTokenizer,
+    ClipWeights,
+    Decoder,
+    Device,
+    DiffusionModel,
+    GuidanceScale,
+    ModelConfig,
+    MostMegapixels,
+    Out,
+    Overwrite,
+    Precision,
+    Resume,
+    SamplingSteps,
+    Seed,
+    Size,
+    Truncate,
+    Variant,
+    device_of,
+    file_argument,
+    file_option,
+)
+from .pipelines import models_of, precision_of, require_captioner, require_sources
 
 
 def edit(
-    out: Annotated[Path, out_option("Folder for the results.")],
-    target: Annotated[list[str], typer.Option("--to", help="What it shall show; repeat for several edits.")],
+    out: Out,
+    target: Annotated[
+        list[str],
+        typer.Option("--to", help="Text that describes what it should become; repeat for several edits."),
+    ],
     picture: Annotated[
         Path | None,
-        file_argument("PNG, JPEG or WebP; without one, the model draws the source."),
+        file_argument("A PNG, JPEG or WebP picture; without one, the model draws what --from says."),
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--from", help="What the picture shows; or give --captioner.")
+        str | None,
+        typer.Option("--from", help="Text that describes the picture; give this or --captioner."),
     ] = None,
     captioner: Annotated[
-        str | None, typer.Option(help="A BLIP that says what the picture shows: a folder or a hub name.")
+        str | None,
+        typer.Option(help="A BLIP model that describes the picture: a folder or a name on the hub."),
     ] = None,
-    model: Annotated[str, typer.Option(help=MODEL)] = "world",
-    variant: Annotated[str | None, typer.Option(help=VARIANT)] = None,
-    model_config: Annotated[Path | None, folder_option(CONFIG)] = None,
-    clip: Annotated[str, typer.Option(help=f"{CLIP}.")] = "world",
-    clip_weights: Annotated[Path | None, file_option(WEIGHTS)] = None,
-    clip_tokenizer: Annotated[Path | None, folder_option(TOKENIZER)] = None,
+    model: DiffusionModel = "world",
+    variant: Variant = None,
+    model_config: ModelConfig = None,
+    clip: Clip = "world",
+    clip_weights: ClipWeights = None,
+    clip_tokenizer: ClipTokenizer = None,
     inversion: Annotated[
-        Path | None, file_option("inversion.pt of an earlier run, instead of inverting again.")
+        Path | None, file_option("inversion.pt of an earlier run, to be used instead of inverting again.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 50,
-    guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
-    clip_weight: Annotated[float | None, typer.Option(help="Weight of the move to the text.")] = None,
-    structure: Annotated[float | None, typer.Option(help="Weight of the source's features.")] = None,
+    steps: SamplingSteps = 50,
+    guidance_scale: GuidanceScale = None,
+    clip_weight: Annotated[
+        float | None, typer.Option(help="Weight of the guidance by CLIP, towards --to.")
+    ] = None,
+    structure: Annotated[
+        float | None, typer.Option(help="Weight of staying close to the source's U-Net features.")
+    ] = None,
     negative: Annotated[
-        str, typer.Option(help="What a given picture's edit is led away from: its source caption, or empty.")
+        str,
+        typer.Option(
+            help="The negative prompt of a given picture's edit: source for the text of --from, or empty."
+        ),
     ] = "source",
-    gradient: Annotated[str, typer.Option(help="exact or released.")] = "exact",
-    every: Annotated[int | None, typer.Option(min=1, help="Guide each so many-th step.")] = None,
-    until: Annotated[float | None, typer.Option(help="Share of the steps after which guidance ends.")] = None,
-    decoder: Annotated[
-        str | None, typer.Option(help="A tiny autoencoder for CLIP's view: world, a folder or a hub name.")
+    gradient: Annotated[
+        str,
+        typer.Option(help="How CLIP's gradient is taken: exact, or released for that of the released code."),
+    ] = "exact",
+    every: Annotated[int | None, typer.Option(min=1, help="Guide by CLIP at every n-th step only.")] = None,
+    until: Annotated[
+        float | None,
+        typer.Option(help="Fraction of the steps, from 0 to 1, after which guidance by CLIP ends."),
     ] = None,
-    decode_size: Annotated[int | None, typer.Option(min=8, help="Longest side of CLIP's view.")] = None,
-    cycle: Annotated[float | None, typer.Option(help="Weight of the cycle of OIG+; 0 leaves it out.")] = None,
-    cycle_steps: Annotated[int | None, typer.Option(min=1, help="Steps that close the cycle.")] = None,
-    truncate: Annotated[
-        bool, typer.Option("--truncate", help="Cut texts that are too long for a model, and say so.")
+    decoder: Decoder = None,
+    decode_size: Annotated[
+        int | None, typer.Option(min=8, help="Longest side in pixels of the pictures that CLIP sees.")
+    ] = None,
+    cycle: Annotated[
+        float | None, typer.Option(help="Weight of the cycle consistency of OIG+; 0 leaves it out.")
+    ] = None,
+    cycle_steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps that close the cycle.")
+    ] = None,
+    truncate: Truncate = False,
+    checkpointing: Annotated[
+        bool, typer.Option(help="Recompute activations in the backward pass: less memory, more time.")
     ] = False,
-    checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
-    size: Annotated[int | None, typer.Option(min=8, help="Longest side of the edit, in pixels.")] = None,
-    dtype: Annotated[str, typer.Option(help=", ".join(PRECISIONS) + ".")] = "float32",
+    size: Size = None,
+    dtype: Precision = "float32",
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
-    seed: Annotated[int, seed_option("Chooses a drawn source.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+    seed: Seed = 0,
+    device: Device = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Edit a picture with a diffusion model: what the text asks changes, the structure stays."""
-    with sentences(edit, clip="--clip-weight", captions="--from", targets="--to"), extras():
+    with (
+        sentences(edit, clip="--clip-weight", captions="--from", targets="--to", guidance="--guidance-scale"),
+        extras(),
+    ):
         from ..media.pictures import read_picture
         from ..models.denoiser import Denoiser
         from ..pipelines.edit.oig import OIGConfig, OIGEdit, require_texts
         from ..runs.edit import INVERSION, EditFolder, run_edit
 
-        given = {"guidance": guidance, "clip": clip_weight, "structure": structure, "every": every}
+        given = {"guidance": guidance_scale, "clip": clip_weight, "structure": structure, "every": every}
         given |= {"until": until, "decode_size": decode_size, "cycle": cycle, "cycle_steps": cycle_steps}
         config = OIGConfig(
             negative=negative,
@@ -147,29 +191,6 @@ def _caption(given: str | None, captioner: str | None, picture, device: str) -> 
     (found,) = load_captioner(captioner, device=device)(picture[None])
     say(f"The picture shows: {found}")
     return found
-
-
-def precision_of(dtype: str):
-    """The dtype that ``--dtype`` names."""
-    import torch
-
-    if dtype not in PRECISIONS:
-        raise ValueError(f"--dtype must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {dtype!r}")
-    return getattr(torch, dtype)
-
-
-def models_of(
-    model: str, decoder: str | None, dtype: str, device: str, *, variant: str | None, config: Path | None
-):
-    """The pipeline, and the tiny autoencoder if one is asked for."""
-    import torch
-
-    precision = precision_of(dtype)
-    pipeline = pipeline_of(model, variant, config, precision, device)
-    if dtype == "float16" and "XL" in type(pipeline).__name__ and pipeline.vae.config.force_upcast:
-        pipeline.vae.to(torch.float32)  # its activations are beyond float16
-    tiny = None if decoder is None else decoder_of(decoder, precision, device)
-    return pipeline, tiny
 
 
 def readable_by(pipeline, encoder, texts: list[str], *, option: str, truncate: bool) -> list[str]:

@@ -12,14 +12,6 @@ if TYPE_CHECKING:
     from ..models.clip import ClipEncoder
 
 
-CLIP = (
-    "world, or as open_clip calls it: ARCHITECTURE/TAG, hf-hub:ORGANISATION/MODEL, local-dir:FOLDER, or an "
-    "ARCHITECTURE with --clip-weights"
-)
-WEIGHTS = "Weights file for the CLIP: safetensors, a torch state dict, or OpenAI's own archive."
-TOKENIZER = "Folder of the tokenizer, for a CLIP whose tokenizer is on the hub."
-
-
 def require_clips(**named: str | None) -> None:
     """Refuse names of CLIPs that stand for nothing, by their options, before any model is read."""
     from ..models.clip_sources import Called, require_name

@@ -11,72 +11,105 @@ import typer
 from rich.table import Table
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import MostMegapixels, Seen, console, device_of, extras, say, sentences, showing
-from .edit import models_of, precision_of
-from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, require_clips
-from .options import file_option, folder_argument, folder_option, seed_option
-from .out import out_option
-from .pipelines import CONFIG, MODEL, VARIANT, instructed_of, require_sources
+from .console import Seen, console, extras, say, sentences, showing
+from .encoders import encoder_of, require_clips
+from .options import (
+    Clip,
+    ClipTokenizer,
+    ClipWeights,
+    Decoder,
+    Device,
+    DiffusionModel,
+    LpipsWeights,
+    ModelConfig,
+    MostMegapixels,
+    Out,
+    Overwrite,
+    PictureBatch,
+    Precision,
+    Resume,
+    SamplingSteps,
+    Seed,
+    Size,
+    Variant,
+    device_of,
+    file_option,
+    folder_argument,
+    folder_option,
+)
+from .pipelines import instructed_of, models_of, precision_of, require_sources
 
 if TYPE_CHECKING:
     from ..runs.evaluate import Contender
     from ..runs.measures import Measures
 
 INSTRUCTED = "instruct_pix2pix"
+LEAST_STEPS = 3
 EDITS = "edits"  # folder, within --out, that --world writes
 
 
 def evaluate(
-    out: Annotated[Path, out_option("Folder for the results.")],
+    out: Out,
     folder: Annotated[
         Path | None,
-        folder_argument("Edits in the layout of PIE-Bench; or give --world."),
+        folder_argument("A folder of edits in the layout of PIE-Bench; give this or --world."),
     ] = None,
     world: Annotated[
         int | None,
-        typer.Option(min=1, help="Evaluate so many edits of the rendered world, written to --out."),
+        typer.Option(min=1, help="Number of edits of the rendered world, to be drawn into --out."),
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="NAME or NAME:FIELD=VALUE,...; repeat for several [default: all that can run]."),
+        typer.Option(help="NAME or NAME:FIELD=VALUE,...; repeat for several (default: all that can run)."),
     ] = None,
-    model: Annotated[str, typer.Option(help=MODEL)] = "world",
-    variant: Annotated[str | None, typer.Option(help=VARIANT)] = None,
-    model_config: Annotated[Path | None, folder_option(CONFIG)] = None,
-    clip: Annotated[str, typer.Option(help=f"The CLIP that guides OIG: {CLIP}.")] = "world",
-    clip_weights: Annotated[Path | None, file_option(WEIGHTS)] = None,
-    clip_tokenizer: Annotated[Path | None, folder_option(TOKENIZER)] = None,
+    model: DiffusionModel = "world",
+    variant: Variant = None,
+    model_config: ModelConfig = None,
+    clip: Clip = "world",
+    clip_weights: ClipWeights = None,
+    clip_tokenizer: ClipTokenizer = None,
     judge_clip: Annotated[
         str | None,
-        typer.Option(help="The CLIP that measures [default: the world's other one, or the one that guides]."),
+        typer.Option(
+            help="The CLIP that measures (default: the world's evaluation CLIP with --clip world, "
+            "the one of --clip otherwise)."
+        ),
     ] = None,
-    judge_clip_weights: Annotated[Path | None, file_option("Its weights file.")] = None,
-    judge_clip_tokenizer: Annotated[Path | None, folder_option("Its tokenizer's folder.")] = None,
+    judge_clip_weights: Annotated[Path | None, file_option("Weights file of --judge-clip.")] = None,
+    judge_clip_tokenizer: Annotated[
+        Path | None, folder_option("Folder of the tokenizer of --judge-clip.")
+    ] = None,
     dino_weights: Annotated[
-        Path | None, file_option("DINO ViT-B/8, for the structure; else the CLIP that measures.")
+        Path | None,
+        file_option(
+            "Weights file of DINO ViT-B/8, for the structure distance "
+            "(default: the tokens of the CLIP that measures)."
+        ),
     ] = None,
-    lpips_weights: Annotated[
-        Path | None, file_option("LPIPS' AlexNet; else a feature distance of the CLIP that measures.")
+    lpips_weights: LpipsWeights = None,
+    instruct: Annotated[
+        str | None,
+        typer.Option(help="A pipeline for the method instruct_pix2pix: a folder or a name on the hub."),
     ] = None,
-    instruct: Annotated[str | None, typer.Option(help="A pipeline for InstructPix2Pix.")] = None,
-    decoder: Annotated[str | None, typer.Option(help="A tiny autoencoder for OIG's view.")] = None,
-    steps: Annotated[int, typer.Option(min=3, help="DDIM steps.")] = 50,
-    skip: Annotated[int, typer.Option(min=0, help="Timesteps left out at either end of the inversion.")] = 1,
-    size: Annotated[
-        int | None, typer.Option(min=8, help="Longest side, in pixels [default: the model's].")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many edits.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Edits at a time.")] = 4,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    decoder: Decoder = None,
+    steps: SamplingSteps = 50,
+    skip: Annotated[
+        int, typer.Option(min=0, help="Timesteps that the inversion leaves out, at either end.")
+    ] = 1,
+    size: Size = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first n edits only.")] = None,
+    batch: PictureBatch = 4,
+    dtype: Precision = "float32",
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
-    seed: Annotated[int, seed_option("Of chance, and of --world's edits.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a run in --out; methods may be added.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+    seed: Seed = 0,
+    device: Device = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Edit by several methods, and measure what came of it; what fails is listed, and counts."""
+    """Edit pictures by several methods, and compare the results by the usual measures.
+
+    An edit that fails is listed, and counts as failed. Methods may be added with --resume.
+    """
     with sentences(evaluate), extras():
         from ..models.denoiser import Denoiser
         from ..pipelines.comparators import EditModels
@@ -86,6 +119,8 @@ def evaluate(
         from ..world.edit_folder import clear_edit_folder, require_edit_folder
 
         contenders = _contenders(method, instruct is not None)
+        if steps < LEAST_STEPS:
+            raise ValueError(f"--steps must be at least {LEAST_STEPS}, got {steps}")
         if 2 * skip >= steps:
             raise ValueError(f"--skip must leave some of the {steps} steps at both ends, got {skip}")
         where = device_of(device)

@@ -14,61 +14,90 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from .console import Seen, console, device_of, extras, say, sentences, showing, warn, warn_of_words
-from .options import file_option, folder_option, seed_option
-from .out import out_option
-from .pipelines import CONFIG, MODEL, VARIANT, pipeline_of, require_sources
+from .console import Seen, console, extras, say, sentences, showing, warn, warn_of_words
+from .options import (
+    MOST_SEED,
+    SEED,
+    Device,
+    DiffusionModel,
+    GuidanceScale,
+    LpipsWeights,
+    ModelConfig,
+    Out,
+    Overwrite,
+    PictureBatch,
+    Precision,
+    Resume,
+    SamplingSteps,
+    Truncate,
+    Variant,
+    device_of,
+)
+from .pipelines import pipeline_of, precision_of, require_sources
 
 DISTANCES = ("features", "lpips", "none")
-DTYPES = ("float32", "float16", "bfloat16")
 
 
 def interpolate(
-    prompt: Annotated[list[str], typer.Option(help="A station of the path; repeat for each, two at least.")],
-    out: Annotated[Path, out_option("Folder for the results.")],
-    model: Annotated[str, typer.Option(help=MODEL)] = "world",
-    variant: Annotated[str | None, typer.Option(help=VARIANT)] = None,
-    model_config: Annotated[Path | None, folder_option(CONFIG)] = None,
+    prompt: Annotated[
+        list[str],
+        typer.Option(help="A prompt on the path; repeat it for each of them, two at least."),
+    ],
+    out: Out,
+    model: DiffusionModel = "world",
+    variant: Variant = None,
+    model_config: ModelConfig = None,
     coupling: Annotated[
-        str | None, typer.Option(help="ot, entropic, row, slerp or random [default: ot].")
+        str | None,
+        typer.Option(help="Which token goes to which: ot, entropic, row, slerp or random (default: ot)."),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Run every coupling, side by side.")] = False,
-    rows: Annotated[str, typer.Option(help="Which rows may go where: all, pinned or blockwise.")] = "all",
-    eps: Annotated[float, typer.Option(help="Of the entropic coupling, as a share of the mean cost.")] = 0.05,
+    rows: Annotated[
+        str, typer.Option(help="Which tokens may go to which: all, pinned or blockwise.")
+    ] = "all",
+    eps: Annotated[
+        float,
+        typer.Option(help="Regularisation of the entropic coupling, as a fraction of the mean cost."),
+    ] = 0.05,
     uniform: Annotated[
-        bool, typer.Option("--uniform", help="Move the times until the pictures lie evenly.")
+        bool,
+        typer.Option("--uniform", help="Move the times until the pictures are evenly spaced by --distance."),
     ] = False,
-    frames: Annotated[int, typer.Option(min=2, help="Pictures, both ends included.")] = 9,
-    steps: Annotated[int, typer.Option(min=1, help="Of each sampling.")] = 25,
-    guidance: Annotated[float, typer.Option(min=1, help="Scale of guidance; 1 is none.")] = 3.0,
-    negative: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
+    frames: Annotated[int, typer.Option(min=2, help="Pictures on the path, both ends included.")] = 9,
+    steps: SamplingSteps = 25,
+    guidance_scale: GuidanceScale = 3.0,
+    negative: Annotated[str | None, typer.Option(help="A negative prompt.")] = None,
     seed: Annotated[
         list[int] | None,
-        seed_option("Of the noise; one for all, or one for each prompt [default: 0]."),
+        typer.Option(min=0, max=MOST_SEED, help=f"{SEED} One for all, or one for each prompt (default: 0)."),
     ] = None,
-    height: Annotated[int | None, typer.Option(min=8, help="In pixels [default: the model's own].")] = None,
-    width: Annotated[int | None, typer.Option(min=8, help="In pixels [default: the model's own].")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 8,
-    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
-    truncate: Annotated[
-        bool, typer.Option("--truncate", help="Cut prompts that are too long, as the model does, and say so.")
-    ] = False,
+    height: Annotated[
+        int | None, typer.Option(min=8, help="Height in pixels (default: the model's own).")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=8, help="Width in pixels (default: the model's own).")
+    ] = None,
+    batch: PictureBatch = 8,
+    dtype: Precision = "float32",
+    truncate: Truncate = False,
     distance: Annotated[
         str | None,
         typer.Option(
-            help="Between pictures: features, lpips or none [default: features for world, else lpips]."
+            help="Distance between pictures: features, lpips or none "
+            "(default: features with --model world, lpips otherwise)."
         ),
     ] = None,
-    lpips_weights: Annotated[
-        Path | None, file_option("Weights file of LPIPS' AlexNet, where it cannot be downloaded.")
-    ] = None,
+    lpips_weights: LpipsWeights = None,
     mp4: Annotated[bool, typer.Option("--mp4", help="Write MP4 files beside the GIFs.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+    device: Device = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw pictures along a path through prompts, whose rows are coupled by optimal transport."""
-    with sentences(interpolate, prompts="--prompt", generator="--seed"), extras():
+    with (
+        sentences(interpolate, prompts="--prompt", generator="--seed", guidance="--guidance-scale"),
+        extras(),
+    ):
         from .._checks import require_choice
         from ..media.clips import require_av
         from ..models.text_to_image import TextToImage
@@ -82,9 +111,9 @@ def interpolate(
         if mp4:
             require_av()
         settings = {"rows": rows, "eps": eps, "uniform": uniform, "frames": frames, "steps": steps}
-        settings |= {"guidance": guidance, "height": height, "width": width, "batch": batch}
+        settings |= {"guidance": guidance_scale, "height": height, "width": width, "batch": batch}
         config = PromptInterpolationConfig(coupling=coupling or "ot", truncate=truncate, **settings)
-        precision, kind = _dtype(dtype), distance or ("features" if model == "world" else "lpips")
+        precision, kind = precision_of(dtype), distance or ("features" if model == "world" else "lpips")
         require_choice("--distance", kind, DISTANCES)
         require_sources(model=model)
         where, folder = device_of(device), InterpolationFolder(out, len(COUPLINGS) if compare else 1, mp4)
@@ -173,14 +202,6 @@ def _distance(kind: str, weights: Path | None, device: str):
             "--lpips-weights, or take --distance features or none"
         ) from error
     return (lambda a, b: lpips(a.to(device), b.to(device))), "LPIPS (AlexNet)"
-
-
-def _dtype(name: str):
-    import torch
-
-    if name not in DTYPES:
-        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {name!r}")
-    return getattr(torch, name)
 
 
 def _say_if_uneven(name: str, run) -> None:

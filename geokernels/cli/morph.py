@@ -8,43 +8,63 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import MostMegapixels, device_of, extras, say, sentences, showing
-from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, warn_of_unknown_words
-from .options import file_argument, file_option, folder_option, seed_option
-from .out import out_option
+from .console import extras, say, sentences, showing
+from .encoders import encoder_of, warn_of_unknown_words
+from .options import (
+    Clip,
+    ClipTokenizer,
+    ClipWeights,
+    Device,
+    From,
+    Loss,
+    MostMegapixels,
+    Out,
+    Overwrite,
+    Resume,
+    Screen,
+    Seed,
+    Size,
+    Steps,
+    Strength,
+    To,
+    device_of,
+    file_argument,
+    file_option,
+)
 
 METHODS = ("clip-inversion", "text2live")
 
 
 def morph(
-    picture: Annotated[Path, file_argument("PNG, JPEG or WebP of any size and mode.")],
-    source: Annotated[str, typer.Option("--from", help="What the picture shows.")],
-    target: Annotated[str, typer.Option("--to", help="What it shall show.")],
-    out: Annotated[Path, out_option("Folder for the results.")],
-    method: Annotated[str, typer.Option(help="clip-inversion, or text2live for an edit layer.")] = METHODS[0],
-    loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
-    clip: Annotated[str, typer.Option(help=f"{CLIP}.")] = "world",
-    clip_weights: Annotated[Path | None, file_option(WEIGHTS)] = None,
-    clip_tokenizer: Annotated[Path | None, folder_option(TOKENIZER)] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimisation steps.")] = None,
-    strength: Annotated[float | None, typer.Option(help="Weight of the text's direction.")] = None,
-    size: Annotated[
-        int | None, typer.Option(min=16, help="Longest side at which the edit is optimised.")
-    ] = None,
+    picture: Annotated[Path, file_argument("A PNG, JPEG or WebP picture of any size and mode.")],
+    source: From,
+    target: To,
+    out: Out,
+    method: Annotated[
+        str, typer.Option(help="clip-inversion for the whole picture, text2live for an edit layer over it.")
+    ] = METHODS[0],
+    loss: Loss = "geodesic",
+    clip: Clip = "world",
+    clip_weights: ClipWeights = None,
+    clip_tokenizer: ClipTokenizer = None,
+    steps: Steps = None,
+    strength: Strength = None,
+    size: Size = None,
     parametrisation: Annotated[
-        str | None, typer.Option(help="Of clip-inversion: layer, fourier or pixels.")
+        str | None,
+        typer.Option(
+            help="For clip-inversion, what is optimised: layer, fourier or pixels (default: layer)."
+        ),
     ] = None,
-    screen: Annotated[
-        str | None, typer.Option(help="Of text2live: what the edit alone shows, over green.")
-    ] = None,
+    screen: Screen = None,
     where: Annotated[
-        Path | None, file_option("Of text2live: a picture, white where the edit should begin.")
+        Path | None, file_option("For text2live: a mask, white where the edit should begin.")
     ] = None,
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
-    seed: Annotated[int, seed_option("Chooses views and the edit's start.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+    seed: Seed = 0,
+    device: Device = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Morph a picture from what one text says to what another says."""
     with sentences(morph, working_size="--size", relevancy="--where"), extras():

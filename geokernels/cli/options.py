@@ -1,34 +1,39 @@
-"""Kinds of options that commands share, and what a user types for each parameter of a command."""
+"""The options that commands share: one definition each, with its type and its help text."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
-MAY_BE_EMPTY = ("negative", "only")  # texts that say something by saying nothing
+from .console import fail
+
 MOST_SEED = 2**63 - 1  # torch draws from twice as many: numbers of edits and samples are added
 
 
-def seed_option(about: str) -> Any:
-    """A seed."""
-    return typer.Option(min=0, max=MOST_SEED, help=about)
+def _path(text: str | Path) -> Path:
+    if text == "":  # which pathlib takes for the folder one is in
+        raise typer.BadParameter("must be a path, got an empty text")
+    return Path(text)
+
+
+def _existing(option: Any, kind: str) -> Any:
+    option.existing = kind
+    return option
 
 
 def file_option(about: str) -> Any:
     """A file that must be there."""
-    return _existing(typer.Option(help=about, **PATH), "file")
+    return _existing(typer.Option(help=about, parser=_path, metavar="PATH"), "file")
 
 
 def folder_option(about: str) -> Any:
     """A folder that must be there."""
-    return _existing(typer.Option(help=about, **PATH), "folder")
+    return _existing(typer.Option(help=about, parser=_path, metavar="PATH"), "folder")
 
 
 def path_option(about: str) -> Any:
     """A file or folder that must be there."""
-    return _existing(typer.Option(help=about, **PATH), "file or folder")
+    return _existing(typer.Option(help=about, parser=_path, metavar="PATH"), "file or folder")
 
 
 def file_argument(about: str) -> Any:
@@ -46,61 +51,123 @@ def path_argument(about: str) -> Any:
     return _existing(typer.Argument(help=about, parser=_path), "file or folder")
 
 
-def _path(text: str | Path) -> Path:
-    if text == "":  # which pathlib takes for the folder one is in
-        raise typer.BadParameter("must be a path, got an empty text")
-    return Path(text)
+def out_option(about: str, name: str = "--out") -> Any:
+    """A path to write to, which an empty text is not: it would mean the current folder."""
+
+    def path_of(given: str) -> Path:
+        if not str(given):
+            fail(f"{name} must say where to write, got ''")
+        return Path(given)
+
+    return typer.Option(name, parser=path_of, metavar="PATH", help=about)
 
 
-PATH = {"parser": _path, "metavar": "PATH"}
-
-
-def _existing(option: Any, kind: str) -> Any:
-    option.existing = kind
+def formerly(option: Any, *names: str) -> Any:
+    """The option, which is still taken by older names for one release; no help text shows them."""
+    option.formerly = names
     return option
 
 
-def require_usable(command: Callable, given: Mapping[str, Any]) -> None:
-    """Refuse numbers that are none, text that is not UTF-8 and files that are not there.
+# Where results go, and what else is there.
+Out = Annotated[Path, out_option("Folder for the results.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what another run left in --out.")]
 
-    Raises:
-        ValueError: Names the parameter.
-    """
-    from .._checks import require_text
+# How it is computed.
+SEED = "Seed of everything random: the same seed gives the same result."
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help=SEED)]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda if there is a GPU).")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all of them, if not given.")]
+Precision = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
+PictureBatch = Annotated[int, typer.Option("--batch", min=1, help="Pictures that are made at once.")]
 
-    kinds = {name: getattr(about, "existing", None) for name, about in _described(command)}
-    for name, values in given.items():
-        for value in values if isinstance(values, list) else [values]:
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, got {value}")
-            if isinstance(value, str):
-                require_text(name, value)
-            if isinstance(value, str) and not value.strip() and name not in MAY_BE_EMPTY:
-                raise ValueError(f"{name} must not be empty, got {value!r}")
-            if isinstance(value, Path) and kinds.get(name):
-                _require_existing(name, value, kinds[name])
+# What is read.
+MostMegapixels = Annotated[
+    float, typer.Option(min=0, help="Refuse larger pictures, before they are decoded.")
+]
+
+# What is asked for.
+From = Annotated[str, typer.Option("--from", help="Text that describes what is given.")]
+To = Annotated[str, typer.Option("--to", help="Text that describes what it should become.")]
+Loss = Annotated[str, typer.Option(help="The loss that guides: geodesic, directional, global or spherical.")]
+Strength = Annotated[
+    float | None, typer.Option(help="Weight of the loss that moves the result towards --to.")
+]
+Screen = Annotated[
+    str | None,
+    typer.Option(help="For an edit layer: text that describes the layer alone, over a green background."),
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimisation steps.")]
+Size = Annotated[int | None, typer.Option(min=8, help="Longest side in pixels at which the edit is made.")]
+
+# CLIP.
+CLIP = (
+    "world for the built-in one, or one that open_clip knows: ARCHITECTURE/TAG, hf-hub:ORGANISATION/MODEL, "
+    "local-dir:FOLDER, or an ARCHITECTURE with --clip-weights"
+)
+Clip = Annotated[str, typer.Option("--clip", help=f"The CLIP that guides: {CLIP}.")]
+ClipWeights = Annotated[
+    Path | None,
+    file_option("Weights file of the CLIP: safetensors, a torch state dict, or OpenAI's own archive."),
+]
+ClipTokenizer = Annotated[
+    Path | None, folder_option("Folder of the CLIP's tokenizer, where that is on the hub otherwise.")
+]
+LpipsWeights = Annotated[
+    Path | None, file_option("Weights file of LPIPS (AlexNet), where it cannot be downloaded.")
+]
+
+# Diffusion models and generators.
+DiffusionModel = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="The diffusion model: world for the built-in one, a folder in diffusers' format, "
+        "organisation/model of the hub, or one file with all weights.",
+    ),
+]
+Variant = Annotated[
+    str | None,
+    typer.Option(
+        help="Which files of the model's folder: fp16 for *.fp16.safetensors "
+        "(default: those without a variant, or the only one)."
+    ),
+]
+ModelConfig = Annotated[
+    Path | None,
+    folder_option(
+        "For a model in a single file: the folder of its pipeline, which needs no weights "
+        "(default: the hub's)."
+    ),
+]
+Decoder = Annotated[
+    str | None,
+    typer.Option(help="A tiny autoencoder to decode by for CLIP: world, a folder, or a name on the hub."),
+]
+SamplingSteps = Annotated[
+    int | None, typer.Option("--steps", min=1, help="Steps of the diffusion model's sampler.")
+]
+GuidanceScale = Annotated[
+    float | None,
+    formerly(typer.Option(min=0, help="Scale of classifier-free guidance; 1 is no guidance."), "--guidance"),
+]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="Cut texts that are too long for a model, and say so.")
+]
+Truncation = Annotated[
+    float | None,
+    typer.Option(min=0, help="Truncation of the generator's w; 1 is none, 0 draws only the mean picture."),
+]
 
 
-def _require_existing(name: str, path: Path, kind: str) -> None:
-    there = {"file": path.is_file(), "folder": path.is_dir(), "file or folder": path.exists()}[kind]
-    if not there:
-        raise ValueError(f"{name} must be an existing {kind}, found none at {path}")
+def device_of(wanted: str | None) -> str:
+    """The device to run on; cuda where there is one and none is asked for."""
+    import torch
 
-
-def _described(command: Callable) -> Iterator[tuple[str, Any]]:
-    """Each parameter of a command, and what was said of it to typer."""
-    for name, hint in get_type_hints(command, include_extras=True).items():
-        for about in getattr(hint, "__metadata__", ()):
-            yield name, about
-
-
-def options_of(command: Callable) -> dict[str, str]:
-    """What a user types for each parameter of a command: ``--option``, or NAME for an argument."""
-    found = {}
-    for name, about in _described(command):
-        # typer takes the first name for a default until the command is registered
-        given = [about.default, *(about.param_decls or ())]
-        named = [word for word in given if isinstance(word, str) and word.startswith("--")]
-        own = named[0] if named else "--" + name.replace("_", "-")
-        found[name] = name.upper() if isinstance(about, typer.models.ArgumentInfo) else own
-    return found
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu or cuda, got {wanted!r}")
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("--device must be one torch can use, got cuda, and torch sees no CUDA device")
+    return wanted

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MODEL = "world, a folder in diffusers' format, organisation/model of the hub, or one file with all weights."
-VARIANT = "Of the folder's files: fp16 for *.fp16.safetensors [default: those without, or the only one]."
-CONFIG = "For a single file: the folder of its pipeline, which needs no weights [default: the hub's]."
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def require_sources(**named: str | None) -> None:
@@ -52,3 +50,26 @@ def instructed_of(instruct: str, precision, device: str):
     from ..models.pipeline_files import PipelineCalled
 
     return load_instructed(instruct, dtype=precision, device=device, called=PipelineCalled("--instruct"))
+
+
+def precision_of(dtype: str):
+    """The dtype that ``--dtype`` names."""
+    import torch
+
+    if dtype not in PRECISIONS:
+        raise ValueError(f"--dtype must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {dtype!r}")
+    return getattr(torch, dtype)
+
+
+def models_of(
+    model: str, decoder: str | None, dtype: str, device: str, *, variant: str | None, config: Path | None
+):
+    """The pipeline, and the tiny autoencoder if one is asked for."""
+    import torch
+
+    precision = precision_of(dtype)
+    pipeline = pipeline_of(model, variant, config, precision, device)
+    if dtype == "float16" and "XL" in type(pipeline).__name__ and pipeline.vae.config.force_upcast:
+        pipeline.vae.to(torch.float32)  # its activations are beyond float16
+    tiny = None if decoder is None else decoder_of(decoder, precision, device)
+    return pipeline, tiny

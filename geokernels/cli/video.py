@@ -9,10 +9,30 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import MostMegapixels, Seen, device_of, extras, say, sentences, showing, warn
-from .encoders import CLIP, TOKENIZER, WEIGHTS, encoder_of, require_clips, warn_of_unknown_words
-from .options import file_option, folder_option, path_argument, path_option, seed_option
-from .out import out_option
+from .console import Seen, extras, say, sentences, showing, warn
+from .encoders import encoder_of, require_clips, warn_of_unknown_words
+from .options import (
+    Clip,
+    ClipTokenizer,
+    ClipWeights,
+    Device,
+    From,
+    Loss,
+    MostMegapixels,
+    Out,
+    Overwrite,
+    Resume,
+    Screen,
+    Seed,
+    Size,
+    Steps,
+    Strength,
+    To,
+    device_of,
+    file_option,
+    path_argument,
+    path_option,
+)
 
 # of a run: what each is of
 STAGES = {"frames": "clip", "flow": "flow", "masks": "masks", "atlas": "atlas", "edit": "edit"}
@@ -21,39 +41,53 @@ STAGES |= {"writing": "result"}
 
 def video(
     clip: Annotated[Path, path_argument("A video (mp4, GIF, ...), or a folder of frames.")],
-    source: Annotated[str, typer.Option("--from", help="What the frames show.")],
-    target: Annotated[str, typer.Option("--to", help="What they shall show.")],
-    out: Annotated[Path, out_option("Folder for the results.")],
-    layer: Annotated[str, typer.Option(help="What to edit: foreground or background.")] = "foreground",
+    source: From,
+    target: To,
+    out: Out,
+    layer: Annotated[str, typer.Option(help="Which layer to edit: foreground or background.")] = "foreground",
     masks: Annotated[
         Path | None,
-        path_option("A folder of masks, one a frame, white for foreground; else found from motion."),
+        path_option(
+            "A folder of masks, one for each frame, white for the foreground "
+            "(default: found from what moves)."
+        ),
     ] = None,
     empty_masks: Annotated[
-        bool, typer.Option("--empty-masks", help="Masks may be empty, where the foreground is out of sight.")
+        bool,
+        typer.Option(
+            "--empty-masks", help="Allow empty masks, for frames in which the foreground is out of sight."
+        ),
     ] = False,
     atlas: Annotated[
-        Path | None, file_option("The atlas.safetensors of an earlier run on the same clip.")
+        Path | None,
+        file_option("atlas.safetensors of an earlier run on the same clip, instead of a new fit."),
     ] = None,
-    flow: Annotated[str, typer.Option(help="dis, or raft_small=FILE or raft_large=FILE.")] = "dis",
-    loss: Annotated[str, typer.Option(help="geodesic, directional, global or spherical.")] = "geodesic",
-    clip_model: Annotated[str, typer.Option("--clip", help=f"{CLIP}.")] = "world",
-    clip_weights: Annotated[Path | None, file_option(WEIGHTS)] = None,
-    clip_tokenizer: Annotated[Path | None, folder_option(TOKENIZER)] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the edit.")] = None,
-    fit_steps: Annotated[int | None, typer.Option(min=1, help="Steps of the atlas's fit.")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Pixels a step of the fit.")] = None,
-    strength: Annotated[float | None, typer.Option(help="Weight of the text's direction.")] = None,
-    size: Annotated[
-        int | None, typer.Option(min=16, help="Longest side at which the edit is optimised.")
+    flow: Annotated[
+        str,
+        typer.Option(help="Optical flow: dis, or RAFT with its weights: raft_small=FILE or raft_large=FILE."),
+    ] = "dis",
+    loss: Loss = "geodesic",
+    clip_model: Clip = "world",
+    clip_weights: ClipWeights = None,
+    clip_tokenizer: ClipTokenizer = None,
+    steps: Steps = None,
+    fit_steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimisation steps of the fit of the atlas.")
     ] = None,
-    screen: Annotated[str | None, typer.Option(help="What the edit alone shows, over green.")] = None,
-    rate: Annotated[float, typer.Option(min=0.1, help="Frames a second of a folder of frames.")] = 24.0,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Pixels that each step of the fit of the atlas draws.")
+    ] = None,
+    strength: Strength = None,
+    size: Size = None,
+    screen: Screen = None,
+    rate: Annotated[
+        float, typer.Option(min=0.1, help="Frames per second, where the clip is a folder of frames.")
+    ] = 24.0,
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
-    seed: Annotated[int, seed_option("Chooses samples, views and the edit's start.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+    seed: Seed = 0,
+    device: Device = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Edit one layer of a clip from what one text says to what another says."""
     with sentences(video, working_size="--size"), extras():

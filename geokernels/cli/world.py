@@ -10,18 +10,29 @@ from rich.table import Table
 from .clone import EVALUATIONS, TRAININGS, evaluate_model, run_training
 from .console import (
     Seen,
+    add,
     console,
-    device_of,
     extras,
     say,
-    screened,
     sentences,
     showing,
     warn,
     warn_of_words,
 )
-from .options import folder_option, seed_option
-from .out import out_option
+from .options import (
+    Device,
+    GuidanceScale,
+    Out,
+    Overwrite,
+    Resume,
+    SamplingSteps,
+    Seed,
+    Threads,
+    Truncation,
+    device_of,
+    folder_option,
+    out_option,
+)
 
 app = typer.Typer(
     help="Draw samples of the rendered world, train its models, measure them again.", no_args_is_help=True
@@ -37,7 +48,7 @@ KINDS = {
 OF_KIND = {
     "prompt": ("diffusion",),
     "steps": ("diffusion",),
-    "guidance": ("diffusion",),
+    "guidance_scale": ("diffusion",),
     "truncation": ("generator",),
     "model": ("generator", "diffusion"),
     "frames": ("clips",),
@@ -45,34 +56,34 @@ OF_KIND = {
 }
 
 
-@app.command()
-@screened
 def sample(
     kind: Annotated[str, typer.Argument(help="; ".join(f"{k}: {v}" for k, v in KINDS.items()) + ".")],
-    out: Annotated[Path, out_option("Folder for the samples.")],
-    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many.")] = 16,
-    seed: Annotated[int, seed_option("Chooses scenes, codes, noise and prompts.")] = 0,
+    out: Out,
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many samples.")] = 16,
+    seed: Seed = 0,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="What to draw; repeat for several. Unseen prompts if not given.")
+        list[str] | None,
+        typer.Option(
+            help="What to draw; repeat for several (default: prompts that no model was trained on)."
+        ),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=16, max=4096, help="Side of scenes, clips and edits in pixels [default: 64]."),
+        typer.Option(min=16, max=4096, help="Side of scenes, clips and edits in pixels (default: 64)."),
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(min=2, max=100_000, help="Of each clip [default: 16].")
+        int | None, typer.Option(min=2, max=100_000, help="Frames of each clip (default: 16).")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A file or folder of weights [default: world].")] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Of each diffusion sampling [default: 50].")
+    model: Annotated[
+        str | None,
+        typer.Option(help="The generator or diffusion model: a file or folder of weights (default: world)."),
     ] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, help="Scale of its guidance [default: 3].")] = None,
-    truncation: Annotated[
-        float | None, typer.Option(min=0, help="Of the generator's w [default: 1].")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
+    steps: SamplingSteps = None,
+    guidance_scale: GuidanceScale = None,
+    truncation: Truncation = None,
+    device: Device = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw samples, judge them, and leave pictures, a grid, a list, run.json and report.html in --out."""
     with sentences(sample, name="--model", checkpoint="--model"), extras():
@@ -80,7 +91,7 @@ def sample(
         from ..runs.samples import EDITS, SampleFolder, run_samples
         from ..world.edit_folder import require_edit_folder
 
-        given = {"prompt": prompt, "steps": steps, "guidance": guidance, "truncation": truncation}
+        given = {"prompt": prompt, "steps": steps, "guidance_scale": guidance_scale, "truncation": truncation}
         given |= {"model": model, "frames": frames, "size": size}
         given = {name: value for name, value in given.items() if value not in (None, [])}
         _require_kind(kind, given)
@@ -107,20 +118,18 @@ def sample(
     say(f"{record['seconds']:.1f} s, {record['per_second']:.1f}/s. Report: {out / 'report.html'}")
 
 
-@app.command()
-@screened
 def train(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(TRAININGS)}.")],
+    name: Annotated[str, typer.Argument(help=f"The model: {', '.join(TRAININGS)}.")],
     out: Annotated[
         Path | None,
-        out_option("Folder of checkpoints and weights; resumes there [default: runs/NAME]."),
+        out_option("Folder of checkpoints and weights; training continues there (default: runs/NAME)."),
     ] = None,
     vae: Annotated[
-        Path | None, folder_option("For diffusion: where `train vae` wrote to [default: runs/vae].")
+        Path | None, folder_option("For diffusion: the folder that `train vae` wrote to (default: runs/vae).")
     ] = None,
-    seed: Annotated[int, seed_option("Fixes every batch.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Of the processor.")] = 1,
-    quick: Annotated[bool, typer.Option("--quick", help="A tiny network for a few steps.")] = False,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Train a tiny network for a few steps.")] = False,
 ) -> None:
     """Train a model of the world, or continue where it stopped; needs a clone of the repository."""
     with sentences(train), extras():
@@ -148,8 +157,6 @@ def train(
             raise typer.Exit(130) from None
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-@screened
 def evaluate(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(EVALUATIONS)}.")],
@@ -184,7 +191,9 @@ def _require_kind(kind: str, given: dict) -> None:
         raise ValueError(f"KIND must be one of {', '.join(KINDS)}, got {kind!r}")
     for name in given:
         if kind not in OF_KIND[name]:
-            raise ValueError(f"--{name} goes with {' and '.join(OF_KIND[name])}, not with {kind}")
+            raise ValueError(
+                f"--{name.replace('_', '-')} goes with {' and '.join(OF_KIND[name])}, not with {kind}"
+            )
 
 
 def _warn_of_unknown_words(prompts: list[str]) -> None:
@@ -208,5 +217,10 @@ def _source(kind: str, count: int, seed: int, out: Path, device: str, *, model: 
     if kind == "generator":
         return sources.Generated(count, seed, load_generator(model, device=device), **given)
     how = {"prompts": given.get("prompt", []), "steps": given.get("steps", 50)}
-    how |= {"model": model, "guidance": given.get("guidance", 3.0)}
+    how |= {"model": model, "guidance": given.get("guidance_scale", 3.0)}
     return sources.Prompted(count, seed, load_diffusion(model, device=device), **how)
+
+
+add(app, sample)
+add(app, train)
+add(app, evaluate, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

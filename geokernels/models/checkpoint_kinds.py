@@ -60,7 +60,7 @@ KINDS = (
     Kind(
         "generator",
         r"^(style\.\d|convs\.\d|to_rgbs\.\d|synthesis\.b\d|mapping\.fc\d)",
-        "it is a StyleGAN2 generator: give it as --generator",
+        "it is a StyleGAN2 generator: give it as --model of geokernels adapt",
     ),
     Kind(
         "part",

@@ -38,7 +38,7 @@ def picture(tmp_path):
 
 
 def adapt(checkpoint, out, *more, texts=(BEFORE, AFTER)):
-    options = ["adapt", "--from", texts[0], "--to", texts[1], "--out", out, "--generator", checkpoint]
+    options = ["adapt", "--from", texts[0], "--to", texts[1], "--out", out, "--model", checkpoint]
     return CliRunner().invoke(app, [str(arg) for arg in (*options, *SMALL, *more)])
 
 
@@ -187,7 +187,7 @@ def test_a_bad_inversion_keeps_its_last_good_step_and_says_so(checkpoint, pictur
         (("--layers", 9), "layers must be from 1 to 6"),
         (("--real-steps", 3), "--real-steps goes with --real, got 3 without it"),
         (("--real", "none.png"), "--real must be an existing file"),
-        (("--generator", "none.pt"), "--generator must be 'world' or an existing file"),
+        (("--model", "none.pt"), "--model must be 'world' or an existing file"),
         (("--resume",), "--resume needs an interrupted run in --out"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -78,7 +78,7 @@ def command_line(inputs, pipeline_folder, monkeypatch):
     return {
         "morph": ("morph", inputs / "picture.png", *TEXTS, "--steps", 2),
         "edit": ("edit", "--from", "a", "--to", "b", *drawn),
-        "adapt": ("adapt", *TEXTS, "--generator", inputs / "tiny.pt", *adapting),
+        "adapt": ("adapt", *TEXTS, "--model", inputs / "tiny.pt", *adapting),
         "video": ("video", inputs / "clip", *TEXTS, "--masks", inputs / "masks", "--steps", 2),
         "interpolate": ("interpolate", "--prompt", "a", "--prompt", "b", *drawn, *two),
         "eval": ("eval", "--world", 2, *drawn, "--method", "no_edit"),

@@ -80,7 +80,7 @@ WITH = {
     },
     ("eval", "--judge-clip-weights"): ["--judge-clip", "open_clip:ViT-B-32"],
 }
-KINDS = {"--prompt": "diffusion", "--steps": "diffusion", "--guidance": "diffusion"}
+KINDS = {"--prompt": "diffusion", "--steps": "diffusion", "--guidance-scale": "diffusion"}
 KINDS |= {"--truncation": "generator", "--model": "generator", "--frames": "clips"}
 
 

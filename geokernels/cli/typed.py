@@ -1,0 +1,87 @@
+"""What a user types for each parameter of a command, and what no command takes."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import typer
+
+MAY_BE_EMPTY = ("negative", "only")  # texts that say something by saying nothing
+
+
+def require_usable(command: Callable, given: Mapping[str, Any]) -> None:
+    """Refuse numbers that are none, text that is not UTF-8 and files that are not there.
+
+    Raises:
+        ValueError: Names the parameter.
+    """
+    from .._checks import require_text
+
+    kinds = {name: getattr(about, "existing", None) for name, about in _described(command)}
+    for name, values in given.items():
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value}")
+            if isinstance(value, str):
+                require_text(name, value)
+            if isinstance(value, str) and not value.strip() and name not in MAY_BE_EMPTY:
+                raise ValueError(f"{name} must not be empty, got {value!r}")
+            if isinstance(value, Path) and kinds.get(name):
+                _require_existing(name, value, kinds[name])
+
+
+def _require_existing(name: str, path: Path, kind: str) -> None:
+    there = {"file": path.is_file(), "folder": path.is_dir(), "file or folder": path.exists()}[kind]
+    if not there:
+        raise ValueError(f"{name} must be an existing {kind}, found none at {path}")
+
+
+def _described(command: Callable) -> Iterator[tuple[str, Any]]:
+    """Each parameter of a command, and what was said of it to typer."""
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        for about in getattr(hint, "__metadata__", ()):
+            yield name, about
+
+
+def options_of(command: Callable) -> dict[str, str]:
+    """What a user types for each parameter of a command: ``--option``, or NAME for an argument."""
+    found = {}
+    for name, about in _described(command):
+        # typer takes the first name for a default until the command is registered
+        given = [about.default, *(about.param_decls or ())]
+        named = [word for word in given if isinstance(word, str) and word.startswith("--")]
+        own = named[0] if named else "--" + name.replace("_", "-")
+        found[name] = name.upper() if isinstance(about, typer.models.ArgumentInfo) else own
+    return found
+
+
+def newer(command: Callable, arguments: list[str], tell: Callable[[str], None]) -> list[str]:
+    """What was typed, with the options of a command by their names of today.
+
+    Args:
+        command: Whose options they are.
+        arguments: What was typed behind the command's name.
+        tell: Called with a sentence for each older name.
+    """
+    named = options_of(command)
+    older = {
+        old: named[name] for name, about in _described(command) for old in getattr(about, "formerly", ())
+    }
+    if not older:
+        return arguments
+    switches = {named[name] for name, hint in get_type_hints(command).items() if hint is bool}
+    switches |= {"--help", *(f"--no-{option[2:]}" for option in switches)}
+    found, left = [], iter(arguments)
+    for word in left:
+        option, equals, value = word.partition("=")
+        if option in older:
+            tell(f"Warning: {option} is called {older[option]} now; the old name goes with the next release.")
+            option = older[option]
+        found.append(option + equals + value)
+        if word == "--":
+            break
+        if option.startswith("--") and not equals and option not in switches:
+            found += itertools.islice(left, 1)  # its value, whatever it looks like
+    return [*found, *left]
