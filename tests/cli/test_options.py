@@ -1,4 +1,4 @@
-"""An option that commands share is defined once and says the same everywhere; its older name is still taken."""
+"""Commands define what options they share once, and say the same of them; older names are still taken."""
 
 from collections import defaultdict
 from collections.abc import Iterator
