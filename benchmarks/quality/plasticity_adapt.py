@@ -20,6 +20,7 @@ from geokernels import world
 from geokernels.models import load_clip, load_generator
 from geokernels.pipelines import Adaptation, AdaptationConfig
 from geokernels.pipelines.adapt.nada import LEARNING_RATES
+from geokernels.pipelines.run import Prepared
 
 from .fronts import LOSSES, START
 
@@ -76,10 +77,11 @@ def run_adaptation(task: tuple[int, int, AdaptationConfig, tuple[float, ...]]) -
     with torch.no_grad():
         w = model.mapping(z)
 
-    def begin(loss: str, factor: float) -> Adaptation:
+    def begin(loss: str, factor: float, prepared: Prepared | None = None) -> Adaptation:
         settings = replace(config, loss=loss, learning_rate=factor * LEARNING_RATES[config.train])
         chance = torch.Generator().manual_seed(seed * 1_000_003 + index)
-        return Adaptation(model, [encoder], *texts, config=settings, generator=chance)
+        how = {"config": settings, "generator": chance, "prepared": prepared}
+        return Adaptation(model, [encoder], *texts, **how)
 
     def judged(run: Adaptation) -> dict[str, float]:
         # what a file would hold
@@ -89,14 +91,13 @@ def run_adaptation(task: tuple[int, int, AdaptationConfig, tuple[float, ...]]) -
     first = begin(LOSSES[0], 1.0)
     before = world.judge((first.pictures(w) * 255).round() / 255).names()
     clock = time.process_time()
-    first.prepare()
+    prepared = first.prepared
     found = {START: {"1": judged(first)}}
     seconds = {"prepare": time.process_time() - clock}
     for loss in LOSSES:
         found[loss], clock = {}, time.process_time()
         for factor in strengths:
-            run = begin(loss, factor)
-            run.prepare_like(first)
+            run = begin(loss, factor, prepared)
             while not run.done:
                 run.step()
             found[loss][f"{factor:g}"] = judged(run)

@@ -63,11 +63,13 @@ def run_edit(task: tuple[int, int, PictureConfig, str, tuple[float, ...]]) -> di
         chance = torch.Generator().manual_seed(seed * 1_000_003 + index)
         if method == "text2live":
             return LayerEdit(source, [_encoder], *texts, config=chosen, generator=chance)
-        return ClipInversion(source, [_encoder], *texts, config=chosen, generator=chance, like=first)
+        how = {"config": chosen, "generator": chance, "prepared": prepared}
+        return ClipInversion(source, [_encoder], *texts, **how)
 
-    found, first, clock = {}, None, time.process_time()
+    found, prepared, clock = {}, None, time.process_time()
     if method == "clip-inversion":
         first = begin(LOSSES[0], 1.0)
+        prepared = first.prepared
         found[START] = {"1": judged(_guessed(first))}
     seconds = {"prepare": time.process_time() - clock}
     for loss in LOSSES:

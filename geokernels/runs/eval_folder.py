@@ -15,7 +15,7 @@ from torch import Tensor
 from .._files import sha256, write_text
 from ..media.pictures import png, read_picture, write_picture
 from ..metrics.summary import COLUMNS, markdown, readable, summarise, summary_rows
-from ..pipelines.running import require_same_facts
+from ..pipelines.run_state import require_same_facts
 from ..report.evaluate import SHOWN, THUMB, ShownEdit, evaluation_page
 from ..world import KINDS, EditCase
 from .folder import RECORD, RunFolder, listed, texts

@@ -13,7 +13,7 @@ from .._checks import reason_of
 from .._files import read_json, write_json
 from .._sealed import load_sealed, read_sealed, read_sealed_json, save_sealed, write_sealed_json
 from ..environment import checksums, circumstances
-from ..pipelines.running import require_same_facts
+from ..pipelines.run_state import require_same_facts
 from .held_folder import HeldFolder
 from .own_files import discard, in_the_way, present
 

@@ -141,6 +141,7 @@ def run_morph(
         The record, as in ``run.json`` without the checksums.
     """
     device = str(inversion.source.device)
+    inversion.prepare()
     frames, seconds = [_keep(original.rgb)], inversion.prepared_in
     if resume:
         state = folder.load(device)

@@ -12,7 +12,7 @@ from .._files import sha256, write_json, write_text
 from ..environment import machine, peak_memory_mib, versions
 from ..media.pictures import grid, png, read_picture, write_bytes, write_picture
 from ..metrics.summary import shares
-from ..pipelines.running import require_same_facts
+from ..pipelines.run_state import require_same_facts
 from ..report.samples import SAMPLE_SIDE, SHOWN, samples_page
 from ..world import ATTRIBUTES
 from ..world.edit_folder import NAMES as EDIT_NAMES

@@ -30,7 +30,7 @@ from ..media.pictures import (
 from ..models.atlas import LayeredAtlas, save_atlas
 from ..models.optical_flow import Flow
 from ..pipelines import AtlasFit, AtlasFitConfig, Footage, VideoEdit, prepare_footage
-from ..pipelines.running import require_state
+from ..pipelines.run_state import require_state
 from ..report.page import FILM_SIDE, PICTURE_SIDE
 from ..report.video import ShownClip, video_page
 from .folder import RunFolder
@@ -280,6 +280,7 @@ def run_video(
         save_atlas(run.fitted, folder.file(ATLAS))
         if run.edit is None:
             run.begin_edit()
+            run.edit.prepare()
             run.seconds["edit"] += run.edit.prepared_in
         _descend(run, "edit", run.edit, save, check, checkpoint_every, on_step)
         start = time.perf_counter()

@@ -19,7 +19,7 @@ from geokernels.losses import feature_distance, pyramid_distance, total_variatio
 from geokernels.models import AtlasShape, load_clip, load_diffusion, load_flow, load_generator
 from geokernels.pipelines.comparators import METHODS, EditModels, EditTask
 from geokernels.pipelines.guidance.clip import Guidance
-from geokernels.pipelines.morph.picture import search_guess
+from geokernels.pipelines.start.search import search_guess
 
 pytest.importorskip("diffusers")
 pytest.importorskip("cv2")

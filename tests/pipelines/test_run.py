@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from geokernels.pipelines.running import require_index, require_same_run, require_state
+from geokernels.pipelines.run_state import require_index, require_same_run, require_state
 
 OURS = {"config": {"steps": 5, "loss": "geodesic"}, "target": "a cat", "seed": 3, "picture": "a" * 64}
 

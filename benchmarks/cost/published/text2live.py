@@ -24,7 +24,7 @@ from geokernels.pipelines import LayerEditConfig
 from geokernels.pipelines.guidance.views import Views, draw_views, look
 from geokernels.pipelines.morph.edit_network import EditNetwork, as_layer
 from geokernels.pipelines.morph.internal_dataset import draw_crops
-from geokernels.pipelines.morph.text2live import LEARNING_RATE
+from geokernels.pipelines.morph.layer_descent import LEARNING_RATE
 
 
 class OriginalPattern:

@@ -22,7 +22,7 @@ from geokernels.models.clip import ClipEncoder
 from geokernels.pipelines import Footage, VideoEditConfig
 from geokernels.pipelines.guidance.views import Views, draw_views, look
 from geokernels.pipelines.morph.edit_network import EditNetwork, as_layer
-from geokernels.pipelines.morph.text2live import LEARNING_RATE
+from geokernels.pipelines.morph.layer_descent import LEARNING_RATE
 from geokernels.pipelines.video.atlas_view import FrameView, resize_view, view_frame
 
 

@@ -1,8 +1,6 @@
 """StyleGAN-NADA: a generator learns to draw what a text asks, from that text alone."""
 
 import copy
-import hashlib
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,8 +16,8 @@ from ...losses.perceptual import feature_distance
 from ...models.clip import ClipEncoder
 from ...models.stylegan2 import Generator
 from ..guidance.terms import GuidanceConfig, add_terms, guiding_terms, read_texts, require_guides
-from ..run import Descent
-from ..running import naming_knobs, plain, require_finite_step
+from ..run import Descent, Prepared, Tell, require_finite_step
+from ..run_state import checksum, plain
 from .latent_pool import LatentPool, encode_codes, encode_maps
 from .latent_transport import Start, absorb, find_start
 from .layer_choice import PARTS, code_movements, trained_parameters, usual_count
@@ -97,11 +95,11 @@ class AdaptationResult(NamedTuple):
 
 
 class Adaptation(Descent):
-    """An adaptation in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between any steps.
+    """An adaptation in progress, see :class:`Run`.
 
-    The frozen pictures are drawn and encoded, and a start is looked for, by :meth:`prepare`, which the first
-    step calls. All chance is drawn from ``generator`` at the start and keyed by the step, so that a run
-    resumed from a state ends as if it had never stopped, to the bit on the CPU.
+    The frozen pictures are drawn and encoded, and a start is looked for, by :meth:`prepare`. Everything
+    random is drawn from ``generator`` at once and keyed by the step, so that a run resumed from a state ends
+    as if it had never stopped, to the bit on the CPU.
 
     Args:
         model: The generator; a copy of it is adapted.
@@ -110,10 +108,10 @@ class Adaptation(Descent):
         target: What they shall show.
         config: See :class:`AdaptationConfig`.
         generator: Source of chance, on the CPU.
+        prepared: What a run of the same model, encoders, prompts and seed has prepared.
 
     Attributes:
         model: The generator as it stands.
-        index: Steps taken.
         start: The start that was found, where one was looked for.
         chosen: Rows of W+ whose layers learned, each time they were chosen.
 
@@ -122,6 +120,8 @@ class Adaptation(Descent):
     """
 
     knobs = "batch (--batch), chunk (--chunk) or pool (--pool)"
+    replaced = ("pool", "start", "started", "chosen")
+    prepared_by = ("templates", "encoder_weights", "guess", "searched", "carried", "pool", "truncation")
 
     @own_modes
     def __init__(
@@ -133,6 +133,7 @@ class Adaptation(Descent):
         *,
         config: AdaptationConfig | None = None,
         generator: torch.Generator,
+        prepared: Prepared | None = None,
     ):
         self.config = config = config or AdaptationConfig()
         self.weights = require_guides(encoders, source, target, config)
@@ -144,20 +145,19 @@ class Adaptation(Descent):
                 f"layers must be from 1 to {model.config.codes} for {model.name}, got {self.count}"
             )
         self._seed = int(torch.randint(2**62, (), generator=generator))
-        run = {
+        facts = {
             "config": plain(config),
             "source": source,
             "target": target,
             "encoders": [encoder.name for encoder in encoders],
-            "generator": _checksum(model),
+            "model": checksum(model),
             "seed": self._seed,
         }
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         rate = config.learning_rate or LEARNING_RATES[config.train]
         every = trained_parameters(self.model, range(self.model.config.codes), config.train)
-        adam = torch.optim.Adam(every, lr=rate, betas=BETAS)
-        self._begin(adam, steps=config.steps, rate=rate, run=run)
-        self.prepared_in = 0.0
+        self._begin(facts, steps=config.steps, rate=rate, prepared=prepared)
+        self._optimise(every, betas=BETAS)
         self.pool: LatentPool | None = None
         self.start: Start | None = None
         self.started = False
@@ -174,18 +174,22 @@ class Adaptation(Descent):
         """What the generator draws of codes as it stands, in [0, 1], ``config.chunk`` at a time."""
         return torch.cat([self._draw(part) for part in w.split(self.config.chunk)])
 
-    @own_modes
-    def prepare(self) -> None:
-        """Draw the latents, encode their frozen pictures, look for a start; the second time, do nothing."""
-        if self.pool is not None:
-            return
-        began = time.perf_counter()
-        with naming_knobs(self.knobs):
-            self._prepare()
-        self.prepared_in = time.perf_counter() - began
-
     @torch.no_grad()
-    def _prepare(self) -> None:
+    def _prepare(self, tell: Tell) -> None:
+        if self.pool is not None:  # it is that of a state
+            return
+        tell("drawing and encoding latents")
+        w, source, start = self._search() if self._prepared is None else self._prepared.parts
+        pool = LatentPool(w, source)
+        self._draw_maps(pool)
+        if start is not None and start.cosine >= self.config.guess:
+            self._before_changing(self.model.parameters())
+            absorb(self.model, start.map)
+            self.started = True
+        self.pool, self.start = pool, start
+
+    def _search(self) -> tuple[Tensor, list[Tensor], Start | None]:
+        """Codes to visit, the features of their frozen pictures, and a start, where one is asked for."""
         config = self.config
         chance = torch.Generator().manual_seed(self._seed)
         looks = config.guess <= 1
@@ -193,49 +197,27 @@ class Adaptation(Descent):
         z = torch.randn(count, self.model.config.style_dim, generator=chance, dtype=torch.float32)
         w = self.model.truncate(self.model.mapping(z.to(self.model.latent_avg)), config.truncation)
         with self._half():
-            seen = encode_codes(w, self.pictures, self.encoders, chunk=config.chunk)
-            pool = LatentPool(w[: config.pool], [features[: config.pool] for features in seen])
-            self._draw_maps(pool)
+            seen = self._encode(w)
+            start = None
             if looks:
-                self.start = find_start(
-                    w,
-                    seen,
-                    lambda codes: encode_codes(codes, self.pictures, self.encoders, chunk=config.chunk),
-                    self.texts,
-                    self.weights,
-                    share=config.carried,
-                )
-                self.started = self.start.cosine >= config.guess
-        if self.started:
-            absorb(self.model, self.start.map)
-        self.pool = pool
+                start = find_start(w, seen, self._encode, self.texts, self.weights, share=config.carried)
+        return w[: config.pool], [features[: config.pool] for features in seen], start
 
-    @own_modes
-    def prepare_like(self, other: "Adaptation") -> None:
-        """Take what ``other`` has prepared, which must have the same generator, encoders, prompts and seed.
+    def _encode(self, w: Tensor) -> list[Tensor]:
+        return encode_codes(w, self.pictures, self.encoders, chunk=self.config.chunk)
 
-        What guides, how strongly and how long may differ; no step may have been taken.
-        """
-        same = ("templates", "encoder_weights", "guess", "searched", "carried", "pool", "truncation")
-        mine, theirs = (
-            {**run._run, "config": [run._run["config"][k] for k in same]} for run in (self, other)
-        )
-        if self.index or other.index or mine != theirs:
-            raise ValueError("other must be a fresh run of the same generator, encoders, prompts and start")
-        other.prepare()
-        self.pool = LatentPool(other.pool.w, other.pool.source)
-        self._draw_maps(self.pool)
-        self.start, self.started = other.start, other.started
-        if self.started:
-            absorb(self.model, self.start.map)
+    def _parts(self) -> tuple[Tensor, list[Tensor], Start | None]:
+        if self.start is not None and self.start.map is None:
+            raise RuntimeError("a run that goes on from a state has not prepared what others could use")
+        return self.pool.w, self.pool.source, self.start
 
     def _draw_maps(self, pool: LatentPool) -> None:
         """The frozen pictures' feature maps, where they are needed; while the generator is still as given."""
         if self.config.perceptual:
-            pool.maps = encode_maps(pool.w, self.pictures, self.encoders, chunk=self.config.chunk)
+            with torch.no_grad(), self._half():
+                pool.maps = encode_maps(pool.w, self.pictures, self.encoders, chunk=self.config.chunk)
 
-    def _step(self) -> None:
-        self.prepare()
+    def _step(self) -> Tensor:
         parameters = self._unfreeze()
         visited = self.pool.visit(self.index, self.config.batch, key=self._seed + 1)
         terms, features = self._terms(visited)
@@ -244,9 +226,10 @@ class Adaptation(Descent):
         loss.backward()
         norms = torch.stack([p.grad.norm() for p in parameters if p.grad is not None])
         require_finite_step(self.index, loss, norms)
-        self._descend(loss, terms)
+        self._before_changing(self.pool.previous)
         for previous, seen in zip(self.pool.previous, features):
             previous[visited] = seen.detach()
+        return self._descend(loss, terms)
 
     def _unfreeze(self) -> list[nn.Parameter]:
         """Let the chosen layers learn, chosen anew where it is time."""
@@ -322,8 +305,7 @@ class Adaptation(Descent):
         device = self.device
         if state["pool"] is not None:
             self.pool = LatentPool(**{k: _to(v, device) for k, v in state["pool"].items()})
-            with torch.no_grad(), self._half():
-                self._draw_maps(self.pool)
+            self._draw_maps(self.pool)
         self.start = Start(None, *state["start"]) if state["start"] else None
         self.started = state["started"]
         self.model.load_state_dict(state["model"])
@@ -359,11 +341,3 @@ def adapt_generator(
 
 def _to(value, device: torch.device):
     return [tensor.to(device) for tensor in value] if isinstance(value, list) else value.to(device)
-
-
-def _checksum(model: Generator) -> str:
-    digest = hashlib.sha256()
-    for key, value in model.state_dict().items():
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -13,9 +13,9 @@ from ..._checks import require_positive, settle
 from ..._modes import own_modes
 from ...losses.perceptual import pyramid_distance
 from ...models.stylegan2 import Generator
-from ..morph.picture import checksum, require_picture
-from ..run import Descent
-from ..running import plain, require_finite_step
+from ..morph.picture import require_picture
+from ..run import Descent, Tell, require_finite_step
+from ..run_state import checksum, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,7 @@ class WInversionResult(NamedTuple):
 
 
 class WInversion(Descent):
-    """An inversion in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between any steps.
-
-    The start is the nearest of some samples, found when the first step is taken.
+    """An inversion in progress, see :class:`Run`; :meth:`prepare` looks for the nearest of some samples.
 
     Args:
         model: The generator; not changed.
@@ -89,9 +87,9 @@ class WInversion(Descent):
         self.model, self.perceptual = model, perceptual
         self.goal = middle_square(picture.detach().float(), model.config.size)[None]
         self._seed = int(torch.randint(2**62, (), generator=generator))
-        run = {
+        facts = {
             "config": plain(config),
-            "generator": model.name,
+            "model": model.name,
             "picture": checksum(self.goal),
             "seed": self._seed,
         }
@@ -99,8 +97,8 @@ class WInversion(Descent):
             1, model.config.codes, model.config.style_dim, device=self.goal.device, dtype=torch.float32
         )
         self.w.requires_grad_()
-        adam = torch.optim.Adam([self.w], lr=config.learning_rate)
-        self._begin(adam, steps=config.steps, rate=config.learning_rate, run=run)
+        self._begin(facts, steps=config.steps, rate=config.learning_rate)
+        self._optimise([self.w])
 
     @own_modes
     @torch.no_grad()
@@ -108,16 +106,19 @@ class WInversion(Descent):
         """What is drawn of the code as it stands, ``(3, size, size)`` in [0, 1]."""
         return self.model.synthesis(self.w)[0].clamp(0, 1)
 
-    def _step(self) -> None:
-        if self.index == 0:
+    def _prepare(self, tell: Tell) -> None:
+        if self.index == 0:  # otherwise w is that of a state
+            tell("looking for the nearest sample")
             self.w.data.copy_(self._nearest())
+
+    def _step(self) -> Tensor:
         drawn = self.model.synthesis(self.w)
         squared = (drawn - self.goal).square().mean()
         distance = self.perceptual(drawn.clamp(0, 1), self.goal).mean()
         loss = squared + self.config.perceptual * distance
         (self.w.grad,) = torch.autograd.grad(loss, self.w)
         require_finite_step(self.index, loss.detach(), self.w.grad.norm())
-        self._descend(loss, {"squared": squared, "perceptual": distance})
+        return self._descend(loss, {"squared": squared, "perceptual": distance})
 
     @torch.no_grad()
     def _nearest(self) -> Tensor:

@@ -1,6 +1,5 @@
 """OIG: a picture is edited on its way out of noise, with one step against a loss after each DDIM step."""
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,12 +7,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..._modes import own_modes
 from ...losses.editing import contrast_loss, resemblance_loss
 from ...models.denoiser import Denoiser, decode
-from ..running import naming_knobs, plain, require_index, require_same_run, require_state
+from ..run import Run, Tell
+from ..run_state import checksum, plain
 from .classifier_free import guided_output
 from .ddim import schedule_of
 from .oig_config import OIGConfig, step_length
@@ -23,7 +23,6 @@ from .unet import checkpointed, frozen, tapped
 
 TERMS = ("loss", "clip", "structure", "gradient")
 HALF_SCALE = 4096.0  # of losses that run back through float16, whose smallest numbers they would fall below
-KNOBS = "the number of edits or decode_size, or use checkpointing, bfloat16 or the tiny decoder"
 
 
 class OIGResult(NamedTuple):
@@ -35,8 +34,8 @@ class OIGResult(NamedTuple):
     terms: tuple[str, ...]  # names of its last axis
 
 
-class OIGEdit:
-    """Edits in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` at any time between steps.
+class OIGEdit(Run):
+    """Edits in progress, see :class:`Run`.
 
     Sources and edits take each step together, so that the features of one step at a time are kept. There is
     no chance in it: a run resumed from a state ends as if it had never stopped, to the bit on the CPU. No
@@ -56,6 +55,9 @@ class OIGEdit:
         TypeError: If the pipeline is of another kind.
     """
 
+    knobs = "the number of edits or decode_size, or use checkpointing, bfloat16 or the tiny decoder"
+    replaced = ("sources", "edits", "previous")
+
     @own_modes
     def __init__(
         self,
@@ -73,16 +75,16 @@ class OIGEdit:
         targets = require_texts(source.captions, targets)
         if source.model != self.denoiser.digest():
             raise ValueError("source must have been made with the same U-Net, it was made with another")
-        self.schedule, self.index = schedule_of(pipeline.scheduler, source.steps), 0
+        self.schedule = schedule_of(pipeline.scheduler, source.steps)
         device, dtype = self.denoiser.device, self.denoiser.dtype
         self.sources = source.latents.to(device, dtype)
         self.edits = self.sources.expand(len(targets), -1, -1, -1).clone()
         self.previous: list[Tensor] | None = None
-        self._history: list[Tensor] = []
         self._read(source, targets)
         self.cycle = self._begin_cycle() if self.config.cycle else None
-        self.terms = TERMS + (CYCLE_TERMS if self.cycle else ())
-        self._run = {
+        if self.cycle:
+            self.replaced = (*OIGEdit.replaced, "cycle.latents")
+        facts = {
             "config": plain(self.config),
             "captions": list(source.captions),
             "targets": list(targets),
@@ -90,9 +92,11 @@ class OIGEdit:
             "decoder": type(self.decoder).__name__,
             "dtype": str(self.denoiser.unet.dtype),
             "steps": source.steps,
-            "generator": source.model,
-            "picture": _checksum(source.latents),
+            "unet": source.model,
+            "picture": checksum(source.latents),
         }
+        terms = TERMS + (CYCLE_TERMS if self.cycle else ())
+        self._begin(facts, steps=source.steps, terms=terms)
 
     def _read(self, source: EditSource, targets: tuple[str, ...]) -> None:
         """Read every prompt once, for the U-Net and for CLIP."""
@@ -123,20 +127,13 @@ class OIGEdit:
         return partial(guided_output, self.denoiser, **guided)
 
     @property
-    def steps(self) -> int:
-        """How many there are."""
-        return len(self.schedule)
+    def device(self) -> torch.device:
+        """Where the latents are."""
+        return self.edits.device
 
     @property
-    def done(self) -> bool:
-        """Whether every step has been taken."""
-        return self.index >= self.steps
-
-    @property
-    def history(self) -> Tensor:
-        """Terms so far, ``(index, B, len(terms))`` float32 on the CPU; NaN where a step was not guided."""
-        empty = torch.empty(0, len(self.edits), len(self.terms), dtype=torch.float32)
-        return torch.stack(self._history).cpu() if self._history else empty
+    def _row_shape(self) -> tuple[int, ...]:
+        return len(self.edits), len(self.terms)
 
     @property
     def loss(self) -> float:
@@ -153,29 +150,24 @@ class OIGEdit:
         """Whether the step of this number is guided."""
         return index % self.config.every == 0 and index < self.config.until * self.steps
 
-    @own_modes
-    def step(self) -> None:
-        """Take one DDIM step of sources and edits, and one against the gradient if it is its turn.
+    @property
+    def _models(self) -> tuple[nn.Module, nn.Module]:
+        return self.denoiser.unet, self.decoder
 
-        Raises:
-            RuntimeError: If every step has been taken.
-            FloatingPointError: If a gradient is not finite.
-            MemoryError: If memory runs out.
-        """
-        if self.done:
-            raise RuntimeError(f"all {self.steps} steps have been taken")
-        models = self.denoiser.unet, self.decoder
-        with naming_knobs(KNOBS), frozen(*models):
-            if self.cycle and self.index == 0:
+    def _prepare(self, tell: Tell) -> None:
+        if self.cycle and self.cycle.latents is None:  # otherwise they are those of a state
+            tell("sampling the sources")
+            with frozen(*self._models):
                 self.cycle.begin(self.sources, self._source_words)
+
+    def _step(self) -> Tensor:
+        """Take one DDIM step of sources and edits, and one against the gradient if it is its turn."""
+        with frozen(*self._models):
             before = self._step_sources()
-            if self.guides(self.index):
-                with checkpointed(*models, enabled=self.config.checkpointing):
-                    terms = self._step_guided(before)
-            else:
-                terms = self._step_unguided()
-        self._history.append(terms)
-        self.index += 1
+            if not self.guides(self.index):
+                return self._step_unguided()
+            with checkpointed(*self._models, enabled=self.config.checkpointing):
+                return self._step_guided(before)
 
     @torch.no_grad()
     def _step_sources(self) -> list[Tensor]:
@@ -287,36 +279,16 @@ class OIGEdit:
         half = torch.float16 in (self.denoiser.unet.dtype, self.decoder.dtype)
         return HALF_SCALE if half else 1.0
 
-    def state_dict(self) -> dict:
-        """Everything a later run needs to end as this one would: tensors, numbers and strings only."""
-        state = {
-            "run": self._run,
-            "index": self.index,
-            "sources": self.sources,
-            "edits": self.edits,
-            "previous": self.previous,
-            "history": self.history,
-        }
+    def _own_state(self) -> dict:
+        state = {"sources": self.sources, "edits": self.edits, "previous": self.previous}
         return {**state, "cycle": self.cycle.latents} if self.cycle else state
 
-    @own_modes
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from a state of the same run.
-
-        Raises:
-            ValueError: If the state belongs to a run with another source, target, model or setting, or is not
-                as :meth:`state_dict` writes it.
-        """
-        require_same_run(state["run"], self._run)
-        require_state(state, {**self.state_dict(), "history": self.history[:0]})
-        require_index(state["index"], self.steps)
-        device = self.edits.device
-        self.index = state["index"]
+    def _take_state(self, state: dict) -> None:
+        device = self.device
         self.sources, self.edits = state["sources"].to(device), state["edits"].to(device)
         self.previous = state["previous"] and [part.to(device) for part in state["previous"]]
-        self._history = [row.to(device) for row in state["history"]]
-        if self.cycle and self.index:
-            self.cycle.latents = state["cycle"].to(device)
+        if self.cycle:
+            self.cycle.latents = state["cycle"] if state["cycle"] is None else state["cycle"].to(device)
 
 
 def oig_edit(
@@ -347,10 +319,6 @@ def _require_finite(gradient: Tensor, index: int) -> None:
         raise FloatingPointError(
             f"the gradient at step {index} is not finite; load the model in bfloat16 or float32"
         )
-
-
-def _checksum(latents: Tensor) -> str:
-    return hashlib.sha256(latents.cpu().numpy().tobytes()).hexdigest()
 
 
 def require_texts(captions: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from ..._checks import require_finite, require_float, require_rank, require_shad
 from ..._modes import own_modes
 from ..._sealed import load_sealed, save_sealed
 from ...models.denoiser import Denoiser
-from ..running import require_state
+from ..run_state import require_state
 from .ddim import schedule_of
 
 KIND, REMEDY = "inversion", "invert the picture again"  # of files

@@ -1,7 +1,7 @@
 """Prompt interpolation: pictures along a path of prompt embeddings whose rows are coupled by transport."""
 
-import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +15,8 @@ from ...losses.perceptual import feature_distance
 from ...metrics import PathScore, respace, score_path
 from ...models.clip import ClipEncoder
 from ...models.text_to_image import CONTENT, Embedding, Invariance, TextToImage
-from ..running import naming_knobs, plain, require_same_run, require_state
+from ..run import Run, naming_knobs
+from ..run_state import checksum, plain
 from .couplings import COUPLINGS, ROWS, prompt_path, slerp
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # two batches of pictures (n, 3, H, W) in [0, 1] to (n,)
@@ -77,8 +78,8 @@ class PromptInterpolationResult(NamedTuple):
     invariance: Invariance
 
 
-class PromptInterpolation:
-    """An interpolation in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between steps.
+class PromptInterpolation(Run):
+    """An interpolation in progress, see :class:`Run`: each step draws a batch of pictures.
 
     Pictures are kept as a file holds them, in 8 bits, and so are the distances measured: a run resumed from a
     state ends as if it had never stopped, to the bit on the CPU.
@@ -99,6 +100,9 @@ class PromptInterpolation:
         TypeError: If the pipeline is of a kind that is not known.
         FloatingPointError: If the model returns NaN.
     """
+
+    knobs = "batch, or height and width"
+    replaced = ("round", "times", "_goal", "_pictures", "_best")
 
     @own_modes
     def __init__(
@@ -145,14 +149,15 @@ class PromptInterpolation:
         self._goal: Tensor | None = None  # (3, H, W) uint8, of the last prompt alone
         self._pictures: dict[float, Tensor] = {}  # by time, (3, H, W) uint8
         self._best: tuple[float, Tensor] | None = None  # largest over mean step, times
-        self._run = {
+        facts = {
             "config": plain(config),
             "prompts": [p if isinstance(p, str) else "an embedding" for p in prompts],
             "negative": negative,
             "model": f"{model.name} {model.dtype}",
-            "embeddings": _checksum(*(key.rows for key in self.keys)),
-            "seed": _checksum(self.noise),
+            "embeddings": checksum(key.rows for key in self.keys),
+            "seed": checksum(self.noise),
         }
+        self._begin(facts, steps=None)
 
     @property
     def pending(self) -> list[float]:
@@ -160,9 +165,11 @@ class PromptInterpolation:
         return [t for t in self.times.tolist() if t not in self._pictures]
 
     @property
-    def done(self) -> bool:
-        """Whether all is drawn."""
-        return self._goal is not None and not self.pending
+    def steps(self) -> int:
+        """Steps taken, and those that this round still needs; uneven pictures may ask for another round."""
+        segments = Counter(self.path.locate(t)[0] for t in self.pending)
+        batches = sum(math.ceil(count / self.config.batch) for count in segments.values())
+        return self.index + (self._goal is None) + batches
 
     @property
     def drawn(self) -> int:
@@ -175,25 +182,16 @@ class PromptInterpolation:
         made = [self._pictures[t] for t in self.times.tolist() if t in self._pictures]
         return torch.stack(made).float() / 255 if made else torch.empty(0, 3, 0, 0, dtype=torch.float32)
 
-    @own_modes
-    def step(self, on_step: Callable[[], None] = lambda: None) -> None:
-        """Draw the next batch, and at the end of a round that is too uneven move the times.
-
-        Args:
-            on_step: Called after each step of the sampling.
-
-        Raises:
-            FloatingPointError: If there is NaN among the pictures.
-            MemoryError: With the settings to lower.
-        """
-        with naming_knobs("batch, or height and width"):
-            if self._goal is None:
-                self._goal = self._draw_goal(on_step)[0]
-            else:
-                times = self._next_batch()
-                self._pictures.update(zip(times, self._draw(times, on_step)))
-        if self.done and self.config.uniform:
+    def _step(self) -> Tensor:
+        """Draw the next batch, and at the end of a round that is too uneven move the times."""
+        if self._goal is None:
+            self._goal = self._draw_goal()[0]
+        else:
+            times = self._next_batch()
+            self._pictures.update(zip(times, self._draw(times)))
+        if not self.pending and self.config.uniform:
             self._even_out()
+        return torch.empty(0, dtype=torch.float32)
 
     @own_modes
     def distances(self) -> Tensor | None:
@@ -218,11 +216,9 @@ class PromptInterpolation:
             self.frames, self.times, self.distances(), self.score(), self.invariance
         )
 
-    def state_dict(self) -> dict:
-        """Tensors, numbers and strings from which :meth:`load_state_dict` continues."""
+    def _own_state(self) -> dict:
         best = None if self._best is None else {"ratio": self._best[0], "times": self._best[1]}
         return {
-            "run": self._run,
             "round": self.round,
             "times": self.times,
             "goal": self._goal,
@@ -231,15 +227,7 @@ class PromptInterpolation:
             "best": best,
         }
 
-    @own_modes
-    def load_state_dict(self, state: dict) -> None:
-        """Go to where ``state`` was taken.
-
-        Raises:
-            ValueError: If it was taken from another run, or is not as :meth:`state_dict` writes it.
-        """
-        require_same_run(state["run"], self._run)
-        require_state(state, self.state_dict())
+    def _take_state(self, state: dict) -> None:
         self.round, self.times, self._goal = state["round"], state["times"], state["goal"]
         self._pictures = dict(zip(state["drawn"], state["pictures"]))
         self._best = state["best"] and (state["best"]["ratio"], state["best"]["times"])
@@ -269,18 +257,16 @@ class PromptInterpolation:
         same = [t for t in pending if self.path.locate(t)[0] == segment]
         return same[: self.config.batch]
 
-    def _draw(self, times: Sequence[float], on_step) -> Tensor:
+    def _draw(self, times: Sequence[float]) -> Tensor:
         located = [self.path.locate(t) for t in times]
         index, local = located[0][0], torch.tensor([t for _, t in located], dtype=torch.float64)
         rows = self.path.segments[index].at(local)
-        return self._pictures_of(
-            rows, self.path.pooled_at(index, local), self._noise_at(index, local), on_step
-        )
+        return self._pictures_of(rows, self.path.pooled_at(index, local), self._noise_at(index, local))
 
-    def _draw_goal(self, on_step) -> Tensor:
+    def _draw_goal(self) -> Tensor:
         last = self.keys[-1]
         pooled = None if last.pooled is None else last.pooled[None]
-        return self._pictures_of(last.rows[None], pooled, self.noise[-1:], on_step)
+        return self._pictures_of(last.rows[None], pooled, self.noise[-1:])
 
     def _noise_at(self, index: int, local: Tensor) -> Tensor:
         if len(self.noise) == 1:
@@ -288,7 +274,7 @@ class PromptInterpolation:
         ends = (self.noise[index + i].flatten() for i in (0, 1))
         return slerp(*ends, local).view(-1, *self.noise.shape[1:])
 
-    def _pictures_of(self, rows: Tensor, pooled: Tensor | None, noise: Tensor, on_step) -> Tensor:
+    def _pictures_of(self, rows: Tensor, pooled: Tensor | None, noise: Tensor) -> Tensor:
         drawn = self.model.draw(
             rows,
             pooled,
@@ -297,7 +283,6 @@ class PromptInterpolation:
             steps=self.config.steps,
             guidance=self.config.guidance,
             seed=self._chance,
-            on_step=on_step,
         )
         return drawn.mul(255).round().to(torch.uint8)
 
@@ -376,10 +361,3 @@ def feature_metric(encoder: ClipEncoder) -> Distance:
         return feature_distance([a for a, _ in pairs], [b for _, b in pairs]).sqrt()
 
     return distance
-
-
-def _checksum(*tensors: Tensor) -> str:
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(tensor.detach().float().cpu().numpy().tobytes())
-    return found.hexdigest()

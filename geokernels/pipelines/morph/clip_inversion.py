@@ -1,6 +1,5 @@
 """CLIP inversion: a picture is optimised until it has moved as one text moves to another."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -14,11 +13,12 @@ from ...losses.perceptual import total_variation
 from ...models.clip import ClipEncoder
 from ..guidance.clip import Guidance
 from ..guidance.terms import require_guides
-from ..run import Descent
-from ..running import plain, require_finite_step
+from ..run import Descent, Prepared, Tell, require_finite_step
+from ..run_state import checksum, plain
 from ..start.guess import Guess
+from ..start.search import search_guess
 from .parametrisation import PARAMETRISATIONS, parametrise
-from .picture import PictureConfig, checksum, require_picture, search_guess, to_preview, to_working_size
+from .picture import PictureConfig, require_picture, to_preview, to_working_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,6 @@ class ClipInversionConfig(PictureConfig):
         require_choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
 
 
-SEARCHED = ("guess", "opacity", "working_size", "parametrisation", "templates", "encoder_weights")
 LEARNING_RATES = {"layer": 0.01, "fourier": 0.02, "pixels": 0.01}
 
 
@@ -67,10 +66,9 @@ class ClipInversionResult(NamedTuple):
 
 
 class ClipInversion(Descent):
-    """A morph in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` at any time between steps.
+    """A morph in progress, see :class:`Run`; :meth:`prepare` searches its first guess.
 
-    The first guess is made on construction, in :attr:`prepared_in` seconds. Whether the loss is finite is
-    looked at on the CPU alone: a GPU would have to be waited for.
+    Whether the loss is finite is looked at on the CPU alone: a GPU would have to be waited for.
 
     All chance is drawn from ``generator`` at the start and keyed by the step, so that a run resumed from a
     state ends as if it had never stopped, to the bit on the CPU.
@@ -83,11 +81,11 @@ class ClipInversion(Descent):
         config: See :class:`ClipInversionConfig`.
         generator: Source of chance, on the CPU.
         perceptual: Distance of two ``(1, 3, h, w)`` pictures to a scalar, for ``config.perceptual``.
-        like: A run of the same picture, encoders, prompts and seed, whose first guess serves this one too.
-            What guides, how strongly and how long may differ.
+        prepared: The first guess of a run of the same picture, encoders, prompts and seed.
 
     Attributes:
-        start: The first guess, where one was found that says enough of what is asked.
+        start: The first guess, where one was found that says enough of what is asked; None before.
+        edit: What is optimised; made by :meth:`prepare`.
 
     Raises:
         ValueError: For a picture, prompt or setting that cannot be used; the message says which.
@@ -95,6 +93,8 @@ class ClipInversion(Descent):
     """
 
     knobs = "views or working_size (--size)"
+    replaced = ("guidance.kept", "guidance.views", "start")
+    prepared_by = ("guess", "opacity", "working_size", "parametrisation", "templates", "encoder_weights")
 
     @own_modes
     def __init__(
@@ -107,58 +107,60 @@ class ClipInversion(Descent):
         config: ClipInversionConfig | None = None,
         generator: torch.Generator,
         perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
-        like: "ClipInversion | None" = None,
+        prepared: Prepared | None = None,
     ):
         self.config = config = config or ClipInversionConfig()
         require_picture(picture)
         require_guides(encoders, source, target, config)
         self.perceptual = perceptual
-        chance = int(torch.randint(2**62, (), generator=generator))
-        began = time.perf_counter()
-
+        self._seed = int(torch.randint(2**62, (), generator=generator))
         self.full = picture.detach()[None].float()
         self.source = to_working_size(self.full, encoders, config.working_size)
         self._previews: dict[int, Tensor] = {}
-        self.guidance = Guidance(encoders, source, target, config, key=chance + 1)
-        run = {
+        self.guidance = Guidance(encoders, source, target, config, key=self._seed + 1)
+        self.start: Guess | None = None
+        facts = {
             "config": plain(config),
             "source": source,
             "target": target,
             "encoders": [encoder.name for encoder in encoders],
             "picture": checksum(self.full),
-            "seed": chance,
+            "seed": self._seed,
         }
-        self.start = self._first_guess(chance + 2) if like is None else _guess_of(like, run)
-        self.edit = parametrise(
-            config.parametrisation,
-            self.source,
-            generator=torch.Generator().manual_seed(chance),
-            start=self.start,
-        )
-        self.prepared_in = time.perf_counter() - began
         rate = config.learning_rate or LEARNING_RATES[config.parametrisation]
-        adam = torch.optim.Adam(self.edit.parameters(), lr=rate)
-        self._begin(adam, steps=config.steps, rate=rate, run=run)
+        self._begin(facts, steps=config.steps, rate=rate, prepared=prepared)
 
-    def _first_guess(self, chance: int) -> Guess | None:
+    def _prepare(self, tell: Tell) -> None:
+        tell("searching a first guess")
+        self.start = self._first_guess() if self._prepared is None else self._prepared.parts
+        chance = torch.Generator().manual_seed(self._seed)
+        self.edit = parametrise(self.config.parametrisation, self.source, generator=chance, start=self.start)
+        self._optimise(self.edit.parameters())
+
+    def _parts(self) -> Guess | None:
+        return self.start
+
+    def _first_guess(self) -> Guess | None:
         """What to start from; only an edit layer can."""
         if self.config.parametrisation != "layer":
             return None
-        return search_guess(self.source, self.guidance, area=self.config.opacity, chance=chance)
+        return search_guess(self.source, self.guidance, area=self.config.opacity, chance=self._seed + 2)
 
     @own_modes
     def picture(self) -> Tensor:
         """The picture as it stands, like the one given: float32 in [0, 1], at full size."""
+        self.prepare()
         return self.edit.render(self.source, self.full)[0]
 
     @own_modes
     def preview(self, longest: int) -> Tensor:
         """The same with its longest side at most ``longest``, or at working size: quick for large ones."""
+        self.prepare()
         if longest not in self._previews:
             self._previews[longest] = to_preview(self.full, self.source, longest)
         return self.edit.render(self.source, self._previews[longest])[0]
 
-    def _step(self) -> None:
+    def _step(self) -> Tensor:
         self.guidance.begin_step(self.index, self.source)
         picture, penalties = self.edit(self.source)
         unmoved = self.index == 0 and self.edit.starts_at_source
@@ -174,9 +176,10 @@ class ClipInversion(Descent):
 
         self.optimizer.zero_grad()
         loss.backward()
-        self._descend(loss, terms)
+        return self._descend(loss, terms)
 
     def _own_state(self) -> dict:
+        self.prepare()
         return {"edit": self.edit.state_dict(), "kept": dict(self.guidance.kept)}
 
     def _take_state(self, state: dict) -> None:
@@ -188,14 +191,6 @@ class ClipInversion(Descent):
         if self.perceptual is not None:
             return self.perceptual(picture, self.source).mean()
         return self.guidance.feature_distance(picture, self.source)
-
-
-def _guess_of(other: ClipInversion, run: dict) -> Guess | None:
-    """The first guess of another run, if ``run`` would search for the same."""
-    theirs, ours = ({**r, "config": {k: r["config"][k] for k in SEARCHED}} for r in (other._run, run))
-    if theirs != ours:
-        raise ValueError("like must be a run of the same picture, encoders, prompts, seed and search")
-    return other.start
 
 
 def clip_inversion(
@@ -211,8 +206,8 @@ def clip_inversion(
 ) -> ClipInversionResult:
     """Morph a picture from what ``source`` says to what ``target`` says.
 
-    Arguments and errors are those of :class:`ClipInversion` (which also compares settings from one first
-    guess), which this runs to its end; ``callback`` is called with it after every step.
+    Arguments and errors are those of :class:`ClipInversion`, which this runs to its end; ``callback`` is
+    called with it after every step.
 
     Returns:
         The picture and the history of its losses.

@@ -1,21 +1,15 @@
-"""What pipelines that move one picture share: how it is shown, at what size, and where to start."""
+"""What pipelines that move one picture share: how it is shown, and at what size."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..._checks import require_finite, require_float, require_pair, require_shades
 from ...models.clip import ClipEncoder
-from ..guidance.clip import Guidance
 from ..guidance.terms import GuidanceConfig
-from ..start.guess import Guess, colour_centres
-from ..start.recolour import recolour
-from ..start.reshape import reshape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,35 +86,3 @@ def _shrunk(picture: Tensor, longest: int) -> Tensor:
         return picture
     size = [max(1, round(side * longest / max(H, W))) for side in (H, W)]
     return F.interpolate(picture, size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
-
-
-def checksum(picture: Tensor) -> str:
-    """Of a picture's values, in hexadecimal."""
-    return hashlib.sha256(picture.cpu().contiguous().numpy()).hexdigest()
-
-
-def search_guess(source: Tensor, guidance: Guidance, *, area: float, chance: int) -> Guess | None:
-    """The guess to start an edit of ``source`` (1, 3, h, w) from, if one says enough of what the text asks.
-
-    Args:
-        source: The picture at working size.
-        guidance: Of the run; its config says how much is enough.
-        area: What it costs to repaint the whole picture, in cosines.
-        chance: Seed of the search.
-    """
-    if guidance.config.guess > 1:
-        return None
-    size = max(encoder.image_size for encoder in guidance.encoders)
-    small = F.interpolate(source, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    given = source, colour_centres(small[0]), guidance.likeness
-    best = recolour(*given, size=size, area=area)
-    outline = reshape(
-        *given,
-        size=size,
-        area=area,
-        least=best.score - 0.3,
-        generator=torch.Generator().manual_seed(chance),
-    )
-    if outline is not None and outline.score > best.score:
-        best = outline
-    return best if best.cosine >= guidance.config.guess else None

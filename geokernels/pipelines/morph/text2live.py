@@ -1,6 +1,5 @@
 """Text2LIVE on pictures: a network paints an edit layer, a colour and an opacity, that a text describes."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -12,23 +11,13 @@ from ..._checks import require_shape
 from ..._modes import own_modes
 from ...losses.text2live import bootstrap_loss, lay_over, sparsity_loss
 from ...models.clip import ClipEncoder
-from ..run import Descent
-from ..running import plain, require_finite_step
-from .edit_network import EditNetwork, as_layer, by_bands, enlarge, require_widths
-from .internal_dataset import InternalDataset, Sample, draw_crops
-from .layer_guidance import LayerGuidance
-from .parametrisation import RESTRAINT, logits_of
-from .picture import (
-    PictureConfig,
-    checksum,
-    require_picture,
-    require_range,
-    search_guess,
-    to_preview,
-    to_working_size,
-)
-
-LEARNING_RATE = 0.01
+from ..run_state import checksum, plain
+from ..start.guess import Guess
+from ..start.search import search_guess
+from .edit_network import by_bands, enlarge, require_widths
+from .internal_dataset import InternalDataset, Sample
+from .layer_descent import LayerDescent
+from .picture import PictureConfig, require_picture, require_range, to_preview, to_working_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +90,8 @@ class LayerEditResult(NamedTuple):
     terms: tuple[str, ...]  # names of the columns of history; "loss" is the weighted sum
 
 
-class LayerEdit(Descent):
-    """A layered edit in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between any steps.
+class LayerEdit(LayerDescent):
+    """A layered edit of a picture in progress, see :class:`Run`; :meth:`prepare` searches its first guess.
 
     A step shows one crop of the picture. Its composite is encoded once under all views, and every loss reads
     that; the source under the same views was encoded when the crop came first. The composite's graph is gone
@@ -127,8 +116,6 @@ class LayerEdit(Descent):
         TypeError: If the picture is not floating point.
     """
 
-    knobs = "views, or working_size (--size)"
-
     @own_modes
     def __init__(
         self,
@@ -142,14 +129,11 @@ class LayerEdit(Descent):
         generator: torch.Generator,
         relevancy: Tensor | None = None,
     ):
-        self.config = config = config or LayerEditConfig()
+        config = config or LayerEditConfig()
         require_picture(picture)
         if relevancy is not None:
             require_shape("relevancy", relevancy, (1, *picture.shape[-2:]), "(1, H, W)")
-        chance = int(torch.randint(2**62, (), generator=generator))
-        self.guidance = LayerGuidance(encoders, source, target, config, screen=screen, key=chance + 3)
-        began = time.perf_counter()
-
+        self._begin_layer(encoders, source, target, config, screen=screen, generator=generator)
         self.full = picture.detach()[None].float()
         self.source = to_working_size(self.full, encoders, config.working_size)
         self._previews: dict[int, Tensor] = {}
@@ -157,30 +141,20 @@ class LayerEdit(Descent):
         if relevancy is not None and config.bootstrap:
             relevancy = relevancy.to(self.full)[None]
             self.relevancy = to_working_size(relevancy, encoders, config.working_size)
-        guess = search_guess(self.source, self.guidance, area=0.1, chance=chance + 2)
-        self.start = None if guess is None else logits_of(guess)
-        self.network = EditNetwork(config.widths, generator=_chance(chance)).to(self.source.device)
-        self.dataset = InternalDataset(self.source, self.guidance, self._crops(chance + 1))
-        self.prepared_in = time.perf_counter() - began
-
-        run = {
+        self.dataset = InternalDataset(self.source, self.guidance, self._crops(self.source.shape[-2:]))
+        facts = {
             "config": plain(config),
-            "source": source,
-            "target": target,
-            "screen": self.guidance.screen,
-            "encoders": [encoder.name for encoder in encoders],
             "picture": checksum(self.full),
             "relevancy": None if self.relevancy is None else checksum(self.relevancy),
-            "seed": chance,
+            "seed": self._seed,
         }
-        rate = config.learning_rate or LEARNING_RATE
-        adam = torch.optim.Adam(self.network.parameters(), lr=rate)
-        self._begin(adam, steps=config.steps, rate=rate, run=run)
+        self._begin_steps(facts)
 
     @own_modes
     @torch.no_grad()
     def layers(self) -> Layers:
         """The edit as it stands."""
+        self.prepare()
         layer = enlarge(self._paint(self.source, self.start), self.full)
         edit, alpha = layer[:, :3], layer[:, 3:]
         composite = by_bands(lambda ground, *layer: lay_over(*layer, ground), self.full, edit, alpha)
@@ -194,55 +168,27 @@ class LayerEdit(Descent):
     @torch.no_grad()
     def preview(self, longest: int) -> Tensor:
         """The same with its longest side at most ``longest``, or at working size: quick for large ones."""
+        self.prepare()
         if longest not in self._previews:
             self._previews[longest] = to_preview(self.full, self.source, longest)
         ground = self._previews[longest]
         layer = enlarge(self._paint(self.source, self.start), ground)
         return lay_over(layer[:, :3], layer[:, 3:], ground)[0]
 
-    def _step(self) -> None:
-        sample = self.dataset.sample(self.index)
-        source = sample.crop.take(self.source)
-        layer = self._paint(source, None if self.start is None else sample.crop.take(self.start))
-        # the encoders' graphs end here, and are freed one after the other
-        leaf = layer.detach().requires_grad_()
-        terms: dict[str, Tensor] = {}
-        for find in (
-            lambda: self.guidance.composite_terms(leaf, source, sample),
-            lambda: self.guidance.screen_terms(leaf, sample),
-            lambda: self._opacity_terms(leaf, sample),
-        ):
-            found = find()
-            if found:
-                self._weighted(found).backward()
-                terms |= {name: term.detach() for name, term in found.items()}
-        loss = self._weighted(terms)
+    def _first_guess(self) -> Guess | None:
+        return search_guess(self.source, self.guidance, area=0.1, chance=self._seed + 2)
 
-        self.optimizer.zero_grad()
-        layer.backward(leaf.grad)
-        gradients = [p.grad for p in self.network.parameters()]
-        require_finite_step(self.index, loss, torch.stack(torch._foreach_norm(gradients)))
-        self._descend(loss, terms)
+    def _layer_of(self, sample: Sample) -> Tensor:
+        start = None if self.start is None else sample.crop.take(self.start)
+        return self._paint(sample.crop.take(self.source), start)
 
-    def _own_state(self) -> dict:
-        return {"network": self.network.state_dict(), "previous": dict(self.guidance.previous)}
-
-    def _take_state(self, state: dict) -> None:
-        self.network.load_state_dict(state["network"])
-        self.guidance.previous = dict(state["previous"])
-
-    def _crops(self, chance: int) -> list:
-        config, size = self.config, self.source.shape[-2:]
-        return draw_crops(
-            config.crops, size, share=config.crop, mirrored=config.mirrored, generator=_chance(chance)
+    def _looks(self, sample: Sample) -> Sequence[Callable[[Tensor], dict[str, Tensor]]]:
+        ground = sample.crop.take(self.source)
+        return (
+            lambda layer: self.guidance.composite_terms(layer, ground, sample),
+            lambda layer: self.guidance.screen_terms(layer, sample),
+            lambda layer: self._opacity_terms(layer, sample),
         )
-
-    def _paint(self, picture: Tensor, start: Tensor | None) -> Tensor:
-        """Colour and opacity for ``picture`` (1, 3, h, w): ``(1, 4, h, w)`` float32 in [0, 1]."""
-        with self.guidance.precision(picture):
-            logits = self.network(picture)
-        logits = logits.float() if start is None else RESTRAINT * logits.float() + start
-        return as_layer(logits)
 
     def _opacity_terms(self, layer: Tensor, sample: Sample) -> dict[str, Tensor]:
         """What speaks of the opacity alone."""
@@ -250,9 +196,6 @@ class LayerEdit(Descent):
         if self.relevancy is not None:
             terms["bootstrap"] = bootstrap_loss(layer[:, 3:], sample.crop.take(self.relevancy))
         return terms
-
-    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        return torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
 
     def _weight(self, term: str) -> float:
         if term != "bootstrap":
@@ -296,7 +239,3 @@ def edit_layer(
         if callback is not None:
             callback(run)
     return LayerEditResult(*run.layers(), run.history, run.terms)
-
-
-def _chance(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -1,7 +1,5 @@
 """Text2LIVE on video: one edit of a layer's atlas, seen in every frame."""
 
-import hashlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,13 +13,11 @@ from ...losses.text2live import sparsity_loss
 from ...models.atlas import LayeredAtlas
 from ...models.clip import ClipEncoder
 from ..guidance.clip import Likeness
-from ..morph.edit_network import EditNetwork, as_layer
-from ..morph.internal_dataset import Crop, InternalDataset, draw_crops
+from ..morph.internal_dataset import Crop, InternalDataset, Sample
+from ..morph.layer_descent import LayerDescent
 from ..morph.layer_guidance import LayerGuidance
-from ..morph.parametrisation import RESTRAINT, logits_of
-from ..morph.text2live import LEARNING_RATE, LayerEditConfig
-from ..run import Descent
-from ..running import plain, require_finite_step
+from ..morph.text2live import LayerEditConfig
+from ..run_state import checksum, plain
 from ..start.guess import Guess, colour_centres
 from ..start.recolour import recolour
 from .atlas_view import LAYERS, FrameView, atlas_picture, require_layer, resize_view, view_frame
@@ -87,8 +83,8 @@ class Moments(InternalDataset):
         return self.view(turn).frame
 
 
-class VideoEdit(Descent):
-    """An edit of an atlas in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between any steps.
+class VideoEdit(LayerDescent):
+    """An edit of an atlas in progress, see :class:`Run`; :meth:`prepare` searches its first guess.
 
     A step paints the atlas once and shows it in a window of one frame, whose composite is encoded once under
     all views. As many frames are kept as there are windows, whatever the length of the clip; edited frames
@@ -112,8 +108,6 @@ class VideoEdit(Descent):
             cannot be used; the message says which.
     """
 
-    knobs = "views, or working_size (--size)"
-
     @own_modes
     def __init__(
         self,
@@ -127,42 +121,28 @@ class VideoEdit(Descent):
         config: VideoEditConfig | None = None,
         generator: torch.Generator,
     ):
-        self.config = config = config or VideoEditConfig()
+        config = config or VideoEditConfig()
         atlas.require_clip(footage.checksum)
         self.footage, self.atlas, self.layer = footage, atlas, require_layer(atlas, config.layer)
-        chance = int(torch.randint(2**62, (), generator=generator))
-        self.guidance = LayerGuidance(encoders, source, target, config, screen=screen, key=chance + 3)
-        began = time.perf_counter()
-
+        self._begin_layer(encoders, source, target, config, screen=screen, generator=generator)
         self.longest = config.working_size or min(512, 2 * max(encoder.image_size for encoder in encoders))
         self.source, self.seen = atlas_picture(atlas, self.layer, self.longest)
-        self.moments = Moments(self._working_view, len(footage), self.guidance, self._crops(chance + 1))
-        guess = self._guess()
-        self.start = None if guess is None else logits_of(guess)
-        self.network = EditNetwork(config.widths, generator=torch.Generator().manual_seed(chance)).to(
-            self.source
-        )
-        self.prepared_in = time.perf_counter() - began
-
-        run = {
+        crops = self._crops(self._working_shape())
+        self.dataset = Moments(self._working_view, len(footage), self.guidance, crops)
+        facts = {
             "config": plain(config),
-            "source": source,
-            "target": target,
-            "screen": self.guidance.screen,
-            "encoders": [encoder.name for encoder in encoders],
             "picture": footage.checksum,
-            "atlas": _checksum(atlas),
-            "seed": chance,
+            "atlas": checksum(atlas),
+            "seed": self._seed,
         }
-        rate = config.learning_rate or LEARNING_RATE
-        adam = torch.optim.Adam(self.network.parameters(), lr=rate)
-        self._begin(adam, steps=config.steps, rate=rate, run=run)
+        self._begin_steps(facts)
 
     @own_modes
     @torch.no_grad()
     def painted(self) -> Tensor:
         """The edit of the atlas as it stands: colour and opacity, ``(1, 4, h, w)``."""
-        return self._paint()
+        self.prepare()
+        return self._paint(self.source, self.start)
 
     def frames(self) -> Iterator[Tensor]:
         """The frames with the edit as it stands, one at a time, ``(3, H, W)`` on the CPU."""
@@ -178,51 +158,27 @@ class VideoEdit(Descent):
         view = view_frame(self.atlas, self.layer, index, self.footage.frame(index))
         return view.composite(view.shown(layer))[0].cpu()
 
-    def _step(self) -> None:
-        sample, view = self.moments.sample(self.index), self.moments.view(self.index)
-        layer = self._paint()
-        # the encoders' graphs end here, and are freed one after the other
-        leaf = layer.detach().requires_grad_()
-        terms: dict[str, Tensor] = {}
-        for find in (
-            lambda shown: self.guidance.terms_of_composite(view.composite(shown), sample),
-            lambda shown: self.guidance.screen_terms(shown, sample),
-            lambda shown: {"sparsity": sparsity_loss(shown[:, 3:])},
-        ):
-            found = find(view.shown(leaf))
-            if found:
-                self._weighted(found).backward()
-                terms |= {name: term.detach() for name, term in found.items()}
-        loss = self._weighted(terms)
+    def _layer_of(self, sample: Sample) -> Tensor:
+        return self._paint(self.source, self.start)
 
-        self.optimizer.zero_grad()
-        layer.backward(leaf.grad)
-        gradients = [p.grad for p in self.network.parameters()]
-        require_finite_step(self.index, loss, torch.stack(torch._foreach_norm(gradients)))
-        self._descend(loss, terms)
-
-    def _own_state(self) -> dict:
-        return {"network": self.network.state_dict(), "previous": dict(self.guidance.previous)}
-
-    def _take_state(self, state: dict) -> None:
-        self.network.load_state_dict(state["network"])
-        self.guidance.previous = dict(state["previous"])
-
-    def _crops(self, chance: int) -> list[Crop]:
-        config, (H, W) = self.config, self.footage.size
-        scale = min(1.0, self.longest / max(H, W))
-        return draw_crops(
-            config.crops,
-            (max(1, round(H * scale)), max(1, round(W * scale))),
-            share=config.crop,
-            mirrored=config.mirrored,
-            generator=torch.Generator().manual_seed(chance),
+    def _looks(self, sample: Sample) -> Sequence[Callable[[Tensor], dict[str, Tensor]]]:
+        view = self.dataset.view(self.index)
+        return (
+            lambda layer: self.guidance.terms_of_composite(view.composite(view.shown(layer)), sample),
+            lambda layer: self.guidance.screen_terms(view.shown(layer), sample),
+            lambda layer: {"sparsity": sparsity_loss(view.shown(layer)[:, 3:])},
         )
+
+    def _working_shape(self) -> tuple[int, int]:
+        """Height and width of the frames that the encoders are shown."""
+        H, W = self.footage.size
+        scale = min(1.0, self.longest / max(H, W))
+        return max(1, round(H * scale)), max(1, round(W * scale))
 
     def _working_view(self, index: int) -> FrameView:
         return resize_view(view_frame(self.atlas, self.layer, index, self.footage.frame(index)), self.longest)
 
-    def _guess(self) -> Guess | None:
+    def _first_guess(self) -> Guess | None:
         """The recolouring of the layer that goes furthest towards the text, judged on the middle frame."""
         if self.config.guess > 1:
             return None
@@ -237,14 +193,6 @@ class VideoEdit(Descent):
         area = AREA * view.cover.mean().item()
         best = recolour(self.source, centres, likeness, size=size, area=area, whole=True)
         return best if best.cosine >= self.config.guess else None
-
-    def _paint(self) -> Tensor:
-        with self.guidance.precision(self.source):
-            logits = self.network(self.source)
-        return as_layer(logits.float() if self.start is None else RESTRAINT * logits.float() + self.start)
-
-    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        return torch.stack([self.config.weight(name) * term for name, term in terms.items()]).sum()
 
 
 def edit_video(
@@ -276,10 +224,3 @@ def edit_video(
             callback(run)
     layer = run.painted()[0]
     return VideoEditResult(layer[:3], layer[3:], run.history, run.terms, run.frames())
-
-
-def _checksum(atlas: LayeredAtlas) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(atlas.state_dict().items()):
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
-    return digest.hexdigest()

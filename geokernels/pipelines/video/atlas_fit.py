@@ -1,6 +1,5 @@
 """Layered neural atlases: two pictures and the maps to them, fitted to a clip by its pixels and its flow."""
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +13,8 @@ from ..._checks import require_positive, settle
 from ..._modes import own_modes
 from ...losses.atlas import colour_gradient_loss, flow_loss, hidden_colour_loss, mask_loss, rigidity_loss
 from ...models.atlas import AtlasShape, LayeredAtlas, Points
-from ..run import Descent
-from ..running import plain, require_finite_step
+from ..run import Descent, require_finite_step
+from ..run_state import checksum, plain
 from .footage import Footage
 
 SMALL = 128  # longest side up to which the small settings are the default
@@ -84,7 +83,7 @@ class AtlasFitResult(NamedTuple):
 
 
 class AtlasFit(Descent):
-    """A fit in progress: :meth:`step` until :attr:`done`; :meth:`state_dict` between any steps.
+    """A fit in progress, see :class:`Run`.
 
     A step looks at random pixels of all frames, which are read from the footage: memory does not grow with
     the clip. All chance is drawn from ``generator`` at the start and keyed by the step, so that a run resumed
@@ -98,6 +97,7 @@ class AtlasFit(Descent):
     """
 
     knobs = "samples (--samples)"
+    replaced = ("atlas.bounds",)
 
     @own_modes
     def __init__(
@@ -114,25 +114,26 @@ class AtlasFit(Descent):
             footage.motion, footage.size, config.shape, generator=torch.Generator().manual_seed(self._chance)
         ).to(device)
         self.atlas.clip = footage.checksum
-        run = {
+        facts = {
             "config": plain(config),
             "picture": footage.checksum,
-            "masks": _checksum(footage),
+            "masks": checksum(footage.masks),
             "seed": self._chance,
         }
-        adam = torch.optim.Adam(self.atlas.parameters(), lr=config.learning_rate)
-        self._begin(adam, steps=config.steps, rate=config.learning_rate, run=run)
+        self._begin(facts, steps=config.steps, rate=config.learning_rate)
+        self._optimise(self.atlas.parameters())
 
-    def _step(self) -> None:
+    def _step(self) -> Tensor:
         terms = self._losses(self._sample())
         loss = torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
         self.optimizer.zero_grad()
         loss.backward()
         gradients = [p.grad for p in self.atlas.parameters()]
         require_finite_step(self.index, loss, torch.stack(torch._foreach_norm(gradients)))
-        self._descend(loss, terms)
-        if self.done:
-            self.atlas.bounds.copy_(seen_bounds(self.atlas))
+        row = self._descend(loss, terms)
+        if self.index + 1 == self.steps:
+            self.atlas.bounds = seen_bounds(self.atlas).to(self.atlas.bounds)
+        return row
 
     def _sample(self) -> "_Sample":
         """Random pixels, the same for the same step."""
@@ -253,10 +254,3 @@ def seen_bounds(atlas: LayeredAtlas) -> Tensor:
     around = MARGIN * (high - low)
     bounds = torch.cat([low - around, high + around], 1)
     return torch.where(torch.isfinite(bounds), bounds, 0.0)
-
-
-def _checksum(footage: Footage) -> str:
-    digest = hashlib.sha256()
-    for mask in footage.masks:
-        digest.update(np.ascontiguousarray(mask).data)
-    return digest.hexdigest()

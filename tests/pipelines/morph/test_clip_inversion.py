@@ -49,17 +49,20 @@ def test_settings_are_compared_from_one_first_guess(encoder):
         return ClipInversion(picture, [encoder], *texts, config=config, generator=chance(seed), **more)
 
     first = begin(SHORT)
+    shared = first.prepared
     assert first.start is not None
     other = replace(SHORT, loss="directional", strength=3.0, steps=2)
-    again, alone = begin(other, like=first), begin(other)
+    again, alone = begin(other, prepared=shared), begin(other)
+    again.prepare()
     assert again.start is first.start
     for run in (again, alone):
         while not run.done:
             run.step()
     assert torch.equal(again.picture(), alone.picture())
-    for config, seed in ((replace(SHORT, opacity=0.2), 0), (SHORT, 1)):
-        with pytest.raises(ValueError, match="like must be a run of the same picture"):
-            begin(config, seed, like=first)
+    with pytest.raises(ValueError, match=r"^prepared was made with opacity = 0.1, this run has 0.2$"):
+        begin(replace(SHORT, opacity=0.2), prepared=shared)
+    with pytest.raises(ValueError, match="prepared was made with another seed"):
+        begin(SHORT, 1, prepared=shared)
 
 
 # before, at and after a change of views

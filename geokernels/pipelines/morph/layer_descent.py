@@ -1,0 +1,127 @@
+"""What Text2LIVE's edits of pictures and of atlases share: the network that paints a layer, and its steps."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ...models.clip import ClipEncoder
+from ..run import Descent, Tell, require_finite_step
+from ..start.guess import Guess
+from .edit_network import EditNetwork, as_layer
+from .internal_dataset import Crop, InternalDataset, Sample, draw_crops
+from .layer_guidance import LayerGuidance
+from .parametrisation import RESTRAINT, logits_of
+
+LEARNING_RATE = 0.01
+
+
+class LayerDescent(Descent):
+    """A layered edit in progress: one sample of the internal data set a step.
+
+    A subclass calls :meth:`_begin_layer` first, then sets ``source``, what the network reads,
+    ``(1, 3, h, w)``, and ``dataset``, and then calls :meth:`_begin_steps`.
+
+    Attributes:
+        guidance: What the encoders say.
+        network: What paints the layer.
+        start: The first guess as logits, ``(1, 4, h, w)``, where one was found that says enough of what is
+            asked; None before :meth:`prepare`, which searches it.
+    """
+
+    knobs = "views, or working_size (--size)"
+    replaced = ("guidance.previous", "start")
+
+    source: Tensor
+    dataset: InternalDataset
+
+    def _begin_layer(
+        self,
+        encoders: Sequence[ClipEncoder],
+        source: str,
+        target: str,
+        config,
+        *,
+        screen: str | None,
+        generator: torch.Generator,
+    ) -> None:
+        """Read the prompts, and draw the seed of everything random."""
+        self.config, self._seed = config, int(torch.randint(2**62, (), generator=generator))
+        self.guidance = LayerGuidance(encoders, source, target, config, screen=screen, key=self._seed + 3)
+        self._prompts = {"source": source, "target": target, "screen": self.guidance.screen}
+        self.start: Tensor | None = None
+
+    def _begin_steps(self, facts: dict) -> None:
+        """Make the network, and stand before the first step; ``facts`` are those of the subclass alone."""
+        config, names = self.config, [encoder.name for encoder in self.guidance.encoders]
+        self.network = EditNetwork(config.widths, generator=_chance(self._seed)).to(self.source)
+        rate = config.learning_rate or LEARNING_RATE
+        self._begin({**self._prompts, "encoders": names, **facts}, steps=config.steps, rate=rate)
+        self._optimise(self.network.parameters())
+
+    def _crops(self, size: tuple[int, int]) -> list[Crop]:
+        """Windows of what is ``size`` high and wide."""
+        config, chance = self.config, _chance(self._seed + 1)
+        return draw_crops(config.crops, size, share=config.crop, mirrored=config.mirrored, generator=chance)
+
+    @abstractmethod
+    def _first_guess(self) -> Guess | None:
+        """The guess to start from, if one says enough of what is asked."""
+
+    @abstractmethod
+    def _layer_of(self, sample: Sample) -> Tensor:
+        """What the network paints for one sample, ``(1, 4, h, w)``."""
+
+    @abstractmethod
+    def _looks(self, sample: Sample) -> Sequence[Callable[[Tensor], dict[str, Tensor]]]:
+        """The looks that are taken at a layer, each with the terms that follow from it."""
+
+    def _prepare(self, tell: Tell) -> None:
+        tell("searching a first guess")
+        guess = self._first_guess()
+        self.start = None if guess is None else logits_of(guess)
+
+    def _step(self) -> Tensor:
+        sample = self.dataset.sample(self.index)
+        layer = self._layer_of(sample)
+        # the encoders' graphs end here, and are freed one after the other
+        leaf = layer.detach().requires_grad_()
+        terms: dict[str, Tensor] = {}
+        for look in self._looks(sample):
+            part = look(leaf)
+            if part:
+                self._weighted(part).backward()
+                terms |= {name: term.detach() for name, term in part.items()}
+        loss = self._weighted(terms)
+
+        self.optimizer.zero_grad()
+        layer.backward(leaf.grad)
+        gradients = [p.grad for p in self.network.parameters()]
+        require_finite_step(self.index, loss, torch.stack(torch._foreach_norm(gradients)))
+        return self._descend(loss, terms)
+
+    def _paint(self, picture: Tensor, start: Tensor | None) -> Tensor:
+        """Colour and opacity for ``picture`` (1, 3, h, w): ``(1, 4, h, w)`` float32 in [0, 1]."""
+        with self.guidance.precision(picture):
+            logits = self.network(picture)
+        logits = logits.float() if start is None else RESTRAINT * logits.float() + start
+        return as_layer(logits)
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        return torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
+
+    def _weight(self, term: str) -> float:
+        """Of a term at this step."""
+        return self.config.weight(term)
+
+    def _own_state(self) -> dict:
+        return {"network": self.network.state_dict(), "previous": dict(self.guidance.previous)}
+
+    def _take_state(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.guidance.previous = dict(state["previous"])
+
+
+def _chance(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
