@@ -93,7 +93,7 @@ def figure(data: bytes, alt: str, caption: str = "") -> str:
     kind = "gif" if data.startswith(b"GIF8") else "png"
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     below = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f'<figure class=""><img src="{source}" alt="{text(alt)}">{below}</figure>'
+    return f'<figure><img src="{source}" alt="{text(alt)}">{below}</figure>'
 
 
 def row(*figures: str) -> str:
@@ -152,8 +152,10 @@ def chart(
         ends = f"{values[0]:.3g} → {values[-1]:.3g}"
         keys.append(f'<li><i style="background:{ink}"></i>{text(name.replace("_", " "))} <b>{ends}</b></li>')
     label = f"{what} over {len(history)} steps"
-    drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(lines)}</svg>'
-    return f"<div class=chart>{drawing}<ul>{''.join(keys)}</ul></div>"
+    shape = f'viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"'
+    drawing = f'<svg {shape} role="img" aria-label="{label}">{"".join(lines)}</svg>'
+    below = f"<p><span>step 1</span><span>step {len(history)}</span></p>"
+    return f"<div class=chart>{drawing}{below}<ul>{''.join(keys)}</ul></div>"
 
 
 def _curve(values: Sequence[float], low: float, high: float, ink: str) -> str:
@@ -162,7 +164,7 @@ def _curve(values: Sequence[float], low: float, high: float, ink: str) -> str:
     points = " ".join(
         f"{k * across:.1f},{HEIGHT - MARGIN - (value - low) * up:.1f}" for k, value in enumerate(values)
     )
-    return f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>'
+    return f'<polyline points="{points}" stroke="{ink}"/>'
 
 
 def badge(value: str, good: bool | None) -> str:
