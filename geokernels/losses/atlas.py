@@ -18,8 +18,14 @@ def colour_gradient_loss(step: Tensor, true_step: Tensor) -> Tensor:
         step: Differences between neighbouring pixels, ``(N, 3)``.
         true_step: The same of the frame, like ``step``.
 
+    Returns:
+        The loss, a scalar.
+
     Gradients:
         To both, any order.
+
+    Raises:
+        ValueError: If shapes disagree.
     """
     require_shape("true_step", true_step, tuple(step.shape), "like step")
     return (step - true_step).square().sum(-1).mean()
@@ -43,6 +49,9 @@ def rigidity_loss(across: Tensor, down: Tensor) -> Tensor:
 
     Gradients:
         To both, first order.
+
+    Raises:
+        ValueError: If shapes disagree.
     """
     require_shape("down", down, tuple(across.shape), "like across")
     a, b, c = (across * across).sum(-1), (across * down).sum(-1), (down * down).sum(-1)
@@ -60,8 +69,14 @@ def flow_loss(here: Tensor, there: Tensor, weight: Tensor) -> Tensor:
         there: The same in the next frame, where the flow takes them.
         weight: How sure it is that the layer is what moved, ``(N,)``; a constant.
 
+    Returns:
+        The loss, a scalar.
+
     Gradients:
         To ``here`` and ``there``; 0 where they are equal.
+
+    Raises:
+        ValueError: If shapes disagree.
     """
     require_shape("there", there, tuple(here.shape), "like here")
     squared = (here - there).square().sum(-1)
@@ -80,8 +95,14 @@ def hidden_colour_loss(colour: Tensor, opacity: Tensor) -> Tensor:
         colour: ``(N, 3)``.
         opacity: ``(N, 1)``.
 
+    Returns:
+        The loss, a scalar.
+
     Gradients:
         To both, any order.
+
+    Raises:
+        ValueError: If shapes disagree.
     """
     require_shape("opacity", opacity, (*colour.shape[:-1], 1), "(N, 1)")
     return ((1 - opacity) * colour).square().sum(-1).mean()
@@ -99,8 +120,14 @@ def mask_loss(opacity: Tensor, masks: Tensor) -> Tensor:
         opacity: In [0, 1], ``(N, 1)``.
         masks: Like ``opacity``.
 
+    Returns:
+        The loss, a scalar.
+
     Gradients:
         To ``opacity``, first order.
+
+    Raises:
+        ValueError: If shapes disagree.
     """
     require_shape("masks", masks, tuple(opacity.shape), "like opacity")
     return F.binary_cross_entropy(opacity, masks)

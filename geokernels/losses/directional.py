@@ -13,6 +13,13 @@ SHORTEST = 1e-6  # the default of eps: a change up to this length has no directi
 def unit_rows(x: Rows, *, eps: float = SHORTEST) -> Rows:
     """Rows of length one; a row of length at most ``eps`` has no direction and becomes zero.
 
+    Args:
+        x: Rows, ``(..., D)``.
+        eps: Length up to which a row has no direction.
+
+    Returns:
+        Like ``x``.
+
     Gradients:
         Through the division; exactly zero for rows without direction.
     """
@@ -67,8 +74,8 @@ def directional_loss(
     Example:
         >>> import torch
         >>> still, moved = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-        >>> directional_loss(moved, still, still, moved)
-        tensor(0.)
+        >>> round(directional_loss(moved, still, still, moved).item(), 4)
+        0.0
     """
     require_embeddings(current, source, text_source, text_target)
     change = unit_rows(current - source, eps=eps)

@@ -92,6 +92,12 @@ def total_variation(picture: Tensor) -> Tensor:
 
     A picture one pixel wide or high has no neighbours that way: they contribute 0.
 
+    Args:
+        picture: ``(..., H, W)``.
+
+    Returns:
+        A scalar, 0 for a picture of one colour.
+
     Gradients:
         First order; the sign at a difference of zero is 0.
     """

@@ -25,6 +25,9 @@ def lay_over(colour: Tensor, opacity: Tensor, ground: Tensor) -> Tensor:
         opacity: ``(..., 1, H, W)`` in [0, 1].
         ground: Like ``colour``.
 
+    Returns:
+        Like ``ground``.
+
     Gradients:
         To all three, any order.
     """
@@ -81,6 +84,10 @@ def self_similarity(tokens: Tensor) -> Tensor:
 
     Gradients:
         To ``tokens``, any order.
+
+    Raises:
+        ValueError: If ``tokens`` has fewer than two dimensions.
+        TypeError: If it is not floating point.
     """
     require_rank("tokens", tokens, 2, "(..., N, C)")
     require_float("tokens", tokens)
@@ -130,6 +137,9 @@ def sparsity_loss(opacity: Tensor, *, count: float = 0.01, amount: float = 0.01)
 
     Gradients:
         To ``opacity``, first order; the absolute value's slope at 0 is 0.
+
+    Raises:
+        TypeError: If ``opacity`` is not floating point.
     """
     require_float("opacity", opacity)
     opacity = _single(opacity)

@@ -10,9 +10,15 @@ from .._modes import own_modes
 
 
 class OutsideScore(NamedTuple):
-    """How like its source a picture stayed where it should not change."""
+    """How like its source a picture stayed where it should not change.
 
-    psnr: float  # dB; infinite where the two agree exactly
+    Attributes:
+        psnr: In dB; infinite where the two agree exactly.
+        ssim: Structural similarity, 1 where the two agree.
+        mse: Mean squared error.
+    """
+
+    psnr: float
     ssim: float
     mse: float
 
@@ -46,7 +52,15 @@ def directional_similarity(before: Tensor, after: Tensor, source: Tensor, target
 
 
 def blank(pictures: Tensor, where: Tensor) -> Tensor:
-    """Pictures ``(..., 3, H, W)`` in black ``where`` ``(..., 1, H, W)`` bool is true."""
+    """Pictures ``(..., 3, H, W)`` in black ``where`` ``(..., 1, H, W)`` bool is true.
+
+    Args:
+        pictures: ``(..., 3, H, W)``.
+        where: ``(..., 1, H, W)`` bool.
+
+    Returns:
+        Like ``pictures``.
+    """
     return torch.where(where, 0.0, pictures)
 
 

@@ -7,7 +7,13 @@ from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """A share with the bounds that chance allows it, all in [0, 1]."""
+    """A share with the bounds that chance allows it, all in [0, 1].
+
+    Attributes:
+        share: The share itself.
+        low: Its lower bound.
+        high: Its upper bound.
+    """
 
     share: float
     low: float
@@ -18,7 +24,12 @@ class Interval(NamedTuple):
 
 
 class MeanInterval(NamedTuple):
-    """A mean, and how far chance may have moved it."""
+    """A mean, and how far chance may have moved it.
+
+    Attributes:
+        mean: The mean.
+        half: Half the width of its interval.
+    """
 
     mean: float
     half: float
@@ -53,6 +64,14 @@ def mean_interval(values: Sequence[float], *, z: float = 1.96) -> MeanInterval:
 
 def wilson_interval(hits: int, trials: int, *, z: float = 1.959964) -> Interval:
     """Wilson's score interval for ``hits`` out of ``trials``; 95% by default.
+
+    Args:
+        hits: How many of the trials succeeded.
+        trials: How many there were.
+        z: Half-width of the interval in standard deviations; 1.96 for 95%.
+
+    Returns:
+        The share and its bounds.
 
     Raises:
         ValueError: Unless ``0 <= hits <= trials`` and ``trials >= 1``.

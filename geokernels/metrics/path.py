@@ -7,12 +7,19 @@ from torch import Tensor
 
 
 class PathScore(NamedTuple):
-    """One path of pictures, by a distance ``d`` between two of them."""
+    """One path of pictures, by a distance ``d`` between two of them.
 
-    length: float  # sum of d over consecutive pictures
-    smoothness: float  # 1 - Gini of the steps: 1 where all are equal, towards 0 where one is everything
-    worst_step: float  # the largest step, in mean steps
-    fidelity: float  # 1 - d(last picture, the one its prompt gives alone) / d(first, that one)
+    Attributes:
+        length: Sum of ``d`` over consecutive pictures.
+        smoothness: 1 - Gini's coefficient of the steps: 1 where all are equal, 0 where one is everything.
+        worst_step: The largest step, in mean steps.
+        fidelity: 1 - d(last picture, the one its prompt gives alone) / d(first picture, that one).
+    """
+
+    length: float
+    smoothness: float
+    worst_step: float
+    fidelity: float
 
 
 def score_path(steps: Tensor, *, missed: float, chord: float) -> PathScore:
@@ -23,12 +30,15 @@ def score_path(steps: Tensor, *, missed: float, chord: float) -> PathScore:
         missed: Distance of the last picture to the one that the last prompt gives by itself.
         chord: Distance of the first picture to that one.
 
+    Returns:
+        Its length, its evenness, and whether it arrives.
+
     Raises:
         ValueError: If there is no step, or one is negative or not finite.
 
     Example:
-        >>> score_path(torch.tensor([1.0, 1.0, 2.0]), missed=0.0, chord=3.0)
-        PathScore(length=4.0, smoothness=0.833, worst_step=1.5, fidelity=1.0)
+        >>> score_path(torch.tensor([1.0, 3.0]), missed=0.0, chord=4.0)
+        PathScore(length=4.0, smoothness=0.75, worst_step=1.5, fidelity=1.0)
     """
     if steps.dim() != 1 or not len(steps) or not bool((steps >= 0).all() & steps.isfinite().all()):
         raise ValueError(f"steps must be finite numbers (n,), none negative, got {steps.tolist()}")
@@ -44,6 +54,12 @@ def gini(values: Tensor) -> float:
     """Gini's coefficient of ``values`` (n,), none negative: mean difference of two over twice their mean.
 
     0 where all are equal, 1 - 1/n where one is everything; 0 where all are 0.
+
+    Args:
+        values: ``(n,)``, none negative.
+
+    Returns:
+        A number from 0 to 1 - 1/n.
     """
     mean = values.mean()
     if mean == 0:

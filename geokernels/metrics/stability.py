@@ -8,11 +8,17 @@ from torch import Tensor
 
 
 class EditScore(NamedTuple):
-    """One judged edit."""
+    """One judged edit.
 
-    reached: bool  # the asked attribute is what was asked for
-    kept: float  # share of the other attributes that are what they were
-    right: bool  # all at once
+    Attributes:
+        reached: Whether the asked attribute is what was asked for.
+        kept: Share of the other attributes that are what they were.
+        right: All at once.
+    """
+
+    reached: bool
+    kept: float
+    right: bool
 
 
 def score_edit(wanted: Mapping[str, str], seen: Mapping[str, str | None], attribute: str) -> EditScore:
@@ -22,6 +28,9 @@ def score_edit(wanted: Mapping[str, str], seen: Mapping[str, str | None], attrib
         wanted: Every attribute as it should be after the edit.
         seen: The same as the judge names them; None where it recognises nothing.
         attribute: The one that was asked to change.
+
+    Returns:
+        What was reached, and what was kept.
 
     Example:
         >>> score_edit({"colour": "blue", "shape": "star"}, {"colour": "blue", "shape": None}, "colour")

@@ -177,7 +177,12 @@ def encode(x: Tensor, octaves: int) -> Tensor:
 
 
 def save_atlas(atlas: LayeredAtlas, path: str | Path) -> None:
-    """Write an atlas as safetensors, whole or not at all."""
+    """Write an atlas as safetensors, whole or not at all.
+
+    Args:
+        atlas: What is written.
+        path: A safetensors file, which is replaced.
+    """
     from safetensors.torch import save
 
     about = {"kind": KIND, "clip": atlas.clip, "size": list(atlas.size), "shape": asdict(atlas.shape)}
@@ -192,6 +197,13 @@ def save_atlas(atlas: LayeredAtlas, path: str | Path) -> None:
 @own_modes
 def load_atlas(path: str | Path, *, device: str | torch.device = "cpu") -> LayeredAtlas:
     """Read an atlas that :func:`save_atlas` wrote.
+
+    Args:
+        path: A safetensors file.
+        device: Where to.
+
+    Returns:
+        The atlas, its parameters trainable.
 
     Raises:
         ValueError: If there is no such file, or it is damaged, which its checksum tells, or no atlas.

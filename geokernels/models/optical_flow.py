@@ -27,6 +27,9 @@ def load_flow(name: str = "dis", *, device: str | torch.device = "cpu") -> Flow:
         name: ``"dis"``, or ``"raft_small=FILE"`` or ``"raft_large=FILE"`` with a state dict of torchvision's.
         device: Where RAFT runs; DIS runs on the CPU.
 
+    Returns:
+        A function of two pictures that returns the flow from the first to the second.
+
     Raises:
         ImportError: If OpenCV or torchvision is not installed.
         FileNotFoundError: If there is no such file of weights.

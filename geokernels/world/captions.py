@@ -65,6 +65,9 @@ def reading(seen: Seen) -> str:
 def understand(prompt: str) -> dict[str, str] | None:
     """The attributes that a prompt of the grammar names, in any template: what :func:`describe` was given.
 
+    Args:
+        prompt: Any text.
+
     Returns:
         ``{attribute: value}``, or None for a prompt that the grammar does not make.
 

@@ -87,11 +87,14 @@ def render_clip(scene: Scenes, frames: int = 16, size: int = 64, *, generator: t
         size: Width and height in pixels, at least 16.
         generator: Draws the motion and the ground's pattern; the same state gives the same clip.
 
+    Returns:
+        The clip, with its masks, its flow and its atlases.
+
     Raises:
         ValueError: If there is not one scene, or ``frames`` or ``size`` is too small.
 
     Example:
-        >>> from .scenes import sample_scenes
+        >>> from geokernels.world import sample_scenes
         >>> generator = torch.Generator().manual_seed(0)
         >>> clip = render_clip(sample_scenes(1, generator=generator), 4, generator=generator)
         >>> clip.frames.shape, clip.flow.shape

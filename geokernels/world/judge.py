@@ -109,6 +109,9 @@ def judge(pictures: Tensor) -> Verdict:
     Args:
         pictures: ``(n, 3, side, side)`` floating point in [0, 1], of any side; judged at 64 x 64.
 
+    Returns:
+        What it reads in each picture, and how sure it is.
+
     Raises:
         ValueError: If the pictures are not a batch of square RGB pictures.
         TypeError: If they are not floating point.

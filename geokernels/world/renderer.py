@@ -45,7 +45,15 @@ def render(scenes: Scenes, size: int = 64, *, mask: Tensor | None = None) -> Ten
 
 @own_modes
 def object_mask(scenes: Scenes, size: int = 64) -> Tensor:
-    """Coverage of each pixel by the object, ``(n, 1, size, size)`` float32 in [0, 1]; see :func:`render`."""
+    """Coverage of each pixel by the object, ``(n, 1, size, size)`` float32 in [0, 1]; see :func:`render`.
+
+    Args:
+        scenes: What is shown.
+        size: Width and height in pixels.
+
+    Returns:
+        The masks.
+    """
     _require_size(size)
     masks = [
         coverage(part, signed_distance(part.shape, *object_frame(part, size))) for part in _chunks(scenes)
@@ -55,7 +63,15 @@ def object_mask(scenes: Scenes, size: int = 64) -> Tensor:
 
 @own_modes
 def object_frame(scenes: Scenes, size: int = 64) -> tuple[Tensor, Tensor]:
-    """Each pixel's coordinates in the object's own frame, in object radii, two of ``(n, size, size)``."""
+    """Each pixel's coordinates in the object's own frame, in object radii, two of ``(n, size, size)``.
+
+    Args:
+        scenes: What is shown.
+        size: Width and height in pixels.
+
+    Returns:
+        The two coordinates, along and across the object.
+    """
     pixel = (torch.arange(size, dtype=torch.float32) + 0.5) / size
     radius = scenes.radius[:, None, None]
     x = (pixel[None, None, :] - scenes.centre[:, 0, None, None]) / radius

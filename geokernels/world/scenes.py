@@ -104,6 +104,9 @@ def sample_scenes(n: int, *, generator: torch.Generator) -> Scenes:
         n: How many.
         generator: Source of chance; the same state gives the same scenes.
 
+    Returns:
+        The scenes.
+
     Raises:
         ValueError: If ``n`` is negative.
 

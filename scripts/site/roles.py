@@ -1,4 +1,4 @@
-"""An extension of Griffe: roles of docstrings, such as ``:func:`name```, as links of the site.
+"""An extension of Griffe: roles of docstrings, such as ``:func:`name```, as links; examples as code.
 
 A role whose name stands on no page of the reference is shown as code, without a link.
 """
@@ -8,6 +8,9 @@ import re
 from griffe import Extension, GriffeLoader, Module, NameResolutionError, Object
 
 ROLE = re.compile(r":(?:func|mod|class|meth|data|attr|exc):`(~?)([^`]+)`")
+
+# Griffe reads the section by this name alone
+EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 
 
 class Roles(Extension):
@@ -21,7 +24,8 @@ class Roles(Extension):
 def rewrite(obj: Object) -> None:
     """Rewrite the docstrings of an object and of what it defines."""
     if obj.docstring:
-        obj.docstring.value = ROLE.sub(lambda role: link(obj, *role.groups()), obj.docstring.value)
+        text = ROLE.sub(lambda role: link(obj, *role.groups()), obj.docstring.value)
+        obj.docstring.value = EXAMPLE.sub("Examples:", text)
     for member in obj.members.values():
         if not member.is_alias:
             rewrite(member)

@@ -86,12 +86,19 @@ class AdaptationConfig(GuidanceConfig):
 
 
 class AdaptationResult(NamedTuple):
-    """The adapted generator, and every loss term at every step."""
+    """The adapted generator, and every loss term at every step.
 
-    generator: Generator  # another than the one given
-    history: Tensor  # (steps, terms) float32
-    terms: tuple[str, ...]  # names of the columns of history; "loss" is the weighted sum
-    chosen: tuple[tuple[int, ...], ...]  # rows of W+ whose layers learned, each time they were chosen
+    Attributes:
+        generator: Another than the one given.
+        history: ``(steps, terms)`` float32.
+        terms: Names of the columns of ``history``; ``"loss"`` is the weighted sum.
+        chosen: Rows of W+ whose layers learned, each time they were chosen.
+    """
+
+    generator: Generator
+    history: Tensor
+    terms: tuple[str, ...]
+    chosen: tuple[tuple[int, ...], ...]
 
 
 class Adaptation(Descent):

@@ -45,11 +45,18 @@ class WInversionConfig:
 
 
 class WInversionResult(NamedTuple):
-    """The code, what is drawn of it, and every loss term at every step."""
+    """The code, what is drawn of it, and every loss term at every step.
 
-    w: Tensor  # (1, codes, style_dim)
-    picture: Tensor  # (3, size, size) in [0, 1]
-    history: Tensor  # (steps, terms) float32
+    Attributes:
+        w: The code in W+, ``(1, codes, style_dim)``.
+        picture: What is drawn of it, ``(3, size, size)`` in [0, 1].
+        history: ``(steps, terms)`` float32.
+        terms: Names of the columns of ``history``; ``"loss"`` is the weighted sum.
+    """
+
+    w: Tensor
+    picture: Tensor
+    history: Tensor
     terms: tuple[str, ...]
 
 
@@ -156,6 +163,9 @@ def invert_picture(
 
     Arguments and errors are those of :class:`WInversion`, which this runs to its end; ``callback`` is called
     with it after every step.
+
+    Returns:
+        The code, what is drawn of it, and the history of its losses.
     """
     run = WInversion(model, picture, config=config, generator=generator, perceptual=perceptual)
     while not run.done:

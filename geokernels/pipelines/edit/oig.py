@@ -26,12 +26,19 @@ HALF_SCALE = 4096.0  # of losses that run back through float16, whose smallest n
 
 
 class OIGResult(NamedTuple):
-    """The edited pictures, what they were made from, and every loss at every step."""
+    """The edited pictures, what they were made from, and every loss at every step.
 
-    pictures: Tensor  # (B, 3, H, W) float32 in [0, 1]
-    sources: Tensor  # (S, 3, H, W), as they come out of the same noise with their own captions
-    history: Tensor  # (steps, B, terms) float32 on the CPU; NaN where a step was not guided
-    terms: tuple[str, ...]  # names of its last axis
+    Attributes:
+        pictures: ``(B, 3, H, W)`` float32 in [0, 1].
+        sources: ``(S, 3, H, W)``, as they come out of the same noise with their own captions.
+        history: ``(steps, B, terms)`` float32 on the CPU; NaN where a step was not guided.
+        terms: Names of its last axis.
+    """
+
+    pictures: Tensor
+    sources: Tensor
+    history: Tensor
+    terms: tuple[str, ...]
 
 
 class OIGEdit(Run):
@@ -305,6 +312,9 @@ def oig_edit(
 
     Arguments and errors are those of :class:`OIGEdit`, which this runs to its end; ``callback`` is called
     with it after every step.
+
+    Returns:
+        The edited pictures, their sources, and the history of the losses.
     """
     run = OIGEdit(pipeline, encoder, source, targets, config=config, decoder=decoder)
     while not run.done:

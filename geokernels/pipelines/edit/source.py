@@ -82,6 +82,9 @@ def draw_source(
         width: The same.
         generator: Source of chance, on the CPU.
 
+    Returns:
+        What :func:`oig_edit` starts from.
+
     Raises:
         ValueError: If a side or the number of steps does not suit the model, or there are no captions.
         TypeError: If the pipeline is of another kind.

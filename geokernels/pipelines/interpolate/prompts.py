@@ -69,11 +69,19 @@ class PromptInterpolationConfig:
 
 
 class PromptInterpolationResult(NamedTuple):
-    """The pictures on the way, when they were made, and how evenly they lie."""
+    """The pictures on the way, when they were made, and how evenly they lie.
 
-    frames: Tensor  # (frames, 3, H, W) float32 in [0, 1]
-    times: Tensor  # (frames,) float64 in [0, 1]
-    distances: Tensor | None  # (frames - 1,) of consecutive pictures; None without a distance
+    Attributes:
+        frames: ``(frames, 3, H, W)`` float32 in [0, 1].
+        times: ``(frames,)`` float64 in [0, 1].
+        distances: ``(frames - 1,)``, of consecutive pictures; None without a distance.
+        score: Of the path; None without a distance.
+        invariance: How much the model's picture changes when rows are exchanged, and when they are repeated.
+    """
+
+    frames: Tensor
+    times: Tensor
+    distances: Tensor | None
     score: PathScore | None
     invariance: Invariance
 
@@ -327,6 +335,9 @@ def interpolate_prompts(
         distance: Between pictures, for the score and even speed: :func:`feature_metric`, LPIPS, or any other.
         callback: Called after each batch.
 
+    Returns:
+        The pictures, when they were made, and how evenly they lie.
+
     Example:
         >>> from geokernels.models import load_diffusion
         >>> prompts = ["a red circle on a white background", "a blue star on a green background"]
@@ -353,6 +364,12 @@ def feature_metric(encoder: ClipEncoder) -> Distance:
     """Distance of pictures by an encoder's maps: the root of :func:`feature_distance`, which is a metric.
 
     Steps along a path therefore add up to at least the distance of its ends.
+
+    Args:
+        encoder: A CLIP that gives feature maps.
+
+    Returns:
+        A function of two batches of pictures that returns their distances.
     """
 
     def distance(pictures: Tensor, others: Tensor) -> Tensor:

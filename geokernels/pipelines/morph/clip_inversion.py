@@ -58,11 +58,17 @@ LEARNING_RATES = {"layer": 0.01, "fourier": 0.02, "pixels": 0.01}
 
 
 class ClipInversionResult(NamedTuple):
-    """The morphed picture, and every loss term at every step."""
+    """The morphed picture, and every loss term at every step.
 
-    picture: Tensor  # like the picture given
-    history: Tensor  # (steps, terms) float32
-    terms: tuple[str, ...]  # names of the columns of history; "loss" is the weighted sum
+    Attributes:
+        picture: Like the picture given.
+        history: ``(steps, terms)`` float32.
+        terms: Names of the columns of ``history``; ``"loss"`` is the weighted sum.
+    """
+
+    picture: Tensor
+    history: Tensor
+    terms: tuple[str, ...]
 
 
 class ClipInversion(Descent):

@@ -73,21 +73,35 @@ class LayerEditConfig(PictureConfig):
 
 
 class Layers(NamedTuple):
-    """An edit at full size, float32 in [0, 1]."""
+    """An edit at full size, float32 in [0, 1].
 
-    edit: Tensor  # (3, H, W), the colour; means nothing where alpha is 0
-    alpha: Tensor  # (1, H, W)
-    composite: Tensor  # (3, H, W), to the bit the picture given where alpha is 0
+    Attributes:
+        edit: Colours, ``(3, H, W)``; they mean nothing where ``alpha`` is 0.
+        alpha: Opacity, ``(1, H, W)``.
+        composite: ``(3, H, W)``, to the bit the picture given where ``alpha`` is 0.
+    """
+
+    edit: Tensor
+    alpha: Tensor
+    composite: Tensor
 
 
 class LayerEditResult(NamedTuple):
-    """The layers, and every loss term at every step."""
+    """The layers, and every loss term at every step.
 
-    edit: Tensor  # (3, H, W)
-    alpha: Tensor  # (1, H, W)
-    composite: Tensor  # (3, H, W)
-    history: Tensor  # (steps, terms) float32
-    terms: tuple[str, ...]  # names of the columns of history; "loss" is the weighted sum
+    Attributes:
+        edit: Colours, ``(3, H, W)``.
+        alpha: Opacity, ``(1, H, W)``.
+        composite: The edit over the picture, ``(3, H, W)``.
+        history: ``(steps, terms)`` float32.
+        terms: Names of the columns of ``history``; ``"loss"`` is the weighted sum.
+    """
+
+    edit: Tensor
+    alpha: Tensor
+    composite: Tensor
+    history: Tensor
+    terms: tuple[str, ...]
 
 
 class LayerEdit(LayerDescent):

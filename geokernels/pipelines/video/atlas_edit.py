@@ -46,13 +46,21 @@ class VideoEditConfig(LayerEditConfig):
 
 
 class VideoEditResult(NamedTuple):
-    """The edit of the atlas, every loss term at every step, and the frames."""
+    """The edit of the atlas, every loss term at every step, and the frames.
 
-    edit: Tensor  # (3, h, w) float32 in [0, 1], on the seen part of the atlas
-    alpha: Tensor  # (1, h, w)
-    history: Tensor  # (steps, terms) float32
-    terms: tuple[str, ...]  # names of the columns of history; "loss" is the weighted sum
-    frames: Iterator[Tensor]  # (3, H, W) each, made when they are asked for
+    Attributes:
+        edit: ``(3, h, w)`` float32 in [0, 1], on the part of the atlas that is seen.
+        alpha: Opacity, ``(1, h, w)``.
+        history: ``(steps, terms)`` float32.
+        terms: Names of the columns of ``history``; ``"loss"`` is the weighted sum.
+        frames: ``(3, H, W)`` each, made when they are asked for.
+    """
+
+    edit: Tensor
+    alpha: Tensor
+    history: Tensor
+    terms: tuple[str, ...]
+    frames: Iterator[Tensor]
 
 
 class Moments(InternalDataset):

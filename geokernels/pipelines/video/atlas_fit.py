@@ -75,11 +75,17 @@ class AtlasFitConfig:
 
 
 class AtlasFitResult(NamedTuple):
-    """The atlas, and every loss term at every step."""
+    """The atlas, and every loss term at every step.
+
+    Attributes:
+        atlas: The fitted atlas.
+        history: ``(steps, 1 + terms)`` float32.
+        terms: Names of the columns of ``history``; ``"loss"`` is the weighted sum.
+    """
 
     atlas: LayeredAtlas
-    history: Tensor  # (steps, 1 + terms) float32
-    terms: tuple[str, ...]  # names of the columns of history; "loss" is the weighted sum
+    history: Tensor
+    terms: tuple[str, ...]
 
 
 class AtlasFit(Descent):
@@ -226,6 +232,9 @@ def fit_atlas(
 
     Arguments and errors are those of :class:`AtlasFit`, which this runs to its end; ``callback`` is called
     with it after every step.
+
+    Returns:
+        The atlas and the history of its losses.
     """
     run = AtlasFit(footage, config=config, generator=generator, device=device)
     while not run.done:

@@ -73,6 +73,9 @@ def prepare_footage(
         folder: Where arrays are kept in files, so that memory does not grow with the clip; None for memory.
         callback: Called with what is being done, how many frames are, and of how many, if that is known.
 
+    Returns:
+        The clip with its flow, its masks and the motion of its layers.
+
     Raises:
         ValueError: If there are no frames, one has another size or is too small, the masks do not fit, or
             there are none and all frames are equal.
