@@ -9,10 +9,10 @@ CLIP_SHARE = 16  # so many times the bound of one picture may all frames of a cl
 def require_pixels(what: str, name: str, size: tuple[int, int], most_megapixels: float) -> None:
     """Refuse a picture of more than so many millions of pixels."""
     width, height = size
-    found = width * height / 1e6
-    if not found <= most_megapixels:
+    megapixels = width * height / 1e6
+    if not megapixels <= most_megapixels:
         raise ValueError(
-            f"{what} must have at most {most_megapixels:g} megapixels, {name} has {found:.1f} "
+            f"{what} must have at most {most_megapixels:g} megapixels, {name} has {megapixels:.1f} "
             f"({width} x {height}); make it smaller, or lift the bound (--most-megapixels)"
         )
 

@@ -54,10 +54,12 @@ class VideoSource:
 
     def files(self) -> list[Path]:
         """Pictures of a folder in the order of their names, numbers in them by value."""
-        found = [
+        pictures = [
             p for p in self.path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")
         ]
-        return sorted(found, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name)])
+        return sorted(
+            pictures, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name)]
+        )
 
     def size(self) -> tuple[int, int]:
         """Width and height of the first frame, upright; refuses a clip that its header says is too large."""
@@ -188,11 +190,11 @@ def _decoded(source: VideoSource) -> Iterator[tuple[Tensor, Fraction]]:
                     continue
                 if broken is not None and packet.size:
                     raise ValueError(f"{what} must be a whole video file, {broken}")
-                found = packet.decode()
+                frames = packet.decode()
             except av.error.FFmpegError as error:
                 broken = f"frame {count} of {name} cannot be read ({error.strerror})"
                 continue
-            for frame in found:
+            for frame in frames:
                 if frame.is_corrupt:
                     broken = f"frame {count} of {name} is damaged"
                     continue

@@ -1,4 +1,4 @@
-"""Picture files in and out: any size and mode in, PNG and GIF out."""
+"""Pictures: read from any kind of file, written as PNG and GIF, fitted to a size and laid side by side."""
 
 import io
 import math

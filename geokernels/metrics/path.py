@@ -96,6 +96,6 @@ def respace(times: Tensor, steps: Tensor, known: Tensor, gaps: Tensor) -> Tensor
     after = torch.searchsorted(walked, wanted).clamp(1, len(known) - 1)
     low, high = walked[after - 1], walked[after]
     share = torch.where(high > low, (wanted - low) / torch.where(high > low, high - low, 1), 0)
-    found = torch.lerp(known[after - 1], known[after], share.clamp(0, 1))
-    found[0], found[-1] = times[0], times[-1]
-    return found
+    respaced = torch.lerp(known[after - 1], known[after], share.clamp(0, 1))
+    respaced[0], respaced[-1] = times[0], times[-1]
+    return respaced

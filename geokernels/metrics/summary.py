@@ -1,4 +1,4 @@
-"""What the results of an evaluation come to: a line a method, failures among them."""
+"""Tables of results: a line for each method of an evaluation, or for each attribute that the judge reads."""
 
 import math
 import statistics
@@ -37,7 +37,7 @@ def summarise(rows: Sequence[dict], labels: Sequence[str]) -> dict[str, dict]:
 
 def _summary(rows: list[dict]) -> dict:
     made = [row for row in rows if row["failure"] is None]
-    found: dict = {
+    summary: dict = {
         "edits": len(rows),
         "failed": len(rows) - len(made),
         "seconds": statistics.fmean(row["seconds"] for row in made) if made else None,
@@ -48,15 +48,15 @@ def _summary(rows: list[dict]) -> dict:
         if name in SHARES:
             judged = [row for row in rows if row["attribute"] is not None]
             interval = wilson_interval(int(sum(values)), len(judged)) if judged and values else None
-            found[name] = interval and dict(zip(("value", "low", "high", "n"), (*interval, len(judged))))
+            summary[name] = interval and dict(zip(("value", "low", "high", "n"), (*interval, len(judged))))
         else:
-            found[name] = _mean(finite) if finite else None
-    return found
+            summary[name] = _mean(finite) if finite else None
+    return summary
 
 
 def _mean(values: list[float]) -> dict[str, float]:
-    found = mean_interval(values)
-    return {"value": found.mean, "low": found.low, "high": found.high, "n": len(values)}
+    interval = mean_interval(values)
+    return {"value": interval.mean, "low": interval.low, "high": interval.high, "n": len(values)}
 
 
 def summary_rows(summary: dict[str, dict]) -> tuple[list[str], list[list[object]]]:
@@ -65,21 +65,21 @@ def summary_rows(summary: dict[str, dict]) -> tuple[list[str], list[list[object]
     head = ["method", "edits", "failed", "seconds"]
     head += [name if part == "value" else f"{name}_{part}" for name in COLUMNS for part in bounds]
     lines = []
-    for label, found in summary.items():
-        cells = [(found[name] or {}).get(part) for name in COLUMNS for part in bounds]
-        lines.append([label, found["edits"], found["failed"], found["seconds"], *cells])
+    for label, of in summary.items():
+        cells = [(of[name] or {}).get(part) for name in COLUMNS for part in bounds]
+        lines.append([label, of["edits"], of["failed"], of["seconds"], *cells])
     return head, lines
 
 
 def readable(summary: dict[str, dict]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of a table for people, without the columns that nobody has."""
-    columns = [name for name in COLUMNS if any(found[name] for found in summary.values())]
+    columns = [name for name in COLUMNS if any(of[name] for of in summary.values())]
     arrows = [f"{name.replace('_', ' ')} {'↑' if BETTER[name] else '↓'}" for name in columns]
     lines = []
-    for label, found in summary.items():
-        seconds = "" if found["seconds"] is None else f"{found['seconds']:.2f}"
-        cells = [_cell(name, found[name]) for name in columns]
-        lines.append([label, str(found["edits"]), str(found["failed"]), *cells, seconds])
+    for label, of in summary.items():
+        seconds = "" if of["seconds"] is None else f"{of['seconds']:.2f}"
+        cells = [_cell(name, of[name]) for name in columns]
+        lines.append([label, str(of["edits"]), str(of["failed"]), *cells, seconds])
     return ["method", "edits", "failed", *arrows, "s an edit"], lines
 
 
@@ -102,14 +102,14 @@ def shares(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str, str]
     ]
 
 
-def _cell(name: str, found: dict | None) -> str:
-    if found is None:
+def _cell(name: str, interval: dict | None) -> str:
+    if interval is None:
         return ""
     if name in SHARES:
-        return f"{100 * found['value']:.0f}% [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
-    half = (found["high"] - found["low"]) / 2
+        return f"{100 * interval['value']:.0f}% [{100 * interval['low']:.0f}, {100 * interval['high']:.0f}]"
+    half = (interval["high"] - interval["low"]) / 2
     return (
-        f"{100 * found['value']:.1f}% ± {100 * half:.1f}"
+        f"{100 * interval['value']:.1f}% ± {100 * half:.1f}"
         if name == "kept"
-        else f"{found['value']:.3g} ± {half:.2g}"
+        else f"{interval['value']:.3g} ± {half:.2g}"
     )

@@ -88,7 +88,7 @@ def _draw(pipeline, words: Tensor, noise: Tensor, steps, guidance, on_step) -> T
         return kept
 
     pipeline.set_progress_bar_config(disable=True)
-    found = pipeline(
+    drawn = pipeline(
         prompt_embeds=words,
         negative_prompt_embeds=nothing if guidance > 1 else None,
         latents=noise.to(words),
@@ -97,4 +97,4 @@ def _draw(pipeline, words: Tensor, noise: Tensor, steps, guidance, on_step) -> T
         output_type="pt",
         callback_on_step_end=report,
     )
-    return found.images.float().cpu()
+    return drawn.images.float().cpu()

@@ -78,9 +78,9 @@ def understand(prompt: str) -> dict[str, str] | None:
     """
     for template in TEMPLATES:
         before, after = template.split("{}")
-        found = _DESCRIPTION.fullmatch(prompt.strip().removeprefix(before).removesuffix(after))
-        if found:
-            return {attribute: value for attribute, value in found.groupdict().items() if value}
+        match = _DESCRIPTION.fullmatch(prompt.strip().removeprefix(before).removesuffix(after))
+        if match:
+            return {attribute: value for attribute, value in match.groupdict().items() if value}
     return None
 
 

@@ -9,11 +9,10 @@ import torch
 from geokernels import world
 from geokernels.media.pictures import read_picture
 from geokernels.models import load_clip, load_diffusion, load_generator
-from geokernels.models.drawing import draw_between, draw_prompts, embed, latent_shape
 from geokernels.pipelines import ClipInversionConfig
 from geokernels.runs import demo as demo_report
 from geokernels.runs.demo import DemoConfig, DemoFolder, run_demo
-from geokernels.runs.demo_models import Walk, draw_unseen, line_of_prompts, reading, walk_in_w
+from geokernels.runs.demo_models import Walk, draw_unseen, line_of_prompts, walk_in_w
 from geokernels.world.held_out import held_out
 
 SMALL = DemoConfig(
@@ -29,10 +28,6 @@ SMALL = DemoConfig(
 @pytest.fixture(scope="module")
 def pipeline(pipeline_folder):
     return load_diffusion(pipeline_folder)
-
-
-def noise(pipeline, n):
-    return torch.randn(n, *latent_shape(pipeline), generator=torch.Generator().manual_seed(3))
 
 
 def test_a_walk_goes_straight_between_two_samples():
@@ -52,43 +47,6 @@ def test_evenness_is_the_largest_step_over_the_mean():
     levels = torch.tensor([0.0, 0.1, 0.2, 0.5])
     frames = levels.view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
     assert Walk(("", ""), frames, []).evenness == pytest.approx(0.3 / (0.5 / 3))
-
-
-def test_a_reading_leaves_out_what_the_judge_cannot_name():
-    seen = {"shape": None, "colour": "red", "background": "blue", "size": None, "texture": "plain"}
-    assert reading(seen) == "a plain red object on a blue background"
-
-
-def test_a_line_of_prompts_ends_in_the_pictures_of_both(pipeline):
-    how = {"steps": 2, "guidance": 3.0}
-    one = noise(pipeline, 1)
-    drawn = draw_between(pipeline, "a red star", "a blue ring", one, pictures=3, **how)
-    ends = draw_prompts(pipeline, ["a red star", "a blue ring"], one.expand(2, -1, -1, -1), **how)
-    torch.testing.assert_close(drawn[[0, 2]], ends, rtol=0, atol=1e-4)
-    assert not torch.equal(drawn[1], drawn[0])
-
-
-def test_pictures_are_those_of_the_pipeline_itself(pipeline):
-    prompts, start = ["a red star", "a blue ring"], noise(pipeline, 2)
-    ours = draw_prompts(pipeline, prompts, start, steps=3, guidance=2.5)
-    with torch.no_grad():
-        theirs = pipeline(
-            prompts, latents=start, num_inference_steps=3, guidance_scale=2.5, output_type="pt"
-        ).images
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_every_step_is_reported(pipeline, guidance):
-    steps = []
-    start = noise(pipeline, 1)
-    draw_prompts(pipeline, ["red"], start, steps=4, guidance=guidance, on_step=lambda: steps.append(1))
-    assert len(steps) == 4
-
-
-def test_a_long_prompt_is_refused(pipeline):
-    with pytest.raises(ValueError, match=r"prompt must have at most 77 tokens, got \d+: 'red red"):
-        embed(pipeline, ["red " * 90])
 
 
 def test_drawn_prompts_are_unseen_and_counted(pipeline):

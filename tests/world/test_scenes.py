@@ -18,7 +18,7 @@ from geokernels.world import (
     render,
     sample_scenes,
 )
-from geokernels.world.captions import understand
+from geokernels.world.captions import reading, understand
 from geokernels.world.shapes import signed_distance
 
 
@@ -143,6 +143,11 @@ def test_what_a_caption_names_is_understood():
     assert understand("an object") == {}
     for other in ("a red zebra", "a star red", "two red stars", "a photo of a photo of a red star", ""):
         assert understand(other) is None
+
+
+def test_a_reading_leaves_out_what_the_judge_cannot_name():
+    seen = {"shape": None, "colour": "red", "background": "blue", "size": None, "texture": "plain"}
+    assert reading(seen) == "a plain red object on a blue background"
 
 
 def test_refusals():
