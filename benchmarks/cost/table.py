@@ -1,10 +1,10 @@
-"""What the variants of a step cost, beside one of them: a results file, and its table in Markdown."""
+"""What the variants of a step cost, beside one of them: a results file, and a table of it in Markdown."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from geokernels._files import write_json, write_text
+from geokernels._files import write_json
 from geokernels.environment import versions
 
 from ..harness.machine import machine
@@ -50,9 +50,7 @@ def cost_table(summary: dict, columns: Sequence[Column], pattern: str) -> str:
 
 
 def publish(out: Path, what: str, rows: dict, columns: Sequence[Column], pattern: str) -> None:
-    """Write the figures to ``out``, and beside it and on the screen their table."""
+    """Write the figures to ``out``, and their table on the screen."""
     summary = {"what": what, "variants": rows, "machine": machine(), "versions": versions()}
-    table = cost_table(summary, columns, pattern)
     write_json(out, summary)
-    write_text(out.with_suffix(".md"), table)
-    print(table, flush=True)
+    print(cost_table(summary, columns, pattern), flush=True)

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from geokernels._files import write_json, write_text
+from geokernels._files import write_json
 from geokernels.environment import versions
 from geokernels.models import load_flow
 from geokernels.models.atlas import LayeredAtlas
@@ -205,7 +205,7 @@ def measure(size: tuple[int, int], encoder: ClipEncoder, device: str, steps: int
             if steps:
                 rows[name]["seconds"] = statistics.fmean(times[name])
             rows[name]["peak_mib"] = {
-                T: peak_mib(name, noise_clip(T, size, device), encoder) for T in LENGTHS
+                str(T): peak_mib(name, noise_clip(T, size, device), encoder) for T in LENGTHS
             }
     return rows
 
@@ -277,7 +277,7 @@ def as_markdown(summary: dict) -> str:
     for name, row in rows.items():
         cells = [name, cell(row["encodes"], first["encodes"], ".0f")]
         cells.append(cell(row["flops"] / 1e9, first["flops"] / 1e9, ".4g"))
-        cells += [cell(row["peak_mib"][T], first["peak_mib"][T], ".0f") for T in LENGTHS]
+        cells += [cell(row["peak_mib"][str(T)], first["peak_mib"][str(T)], ".0f") for T in LENGTHS]
         if "seconds" in row:
             cells.append(cell(row["seconds"], first["seconds"], ".3f"))
         if "loss" in row:
@@ -321,7 +321,6 @@ def main() -> None:
             rows[name] |= row
     summary = {"what": what, "patterns": rows, "machine": machine(), "versions": versions()}
     write_json(args.out, summary)
-    write_text(args.out.with_suffix(".md"), as_markdown(summary))
     print(as_markdown(summary))
 
 

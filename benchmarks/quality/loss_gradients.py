@@ -1,6 +1,6 @@
 """How alike the losses pull: cosines of their gradients on the same parameters, along edits and adaptations.
 
-    python -m benchmarks.quality.loss_gradients --out benchmarks/results/loss-gradients.md
+    python -m benchmarks.quality.loss_gradients --out benchmarks/results/loss-gradients.json
 
 Runs follow the geodesic loss; at some of their steps every loss's main term is differentiated at the same
 place. Seeds below 1000, as this explains results and is none.
@@ -21,12 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geokernels import world
-from geokernels._files import write_text
+from geokernels._files import write_json
 from geokernels.losses.directional import unit_rows
 from geokernels.models import load_clip, load_generator
 from geokernels.pipelines import Adaptation, AdaptationConfig, ClipInversion, ClipInversionConfig
 from geokernels.pipelines.guidance.terms import MAIN, GuidanceConfig, Texts, guiding_terms
 
+from ..harness.machine import machine
 from .edits import attribute_of, draw
 from .fronts import LOSSES
 
@@ -125,7 +126,7 @@ def main() -> None:
         for row in of_edit(index, rank, (1, 10, 20), encoder)
     ]
     rows += [row for target in TARGETS for row in of_adaptation(target, (1, 5, 10), encoder, model)]
-    write_text(args.out, as_markdown(rows))
+    write_json(args.out, {"rows": rows, "machine": machine()})
     print(as_markdown(rows))
 
 

@@ -15,9 +15,9 @@ from (0, 0), its hypervolume, with intervals from resampling trials. The row "st
 any step, the same for all losses: the first guess of an edit, the transport of codes of an adaptation.
 
 One trial with all losses and strengths is one line of ``edits.jsonl`` or ``adaptations.jsonl``; a run that
-was stopped continues where it was, and the counts may grow. ``summary.json``, ``summary.md``, ``fronts.png``
-and ``fronts.html`` are made of the lines that there are; with counts of 0, of these alone. Seeds 0 to 999
-were used to choose the recipes; report on others.
+was stopped continues where it was, and the counts may grow. ``summary.json``, ``fronts.png`` and
+``fronts.html`` are made of the lines that there are; with counts of 0, of these alone. Seeds 0 to 999 were
+used to choose the recipes; report on others.
 """
 
 import argparse
@@ -72,21 +72,19 @@ def _part(kind, header: dict, rows: list[dict]) -> dict | None:
     return {**header, **told, "losses": summarise(rows)}
 
 
-def report(out: Path, summary: dict) -> None:
-    """Write the summary, its tables, the drawing and the page."""
+def report(summary: dict, out: Path, pages: Path) -> None:
+    """Write the summary to ``out``, the drawing and the page to ``pages``, and print the tables."""
     parts = summary["pipelines"]
-    text = f"Seed {summary['seed']}, {summary['machine']['processor']}\n\n"
-    for name, part in parts.items():
-        text += f"{name}: {part['trials']} {part['unit']}, {part['config']['steps']} steps each. "
-        text += f"{part['strength']}\n\n{as_markdown(part['losses'])}\n"
     write_json(out / "summary.json", summary)
-    write_text(out / "summary.md", text.rstrip() + "\n")
+    pages.mkdir(parents=True, exist_ok=True)
+    drawing = pages / "fronts.png"
     draw_fronts(
-        out / "fronts.png",
-        {f"{name}, {part['trials']} {part['unit']}": part["losses"] for name, part in parts.items()},
+        drawing, {f"{name}, {part['trials']} {part['unit']}": part["losses"] for name, part in parts.items()}
     )
-    write_text(out / "fronts.html", front_page(summary, out / "fronts.png"))
-    print(text)
+    write_text(pages / "fronts.html", front_page(summary, drawing))
+    for name, part in parts.items():
+        print(f"{name}: {part['trials']} {part['unit']}, {part['config']['steps']} steps each.", end=" ")
+        print(f"{part['strength']}\n\n{as_markdown(part['losses'])}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -99,7 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of each run; the default recipe's")
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the lines and the summary")
+    parser.add_argument("--pages", type=Path, help="folder of the drawing and the page; as --out")
     args = parser.parse_args(arguments)
 
     parts = {args.method: run_edits, "adapt": run_adaptations}
@@ -109,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not found:
         raise SystemExit(f"{args.out} holds no trials, and none were asked for")
     known = {"seed": args.seed, "machine": machine(), "versions": versions()}
-    report(args.out, {**known, "pipelines": found})
+    report({**known, "pipelines": found}, args.out, args.pages or args.out)
 
 
 if __name__ == "__main__":

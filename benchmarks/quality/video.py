@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from geokernels import world
-from geokernels._files import write_json, write_text
+from geokernels._files import write_json
 from geokernels.environment import versions
 from geokernels.media.pictures import grid, write_picture
 from geokernels.metrics import outside_psnr, warping_error, wilson_interval
@@ -207,15 +207,14 @@ def main() -> None:
         if "frame by frame" not in clip:
             clip["frame by frame"] = run_beside(clip["seed"], encoder)
             write(args.out, done)
-    print(args.out.with_suffix(".md").read_text())
+    print(as_markdown(json.loads(args.out.read_text())))
 
 
 def write(out: Path, clips: list[dict]) -> None:
-    """Results and their table, as far as they are."""
+    """Results, as far as they are."""
     what = f"Rendered world, clips of {FRAMES} frames of {SIZE} pixels, one thread, {machine()['processor']}"
     summary = {"what": what, "clips": clips, "machine": machine(), "versions": versions()}
     write_json(out, summary)
-    write_text(out.with_suffix(".md"), as_markdown(summary))
 
 
 if __name__ == "__main__":

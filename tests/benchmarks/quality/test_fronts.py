@@ -100,7 +100,7 @@ def test_lines_become_tables_a_picture_and_a_page(tmp_path, args, capsys):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert list(summary["pipelines"]) == ["clip-inversion", "adapt"]
     assert summary["pipelines"]["adapt"]["trials"] == 2
-    table = (tmp_path / "summary.md").read_text()
+    table = capsys.readouterr().out
     assert "| geodesic | 2 | 90.0% [70.4, 100.0] | 60.0% [40.4, 79.6] | 30.0 dB | yes |" in table
     assert "| geodesic | 2 | 90.0% [70.4, 100.0] | 60.0% [40.4, 79.6] | yes |" in table
     assert read_picture(tmp_path / "fronts.png").rgb.shape[2] > 1000  # a panel each

@@ -1,0 +1,143 @@
+"""Fill the tables of the documents from the results: ``python -m benchmarks.tables [--check]``.
+
+A table in ``docs/`` that shows results stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``,
+with a NAME of ``TABLES``. ``benchmarks/results/`` holds the data alone.
+"""
+
+import argparse
+import csv
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from geokernels.metrics.summary import COLUMNS, readable
+
+from .cost import adapt, edit, edit_time, morph
+from .cost import video as video_cost
+from .cost.table import cost_table
+from .harness.machine import ROOT
+from .quality import fronts, interpolate, loss_gradients
+from .quality import video as video_edit
+from .quality.edits import percent
+
+RESULTS, DOCS = ROOT / "benchmarks/results", ROOT / "docs"
+PLACE = re.compile(r"(<!-- table: (.+?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
+METHOD_COLUMNS = ("reached", "kept", "right", "background", "structure", "directional")
+
+
+def load(name: str) -> dict:
+    """A results file."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def as_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def judged_edits(*names: str) -> str:
+    """What edits by several losses came to, loss by loss."""
+    head = ("loss", "edits of", "n", "asked reached", "others kept", "all right at once", "PSNR, untouched")
+    rows = []
+    for name in names:
+        summary = load(f"stability-plasticity-{name}")
+        loss = f"{summary['loss']}, strength {summary['strength']:g}"
+        for kind, group in summary["groups"].items():
+            shares = (percent(group[key]) for key in ("reached", "kept", "right"))
+            rows.append((loss, kind, str(group["edits"]), *shares, f"{group['psnr']:.1f} dB"))
+    return as_table(head, rows)
+
+
+def compared_methods() -> str:
+    """Methods of editing, by what the judge says, and two other measures."""
+    lines = csv.DictReader((RESULTS / "editing-world.csv").read_text(encoding="utf-8").splitlines())
+    head, rows = readable({line["method"]: _summary_of(line) for line in lines})
+    chosen = [0, *(i for name in METHOD_COLUMNS for i, title in enumerate(head) if title[:-2] == name)]
+    return as_table(
+        [head[i] for i in chosen], [[f"`{row[0]}`", *(row[i] for i in chosen[1:])] for row in rows]
+    )
+
+
+def _summary_of(line: dict[str, str]) -> dict:
+    """One method's summary, as the evaluation has it, from its line of the file."""
+    found: dict = {"edits": line["edits"], "failed": line["failed"], "seconds": float(line["seconds"])}
+    for name in COLUMNS:
+        parts = {"value": name} | {part: f"{name}_{part}" for part in ("low", "high")}
+        found[name] = {part: float(line[key]) for part, key in parts.items()} if line[name] else None
+    return found
+
+
+def fronts_of(name: str) -> str:
+    """Points and hypervolumes of every loss, in one pipeline."""
+    part = load("plasticity-fronts/summary")["pipelines"][name]
+    runs = sum(len(loss["points"]) for key, loss in part["losses"].items() if key != fronts.START)
+    note = (
+        f"{part['trials']} {part['unit']}; {part['trials'] * runs} runs of {part['config']['steps']} steps."
+    )
+    return f"{note}\n\n{fronts.as_markdown(part['losses'])}"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "cost of adapt": lambda: cost_table(load("adaptation-cost"), adapt.COLUMNS, adapt.PATTERN),
+    "cost of adapt, real size": lambda: cost_table(
+        load("adaptation-cost-real"), adapt.COLUMNS, adapt.PATTERN
+    ),
+    "cost of edit": lambda: cost_table(load("editing-cost"), edit.COLUMNS, edit.PUBLISHED),
+    "time of edit": lambda: cost_table(load("editing-time"), edit_time.COLUMNS, edit.PUBLISHED),
+    "cost of morph": lambda: cost_table(load("layer-edit-cost"), morph.COLUMNS, morph.PATTERN),
+    "cost of morph, real size": lambda: cost_table(
+        load("layer-edit-cost-real"), morph.COLUMNS, morph.PATTERN
+    ),
+    "cost of video": lambda: video_cost.as_markdown(load("video-cost")),
+    "cost of video, real size": lambda: video_cost.as_markdown(load("video-cost-real")),
+    "quality of video": lambda: video_edit.as_markdown(load("video-edit")),
+    "quality of morph": lambda: judged_edits("geodesic", "directional"),
+    "quality of layers": lambda: judged_edits("text2live-geodesic", "text2live-directional"),
+    "quality of edit": compared_methods,
+    "quality of interpolate": lambda: interpolate.as_markdown(load("prompt-interpolation")),
+    "fronts of edits": lambda: fronts_of("clip-inversion"),
+    "fronts of adaptations": lambda: fronts_of("adapt"),
+    "gradients of losses": lambda: loss_gradients.as_markdown(load("loss-gradients")["rows"]),
+}
+
+
+def fill(text: str) -> str:
+    """``text`` with its tables as the results have them.
+
+    Raises:
+        ValueError: If it asks for a table that there is not, or a place has no end.
+    """
+    for name in re.findall(r"<!-- table: (.+?) -->", text):
+        if name not in TABLES:
+            raise ValueError(f"a table must be one of {', '.join(TABLES)}, got {name!r}")
+    if len(PLACE.findall(text)) != text.count("<!-- table:"):
+        raise ValueError("every <!-- table: NAME --> must have its <!-- end of table -->")
+    return PLACE.sub(lambda place: f"{place[1]}{TABLES[place[2]]().rstrip()}\n{place[4]}", text)
+
+
+def pages() -> list[Path]:
+    """The documents that show results."""
+    found = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    return [page for page in found if "<!-- table:" in page.read_text(encoding="utf-8")]
+
+
+def main() -> None:
+    """Fill every document, or only look."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing, and fail if a table is another")
+    args = parser.parse_args()
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if fill(text) == text:
+            continue
+        if args.check:
+            raise SystemExit(f"{page} shows another table than the results; python -m benchmarks.tables")
+        page.write_text(fill(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
