@@ -85,8 +85,9 @@ def test_losses_are_compared_clip_by_clip_and_seed_by_seed():
 
 
 def test_the_table_says_what_was_found(tmp_path):
+    lengths = [str(length) for length in video_cost.LENGTHS]  # as JSON has them
     rows = {
-        name: {"encodes": 64 / k, "flops": 8e9 / k, "peak_mib": dict.fromkeys(video_cost.LENGTHS, 90 / k)}
+        name: {"encodes": 64 / k, "flops": 8e9 / k, "peak_mib": dict.fromkeys(lengths, 90 / k)}
         for name, k in ((video_cost.PATTERN, 1), (OURS, 2))
     }
     table = video_cost.as_markdown({"what": "a test", "patterns": rows})
