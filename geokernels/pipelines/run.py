@@ -287,7 +287,8 @@ class Descent(Run):
 
     def _restore(self, state: dict) -> None:
         super()._restore(state)
-        self.optimizer.load_state_dict(state["optimizer"])
+        # a copy, for Adam would change the moments of the state that it was given
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._require_moments()
 
     def _require_moments(self) -> None:

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from geokernels.pipelines.run_state import require_index, require_same_run, require_state
+from geokernels.pipelines.run_state import (
+    FORMAT,
+    checksum,
+    require_format,
+    require_index,
+    require_rows,
+    require_same_run,
+    require_state,
+)
 
 OURS = {"config": {"steps": 5, "loss": "geodesic"}, "target": "a cat", "seed": 3, "picture": "a" * 64}
 
@@ -77,3 +85,24 @@ def test_a_step_that_is_none_of_this_run(index):
     require_index(5, 5)
     with pytest.raises(ValueError, match="index must lie between 0 and 5"):
         require_index(index, 5)
+
+
+def test_a_history_has_a_row_for_every_step():
+    require_rows({"index": 2, "history": torch.zeros(2, 3)})
+    with pytest.raises(ValueError, match="history must have 2 rows, one a step, the checkpoint has 1"):
+        require_rows({"index": 2, "history": torch.zeros(1, 3)})
+
+
+def test_a_state_without_a_format_is_that_of_the_first_version():
+    require_format({"format": FORMAT})
+    with pytest.raises(ValueError, match=r"was made by geokernels 0\.1\.0, .*; start the run again"):
+        require_format({})
+
+
+def test_a_checksum_is_of_shapes_dtypes_names_and_values():
+    x = torch.arange(6, dtype=torch.float32)
+    assert checksum(x) == checksum(x.clone()) == checksum([x])
+    layer = torch.nn.Linear(2, 2)
+    others = [x + 1, x[:0], x.view(2, 3), x.bfloat16(), x.int(), x.numpy()[:2], [x, x], layer]
+    assert len({checksum(value) for value in [x, *others]}) == 9
+    assert checksum(layer) != checksum(layer.state_dict().values())

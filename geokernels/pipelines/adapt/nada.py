@@ -311,7 +311,9 @@ class Adaptation(Descent):
     def _take_state(self, state: dict) -> None:
         device = self.device
         if state["pool"] is not None:
-            self.pool = LatentPool(**{k: _to(v, device) for k, v in state["pool"].items()})
+            kept = {name: _to(value, device) for name, value in state["pool"].items()}
+            kept["previous"] = [features.clone() for features in kept["previous"]]  # changed in place
+            self.pool = LatentPool(**kept)
             self._draw_maps(self.pool)
         self.start = Start(None, *state["start"]) if state["start"] else None
         self.started = state["started"]

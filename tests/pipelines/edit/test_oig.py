@@ -257,6 +257,15 @@ class TestResuming:
         with pytest.raises(ValueError, match=r"made with targets = \['b'\], this run has \['c'\]"):
             other.load_state_dict(state)
 
+    def test_not_of_another_unet(self, exact_pipeline, pipeline_folder, encoder):
+        other = load_diffusion(pipeline_folder, dtype=torch.float64)
+        runs = [
+            OIGEdit(pipeline, encoder, noise(pipeline, ["a"], steps=2), ["b"])
+            for pipeline in (exact_pipeline, other)
+        ]
+        with pytest.raises(ValueError, match=r"^the checkpoint was made with another unet$"):
+            runs[1].load_state_dict(runs[0].state_dict())
+
 
 class TestErrors:
     @pytest.mark.parametrize(
