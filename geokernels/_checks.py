@@ -9,6 +9,8 @@ from typing import Any, get_args, get_origin
 import torch
 from torch import Tensor
 
+from ._torch_internals import is_wrapped
+
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -163,7 +165,7 @@ def values_can_be_read(*tensors: Tensor) -> bool:
         return False
     for x in tensors:
         plain = type(x) is Tensor or type(x) is torch.nn.Parameter
-        if not (plain and x.is_cpu) or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        if not (plain and x.is_cpu) or is_wrapped(x):
             return False
     return True
 

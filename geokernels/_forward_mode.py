@@ -6,17 +6,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-
-def is_on() -> bool:
-    """Whether tangents may be about: inside of a dual level, or of a ``jvp`` or ``jacfwd``."""
-    return forward_ad._current_level >= 0
+from ._torch_internals import with_forward_mode
 
 
 def primal(x: Tensor | None) -> Tensor | None:
     """A tensor without its tangent at the level at hand."""
     if x is None or not x.is_floating_point():
         return x
-    return torch._VF._unpack_dual(x, level=0)[0]
+    return forward_ad.unpack_dual(x, level=0).primal
 
 
 def rule(tangents: Callable) -> Callable:
@@ -27,7 +24,7 @@ def rule(tangents: Callable) -> Callable:
     """
 
     def jvp(ctx, *given: Tensor | None):
-        with forward_ad._set_fwd_grad_enabled(True):
+        with with_forward_mode(True):
             return tangents(ctx, tuple(primal(x) for x in ctx.saved_tensors), *given)
 
     return jvp

@@ -1,16 +1,19 @@
 """vmap for compiled operators: the mapped dimension becomes the first of the batch."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 
-def lead_with_mapped_dimension(operator: str) -> None:
-    """Let ``torch.vmap`` put its dimension before the batch dimensions of ``geokernels::operator``.
+def leading_rule(run: Callable) -> Callable:
+    """The rule of an operator that ``run`` calls: it puts the mapped dimension before the batch dimensions.
 
     What is not mapped is repeated. An output that a call left out, empty and of one dimension, stays so.
     """
-    run = getattr(torch.ops.geokernels, operator)
+
+    def dim_of(part: Tensor) -> int | None:
+        return None if part.dim() == 1 and part.numel() == 0 else 0
 
     def rule(info, in_dims: tuple, *args):
         moved = []
@@ -19,7 +22,14 @@ def lead_with_mapped_dimension(operator: str) -> None:
                 x = x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)
                 x = x.contiguous()
             moved.append(x)
-        found = run(*moved)
-        return found, tree_map(lambda part: None if part.dim() == 1 and part.numel() == 0 else 0, found)
+        outputs = run(*moved)
+        several = isinstance(outputs, (tuple, list))
+        return outputs, tuple(map(dim_of, outputs)) if several else dim_of(outputs)
 
-    torch.library.register_vmap(f"geokernels::{operator}", rule)
+    return rule
+
+
+def lead_with_mapped_dimension(operator: str) -> None:
+    """Let ``torch.vmap`` put its dimension before the batch dimensions of ``geokernels::operator``."""
+    run = getattr(torch.ops.geokernels, operator)
+    torch.library.register_vmap(f"geokernels::{operator}", leading_rule(run))

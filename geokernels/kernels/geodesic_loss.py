@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .._checks import values_can_be_read
 from .._first_order import first_order
+from .._torch_internals import any_requires_grad
 from .._typing import Basis, Rows
 from ..reference.geodesic import SHORTEST
 from . import derivatives, native, sizes
@@ -25,11 +26,11 @@ def refuse(
     """
     if native.missing:
         return native.missing
-    if not derivatives.calls_are_direct():
+    if not derivatives.calls_are_direct(current):
         return "the fused kernel has no rules for torch.compile, torch.func and forward-mode derivatives"
     if not values_can_be_read(current):
         return "the fused kernel takes plain tensors in CPU memory"
-    if torch.is_grad_enabled() and torch._C._any_requires_grad(source, other, other_source, basis):
+    if torch.is_grad_enabled() and any_requires_grad(source, other, other_source, basis):
         return "the fused kernel has gradients to the current rows alone"
     if current.dtype not in (torch.float32, torch.float64):
         return f"no fused kernel for {current.dtype}"

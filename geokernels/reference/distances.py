@@ -5,13 +5,10 @@ from torch import Tensor
 
 from .. import _forward_mode
 from .._first_order import first_order
+from .._torch_internals import distance_gradient, forward_mode_is_on
 from .._typing import Cost, Points
 
 OF = "sinkhorn with the costs 'euclidean' and 'lp'"  # what second derivatives are refused of
-
-
-def _gradient(x: Points, y: Points, found: Cost, p: float, grad: Tensor) -> Points:
-    return torch.ops.aten._cdist_backward(grad.contiguous(), x, y, p, found.contiguous())
 
 
 def tangent(x: Points, y: Points, found: Cost, p: float, dx: Points, dy: Points) -> Cost:
@@ -48,7 +45,8 @@ class _Distances(torch.autograd.Function):
         x, y, found = ctx.saved_tensors
 
         def both(x, y, found, grad):
-            return _gradient(x, y, found, ctx.p, grad), _gradient(y, x, found.mT, ctx.p, grad.mT)
+            to_x = distance_gradient(x, y, found, ctx.p, grad)
+            return to_x, distance_gradient(y, x, found.mT, ctx.p, grad.mT)
 
         return *first_order(OF, both, x, y, found, grad), None
 
@@ -68,6 +66,6 @@ _apply = _forward_mode.applied(_Distances, _tangents)
 
 def distances(x: Points, y: Points, p: float = 2.0) -> Cost:
     r"""$(\sum_d |x_{id} - y_{jd}|^p)^{1/p}$, ``(..., N, M)``; the derivative at distance 0 is 0."""
-    if torch.compiler.is_compiling() or not _forward_mode.is_on():
+    if torch.compiler.is_compiling() or not forward_mode_is_on(x, y):
         return _plain(x, y, p)
     return _apply(x, y, p)
