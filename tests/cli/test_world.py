@@ -119,7 +119,7 @@ def test_an_interrupted_run_is_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(Renders, "draw", press)
     stopped = run(*command)
     assert stopped.exit_code == 130
-    assert "Stopped after 4 of 5; the same command with --resume continues in" in stopped.stderr
+    assert "Stopped after 4 of 5 samples; the same command with --resume continues in" in stopped.stderr
     monkeypatch.setattr(Renders, "draw", draw)
     assert "add --resume to continue it, or --overwrite" in sentence(run(*command))
     assert run(*command, "--resume").exit_code == 0
