@@ -1,17 +1,16 @@
 """Measure the operators, beside their rivals if asked: what ``geokernels bench`` runs."""
 
+import argparse
+import sys
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
 import torch
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-
-from geokernels.cli.bench import bench
 
 from .harness import rows as results
 from .harness.case import Case
@@ -194,5 +193,31 @@ def command(
     return 1 if failed else 0
 
 
+def options() -> argparse.ArgumentParser:
+    """What may be typed; ``geokernels bench`` passes it on."""
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0] + ".")
+    parser.add_argument("--rivals", action="store_true", help="time other libraries too")
+    parser.add_argument("--json", type=Path, help="file for the results, written after each case")
+    parser.add_argument("--only", default="", help="run only the cases whose name contains this text")
+    parser.add_argument("--resume", action="store_true", help="measure only what --json lacks")
+    parser.add_argument("--threads", type=int, help="CPU threads; all of them by default")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="which cases to run")
+    return parser
+
+
+def main() -> None:
+    """Measure what was asked for on the command line."""
+    given = vars(options().parse_args())
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        if given["device"] == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda needs a GPU, torch sees none")
+        code = command(**given, console=console)
+    except ValueError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    typer.run(bench)
+    main()

@@ -6,6 +6,7 @@ One module a command. Models, picture files and reports load when a command runs
 
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 
 import typer
 
@@ -32,7 +33,12 @@ add(app, doctor.doctor)
 
 
 def main() -> None:
-    """Run the command line; what nobody expected is a fault of ours, and is said to be."""
+    """Run the command line."""
+    ended(app, sys.argv[1:])
+
+
+def ended(run: Callable[[], object], arguments: Sequence[str]) -> None:
+    """Run what was typed; what nobody expected is a fault of ours, and is said to be."""
     shown = warnings.showwarning
 
     def show(message, category, filename, lineno, file=None, line=None) -> None:
@@ -44,9 +50,9 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.showwarning = show
         try:
-            app()
+            run()
         except KeyboardInterrupt:  # before or after typer looks out for it
             sys.exit(INTERRUPTED)
         except Exception as error:
-            warn(faults.report(error, sys.argv[1:]))
+            warn(faults.report(error, arguments))
             sys.exit(faults.FAULT)

@@ -1,12 +1,16 @@
-"""Runs what stands in ``training/`` of a clone: it is no part of the installed package."""
+"""Runs what stands in ``benchmarks/`` and ``training/`` of a clone, in a process of its own.
 
-import importlib
+They are no part of the installed package, and nothing of it imports them: what a command asks for runs as
+``python -m geokernels.cli.in_clone MODULE``, in the same terminal, and its exit code is the command's.
+"""
+
+import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +31,7 @@ EVALUATIONS = {
     "generator": ("evaluate_generator",),
     "diffusion": ("evaluate_diffusion",),
 }
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 UNCOMPARED = ("loading",)  # blocks of timings, which no two runs share
 
 
@@ -40,13 +45,35 @@ class Block(NamedTuple):
     differs: bool  # from what the card in the clone says
 
 
+class Stopped(Exception):  # noqa: N818
+    """A script of the clone ended with another exit code than 0, and has said why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+def run_benchmarks(options: list[str]) -> None:
+    """Run the benchmarks of the clone.
+
+    Raises:
+        ValueError: If there is no clone to run them from.
+        Stopped: If they end with another exit code than 0.
+    """
+    root = _clone("bench needs", "benchmarks/run.py")
+    _run(root, "benchmarks.run", options, called="geokernels bench", extra="bench")
+
+
 def run_training(name: str, options: list[str]) -> None:
-    """Run a training of :data:`TRAININGS` in this process.
+    """Run a training of :data:`TRAININGS`.
 
     Raises:
         ValueError: If there is no clone to run it from.
+        Stopped: If it ends with another exit code than 0.
     """
-    _run(_clone(), TRAININGS[name], options, f"geokernels world train {name}")
+    script, *chosen = TRAININGS[name]
+    root = _clone("training and evaluation need", "training/__init__.py")
+    _run(root, f"training.{script}", [*chosen, *options], called=f"geokernels world train {name}")
 
 
 def evaluate_model(name: str, options: list[str], *, write: bool) -> list[Block]:
@@ -59,8 +86,10 @@ def evaluate_model(name: str, options: list[str], *, write: bool) -> list[Block]
 
     Raises:
         ValueError: If there is no clone to run it from.
+        Stopped: If it ends with another exit code than 0.
     """
-    root = _clone()
+    root = _clone("training and evaluation need", "training/__init__.py")
+    script, *chosen = EVALUATIONS[name]
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
         for folder in (CARDS, PICTURES):
@@ -68,8 +97,8 @@ def evaluate_model(name: str, options: list[str], *, write: bool) -> list[Block]
         # the evaluations find weights and cards from the folder they run in
         (copy / "geokernels").symlink_to(root / "geokernels")
         before = {path: path.stat().st_mtime_ns for path in (copy / "docs").rglob("*.*")}
-        with chdir(copy):
-            _run(root, EVALUATIONS[name], options, f"geokernels world evaluate {name} --")
+        called = f"geokernels world evaluate {name} --"
+        _run(root, f"training.{script}", [*chosen, *options], called=called, folder=copy)
         changed = [p for p in (copy / "docs").rglob("*.*") if p.stat().st_mtime_ns != before.get(p)]
         blocks = [
             block
@@ -83,12 +112,12 @@ def evaluate_model(name: str, options: list[str], *, write: bool) -> list[Block]
     return blocks
 
 
-def _clone() -> Path:
-    """The root of the clone that this package is run from."""
-    if not all((ROOT / name).is_file() for name in ("pyproject.toml", "training/__init__.py")):
+def _clone(needs: str, file: str) -> Path:
+    """The root of the clone that this package is run from, which has ``file``."""
+    if not all((ROOT / name).is_file() for name in ("pyproject.toml", file)):
         raise ValueError(
-            "training and evaluation need a clone of the repository, with the package installed from there "
-            f"(make env); this one is installed in {ROOT}"
+            f"{needs} a clone of the repository, with the package installed from there (make env); "
+            f"this one is installed in {ROOT}"
         )
     return ROOT
 
@@ -110,19 +139,32 @@ def blocks_of(card: str) -> dict[str, str]:
     }
 
 
-def _run(root: Path, script: tuple[str, ...], options: list[str], name: str) -> None:
-    with _arguments(root, [name, *script[1:], *options]):
-        importlib.import_module(f"training.{script[0]}").main()
+def _run(
+    root: Path, module: str, options: list[str], *, called: str, extra: str = "", folder: Path | None = None
+) -> None:
+    """Run a module of the clone as a script.
 
-
-@contextmanager
-def _arguments(root: Path, argv: list[str]) -> Iterator[None]:
-    """Let a script see ``argv``, and find the package of scripts."""
-    kept = sys.argv
-    sys.argv = argv
-    sys.path.insert(0, str(root))
+    Args:
+        root: Of the clone.
+        module: Its name; ``main`` of it is called.
+        options: What it finds in ``sys.argv``.
+        called: What the user typed for it.
+        extra: That brings what it needs; by default the one that brings the missing module.
+        folder: To run it in; the current one by default.
+    """
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # -P: nothing in the current folder is imported in place of the clone's
+    command = [sys.executable, "-P", "-m", "geokernels.cli.in_clone", called, extra, module, *options]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # the child takes them up itself
     try:
-        yield
+        with subprocess.Popen(command, env=environment, cwd=folder) as process:
+            while process.poll() is None:
+                got = signal.sigtimedwait(PASSED_ON, 0.1)
+                # what a terminal sends for Ctrl-C has no sender, and has reached the child as well
+                if got is not None and got.si_code <= 0:
+                    process.send_signal(got.si_signo)
     finally:
-        sys.argv = kept
-        sys.path.remove(str(root))
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if process.returncode:
+        raise Stopped(process.returncode if process.returncode > 0 else 128 - process.returncode)

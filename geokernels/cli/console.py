@@ -61,8 +61,8 @@ def add(app: typer.Typer, command: Callable, name: str | None = None, **settings
 
 
 @contextmanager
-def extras() -> Iterator[None]:
-    """Say how to get what is not installed."""
+def extras(extra: str = "") -> Iterator[None]:
+    """Say how to get what is not installed: by ``extra``, or by the one that brings the missing module."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -70,7 +70,7 @@ def extras() -> Iterator[None]:
             raise
         from ..environment import extra_of
 
-        extra = extra_of(error.name or "")
+        extra = extra or extra_of(error.name or "")
         fail(f'this command needs {error.name}, which is not installed: pip install "geokernels[{extra}]"')
     except ImportError as error:
         # loaders name what they miss and the remedy

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from .clone import EVALUATIONS, TRAININGS, evaluate_model, run_training
+from .clone import EVALUATIONS, TRAININGS, Stopped, evaluate_model, run_training
 from .console import (
+    INTERRUPTED,
     Seen,
     add,
     console,
@@ -152,9 +153,10 @@ def train(
         try:
             with folder.hold():
                 run_training(name, [*options, *(["--quick"] if quick else [])])
-        except KeyboardInterrupt:
-            warn(f"Stopped; the same command continues from the last checkpoint in {out}.")
-            raise typer.Exit(130) from None
+        except Stopped as stopped:
+            if stopped.code == INTERRUPTED:
+                warn(f"Stopped; the same command continues from the last checkpoint in {out}.")
+            raise typer.Exit(stopped.code) from None
 
 
 def evaluate(
@@ -172,11 +174,16 @@ def evaluate(
     with sentences(evaluate), extras():
         if name not in EVALUATIONS:
             raise ValueError(f"NAME must be one of {', '.join(EVALUATIONS)}, got {name!r}")
-        measured = evaluate_model(name, context.args, write=write)
+        try:
+            measured = evaluate_model(name, context.args, write=write)
+        except Stopped as stopped:
+            raise typer.Exit(stopped.code) from None
         for block in measured:
             console().print(f"\n[bold]{block.card}: {block.name}[/bold]")
             console().print(block.text, markup=False)
         other = [f"{block.name} of {block.card}" for block in measured if block.differs]
+    if not measured:  # such as --help
+        return
     if write:
         say(f"\nWritten to {', '.join(dict.fromkeys(block.path for block in measured))}.")
     elif other:

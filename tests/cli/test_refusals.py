@@ -108,7 +108,7 @@ def no_models(monkeypatch):
     monkeypatch.setattr("geokernels.cli.world.run_training", reach)
     monkeypatch.setattr("geokernels.cli.world.evaluate_model", reach)
     monkeypatch.setattr("geokernels.runs.samples.run_samples", reach)
-    monkeypatch.setattr("benchmarks.run.command", reach)
+    monkeypatch.setattr("geokernels.cli.bench.run_benchmarks", reach)
 
 
 def usual(option: Option, files, out) -> dict:
