@@ -17,7 +17,9 @@ def commands_of(text: str) -> list[str]:
     """The lines of code blocks that call geokernels, continued lines joined, comments left out."""
     joined = re.sub(r"\\\n\s*", " ", text)
     return [
-        line.strip() for line in joined.splitlines() if re.match(r"(    |\t)?(\$ )?geokernels [a-z]", line)
+        re.split(r"\s(?:2?>|[|&;])", line.strip())[0]  # what a shell does with the output is not ours
+        for line in joined.splitlines()
+        if re.match(r"(    |\t)?(\$ )?geokernels [a-z]", line)
     ]
 
 
