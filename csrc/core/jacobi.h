@@ -21,7 +21,7 @@
 // NaN ends after kSweeps like everything else, and spreads over the lanes: which of them belong to rows is
 // kept apart, in marks that change places with the rows and are never computed with.
 //
-// No include guard: included once for every SIMD level, after core/products.h.
+// No include guard: included once for every SIMD level, after core/simd.h.
 
 #include "core/rotation.h"
 
@@ -30,8 +30,7 @@ namespace geokernels::GEOKERNELS_LEVEL {
 // Lanes for so many rows: whole pairs of blocks.
 template <class T>
 constexpr int64_t seats_for(int64_t rows) {
-  constexpr int64_t pair = 2 * Vector<T>::width;
-  return (rows + pair - 1) / pair * pair;
+  return round_up(rows, 2 * Vector<T>::width);
 }
 
 // What all meetings of one sweep share.
@@ -145,7 +144,7 @@ template <class T>
 inline void orthogonalise(T* lanes, int64_t seats, int64_t rows, int64_t size, T* spare, T* values,
                           int64_t* order) {
   constexpr int64_t width = Vector<T>::width;
-  const int64_t used = (rows + width - 1) / width * width;
+  const int64_t used = round_up(rows, width);
   T *const squares = spare, *const marks = squares + seats;
   for (int64_t r = 0; r < seats; ++r) marks[r] = r < rows ? T(1) : T(0);
   for (int count = 0; count < kSweeps; ++count) {

@@ -11,7 +11,7 @@ namespace geokernels {
 // Largest cloud the dense kernels take: one problem's kernel matrix stays in the L2 cache.
 constexpr int64_t kMostPoints = 256;
 
-// How the cost of a pair is made of its points; kernels/transport.py brings costs to one of these.
+// How the cost of a pair is made of its points; kernels/transport.py expresses every cost by one of these.
 enum class PointCost : int64_t { dot, angle, square };
 
 template <class T>
@@ -32,9 +32,17 @@ struct TransportProblem {
   int64_t* iterations;
 };
 
+// How many points of problem k count, of at most so many; `lengths` is null where all of them do.
+GEOKERNELS_ANYWHERE inline int64_t points_of(const int64_t* lengths, int64_t k, int64_t most) {
+  if (!lengths) return most;
+  return lengths[k] < 1 ? 1 : lengths[k] > most ? most : lengths[k];
+}
+
 // Problems of the same padded size, one behind the other.
 template <class T>
 struct TransportBatch {
+  using Number = T;
+
   const T* cost;           // [problems, rows, columns]
   const T *a, *b, *start;  // [problems, rows], [problems, columns] twice, or null
   const int64_t *n, *m;    // [problems] points that count, or null: all
@@ -46,7 +54,7 @@ struct TransportBatch {
 
   GEOKERNELS_ANYWHERE TransportProblem<T> problem(int64_t k) const {
     TransportProblem<T> p;
-    p.n = within(n, k, rows), p.m = within(m, k, columns);
+    p.n = points_of(n, k, rows), p.m = points_of(m, k, columns);
     p.cost = cost + k * rows * columns, p.stride = columns;
     p.a = a ? a + k * rows : nullptr;
     p.b = b ? b + k * columns : nullptr;
@@ -55,12 +63,6 @@ struct TransportBatch {
     p.value = value + k, p.error = error + k, p.iterations = iterations + k;
     p.f = f + k * rows, p.g = g + k * columns;
     return p;
-  }
-
- private:
-  GEOKERNELS_ANYWHERE static int64_t within(const int64_t* lengths, int64_t k, int64_t most) {
-    if (!lengths) return most;
-    return lengths[k] < 1 ? 1 : lengths[k] > most ? most : lengths[k];
   }
 };
 

@@ -15,6 +15,8 @@
 #include <limits>
 #include <type_traits>
 
+#include "core/padding.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #else
@@ -24,7 +26,6 @@
 
 namespace geokernels {
 
-constexpr int64_t kCacheLine = 64;  // bytes
 #ifdef GEOKERNELS_POISON
 constexpr bool kPoison = true;
 #else
@@ -52,7 +53,7 @@ class Workspace {
   Workspace(T* memory, int64_t size) : memory_(memory), size_(size) {}
 
   T* take(int64_t count) {
-    const int64_t at = taken_, whole = (count + kLine - 1) / kLine * kLine + (kPoison ? kLine : 0);
+    const int64_t at = taken_, whole = round_up(count, kLine) + (kPoison ? kLine : 0);
     taken_ += whole;
     if (!memory_) return nullptr;
     if (kPoison && taken_ > size_) end_process("a kernel asked for more memory than was counted");

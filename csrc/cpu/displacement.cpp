@@ -7,28 +7,19 @@
 // few, is not finite, the problem is not solved: -1 throughout, and points that are NaN.
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
-#include <limits>
 #include <tuple>
-#include <vector>
 
 #include "core/assignment.h"
-#include "core/padding.h"
 #include "core/transport_problem.h"
-#include "cpu/tensors.h"
 #include "cpu/workers.h"
-#include "fresh.h"
+#include "host/fresh.h"
 
 #define GEOKERNELS_KERNEL "cpu/displacement_kernel.h"
 #include "cpu/each_level.h"
 
 namespace geokernels {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 template <class T>
 struct Clouds {
@@ -75,7 +66,7 @@ struct Clouds {
 };
 
 std::tuple<Tensor, Tensor> displacement(const Tensor& x, const Tensor& y, const Tensor& times) {
-  check_first_batch(x, 2);
+  check_first(x, 2);
   const Batch batch(x, 2);
   STD_TORCH_CHECK(y.dim() == x.dim() && times.dim() == x.dim() - 1,
                   "geokernels: y and times must have the batch dimensions of x");
@@ -86,18 +77,17 @@ std::tuple<Tensor, Tensor> displacement(const Tensor& x, const Tensor& y, const 
   check(times, batch.with({count}), x);
   Tensor moved = fresh(x, batch.with({count, n, features}));
   Tensor chosen = fresh(x, batch.with({n}), ScalarType::Long);
-  auto run = [&](auto zero) {
+  with_type(x, [&](auto zero) {
     using T = decltype(zero);
     const Clouds<T> clouds{read<T>(x), read<T>(y), read<T>(times), batch.count,     n,
                            m,          features,   count,          write<T>(moved), write<int64_t>(chosen)};
-    // threads go on side by side: this one is likely to come to that problem next
+    // threads advance side by side: this one is likely to take that problem next
     const int64_t ahead = torch::stable::get_num_threads();
     Watch watch;
     share_out<T>(watch, batch.count, clouds.workspace(),
                  [&](int64_t k, Workspace<T> own) { clouds.solve(k, ahead, own, watch); });
     watch.end();
-  };
-  x.scalar_type() == ScalarType::Float ? run(float()) : run(double());
+  });
   return {moved, chosen};
 }
 

@@ -1,9 +1,10 @@
 // Compiles the file named by GEOKERNELS_KERNEL once for every SIMD level.
 //
 // A kernel file (cpu/<family>_kernel.h) has no include guard and puts everything into
-// namespace geokernels::GEOKERNELS_LEVEL. Standard headers must be included before this one: a
-// function of theirs that was first seen inside a level could be emitted with instructions the
-// machine lacks. Which copy runs is decided in cpu/level.h.
+// namespace geokernels::GEOKERNELS_LEVEL. It includes the kernel files that it builds on; everything of core/
+// that has no include guard is there (cpu/one_level.h). Headers with a guard must be included before this
+// one: an inline function that is first seen inside a level could be compiled to instructions the machine
+// lacks. Which copy runs is decided in cpu/level.h.
 
 #pragma once
 
@@ -15,6 +16,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "core/padding.h"
 #include "core/watch.h"
 #include "core/workspace.h"
 #include "cpu/level.h"
@@ -25,10 +27,7 @@
 
 #define GEOKERNELS_LEVEL baseline
 #define GEOKERNELS_VECTOR_BYTES 16
-#include "core/simd.h"
-#include GEOKERNELS_KERNEL
-#undef GEOKERNELS_LEVEL
-#undef GEOKERNELS_VECTOR_BYTES
+#include "cpu/one_level.h"
 
 #if defined(__x86_64__)
 
@@ -40,10 +39,7 @@
 #endif
 #define GEOKERNELS_LEVEL avx2
 #define GEOKERNELS_VECTOR_BYTES 32
-#include "core/simd.h"
-#include GEOKERNELS_KERNEL
-#undef GEOKERNELS_LEVEL
-#undef GEOKERNELS_VECTOR_BYTES
+#include "cpu/one_level.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), \
@@ -55,10 +51,7 @@
 #endif
 #define GEOKERNELS_LEVEL avx512
 #define GEOKERNELS_VECTOR_BYTES 64
-#include "core/simd.h"
-#include GEOKERNELS_KERNEL
-#undef GEOKERNELS_LEVEL
-#undef GEOKERNELS_VECTOR_BYTES
+#include "cpu/one_level.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #else

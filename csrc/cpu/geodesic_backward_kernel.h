@@ -10,6 +10,10 @@
 //
 // with M the sums of outer products of coordinates over rows, w[i,j] divided differences, and
 // m_ij = (w+_i - w-_j) / (g_i + g_j).
+//
+// No include guard: included once for every SIMD level.
+
+#include "cpu/geodesic_kernel.h"
 
 namespace geokernels::GEOKERNELS_LEVEL {
 

@@ -22,7 +22,7 @@
 //
 // Limits: K, L <= 64 (the caller's choice: beyond, blocked library solvers win).
 //
-// After core/products.h, core/jacobi.h and core/path.h.
+// No include guard: included once for every SIMD level.
 
 namespace geokernels::GEOKERNELS_LEVEL {
 

@@ -3,46 +3,38 @@
 #include "core/geodesic_loss.h"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <cmath>
-#include <optional>
 #include <tuple>
 
-#include "core/padding.h"
+#include "cpu/workers.h"
+#include "host/fresh.h"
 
-#define GEOKERNELS_KERNEL "cpu/geodesic_loss_levels.h"
+#define GEOKERNELS_KERNEL "cpu/geodesic_loss_kernel.h"
 #include "cpu/each_level.h"
-#include "cpu/tensors.h"
-#include "fresh.h"
 
 namespace geokernels {
 namespace {
 
-using torch::stable::Tensor;
-
 struct LossInputs {
   const Tensor& current;
-  const std::optional<Tensor>& source;
+  const MaybeTensor& source;
   const Tensor& other;
-  const std::optional<Tensor>& other_source;
-  const std::optional<Tensor>& q;
+  const MaybeTensor& other_source;
+  const MaybeTensor& q;
   Batch batch;
   int64_t N, rows, D, K, L;
 
-  LossInputs(const Tensor& current, const std::optional<Tensor>& source, const Tensor& other,
-             const std::optional<Tensor>& other_source, const std::optional<Tensor>& q, int64_t rank,
-             int64_t other_rank)
+  LossInputs(const Tensor& current, const MaybeTensor& source, const Tensor& other,
+             const MaybeTensor& other_source, const MaybeTensor& q, int64_t rank, int64_t other_rank)
       : current(current), source(source), other(other), other_source(other_source), q(q), batch(current, 2) {
-    check_first_batch(current, 2);
-    check_first_batch(other, 2);
+    check_first(current, 2);
+    check_first(other, 2);
     N = current.size(-2);
     D = current.size(-1);
     rows = other.size(-2);
     K = rank;
-    if (q) check_first_batch(*q, 2);
+    if (q) check_first(*q, 2);
     L = q ? q->size(-2) : other_rank;
     check(other, batch.with({rows, D}), current);
     if (source) check(*source, batch.with({N, D}), current);
@@ -61,9 +53,7 @@ struct LossInputs {
 
   template <class T>
   LossProblem<T> problem(int64_t b) const {
-    auto part = [b](const std::optional<Tensor>& x, int64_t size) {
-      return x ? read<T>(*x) + b * size : nullptr;
-    };
+    auto part = [b](const MaybeTensor& x, int64_t size) { return x ? read<T>(*x) + b * size : nullptr; };
     LossProblem<T> l{};
     l.current = read<T>(current) + b * N * D;
     l.source = part(source, N * D);
@@ -79,9 +69,9 @@ struct LossInputs {
   }
 };
 
-std::tuple<Tensor, Tensor> geodesic_loss(const Tensor& current, const std::optional<Tensor>& source,
-                                         const Tensor& other, const std::optional<Tensor>& other_source,
-                                         const std::optional<Tensor>& q, int64_t rank, int64_t other_rank,
+std::tuple<Tensor, Tensor> geodesic_loss(const Tensor& current, const MaybeTensor& source,
+                                         const Tensor& other, const MaybeTensor& other_source,
+                                         const MaybeTensor& q, int64_t rank, int64_t other_rank,
                                          double shortest, double eps, bool follow, bool with_gradient) {
   const LossInputs in(current, source, other, other_source, q, rank, other_rank);
   Tensor loss = fresh(current, in.batch.sizes);

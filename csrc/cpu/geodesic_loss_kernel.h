@@ -11,6 +11,11 @@
 // The steps are those of cpu/subspace_kernel.h and cpu/geodesic_kernel.h, with their limits and degenerate
 // cases; a difference of length up to `shortest` is a row of zeros with zero gradient. One thread a problem.
 // NaN and infinities reach the loss.
+//
+// No include guard: included once for every SIMD level.
+
+#include "cpu/geodesic_backward_kernel.h"
+#include "cpu/subspace_kernel.h"
 
 namespace geokernels::GEOKERNELS_LEVEL {
 

@@ -18,7 +18,6 @@
 
 #include "cpu/transport_clouds_tiles.h"
 // after the exponential
-#include "core/scaling.h"
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
@@ -39,7 +38,7 @@ struct StripRoom {
     using Tiles = CloudTiles<T>;
     lanes = from.take(rows * Tiles::width);
     tops = from.take(rows * Tiles::width);
-    strip = from.take((m + Tiles::kBreadth - 1) / Tiles::kBreadth * Tiles::kBreadth * rows);
+    strip = from.take(round_up(m, Tiles::kBreadth) * rows);
   }
 };
 

@@ -9,9 +9,6 @@
 //
 // No include guard: included once for every SIMD level.
 
-#include "core/exponential.h"
-#include "core/products.h"
-
 namespace geokernels::GEOKERNELS_LEVEL {
 
 template <class T>
@@ -28,7 +25,7 @@ struct CloudTiles {
   static constexpr T lowest = std::numeric_limits<T>::lowest() / 4;
 
   static int64_t panels(int64_t count) { return (count + kPanel - 1) / kPanel; }
-  static int64_t padded_columns(int64_t columns) { return panels(columns) * kPanel; }
+  static int64_t padded_columns(int64_t columns) { return round_up(columns, kPanel); }
 };
 
 template <class T>

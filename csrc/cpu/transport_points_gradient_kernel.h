@@ -3,7 +3,7 @@
 //   dot, angle   out_i = -sum_j w_ij y_j
 //   square       out_i = 2 sum_j w_ij (x_i - y_j)        about the centre of y, kDepth features at a time
 //
-// No include guard: included once for every SIMD level, after core/products.h.
+// No include guard: included once for every SIMD level.
 
 namespace geokernels::GEOKERNELS_LEVEL {
 

@@ -12,8 +12,6 @@
 //
 // No include guard: included once for every SIMD level.
 
-#include "core/products.h"
-
 namespace geokernels::GEOKERNELS_LEVEL {
 
 template <class T>

@@ -1,6 +1,8 @@
-// Work of uneven length, shared out to threads.
+// The problems of a batch, shared out to threads.
 
 #pragma once
+
+#include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <atomic>
@@ -10,17 +12,53 @@
 #include <optional>
 
 #include "core/watch.h"
-#include "cpu/parallel.h"
 #include "cpu/scratch.h"
+#include "host/tensors.h"
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define GEOKERNELS_THREAD_SANITIZER
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define GEOKERNELS_THREAD_SANITIZER
+#endif
+
+#ifdef GEOKERNELS_THREAD_SANITIZER
+#include <sanitizer/tsan_interface.h>
+#endif
 
 namespace geokernels {
 
-// How many of some problems are taken and done.
+// Calls work() on so many threads at once, at most, that of the caller among them, and waits for them.
+// torch's threads wait in an OpenMP runtime that the thread sanitizer cannot look into: its build is told of
+// the fork and the join.
+#ifdef GEOKERNELS_THREAD_SANITIZER
+// global, as the address of a captured one would be read before it is acquired
+inline char fork_of_threads, join_of_threads;
+
+template <class Work>
+void on_threads(int64_t threads, const Work& work) {
+  __tsan_release(&fork_of_threads);
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    __tsan_acquire(&fork_of_threads);
+    work();
+    __tsan_release(&join_of_threads);
+  });
+  __tsan_acquire(&join_of_threads);
+}
+#else
+template <class Work>
+void on_threads(int64_t threads, const Work& work) {
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
+}
+#endif
+
+// How many problems have been taken, and how many are done.
 class Share {
  public:
   Share(int64_t count, Watch& watch) : count_(count), watch_(watch) {}
 
-  // The next problem, or `count` where there is none, or the call is to end.
+  // The next problem; `count` where none is left, or where the call is to end early.
   int64_t take() { return watch_.stop() ? count_ : std::min(taken_.fetch_add(1), count_); }
 
   void finish() {
@@ -29,7 +67,7 @@ class Share {
     finished_.notify_all();
   }
 
-  // In the thread that called, while others are at their last problems: somebody must look out for signals.
+  // For the calling thread, while others work on the last problems: it alone can look for signals.
   void wait() {
     if (watch_.stop()) return;
     std::unique_lock<std::mutex> lock(mutex_);
@@ -45,9 +83,9 @@ class Share {
   std::condition_variable finished_;
 };
 
-// Calls work(k, Workspace<T> of `memory` numbers) for every k below count, unless the call is to end. So many
-// together are handed out at a time, as some take longer than others; each is computed by one thread, so
-// nothing depends on which.
+// Calls work(k, Workspace<T> of `memory` numbers) for every k below count, unless the call is to end early.
+// Threads take the problems as they become free, `together` at a time, as some problems take longer than
+// others. One thread computes a problem, so that results do not depend on which thread does.
 template <class T, class Work>
 void share_out(Watch& watch, int64_t count, int64_t memory, const Work& work, int64_t together = 1) {
   if (count <= 0) return;
@@ -55,7 +93,7 @@ void share_out(Watch& watch, int64_t count, int64_t memory, const Work& work, in
   Share share(shares, watch);
   const auto caller = std::this_thread::get_id();
   const int64_t workers = std::min<int64_t>(shares, torch::stable::get_num_threads());
-  parallel_for(0, workers, 1, [&](int64_t, int64_t) {
+  on_threads(workers, [&] {
     std::optional<Scratch<T>> own;
     for (int64_t taken; (taken = share.take()) < shares;) {
       if (!own) own.emplace(memory);
@@ -65,6 +103,18 @@ void share_out(Watch& watch, int64_t count, int64_t memory, const Work& work, in
     }
     if (workers > 1 && std::this_thread::get_id() == caller) share.wait();
   });
+}
+
+// The same with a Watch of its own, in the number type of `like`: calls work(k, Workspace<T> of memory(T())
+// numbers) for every k below count, each of about `cost` multiplications.
+template <class Memory, class Work>
+void for_each_problem(const Tensor& like, int64_t count, int64_t cost, const Memory& memory,
+                      const Work& work) {
+  constexpr int64_t kWorthAThread = 50'000;
+  const int64_t together = 1 + kWorthAThread / (1 + cost);
+  Watch watch;
+  with_type(like, [&](auto zero) { share_out<decltype(zero)>(watch, count, memory(zero), work, together); });
+  watch.end();
 }
 
 }  // namespace geokernels

@@ -4,14 +4,14 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include "cuda/launch.h"
 #include "cuda/transport_kernel.h"
-#include "transport_batch.h"
+#include "host/transport_batch.h"
 
 namespace geokernels {
 namespace {
@@ -30,7 +30,7 @@ void launch_layout(const TransportBatch<T>& batch, const Extras<T>& extras, cons
                    const Device& device) {
   int64_t blocks = batch.problems;
   Store<T> store{0, nullptr, 0};
-  std::optional<Tensor> far;
+  MaybeTensor far;
   if (!L::kResident) {
     const int groups = L::groups(batch.rows);
     const int64_t room = device.block_memory() - shared_bytes<T, L>(0, false, false);
@@ -38,8 +38,8 @@ void launch_layout(const TransportBatch<T>& batch, const Extras<T>& extras, cons
     store.far_size = int64_t(groups - store.near_groups) * L::kEntries;
     if (store.far_size > 0) {
       blocks = std::min(blocks, device.property(cudaDevAttrMultiProcessorCount));
-      far = fresh(like, {blocks, store.far_size}, like.scalar_type());
-      store.far = static_cast<T*>(far->mutable_data_ptr());
+      far = fresh(like, {blocks, store.far_size});
+      store.far = write<T>(*far);
     }
   }
   const int64_t memory = shared_bytes<T, L>(store.near_groups, extras.points.x, extras.carried.v);
@@ -47,34 +47,26 @@ void launch_layout(const TransportBatch<T>& batch, const Extras<T>& extras, cons
          extras.carried);
 }
 
-// The pointer type of a batch's results says what it computes in.
-template <class Batch>
-using Number = std::remove_pointer_t<decltype(std::declval<Batch>().f)>;
-
-// Columns to carry and what becomes of them; nothing where there are none.
+// Columns that the plan is multiplied by, and their products; nothing where no columns are given.
 class Columns {
  public:
-  // Of clouds of so many points, beside costs.
-  Columns(const std::optional<Tensor>& v, const Tensor& costs) : given_(whole(v)) {
+  Columns(const MaybeTensor& v, const Tensor& costs) : given_(dense(v)) {
     if (!given_) return;
-    std::vector<int64_t> shape(costs.sizes().begin(), costs.sizes().end() - 1);
     width_ = given_->size(-1);
-    shape.push_back(width_);
-    carried_ = fresh(costs, shape, costs.scalar_type());
+    carried_ = fresh(costs, Batch(costs, 1).with({width_}));
   }
 
   template <class T>
   Carried<T> of(const TransportBatch<T>& batch, const Tensor& costs) {
     if (!given_ || width_ == 0) return {};
     const int64_t numel = batch.problems * batch.columns * width_;
-    return {input<T>(given_, "v", costs, numel, costs.scalar_type()),
-            static_cast<T*>(carried_->mutable_data_ptr()), width_};
+    return {input<T>(given_, "v", costs, numel, costs.scalar_type()), write<T>(*carried_), width_};
   }
 
   Tensor carried() const { return *carried_; }
 
  private:
-  std::optional<Tensor> given_, carried_;
+  MaybeTensor given_, carried_;
   int64_t width_ = 0;
 };
 
@@ -85,14 +77,10 @@ void launch_batch(const TransportBatch<T>& batch, const Extras<T>& extras, const
                  [&](auto layout) { launch_layout<T, decltype(layout)>(batch, extras, like, device); });
 }
 
-using MaybeTensor = std::optional<Tensor>;
-
-Solution solve_costs(const Tensor& cost, Columns& columns, const MaybeTensor& a, const MaybeTensor& b,
-                     const MaybeTensor& n, const MaybeTensor& m, const MaybeTensor& start, double eps,
-                     double reach, int64_t max_iter, double tol) {
+Solution solve_costs(const Tensor& cost, Columns& columns, const TransportArguments& with) {
   const Device device(cost);
-  return solve_batch(cost, a, b, n, m, start, eps, reach, max_iter, tol, [&](const auto& batch) {
-    using T = Number<std::decay_t<decltype(batch)>>;
+  return solve_batch(cost, with, [&](const auto& batch) {
+    using T = typename std::decay_t<decltype(batch)>::Number;
     launch_batch<T>(batch, Extras<T>{{}, columns.of(batch, cost)}, cost, device);
   });
 }
@@ -101,15 +89,15 @@ Solution sinkhorn(const Tensor& cost, const MaybeTensor& a, const MaybeTensor& b
                   const MaybeTensor& m, const MaybeTensor& start, double eps, double reach, int64_t max_iter,
                   double tol) {
   Columns none(std::nullopt, cost);
-  return solve_costs(cost, none, a, b, n, m, start, eps, reach, max_iter, tol);
+  return solve_costs(cost, none, {a, b, n, m, start, eps, reach, max_iter, tol});
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn_carry(
     const Tensor& cost, const Tensor& v, const MaybeTensor& a, const MaybeTensor& b, const MaybeTensor& n,
     const MaybeTensor& m, const MaybeTensor& start, double eps, double reach, int64_t max_iter, double tol) {
   Columns columns(v, cost);
-  Solution found = solve_costs(cost, columns, a, b, n, m, start, eps, reach, max_iter, tol);
-  return std::tuple_cat(found, std::make_tuple(columns.carried()));
+  const Solution solution = solve_costs(cost, columns, {a, b, n, m, start, eps, reach, max_iter, tol});
+  return std::tuple_cat(solution, std::make_tuple(columns.carried()));
 }
 
 Stored stored(const Tensor& x) {
@@ -119,47 +107,35 @@ Stored stored(const Tensor& x) {
                                          : Stored::same;
 }
 
-using PointSolution = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;  // costs, and a Solution
-
 // From points: a problem's costs are made by the block that iterates on them. Also what becomes of v.
-std::pair<PointSolution, Columns> solve_points(const Tensor& x_given, const Tensor& y_given,
-                                               const MaybeTensor& v, const MaybeTensor& a,
-                                               const MaybeTensor& b, const MaybeTensor& n,
-                                               const MaybeTensor& m, const MaybeTensor& start, int64_t kind,
-                                               double eps, double reach, int64_t max_iter, double tol) {
-  const Device device(x_given);
-  Tensor x = dense(x_given), y = dense(y_given);
-  STD_TORCH_CHECK(x.dim() >= 2 && y.dim() == x.dim() && x.size(-1) == y.size(-1) && x.size(-1) > 0,
-                  "geokernels: clouds must have two dimensions, and features in common");
-  STD_TORCH_CHECK(0 <= kind && kind <= int64_t(PointCost::square), "geokernels: no such cost, ", kind);
-  const int64_t features = x.size(-1);
-  std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end() - 1);
-  shape.push_back(y.size(-2));
-  Tensor costs = fresh(x, shape, stored(x) == Stored::same ? x.scalar_type() : ScalarType::Float);
+std::pair<PointSolution, Columns> solve_points(const Tensor& x, const Tensor& y, const MaybeTensor& v,
+                                               int64_t kind, const TransportArguments& with) {
+  const Device device(x);
+  const Points given(x, y, kind);
+  const Stored as = stored(x);
+  Tensor costs = given.fresh_costs(as == Stored::same ? x.scalar_type() : ScalarType::Float);
   Columns columns(v, costs);
-  Solution found = solve_batch(costs, a, b, n, m, start, eps, reach, max_iter, tol, [&](const auto& batch) {
-    using T = Number<std::decay_t<decltype(batch)>>;
-    const void* of_y = input<void>(y, "y", x, batch.problems * batch.columns * features, x.scalar_type());
+  const Solution solution = solve_batch(costs, with, [&](const auto& batch) {
+    using T = typename std::decay_t<decltype(batch)>::Number;
     const PointBatch<T> points{
-        x.const_data_ptr(), of_y,     static_cast<T*>(costs.mutable_data_ptr()), features,
-        PointCost(kind),    stored(x)};
+        given.x.const_data_ptr(), given.y.const_data_ptr(), write<T>(costs), given.features, given.kind, as};
     launch_batch<T>(batch, Extras<T>{points, columns.of(batch, costs)}, costs, device);
   });
-  return {std::tuple_cat(std::make_tuple(costs), found), columns};
+  return {std::tuple_cat(std::make_tuple(costs), solution), columns};
 }
 
 PointSolution sinkhorn_points(const Tensor& x, const Tensor& y, const MaybeTensor& a, const MaybeTensor& b,
                               const MaybeTensor& n, const MaybeTensor& m, const MaybeTensor& start,
                               int64_t kind, double eps, double reach, int64_t max_iter, double tol) {
-  return solve_points(x, y, std::nullopt, a, b, n, m, start, kind, eps, reach, max_iter, tol).first;
+  return solve_points(x, y, std::nullopt, kind, {a, b, n, m, start, eps, reach, max_iter, tol}).first;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn_points_carry(
     const Tensor& x, const Tensor& y, const Tensor& v, const MaybeTensor& a, const MaybeTensor& b,
     const MaybeTensor& n, const MaybeTensor& m, const MaybeTensor& start, int64_t kind, double eps,
     double reach, int64_t max_iter, double tol) {
-  auto [found, columns] = solve_points(x, y, v, a, b, n, m, start, kind, eps, reach, max_iter, tol);
-  return std::tuple_cat(found, std::make_tuple(columns.carried()));
+  auto [solution, columns] = solve_points(x, y, v, kind, {a, b, n, m, start, eps, reach, max_iter, tol});
+  return std::tuple_cat(solution, std::make_tuple(columns.carried()));
 }
 
 }  // namespace

@@ -5,9 +5,9 @@
 // v    [M, width]   columns; one of ones gives the sums by which a barycentric map divides
 // out  [N, width]   written in full, zero beyond a problem's own n
 //
-// By the potentials as returned, so that it is what geokernels/reference/potentials.py makes of them: 0 where cost or a
-// potential is not finite, and no larger than the largest number. E is made anew for every kWidth columns of
-// v, an exponential for so many products of tensor cores (cuda/transport_tile.h).
+// By the potentials as returned, so that it is what geokernels/reference/potentials.py makes of them: 0 where
+// cost or a potential is not finite, and no larger than the largest number. E is made anew for every kWidth
+// columns of v, an exponential for so many products of tensor cores (cuda/transport_tile.h).
 
 #pragma once
 

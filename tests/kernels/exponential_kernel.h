@@ -1,7 +1,5 @@
 // Runs core/exponential.h over an array; compiled by test_exponential.py.
 
-#include "core/exponential.h"
-
 namespace geokernels::GEOKERNELS_LEVEL {
 
 template <class T>

@@ -2,13 +2,11 @@
 
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <algorithm>
 #include <vector>
 
 #include "core/workspace.h"
+#include "host/tensors.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -16,9 +14,9 @@
 
 namespace geokernels {
 
-// Asks for huge pages where a result is so large that the allocator takes it from the system: that hands out
-// and clears page by page, which takes longer than many a kernel.
-inline void in_huge_pages([[maybe_unused]] torch::stable::Tensor& x) {
+// Asks for huge pages for a result so large that the allocator gets its memory from the system, which hands
+// it out and clears it page by page: that can take longer than the kernel.
+inline void in_huge_pages([[maybe_unused]] Tensor& x) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kHugePage = 2 << 20;
   const int64_t bytes = x.numel() * int64_t(x.element_size());
@@ -26,15 +24,15 @@ inline void in_huge_pages([[maybe_unused]] torch::stable::Tensor& x) {
   const auto begin = reinterpret_cast<uintptr_t>(x.mutable_data_ptr());
   const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage,
                   end = (begin + bytes) / kHugePage * kHugePage;
-  // a wish: where it is refused, nothing is lost
+  // only advice: nothing is lost where the system does not follow it
   madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
 #endif
 }
 
-// With GEOKERNELS_POISON, fills a result with what nobody would return.
-inline void poison([[maybe_unused]] torch::stable::Tensor& x) {
+// With GEOKERNELS_POISON, fills a result with NaN, or with an index out of range: what a kernel forgets to
+// write shows.
+inline void poison([[maybe_unused]] Tensor& x) {
 #ifdef GEOKERNELS_POISON
-  using torch::headeronly::ScalarType;
   auto fill = [&](auto value) {
     std::fill_n(static_cast<decltype(value)*>(x.mutable_data_ptr()), x.numel(), value);
   };
@@ -44,10 +42,9 @@ inline void poison([[maybe_unused]] torch::stable::Tensor& x) {
 #endif
 }
 
-// Dense memory beside `like`, not filled. torch::stable's own call looks an operator up by name, which counts
-// where a problem takes microseconds.
-inline torch::stable::Tensor fresh(const torch::stable::Tensor& like, const std::vector<int64_t>& shape,
-                                   torch::headeronly::ScalarType dtype) {
+// A contiguous tensor on the device of `like`, not filled. torch::stable::empty looks its operator up by
+// name, which is too slow for problems that take microseconds.
+inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype) {
   std::vector<int64_t> strides(shape.size(), 1);
   for (size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(shape[i], 1);
   int32_t device_type, device_index;
@@ -57,13 +54,13 @@ inline torch::stable::Tensor fresh(const torch::stable::Tensor& like, const std:
   auto type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), type,
                                                   device_type, device_index, &made));
-  torch::stable::Tensor out(made);
+  Tensor out(made);
   if (out.is_cpu()) in_huge_pages(out), poison(out);
   return out;
 }
 
 // The same in the dtype of `like`.
-inline torch::stable::Tensor fresh(const torch::stable::Tensor& like, const std::vector<int64_t>& shape) {
+inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& shape) {
   return fresh(like, shape, like.scalar_type());
 }
 
