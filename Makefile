@@ -18,7 +18,7 @@ NEWEST := .venv-newest
 # what a compiled library of another torch could break; the kernels of Triton, and those of CUDA that the tests
 # compile for the host, are the same under every torch, and passed under 2.15 when they were run there
 NEWEST_TESTS ?= tests/ops tests/kernels tests/compat --ignore-glob '*/test_triton_*' --ignore-glob '*/test_cuda_*'
-NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
+NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu)
 
 .PHONY: env demo test test-newest sanitize poison lint format docs bench wheel clean
 

@@ -125,7 +125,7 @@ if reason is None:
             "geokernels.kernels._cuda",
             sources("csrc/cuda/*.cu"),
             define_macros=define(TORCH_TARGET_VERSION=TORCH_TARGET_VERSION, USE_CUDA="1"),
-            depends=sources("csrc/**/*.h") + sources("csrc/**/*.cuh"),
+            depends=sources("csrc/**/*.h"),
             include_dirs=[str(ROOT / "csrc")],
             library_dirs=cpp_extension.library_paths("cuda"),
             libraries=["c10", "torch", "torch_cpu", "torch_cuda", "cudart"],

@@ -36,7 +36,7 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
       "cost, "
       "float eps, float reach, int max_iter, float tol) "
       "-> (Tensor costs, Tensor value, Tensor f, Tensor g, Tensor error, Tensor iterations)");
-  // where the GPU's kernel multiplies the plan by columns v as well
+  // the same where the kernel, of the GPU only, also multiplies the plan by columns v
   m.def(
       "sinkhorn_carry(Tensor cost, Tensor v, Tensor? a, Tensor? b, Tensor? n, Tensor? m, Tensor? start, "
       "float eps, float reach, int max_iter, float tol) "

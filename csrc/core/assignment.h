@@ -7,9 +7,9 @@
 // chosen  [rows]           -1 throughout when every assignment uses a forbidden pair
 //
 // Throughout, reduced costs C - row_price - column_price are non-negative, and zero where a column is owned;
-// columns that are free in the end have price 0. Of a square problem every column first takes its cheapest
-// row, if that is free. Then rows without a column bid: a row takes its cheapest column from whoever owns it,
-// and lowers its price by what the second cheapest would have cost more. For the rows still left, Dijkstra's
+// columns that are free in the end have price 0. In a square problem every column first takes its cheapest
+// row, if that is free. Then rows without a column bid: a row takes its cheapest column from the row that
+// owns it, and lowers its price by the difference to the second cheapest. For the rows still left, Dijkstra's
 // search over reduced costs finds the cheapest way to a column, moving others where that pays.
 // O(rows^2 columns), float64, serial.
 // Among equally cheap assignments the one found depends on the order of rows and columns alone.
@@ -52,8 +52,8 @@ class Assignment {
 
  private:
   static constexpr double inf = std::numeric_limits<double>::infinity();
-  static constexpr int kTurns = 2;     // of bidding: more leave few rows less
-  static constexpr int64_t kBids = 8;  // for every row, in a turn: bids that rounding swallows would go on
+  static constexpr int kTurns = 2;     // of bidding: further ones settle few rows more
+  static constexpr int64_t kBids = 8;  // a row and turn: bids that are lost in rounding would go on for ever
 
   // Every column takes its cheapest row if that is free. All columns are owned in the end: any price will do.
   void start_with_columns() {
@@ -75,7 +75,7 @@ class Assignment {
                   waiting.end());
   }
 
-  // One turn of bids; who lost a column, or has a single one to go to, waits.
+  // One turn of bids; a row that lost its column, or has only one to choose, waits.
   void bid() {
     std::vector<int64_t> bidders;
     bidders.swap(waiting);
@@ -93,7 +93,7 @@ class Assignment {
         const int64_t loser = owner[to];
         owner[to] = row;
         row = loser;
-        if (loser >= 0 && next == least) {  // nothing was won by that bid
+        if (loser >= 0 && next == least) {  // that bid has gained nothing
           waiting.push_back(loser);
           break;
         }
@@ -105,7 +105,7 @@ class Assignment {
     double least, next;
   };
 
-  // The two columns that cost a row least at their present prices, and those costs.
+  // The two cheapest columns for a row at the present prices, and their costs.
   Offers cheapest_two(int64_t row) const {
     const double* c = cost + row * columns;
     Offers found{-1, -1, inf, inf};
@@ -175,7 +175,7 @@ class Assignment {
   std::vector<char> settled;
 };
 
-// Whether there is one, and it was not left off.
+// False where there is no assignment, or where the call is to end early.
 inline bool assign(const double* cost, int64_t rows, int64_t columns, int64_t* chosen, Watch& watch) {
   if (Assignment(cost, rows, columns, watch).solve(chosen)) return true;
   std::fill(chosen, chosen + rows, -1);

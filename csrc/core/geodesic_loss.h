@@ -1,4 +1,4 @@
-// One loss of geodesic morphing, as the host hands it to a kernel.
+// One problem of the geodesic losses, as the host passes it to a kernel.
 
 #pragma once
 
@@ -15,7 +15,7 @@ struct LossProblem {
   const T* q;             // [L, D]   a basis of the other side, or null: made here
   int64_t N, rows, D, K, L;
   double shortest;  // a difference up to this length has no direction
-  double eps;       // a row of this squared length has none on the geodesic
+  double eps;       // nor has a row of this squared length along the geodesic
   bool follow;      // whether the gradient also goes through the basis of the current side
   T* loss;          // [1]
   T* gradient;      // [N, D], or null

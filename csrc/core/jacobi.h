@@ -10,16 +10,15 @@
 // a rotation is four multiply-adds a line, with no sum across lanes. Between rounds the lower block
 // moves on by one lane, so that after as many rounds as lanes every row has met every row of the other
 // block. Rows of one block meet when the halves of two blocks have changed places, then the quarters, and
-// so on. A sweep lets each pair of rows meet once; rows need not be where they were afterwards.
+// so on. A sweep lets each pair of rows meet once; afterwards rows may be in other lanes than before.
 //
 // The turns themselves, which pairs are left alone, and when sweeps end, are core/rotation.h. The GPU's
-// kernels share that alone: they turn a pair with the lanes of a warp along the rows, where lanes belong to
-// rows here.
+// kernels share only that: there the lanes of a warp run along two rows, while here every lane is a row.
 //
 // Small values keep their absolute accuracy, eps times the largest; no Gram matrix squares them. The order of
 // operations depends on sizes and the vector width alone: the same input gives the same bits.
-// NaN ends after kSweeps like everything else, and spreads over the lanes: which of them belong to rows is
-// kept apart, in marks that change places with the rows and are never computed with.
+// With NaN the loop ends after kSweeps, and NaN spreads over the lanes: which of these belong to rows is kept
+// in marks, which move with the rows and are never computed with.
 //
 // No include guard: included once for every SIMD level, after core/simd.h.
 
@@ -33,7 +32,7 @@ constexpr int64_t seats_for(int64_t rows) {
   return round_up(rows, 2 * Vector<T>::width);
 }
 
-// What all meetings of one sweep share.
+// The state of one sweep.
 template <class T>
 struct Sweep {
   T* lanes;
@@ -79,7 +78,7 @@ inline void meet(Sweep<T>& sweep, int64_t upper, int64_t lower) {
 }
 
 // Lanes of two blocks change places: the lower halves of their groups to `upper`, the others to `lower`.
-// Twice is nothing.
+// Called twice, it restores both.
 template <class T, int Group>
 inline void exchange(const Sweep<T>& sweep, int64_t upper, int64_t lower) {
   auto swap = [](T* first, T* second) {
@@ -121,8 +120,8 @@ inline T measure(const T* lanes, int64_t size, int64_t seats, T* squares) {
   return largest<T>(most);
 }
 
-// Lanes of the rows by falling length; values [rows] are the lengths, order [rows] the lanes. NaN stays where
-// it is met.
+// Sorts the rows by length, longest first: values [rows] are the lengths, order [rows] the lanes. A NaN is
+// not moved.
 template <class T>
 inline void sort_lanes(int64_t seats, const T* squares, const T* marks, T* values, int64_t* order) {
   int64_t count = 0;

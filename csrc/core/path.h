@@ -7,7 +7,7 @@
 // the series h(t) = 1 + t h1(t) in t = (1 - c) / 2 <= 0.147, without a branch, an inverse cosine or a
 // difference of nearly equal numbers, at angle 0 as anywhere else.
 //
-// Arrays are padded to whole vectors (core/padding.h).
+// Arrays are padded to whole cache lines (core/padding.h).
 // No include guard: included once for every SIMD level, after core/simd.h.
 
 #include "core/path_formulas.h"

@@ -8,7 +8,7 @@
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
-// Terms of h1 that reach rounding at t = 0.147, and its coefficients 2^n n! / 3 5 .. (2n + 1), n from 1.
+// As many terms of h1 as count at t = 0.147, and their coefficients 2^n n! / 3 5 .. (2n + 1), n from 1.
 template <class T>
 struct Series {
   static constexpr int terms = sizeof(T) == 4 ? 10 : 21;
@@ -75,8 +75,8 @@ GEOKERNELS_ANYWHERE inline T moderation(T largest) {
   return moderate ? T(1) : 1 / (largest > least ? largest : least);
 }
 
-// What a turn between two pairs does, (w+(g_i) - w-(g_j)) / (g_i + g_j); 0 for two right angles, between
-// which the geodesic leaves the turn open.
+// (w+(g_i) - w-(g_j)) / (g_i + g_j), the effect of a rotation between two pairs of principal vectors; 0 for
+// two right angles, where the geodesic does not determine it.
 template <class T>
 GEOKERNELS_ANYWHERE inline T mixed_difference(T g_i, T g_j, T sum_i, T difference_j) {
   const T total = g_i + g_j;

@@ -1,4 +1,4 @@
-// Products of matrices a few dozen rows high, whose long side is the features.
+// Products of matrices of a few dozen rows with many features each.
 //
 //   dots      out[i, j]  = sum_d a[i, d] b[j, d]
 //   combine   out[i, d]  = sum_j w[i, j] b[j, d]      or += with accumulate
@@ -10,7 +10,7 @@
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
-constexpr int64_t kInner = 64;  // rows of b that combine keeps near at a time
+constexpr int64_t kInner = 64;  // rows of b that combine copies at a time
 
 template <class T, int R, int C>
 inline void dots_tile(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t size, T* out, int64_t ldo) {
@@ -54,7 +54,7 @@ template <class T, int R, int C>
 inline void dots_rows(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t m, int64_t size, T* out,
                       int64_t ldo) {
   int64_t j = 0;
-  // never a single one over where two pairs will do
+  // no single column is left over where two pairs can be made
   for (; j + C <= m && j + C + 1 != m; j += C)
     dots_tile<T, R, C>(a, lda, b + j * ldb, ldb, size, out + j, ldo);
   for (; j + 2 <= m; j += 2) dots_tile<T, R, 2>(a, lda, b + j * ldb, ldb, size, out + j, ldo);
@@ -101,8 +101,8 @@ inline void combine_tile(const T* w, int64_t ldw, const T* b, int64_t ldb, int64
     }
 }
 
-// All rows of a few columns. They are copied side by side first: rows a power of two apart would fall
-// into the same few places of the cache, and push each other out.
+// All rows of a few columns. They are copied side by side first: rows a power of two apart would fall into
+// the same few sets of the cache, and evict each other.
 template <class T, int V, bool whole>
 inline void combine_columns(const T* w, int64_t ldw, int64_t n, const T* b, int64_t ldb, int64_t m, T* out,
                             int64_t ldo, bool accumulate, int64_t count = 0) {

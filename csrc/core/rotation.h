@@ -1,12 +1,12 @@
-// The turn of Jacobi's method that makes two rows orthogonal, for the CPU and the GPU.
+// The plane rotation (turn) of Jacobi's method that makes two rows orthogonal, for the CPU and the GPU.
 //
 //   tan(2 t) = 2 <up, down> / (|down|^2 - |up|^2),   |t| <= pi / 4
 //
-// V is a number, or a vector of them: a pair of rows each.
+// V is a number, for one pair of rows, or a vector of numbers, for as many pairs.
 //
 // A pair is left alone when its cosine is below rounding, or when one of its rows is below the rounding of
-// the largest and could not turn the other visibly. Turns converge quadratically: a sweep in which every turn
-// was small is the last.
+// the largest and could not change the other beyond rounding. Turns converge quadratically: a sweep in which
+// every turn was small is the last.
 //
 // No include guard: included once for every SIMD level after core/simd.h, and by CUDA kernels with a level
 // of their own (cuda/formulas.h).
@@ -17,11 +17,12 @@ namespace geokernels::GEOKERNELS_LEVEL {
 
 constexpr int kSweeps = 40;  // five to ten suffice; the bound is for NaN
 
-// What is too small to count, in a sweep over so many rows, the largest of them of this squared length.
+// The limits below which a sweep ignores a row or a turn, for so many rows, the largest of this squared
+// length.
 template <class T>
 struct Invisible {
   T square;  // squared lengths up to here are rounding
-  T turn;    // squared tangents and cosines up to here leave nothing visible behind
+  T turn;    // squared tangents and cosines up to here have no effect beyond rounding
 
   GEOKERNELS_ANYWHERE Invisible(T largest, int64_t rows) {
     constexpr T eps = std::numeric_limits<T>::epsilon(), least = std::numeric_limits<T>::min();
@@ -34,7 +35,7 @@ struct Invisible {
 template <class T, class V>
 struct Turn {
   V tangent, sine, half;          // half: the tangent of half the angle; all 0 where no turn is due
-  decltype(V() < V()) unsettled;  // what it leaves behind is not invisible
+  decltype(V() < V()) unsettled;  // where the rows are not yet orthogonal to rounding
 
   // inner: the inner product; above, below: the squared lengths.
   GEOKERNELS_ANYWHERE Turn(V inner, V above, V below, const Invisible<T>& invisible) {

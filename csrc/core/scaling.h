@@ -2,7 +2,7 @@
 //
 //   scale = sum^-lambda exp(-(1 - lambda) potential),   lambda = rho / (rho + eps), 1 for hard marginals
 //
-// V is a number, or a vector of them: a point each. cpu/transport_kernel.h derives it.
+// V is a number, for one point, or a vector of numbers. Derived in cpu/transport_iteration.h.
 //
 // No include guard: included once for every SIMD level after core/exponential.h, and by CUDA kernels with a
 // level of their own (cuda/formulas.h).
@@ -18,7 +18,7 @@ struct Step {
 
 template <class T>
 struct Scaling {
-  // Sums beyond this, or below its inverse, are not trusted: scalings are absorbed, and K is made anew.
+  // Sums beyond this, or below its inverse, are not trusted: scalings are absorbed, and K is computed anew.
   // e^30 leaves float32 room above its least number; float64 can wait longer.
   static constexpr T kReach = sizeof(T) == 4 ? T(1e13) : T(1e90);
 

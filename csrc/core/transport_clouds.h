@@ -6,8 +6,8 @@
 
 namespace geokernels {
 
-// The cost C of a pair, in units of eps; geokernels/kernels/transport_clouds.py brings every cost to one of
-// these.
+// The cost C of a pair, in units of eps; geokernels/kernels/transport_clouds.py expresses every cost by one
+// of these.
 enum class PairCost : int64_t {
   dot,      // -<x, y>
   square,   // |x - y|^2 / 2, by the Gram form: the points' own parts go into the biases
@@ -17,7 +17,7 @@ enum class PairCost : int64_t {
   squares,  // and for p = 2
 };
 
-// Points are packed (cpu/transport_clouds_kernel.h says how). A pair's weight is
+// Points are packed as cpu/transport_clouds_tiles.h says. A pair's weight is
 //   E_ij = exp(row_bias_i + column_bias_j - temper C_ij)
 // without the points' own parts of C; a bias of -inf takes the point out.
 template <class T>

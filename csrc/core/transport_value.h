@@ -77,7 +77,7 @@ GEOKERNELS_ANYWHERE inline double dual_value(const SideSums& a, const SideSums& 
   return a.gain + b.gain + a.mass * b.mass - (b.mass - lost);
 }
 
-// Whether a value is so small that the pairs are worth a look.
+// Whether a value is so small that it should be computed from the pairs.
 GEOKERNELS_ANYWHERE inline bool is_below_eps(double value, const SideSums& a, const SideSums& b) {
   return std::fabs(value) < a.mass * b.mass;
 }
@@ -85,7 +85,7 @@ GEOKERNELS_ANYWHERE inline bool is_below_eps(double value, const SideSums& a, co
 // The value by the pairs where t is small, else as it was.
 GEOKERNELS_ANYWHERE inline double value_of_pairs(double value, const SideSums& a, const SideSums& b,
                                                  const PairSums& pairs, double reach) {
-  // points that meet nobody have infinite potentials
+  // points without an admissible pair have infinite potentials
   const double sums = std::fabs(pairs.cost) + std::fabs(a.linear) + std::fabs(b.linear);
   if (!(pairs.rest < a.mass * b.mass && sums < std::numeric_limits<double>::infinity())) return value;
   if (reach < std::numeric_limits<double>::infinity()) {
@@ -95,17 +95,17 @@ GEOKERNELS_ANYWHERE inline double value_of_pairs(double value, const SideSums& a
   return (pairs.cost - std::fmin(pairs.rest, pairs.constant)) / a.mass + b.mass * log_rest(a.mass - 1);
 }
 
-// A potential of so many times eps leaves nothing of its plan but the rounding.
+// With potentials of so many times eps, the plan is rounding error alone.
 template <class T>
 constexpr double kMostPotential = 1 / double(std::numeric_limits<T>::epsilon());
 
-// With a penalty half-steps move the constant that the plan does not see, f + c and g - c, by a share of
-// about eps / rho alone. Where the dual value is largest in it, it is
+// With a penalty, half-steps change the constant c that does not change the plan, f + c and g - c, only by a
+// share of about eps / rho. Where the dual value is largest in it, it is
 //   c = rho / 2 log(<a, exp(-f / rho)> / <b, exp(-g / rho)>)
-// (T. Sejourne, F.-X. Vialard and G. Peyre, 2022), by the masses that both sides ask for. After a column step
-// the second is also the plan's, but its entries know their sum by |f| / eps roundings only, which rho would
-// magnify. 0 where they differ by roundings.
-// T is what potentials are held in, Sum what these masses are.
+// (T. Sejourne, F.-X. Vialard and G. Peyre, 2022), of the masses that the potentials of both sides ask for.
+// After a column step the second is also the plan's, but its entries know their sum by |f| / eps roundings
+// only, which rho would magnify. 0 where they differ by roundings. T is what potentials are held in, Sum what
+// these masses are.
 template <class T, class Sum = T>
 GEOKERNELS_ANYWHERE double best_constant(double of_a, double of_b, double reach) {
   const double ratio = of_a / of_b, by = reach / 2 * std::log(ratio);

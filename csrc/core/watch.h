@@ -1,4 +1,4 @@
-// Long calls look up now and then whether they should end, as after Ctrl-C.
+// Long calls check now and then whether they should end early, as after Ctrl-C.
 
 #pragma once
 
@@ -10,14 +10,14 @@
 namespace geokernels {
 
 // One call of an operator, and the threads that work for it. The thread that called lets Python run its
-// handlers of signals ten times a second; where one of them raises, everybody is asked to end.
+// handlers of signals ten times a second; where one of them raises, all threads are asked to end.
 class Watch {
  public:
   Watch() : caller_(std::this_thread::get_id()), next_(Clock::now() + kPeriod) {}
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
-  // Whether to leave off, whatever becomes of the results. Costs a look at a clock.
+  // Whether to end early, with results that nobody will see. Costs a look at a clock.
   bool stop() {
     if (stopped_.load(std::memory_order_relaxed)) return true;
     if (std::this_thread::get_id() != caller_) return false;
@@ -28,7 +28,7 @@ class Watch {
     return stopped_.load(std::memory_order_relaxed);
   }
 
-  // Throws if the work was left off.
+  // Throws if the work has ended early.
   void end() const {
     if (stopped_.load(std::memory_order_relaxed)) give_up();
   }
@@ -46,7 +46,7 @@ class Watch {
   std::atomic<bool> stopped_{false};
 };
 
-// Asks a watch once in so much work, for loops whose rounds are shorter than the look at a clock.
+// Asks a watch only after a certain amount of work, for loops whose rounds take less time than the clock.
 class Pace {
  public:
   explicit Pace(Watch& watch) : watch_(watch) {}

@@ -1,7 +1,7 @@
 // A kernel's own memory, handed out piece by piece.
 //
-// The same walk over the pieces hands them out and, without memory, counts what they take: a size is written
-// down once. Pieces begin cache lines.
+// The same code hands the pieces out and, without memory, counts what they take: a size is written down once.
+// Every piece starts a cache line.
 //
 // With GEOKERNELS_POISON (scripts/sanitize.sh) a piece that is not within the memory ends the process, and
 // pieces are apart: what lies between them is out of bounds for the address sanitizer.
@@ -37,7 +37,7 @@ constexpr bool kPoison = false;
   std::abort();
 }
 
-// NaN, or an index that is nowhere.
+// NaN, or an index out of range: what memory is filled with before anything is written to it.
 template <class T>
 constexpr T nothing() {
   return std::is_floating_point<T>::value ? std::numeric_limits<T>::quiet_NaN()
@@ -49,7 +49,7 @@ class Workspace {
  public:
   using Number = T;
 
-  Workspace() = default;  // counts alone
+  Workspace() = default;  // only counts
   Workspace(T* memory, int64_t size) : memory_(memory), size_(size) {}
 
   T* take(int64_t count) {
@@ -74,13 +74,13 @@ class Workspace {
     return reinterpret_cast<Other*>(take((count * int64_t(sizeof(Other)) + sizeof(T) - 1) / sizeof(T)));
   }
 
-  // A piece that is handed out further.
+  // A piece that is itself handed out in pieces.
   Workspace part(int64_t count) {
     T* const piece = take(count);
     return piece ? Workspace(piece, count) : Workspace();
   }
 
-  // The same memory for another step, which finds nothing in it.
+  // The same memory for another step, which may not read what is in it.
   Workspace again() const {
     if (kPoison && memory_) {
       ASAN_UNPOISON_MEMORY_REGION(memory_, size_ * sizeof(T));

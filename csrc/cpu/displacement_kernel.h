@@ -1,10 +1,10 @@
-// Points on the way to others, for one problem, and the costs that choose those
-// (cpu/transport_points_kernel.h).
+// Points on their way to the points that they are assigned to, for one problem. The costs of the assignment
+// are cpu/transport_points_kernel.h.
 //
 //   z[t, i, :] = (1 - times[t]) x[i, :] + times[t] y[chosen[i], :]
 //
-// x [n, features], y [m, features], chosen [n] in [0, m), z [count, n, features]. From the nearer end, so
-// that both are reached to the bit.
+// x [n, features], y [m, features], chosen [n] in [0, m), z [count, n, features]. Computed from the
+// nearer end, so that both ends are exact.
 //
 // No include guard: included once for every SIMD level.
 
@@ -16,7 +16,7 @@ namespace geokernels::GEOKERNELS_LEVEL {
 template <class T>
 bool widen(const T* cost, int64_t count, double* wide) {
   constexpr int64_t width = Vector<T>::width;
-  vec<T> nothing[4] = {};  // a number less itself, but NaN of what is not finite
+  vec<T> nothing[4] = {};  // x - x: 0, but NaN where x is not finite
   int64_t i = 0;
   for (; i + 4 * width <= count; i += 4 * width)
     for (int64_t k = 0; k < 4; ++k) nothing[k] += load(cost + i + k * width) - load(cost + i + k * width);

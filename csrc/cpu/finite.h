@@ -1,4 +1,5 @@
-// A look at a result without a call of PyTorch, which would take longer than a small problem's kernel.
+// Whether a result is finite, without a call of PyTorch, which would take longer than a small problem's
+// kernel.
 
 #pragma once
 

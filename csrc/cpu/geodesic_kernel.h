@@ -10,9 +10,9 @@
 // g            [M]              cosines of the principal angles, descending
 // coordinates  [4, N, M]        x+, x-, y+, y-
 //
-// The long dimension is met in matrix products only, P^T Q and the projections of the rows forward and the
-// transposed ones backward; everything between is M numbers a row. The smaller basis counts as filled
-// up with zero rows. One thread a problem; problems share nothing.
+// Only matrix products have the long dimension D, P^T Q and the projections of the rows forward and their
+// transposes backward; everything between is M numbers a row. The smaller basis counts as filled up with zero
+// rows. One thread a problem; problems share nothing.
 //
 // Both forms are sums of squares with positive, bounded weights (core/path.h), so x^T G x is never
 // negative. A row with x^T G x <= eps scores 0, with zero gradient. Rows whose squares would overflow or
@@ -26,7 +26,8 @@
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
-// Rows from `known` on: the coordinate axis that the rows before see least, made orthogonal to them.
+// Fills rows from `known` on: each is the coordinate axis with the smallest part in the span of the rows
+// before it, made orthogonal to them.
 template <class T>
 inline void complete_rows(T* rows, int64_t M, int64_t stride, int64_t known, T* seen) {
   for (int64_t k = 0; k < M; ++k) {

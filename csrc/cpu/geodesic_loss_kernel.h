@@ -6,8 +6,8 @@
 //   with sources      x, z = unit rows of current - source, other - other_source     a change of the picture
 //                     y = unit mean of z, the same for all x                         and one of the text
 //
-// Nothing but the loss and the gradient leaves the caches. Upstream of a mean every cosine counts the same,
-// so that the gradient is known up to a factor when the loss is, and is made with it: backward only scales.
+// Only the loss and the gradient are written to memory. In a mean every cosine counts the same, so that the
+// gradient is known up to a factor together with the loss, and is computed with it: backward only scales it.
 // The steps are those of cpu/subspace_kernel.h and cpu/geodesic_kernel.h, with their limits and degenerate
 // cases; a difference of length up to `shortest` is a row of zeros with zero gradient. One thread a problem.
 // NaN and infinities reach the loss.
@@ -65,7 +65,7 @@ inline void unit_differences(const T* x, const T* from, int64_t N, int64_t D, T 
     const T scale = moderation(std::max(of.high, of.low));
     if (scale != 1) scale_row(row, D, scale, row);
     const T square = dot(row, row, D), least = shortest * scale;
-    // NaN has a length, and is handed on
+    // NaN counts as a length, and is passed on
     const T length = square <= least * least ? T(0) : std::sqrt(square);
     lengths[n] = length / scale;
     if (length == 0)

@@ -9,7 +9,7 @@ namespace geokernels {
 
 enum class Level { baseline, avx2, avx512 };
 
-// The level in force.
+// The level in use.
 Level level();
 
 // Levels this processor can run, narrowest first, by name; on ARM the baseline is "neon".
@@ -21,7 +21,7 @@ void set_level(const std::string& name);
 
 }  // namespace geokernels
 
-// Calls the copy of `function` compiled for the level in force.
+// Calls the copy of `function` compiled for the level in use.
 #if defined(__x86_64__)
 #define GEOKERNELS_AT_LEVEL(function, ...)                    \
   [&] {                                                       \

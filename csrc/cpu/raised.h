@@ -6,7 +6,7 @@
 
 namespace geokernels {
 
-// None if there is none; it is handed over.
+// None if there is none; the caller takes it over.
 pybind11::object take_raised();
 
 }  // namespace geokernels

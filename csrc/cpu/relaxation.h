@@ -1,4 +1,4 @@
-// By how much the half-steps of a slow iteration may go too far.
+// Over-relaxation: by how much the half-steps of a slow iteration are lengthened.
 //
 // Near its solution Sinkhorn's iteration is a linear one between two blocks, which leaves rate = e'/e of the
 // error in each pair of half-steps. Half-steps that go omega times as far, omega = 2 / (1 + sqrt(1 - rate)),

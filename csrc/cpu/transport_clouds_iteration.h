@@ -6,9 +6,9 @@
 // and the same for the other side. Costs, potentials and the penalty rho are in units of eps. A sweep starts
 // from the last raw potentials of the rows: their sums are then near 1, and say how far the row sums of the
 // plan are from what they should be. It ends with the next potentials of both sides. Where the rows have
-// moved and the columns have not, both marginals are then known, and with them the error: no sweep is made to
-// see it. With a tolerance, slow problems are over-relaxed (cpu/relaxation.h); without, a number of plain
-// half-steps was asked for. The meaning of the error is that of cpu/transport_kernel.h.
+// moved and the columns have not, both marginals are then known, and with them the error: no sweep is made
+// only for it. With a tolerance, slow problems are over-relaxed (cpu/relaxation.h); without, a number of
+// plain half-steps was asked for. The meaning of the error is that of cpu/transport_iteration.h.
 //
 // Strips of rows are shared out to the threads in groups, whose number depends on the sizes alone: a group's
 // column sums are made by one thread and the groups' are added up in their order, so results do not depend on

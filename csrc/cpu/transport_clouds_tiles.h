@@ -1,4 +1,4 @@
-// Tiles of the costs between two point clouds, which are never all there.
+// Tiles of the matrix of costs between two point clouds, which is never formed as a whole.
 //
 // Points are packed in panels of kPanel, feature after feature: panel[d, lane]. A panel serves as columns,
 // read by vectors, and as rows, whose points are broadcast one by one. The last panel is filled with zeros.

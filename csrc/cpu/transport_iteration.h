@@ -9,8 +9,8 @@
 //
 // Scaling costs two multiply-adds an entry where the log domain costs two exponentials. phi and gamma
 // keep it in range: K starts with every row's largest entry 1, which makes the first half-steps those
-// of the log domain, and whenever a sum leaves [1/kReach, kReach] the scalings are absorbed and K is made
-// anew, every row's (or column's) largest entry 1 again. An entry lost to underflow before that is
+// of the log domain, and whenever a sum leaves [1/kReach, kReach] the scalings are absorbed and K is
+// computed anew, every row's (or column's) largest entry 1 again. An entry lost to underflow before that is
 // below rounding error in its row and its column.
 //
 // One sweep over K serves both sides: a block of rows, as many as the vector has lanes, takes its dot
@@ -88,7 +88,7 @@ class Sinkhorn {
         for (int64_t j = 0; by != 0 && j < cols; ++j) gamma[j] = T(gamma[j] - by);
         renew_rows();
         sweep();
-        if (std::isnan(row_error)) {  // now it is the costs
+        if (std::isnan(row_error)) {  // this time it comes from the costs
           finish(row_error);
           ++done;
           break;
@@ -147,7 +147,7 @@ class Sinkhorn {
     potential[i] = -inf;
   }
 
-  // Takes f and g to f + by and g - by, after the sweep that found what is next by the g before.
+  // Takes f and g to f + by and g - by, after the sweep that computed the next u from the old g.
   void lift(double by) {
     const T step = T(scaling.lambda * by), times = T(std::exp(double(step)));
     for (int64_t i = 0; i < rows; i += width) {
@@ -249,7 +249,7 @@ class Sinkhorn {
     return !any<T>(trusted == T(0));
   }
 
-  // False also for what is no number: a scaling has overflowed then, and its logarithm has not.
+  // False for NaN as well: a scaling has overflowed then, but not its logarithm.
   static auto in_range(vec<T> sum) { return (sum >= 1 / kReach) & (sum <= kReach); }
 
   // v from the column sums, and with a penalty the mass that the columns ask for; false when the sums are not
@@ -288,7 +288,7 @@ class Sinkhorn {
   const Scaling<T> scaling;
   double mass_a = 0, mass_b = 0;
   double stranded = 0;                              // mass that no admissible pair can take
-  double row_error = 0;                             // of the plan that the last sweep met
+  double row_error = 0;                             // of the plan that the last sweep read
   double row_wanted = 0, column_wanted = 0;         // the masses that the potentials of both sides ask for
   T *a, *phi, *u, *log_u, *next, *log_next, *left;  // [rows]; left is u a
   T *b, *gamma, *v, *log_v, *right, *column, *top;  // [cols]; right is v b

@@ -1,4 +1,5 @@
-// How a sum of weighted costs between two small clouds moves with the points of the first, for one problem.
+// The gradient of a sum of weighted costs between two small clouds to the points of the first, for one
+// problem.
 //
 //   dot, angle   out_i = -sum_j w_ij y_j
 //   square       out_i = 2 sum_j w_ij (x_i - y_j)        about the centre of y, kDepth features at a time
@@ -54,7 +55,7 @@ class PointGradient {
       for (int64_t d = 0; d < depth; ++d) right[j * stride + d] = y[j * features + first + d] - centre[d];
   }
 
-  // What the rows' own weights pull by: 2 sum_j w_ij x_i, about the same centre.
+  // The part of x_i itself, 2 sum_j w_ij x_i, about the same centre.
   void start(int64_t first, int64_t depth, T* out) const {
     for (int64_t i = 0; i < n; ++i) {
       T total = 0;

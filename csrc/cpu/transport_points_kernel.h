@@ -1,14 +1,14 @@
-// Costs between the points of two small clouds, for one problem, written where cpu/transport_kernel.h reads
-// them at once.
+// Costs between the points of two small clouds, for one problem, which cpu/transport_iteration.h reads while
+// they are in the cache.
 //
 //   dot      C_ij = -<x_i, y_j>
 //   angle    C_ij = 1 - <x_i, y_j>                       of directions
 //   square   C_ij = |x_i|^2 + |y_j|^2 - 2 <x_i, y_j>     about the clouds' common centre
 //
-// Distances do not see the centre, but the Gram form loses its digits to a distant origin. y is copied about
-// it, kDepth features at a time, which with a few rows of x stay in the L2 cache; the products are those of
-// core/products.h, without packing: both factors are rows along which vectors are read. Meanwhile the points
-// of a later problem are fetched.
+// Distances do not depend on the centre, but the Gram form loses digits where the origin is far away. y is
+// copied about it, kDepth features at a time, which with a few rows of x stay in the L2 cache; the products
+// are those of core/products.h, without packing: both factors are rows along which vectors are read.
+// Meanwhile the points of a later problem are fetched.
 //
 // No include guard: included once for every SIMD level.
 

@@ -30,7 +30,7 @@ bool in_main_thread() {
 #endif
 }
 
-// Held by whoever has Python's lock; for good, as nothing may be freed once Python has ended.
+// Read and written under Python's lock; never freed, as nothing may be once Python has ended.
 PyObject* waiting = nullptr;
 
 }  // namespace

@@ -6,8 +6,8 @@
 // angles  [B, min(K, L)]         ascending
 //
 // A zero row stands for a direction of its own, at a right angle to everything. Both decompositions are
-// cuda/jacobi.h, of rows of q as P sees them and as it does not. Sums and products are in T; the order of
-// every sum depends on the sizes alone.
+// cuda/jacobi.h: of the rows of q in the coordinates of P, and of what P leaves of them. Sums and products
+// are in T; the order of every sum depends on the sizes alone.
 //
 // Limits: L <= 128 (the caller's choice: beyond, blocked library solvers win).
 
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kSubspaceThreads, 1)
     for (int i = threadIdx.x; i < L; i += kSubspaceThreads) cosines[i] = std::sqrt(squares[order[i]]);
     __syncthreads();
     orthogonalise_rows(unseen, static_cast<T*>(nullptr), L, D, squares);
-    // a zero row has met no other, and is still where it was
+    // a zero row was never rotated, and is still in its place
     for (int r = warp(); r < L; r += kSubspaceWarps) {
       T size = 0;
       for (int64_t d = lane(); d < D; d += kWarp) size = std::fmax(size, std::fabs(q[r * D + d]));

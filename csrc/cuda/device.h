@@ -1,7 +1,7 @@
-// What every kernel asks of its block: lanes, sums, shared memory.
+// What every kernel uses of its block: lanes, sums, shared memory.
 //
-// Compiled by nvcc, and by the host compiler on tests/kernels/cuda_on_host.h, where the same kernels run
-// thread by thread. All memory of a block is dynamic, so that tests can poison it.
+// Compiled by nvcc, and for tests by the host compiler with tests/kernels/cuda_on_host.h, where the same
+// kernels run thread by thread. All memory of a block is dynamic, so that tests can poison it.
 
 #pragma once
 
@@ -45,7 +45,7 @@ __device__ inline T warp_max(T mine) {
   return mine;
 }
 
-// Every lane brings R numbers, R a power of two, and leaves with the sum over all lanes of number lane % R.
+// Every lane has R numbers, R a power of two, and gets the sum over all lanes of number lane % R.
 template <int R, class T>
 __device__ inline T sum_each(T (&x)[R]) {
 #pragma unroll

@@ -33,7 +33,7 @@ __device__ void turn_row(const CosineGradient<T>& batch, const Frame<T>& frame, 
   const bool directed = of.directed;
   const T both = directed ? batch.grad[b * batch.N + n] / (std::sqrt(of.xx) * std::sqrt(of.yy)) / 2 : T(0);
   for (int side = 0; side < 2; ++side) {
-    // selected, as arrays that are indexed by the side would lie in local memory
+    // selected, as arrays indexed by the side would be put into local memory
     const T square = side ? of.yy : of.xx;
     const T scale = side ? of.y.scale : of.x.scale, scale_of_other = side ? of.x.scale : of.y.scale;
     const T own = directed ? -both * of.xy / square : T(0);

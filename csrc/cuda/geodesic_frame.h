@@ -14,7 +14,8 @@ namespace geokernels {
 
 constexpr int kGeodesicThreads = 256, kGeodesicWarps = kGeodesicThreads / kWarp;
 
-// What a block keeps of a problem. Rows of matrices lie an odd number apart, for the sake of the banks.
+// What a block keeps of a problem. The stride of a matrix is odd, so that a column falls into
+// different banks of shared memory.
 template <class T>
 struct Frame {
   int M, stride;
@@ -84,13 +85,13 @@ struct Products {
   }
 };
 
-// Rows from `known` on: the coordinate axis that the rows before see least, made orthogonal to them. One
-// warp.
+// Fills rows from `known` on: each is the coordinate axis with the smallest part in the span of the rows
+// before it, made orthogonal to them. One warp.
 template <class T>
 __device__ void complete_rows(T* rows, int M, int stride, int known) {
   for (int j = known; j < M; ++j) {
     T* row = rows + j * stride;
-    // the least seen axis: its share, and among equals the first
+    // the axis with the smallest part; the first one among equals
     T least = infinity<T>();
     int axis = M;
     for (int k = lane(); k < M; k += kWarp) {

@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kGeodesicThreads, 1)
   const Frame<T> frame(room.get(), M);
   for (int64_t b = blockIdx.x; b < batch.problems; b += gridDim.x) {
     const T *p = batch.p + b * K * D, *q = batch.q + b * L * D;
-    // what the weights need afterwards is spare until then
+    // the memory of the weights is free until they are computed
     decompose(p, q, D, K, L, frame, frame.c, reinterpret_cast<int*>(frame.h1));
     frame.weigh();
     T* const mine = frame.projections + warp() * 2 * frame.stride;

@@ -6,8 +6,8 @@
 // j   [rows, rows]    the identity on entry; on return J
 //
 // Pairs of rows meet as in a tournament: in each of the rounds of a sweep every row has one partner, and a
-// warp turns a pair at a time, lanes along the rows; a barrier ends a round. What is left alone, when it
-// ends, and why are core/rotation.h, which the CPU has as well. The order of operations depends on the sizes
+// warp turns a pair at a time, lanes along the rows; a barrier ends a round. Which pairs are left
+// alone and when sweeps end is core/rotation.h, as on the CPU. The order of operations depends on the sizes
 // alone.
 
 #pragma once

@@ -1,4 +1,4 @@
-// How launchers speak to CUDA: the current stream, limits of the device, errors as sentences.
+// What host code needs of CUDA: the current stream, limits of the device, launches, errors as exceptions.
 
 #pragma once
 

@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kSubspaceThreads, 1)
   const int64_t D = batch.D;
   const T closed = 8 * std::numeric_limits<T>::epsilon();
   T* const along = room.get();                    // [R, R]
-  T* const seen = along + R * R;                  // [R, R], how gradient i leans on direction j; later [N, R]
+  T* const seen = along + R * R;                  // [R, R], <gradient i, direction j>; later [N, R]
   T* const inverse = seen + (N > R ? N : R) * R;  // [R]   1 / s_i, 0 for what is not kept
   for (int64_t b = blockIdx.x; b < batch.problems; b += gridDim.x) {
     const T* const directions = batch.directions + b * R * D;

@@ -1,5 +1,5 @@
 // Entropic transport of small problems on the GPU: how its kernel is launched, and registration.
-// The iteration itself is cuda/transport_kernel.h; costs of points, cuda/transport_points_kernel.h.
+// The kernel is cuda/transport_kernel.h.
 
 #include <torch/csrc/stable/library.h>
 
@@ -16,7 +16,7 @@
 namespace geokernels {
 namespace {
 
-// What a launch has beside its batch.
+// What a launch is given beside its batch.
 template <class T>
 struct Extras {
   PointBatch<T> points{};
@@ -107,7 +107,8 @@ Stored stored(const Tensor& x) {
                                          : Stored::same;
 }
 
-// From points: a problem's costs are made by the block that iterates on them. Also what becomes of v.
+// From points: a problem's costs are made by the block that iterates on them. Also the product of the plan
+// with v.
 std::pair<PointSolution, Columns> solve_points(const Tensor& x, const Tensor& y, const MaybeTensor& v,
                                                int64_t kind, const TransportArguments& with) {
   const Device device(x);

@@ -1,13 +1,13 @@
-// What a small problem's plan carries, made by the block that has just solved it.
+// The plan of a small problem times given columns, by the block that has just solved it.
 //
 //   out_ie = sum_j E_ij b_j v_je,      E_ij = exp((f_i + g_j - C_ij) / eps),   P_ij = a_i b_j E_ij
 //
 // v    [M, width]   columns; one of ones gives the sums by which a barycentric map divides
 // out  [N, width]   written in full, zero beyond a problem's own n
 //
-// By the potentials as returned, so that it is what geokernels/reference/potentials.py makes of them: 0 where
-// cost or a potential is not finite, and no larger than the largest number. E is made anew for every kWidth
-// columns of v, an exponential for so many products of tensor cores (cuda/transport_tile.h).
+// E is computed from the potentials as returned, as in geokernels/reference/potentials.py: 0 where the cost
+// or a potential is not finite, and no larger than the largest number. It is computed again for every kWidth
+// columns of v: one exponential for so many products on the tensor cores (cuda/transport_tile.h).
 
 #pragma once
 
@@ -17,7 +17,7 @@
 
 namespace geokernels {
 
-// Columns of all problems of a batch; v is null where nothing is carried.
+// Columns of all problems of a batch; v is null where there are none.
 template <class T>
 struct Carried {
   const T* v;  // [problems, M, width]

@@ -6,12 +6,12 @@
 // a, b   [B, N], [B, M]   weights, or null: uniform; a point of zero weight takes no part
 // f, g   [B, N], [B, M]   written in full, zero beyond a problem's own n and m
 //
-// The algorithm is that of cpu/transport_kernel.h, whose header derives it: the scaling domain, with u and v
-// absorbed into phi and gamma, and K made anew, when a sum leaves [1/kReach, kReach]; one sweep over K for
-// both half-steps; the stopping rule, the value and the error of what is returned.
+// The algorithm is that of cpu/transport_iteration.h, whose header derives it: the scaling domain, with u and
+// v absorbed into phi and gamma, and K computed anew, when a sum leaves [1/kReach, kReach]; one sweep over K
+// for both half-steps; the stopping rule, the value and the error of what is returned.
 //
 // Warp w has rows R at a time, lane l the columns l, l + 32, ... of them. These R x C entries of K
-// belong to one thread for good: in its registers (Layout::kResident), else in as much shared memory
+// belong to one thread throughout: in its registers (Layout::kResident), else in as much shared memory
 // as there is and the rest in device memory, which the L2 cache holds. Row sums go through the lanes of a
 // warp, R of them at once; column sums through shared memory, a line for each warp. Two barriers an
 // iteration.
@@ -69,7 +69,7 @@ class Sinkhorn {
       }
       bool in_range = sweep();
       double error = row_error + stranded;
-      if (stale && std::isnan(error)) {  // it is the costs
+      if (stale && std::isnan(error)) {  // it comes from the costs
         finish(error);
         ++done;
         break;
@@ -99,7 +99,7 @@ class Sinkhorn {
   __device__ static Shared<T, L>& shared() { return shared_memory<T, L>(); }
   __device__ static int column(int c) { return L::column(c); }
   __device__ static int row(int group, int r) { return L::row(group, r); }
-  // False also for what is no number: a scaling has overflowed then, and its logarithm has not.
+  // False for NaN as well: a scaling has overflowed then, but not its logarithm.
   __device__ static bool in_reach(T sum) { return sum >= 1 / kReach && sum <= kReach; }
 
   // A pair's cost in units of eps, +inf where one of them is not there.
@@ -158,7 +158,7 @@ class Sinkhorn {
         const T most = best == -kInfinity ? T(0) : best;
 #pragma unroll
         for (int c = 0; c < C; ++c) K.tile[r][c] = weight > 0 ? T(std::exp(K.tile[r][c] - most)) : T(0);
-        __syncwarp();  // everybody has read the weight
+        __syncwarp();  // all lanes have read the weight
         if (lane() == 0) lost += set_potential(s.a, s.phi, i, best);
       }
       K.keep(group);
@@ -166,7 +166,7 @@ class Sinkhorn {
     lose(lost);
   }
 
-  // Takes f and g to f + by and g - by, after the sweep that found what is next by the g before.
+  // Takes f and g to f + by and g - by, after the sweep that computed the next u from the old g.
   __device__ void lift(double by) {
     Shared<T, L>& s = shared();
     const T step = T(scaling.lambda * by), times = T(std::exp(double(step)));
@@ -179,7 +179,8 @@ class Sinkhorn {
     __syncthreads();
   }
 
-  // A potential that makes the largest entry 1; returns the weight of a point that can reach nobody.
+  // A potential that makes the largest entry 1; returns the weight of a point without an
+  // admissible pair.
   __device__ static T set_potential(T* weight, T* potential, int i, T best) {
     const T given = weight[i];
     potential[i] = given > 0 ? -best : -kInfinity;
@@ -293,7 +294,7 @@ class Sinkhorn {
           const T x = s.phi[i] - exponent(i, column(c));
           best[c] = x > best[c] ? x : best[c];
         }
-        __syncwarp();  // a row's costs at a time, for the sake of registers
+        __syncwarp();  // one row of costs at a time, to save registers
       }
     s.show_columns(best);
     __syncthreads();
@@ -338,9 +339,9 @@ class Sinkhorn {
   const bool balanced;
   const T inverse_eps;
   const device::Scaling<T> scaling;
-  int now = 0;                               // which of the two u is in force
+  int now = 0;                               // which of the two u is the current one
   double stranded = 0;                       // mass that no admissible pair can take
-  T row_error;                               // of the plan that the last sweep met
+  T row_error;                               // of the plan that the last sweep read
   double row_wanted = 0, column_wanted = 0;  // the masses that the potentials of both sides ask for
 };
 

@@ -1,5 +1,5 @@
-// The kernel of small transport problems, CUDA: costs of points, the iteration, what the plan carries, in one
-// launch.
+// The kernel of small transport problems, CUDA: costs of points, the iteration, and the plan times columns,
+// in one launch.
 //
 // cuda/transport_points_kernel.h, cuda/transport_iteration.h and cuda/transport_carry.h say how. The first
 // and the last work where the iteration keeps its matrix.
@@ -22,7 +22,7 @@ constexpr int64_t shared_bytes(int64_t near_groups, bool with_points, bool with_
   return int64_t(sizeof(Shared<T, L>)) + (held > made ? held : made);
 }
 
-// Blocks take problems in turn, so that what is far is no larger than the blocks that run at once need.
+// Blocks take problems in turn, so that device memory is needed only for the blocks that run at once.
 template <class T, class L>
 __global__ void __launch_bounds__(L::kThreads, 1)
     sinkhorn_kernel(TransportBatch<T> batch, Store<T> store, PointBatch<T> points, Carried<T> carried) {
@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(L::kThreads, 1)
   TransportProblem<T>& p = shared_memory<T, L>().problem;
   unsigned char* const room = block_memory() + sizeof(Shared<T, L>);
   for (int64_t k = blockIdx.x; k < batch.problems; k += gridDim.x) {
-    __syncthreads();  // the problem before is done with
+    __syncthreads();  // the problem before is finished
     if (threadIdx.x == 0) p = batch.problem(k);
     __syncthreads();
     for (int64_t i = p.n + threadIdx.x; i < batch.rows; i += L::kThreads) p.f[i] = 0;

@@ -7,7 +7,7 @@
 
 namespace geokernels {
 
-// So many columns a lane, rows a warp at a time, and warps.
+// How many columns a lane has, how many rows a warp takes at a time, and how many warps there are.
 template <int Columns, int Rows, int Warps, bool Resident>
 struct Layout {
   static constexpr int kColumns = Columns, kRows = Rows, kWarps = Warps;
@@ -31,14 +31,14 @@ template <class T, class Use>
 void with_layout(int64_t rows, int64_t columns, const Use& use) {
   const int64_t most = rows > columns ? rows : columns;
   if (most <= 64) return use(Layout<2, 8, 8, true>());
-  if constexpr (sizeof(T) == 4)  // twice as wide, so many would not fit the registers
+  if constexpr (sizeof(T) == 4)  // of float64, so many would not fit the registers
     if (most <= 96) return use(Layout<3, 8, 12, true>());
   if (most <= 128) return use(Layout<4, 4, 8, false>());
   use(Layout<8, 4, 8, false>());
 }
 
-// What a block has in shared memory. Rows belong to warps: but for absorb and results, nobody else reads
-// them.
+// What a block has in shared memory. A row belongs to one warp: except in absorb and for the results, no
+// other warp reads it.
 template <class T, class L>
 struct Shared {
   TransportProblem<T> problem;
@@ -47,18 +47,18 @@ struct Shared {
   T errors[L::kWarps];
   T asked_by_rows[L::kWarps], asked_by_columns[L::kWarps];  // with a penalty, the masses by the potentials
   T a[L::kMostRows], phi[L::kMostRows];
-  T u[2][L::kMostRows], log_u[2][L::kMostRows];  // those in force, and the next
+  T u[2][L::kMostRows], log_u[2][L::kMostRows];  // the current ones, and the next
   T b[L::kWidth], gamma[L::kWidth], v[L::kWidth], log_v[L::kWidth];
   T right[L::kWidth];  // v b
   T partial[L::kWarps][L::kWidth];
 
-  // Shows a thread's numbers of its columns to the block; a barrier comes before they are read.
+  // Shares a thread's numbers of its columns with the block; a barrier must come before they are read.
   __device__ void show_columns(const T (&mine)[L::kColumns]) {
 #pragma unroll
     for (int c = 0; c < L::kColumns; ++c) partial[warp()][L::column(c)] = mine[c];
   }
 
-  // The sum of what the warps have shown of column j.
+  // The sum of what the warps have shared of column j.
   __device__ T column_sum(int j) const {
     T sum = 0;
     for (int w = 0; w < L::kWarps; ++w) sum += partial[w][j];
@@ -84,7 +84,7 @@ template <class T, class L>
 struct KernelMatrix {
   static constexpr int C = L::kColumns, R = L::kRows;
 
-  T tile[R][C];  // all of them, or those of the group of rows at hand
+  T tile[R][C];  // all of them, or those of the current group of rows
 
   __device__ explicit KernelMatrix(const Store<T>& store)
       : near_groups(store.near_groups), far(store.far ? store.far + blockIdx.x * store.far_size : nullptr) {}

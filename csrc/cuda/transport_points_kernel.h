@@ -7,9 +7,9 @@
 // x, y   [N, D], [M, D]   float32, float16 or bfloat16, computed in float32; or float64
 // costs  [N, M]           +inf beyond a problem's own n and m
 //
-// Distances do not see the centre, but the Gram form loses its digits to a distant origin: points are moved
-// to it before they are rounded, and their squares are those of the moved ones. Features come kDepth at a
-// time, a lane each, rows by turns of the warps (cuda/transport_tile.h).
+// Distances do not depend on the centre, but the Gram form loses digits where the origin is far away: points
+// are moved to the centre before they are rounded, and their squares are those of the moved ones. Features
+// come kDepth at a time, a lane each, rows by turns of the warps (cuda/transport_tile.h).
 
 #pragma once
 
@@ -17,7 +17,7 @@
 
 namespace geokernels {
 
-// How points lie in memory, beside the T that is computed in.
+// The type of the points in memory: T, in which everything is computed, or half precision.
 enum class Stored : int { same, half, bfloat16 };
 
 // The clouds of a batch; x is null where costs are given.
@@ -71,7 +71,7 @@ class PointCosts {
         memory(memory) {}
 
   __device__ void write() {
-    // a centre would round what half precision has
+    // with a centre, points of half precision are not exact any more
     if (points.stored != Stored::same && points.kind != PointCost::square)
       write_panels<true>();
     else
@@ -153,7 +153,7 @@ class PointCosts {
     for (int k = 0; k < kOwn; ++k) {
       const int line = k * L::kThreads + threadIdx.x;
       if (line >= kLines) continue;
-      // neighbours begin at different features, and so read different banks
+      // neighbouring threads start at different features, and so read different banks
 #pragma unroll 4
       for (int d = 0; d < kDepth; ++d) {
         const T value = memory.tile.line[line][(d + lane() / 8) % kDepth];

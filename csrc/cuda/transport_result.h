@@ -1,4 +1,4 @@
-// What is returned of a small transport problem, once its potentials are found: by its block.
+// What is returned of a small transport problem, once its potentials are found, by the block that found them.
 //
 // In shared memory phi and gamma are potentials in units of eps; a point that takes no part has weight 0
 // there. Masses and the value are in float64.
@@ -71,14 +71,14 @@ class Result {
     for (int i = threadIdx.x; i < count; i += L::kThreads)
       if (weight[i] > 0) most = fmax(most, fabs(double(potential[i])));
     most = warp_max(most);
-    __syncthreads();  // whatever was in spare has been read
+    __syncthreads();  // all reads of spare are done
     if (lane() == 0) s.spare[warp()] = most;
     __syncthreads();
     for (int w = 0; w < L::kWarps; ++w) most = fmax(most, s.spare[w]);
     return most;
   }
 
-  // The potential, in units of eps, that a point without mass has by the other side's.
+  // The potential, in units of eps, that the other side gives to a point without mass.
   __device__ double transform(const T* weight, const T* potential, int64_t count, const T* cost,
                               int64_t step) const {
     double most = -infinity<double>(), total = 0;
@@ -91,7 +91,7 @@ class Result {
     return -double(lambda) * (most + std::log(total));
   }
 
-  // What one side adds to the value; a point stranded has gone to the end of its gain.
+  // What one side adds to the value; the gain of a stranded point is at its bound.
   __device__ SideSums side_sums(const T* given, const T* weight, const T* potential, int64_t count,
                                 double mass) const {
     SideSums sums;
