@@ -3,7 +3,7 @@
 Each problem of a batch stops by itself, and its programs return at once from then on. Where values can be
 read for nothing, on the CPU, the loop ends with the last of them; on a GPU it makes all its launches rather
 than wait. The meaning of error and value is that of the compiled kernel for the CPU,
-csrc/cpu/transport_clouds.cpp.
+csrc/cpu/transport_clouds_iteration.h.
 """
 
 import math
