@@ -31,8 +31,6 @@
 //
 // No include guard: included once for every SIMD level.
 
-#include "cpu/transport_result.h"
-
 namespace geokernels::GEOKERNELS_LEVEL {
 
 template <class T, bool Balanced>
@@ -64,8 +62,7 @@ class Sinkhorn {
 
   void run() {
     if (!load_side(p.a, p.n, rows, a, phi, mass_a) || !load_side(p.b, p.m, cols, b, gamma, mass_b)) {
-      result().refuse();
-      *p.iterations = 0;
+      refuse();
       return;
     }
     for (int64_t j = 0; p.start && j < p.m; ++j)
@@ -130,6 +127,14 @@ class Sinkhorn {
     return valid && mass > 0;
   }
 
+  void refuse() {
+    T nan = std::numeric_limits<T>::quiet_NaN();
+    std::fill(p.f, p.f + p.n, nan);
+    std::fill(p.g, p.g + p.m, nan);
+    *p.value = *p.error = nan;
+    *p.iterations = 0;
+  }
+
   // Moves a scaling into its potential. With a penalty the logarithm is at hand, and does not underflow.
   void absorb(T* scale, T* log_scale, T* potential, int64_t whole) {
     for (int64_t i = 0; i < whole; i += width) {
@@ -138,6 +143,15 @@ class Sinkhorn {
       store(scale + i, broadcast<T>(1));
       store(log_scale + i, vec<T>{});
     }
+  }
+
+  // Calls each(j, costs) for the vectors of row i; what lies beyond it is 0, where gamma is -inf.
+  template <class Each>
+  void each_cost(int64_t i, const Each& each) const {
+    const T* c = p.cost + i * p.stride;
+    int64_t j = 0;
+    for (; j + width <= p.m; j += width) each(j, load(c + j));
+    if (j < p.m) each(j, load_first(c + j, p.m - j));
   }
 
   // A point has mass and nowhere to send it.
@@ -169,7 +183,7 @@ class Sinkhorn {
         continue;
       }
       vec<T> best = broadcast<T>(-inf);
-      each_cost(p, i, [&](int64_t j, vec<T> c) {
+      each_cost(i, [&](int64_t j, vec<T> c) {
         vec<T> x = load(gamma + j) - c * inverse_eps;
         best = max<T>(best, x);
         store(row + j, x);
@@ -188,9 +202,8 @@ class Sinkhorn {
     std::fill(column, column + cols, T(0));
     for (int64_t i = 0; i < p.n; ++i) {
       if (!(a[i] > 0)) continue;
-      each_cost(p, i, [&](int64_t j, vec<T> c) {
-        store(top + j, max<T>(load(top + j), phi[i] - c * inverse_eps));
-      });
+      each_cost(
+          i, [&](int64_t j, vec<T> c) { store(top + j, max<T>(load(top + j), phi[i] - c * inverse_eps)); });
     }
     for (int64_t j = 0; j < p.m; ++j) {
       if (!(b[j] > 0)) continue;
@@ -200,7 +213,7 @@ class Sinkhorn {
     for (int64_t i = 0; i < p.n; ++i) {
       if (!(a[i] > 0)) continue;
       T* row = K + i * cols;
-      each_cost(p, i, [&](int64_t j, vec<T> c) {
+      each_cost(i, [&](int64_t j, vec<T> c) {
         vec<T> e = exp<T>((phi[i] - c * inverse_eps) + load(gamma + j));
         store(row + j, e);
         store(column + j, load(column + j) + e * a[i]);
@@ -270,16 +283,12 @@ class Sinkhorn {
     return !any<T>(trusted == T(0));
   }
 
-  // phi and gamma become the potentials in units of eps; what is returned is written, and its error known.
-  double finish(double error) {
-    absorb(u, log_u, phi, rows);
-    absorb(v, log_v, gamma, cols);
-    return result().write(error);
-  }
-
-  Result<T, Balanced> result() const {
-    return {p, {a, phi, mass_a}, {b, gamma, mass_b}, column, top, inverse_eps, scaling.lambda, stranded};
-  }
+  // cpu/transport_result.h
+  double finish(double error);
+  double transform(const T* weight, const T* potential, int64_t count, const T* cost, int64_t step) const;
+  SideSums side_sums(const T* given, const T* weight, const T* potential, int64_t count, double mass) const;
+  PairSums pair_sums(double level) const;
+  double measured_error();
 
   const TransportProblem<T>& p;
   Pace pace;

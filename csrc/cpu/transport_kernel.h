@@ -3,9 +3,9 @@
 //
 // No include guard: included once for every SIMD level.
 
-#include "cpu/transport_iteration.h"
 #include "cpu/transport_points_gradient_kernel.h"
 #include "cpu/transport_points_kernel.h"
+#include "cpu/transport_result.h"
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
