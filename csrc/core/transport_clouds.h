@@ -6,8 +6,8 @@
 
 namespace geokernels {
 
-// The cost C of a pair, in units of eps; geokernels/kernels/transport_clouds.py expresses every cost by one
-// of these.
+// The cost C of a pair, in units of eps, to which geokernels/kernels/transport_clouds.py brings every cost;
+// numbered as in geokernels/kernels/costs.py.
 enum class PairCost : int64_t {
   dot,      // -<x, y>
   square,   // |x - y|^2 / 2, by the Gram form: the points' own parts go into the biases

@@ -11,7 +11,7 @@ namespace geokernels {
 // Largest cloud the dense kernels take: one problem's kernel matrix stays in the L2 cache.
 constexpr int64_t kMostPoints = 256;
 
-// How the cost of a pair is made of its points; kernels/transport.py expresses every cost by one of these.
+// How the cost of a pair is computed from its points; numbered as in geokernels/kernels/costs.py.
 enum class PointCost : int64_t { dot, angle, square };
 
 template <class T>
