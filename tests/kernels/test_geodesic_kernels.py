@@ -75,11 +75,11 @@ class TestRegistration:
             with pytest.raises(RuntimeError, match="float32 or float64 of at least 2 dimensions"):
                 torch.ops.geokernels.subspace_basis(bad, 3, 1e-9)
         for wrong in ((x, y[:1], p, q), (x, y, p[..., :36].contiguous(), q), (x, y, p, q.float())):
-            with pytest.raises(RuntimeError, match="another shape, layout or dtype"):
+            with pytest.raises(RuntimeError, match="another shape, layout, device or dtype"):
                 torch.ops.geokernels.geodesic_cosine(*wrong, 1e-12)
         loss, numbers = torch.ops.geokernels.geodesic_loss, (1e-6, 1e-12, True, True)
         for wrong in ((x, y[:1], x, y, None, 3, 3), (x, y, x, y, p.float(), 3, 3)):
-            with pytest.raises(RuntimeError, match="another shape, layout or dtype"):
+            with pytest.raises(RuntimeError, match="another shape, layout, device or dtype"):
                 loss(*wrong, *numbers)
         for wrong in ((x, y, x, None, p, 3, 3), (x, None, x[:, :2].contiguous(), None, p, 3, 3),
                       (x, None, y, None, None, 6, 3), (x, None, y, None, None, 3, 0)):  # fmt: skip
