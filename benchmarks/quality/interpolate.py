@@ -106,7 +106,7 @@ def draw_paths(
                 negative,
                 noise.expand(len(part), -1, -1, -1),
                 steps=how.steps,
-                guidance=how.guidance,
+                guidance_scale=how.guidance,
             )
             for part in rows.split(BATCH)
         ]
@@ -174,7 +174,7 @@ def swap_padding(
     padding = (first.kinds == PADDING) & (last.kinds == PADDING)
     rows = torch.stack([first.rows, last.rows, torch.where(padding[:, None], last.rows, first.rows)])
     noise = torch.randn(1, *model.latent_shape(), generator=chance_of(index, how.seed)).expand(3, -1, -1, -1)
-    pictures = model.draw(rows, None, negative, noise, steps=how.steps, guidance=how.guidance)
+    pictures = model.draw(rows, None, negative, noise, steps=how.steps, guidance_scale=how.guidance)
     words, pads = distance(pictures[[2, 2]], pictures[:2]).tolist()
     here, there, mixed = world.judge(pictures).names()
     read = [(mixed[a] == here[a], mixed[a] == there[a]) for a in here if here[a] != there[a]]

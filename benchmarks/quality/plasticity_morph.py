@@ -22,7 +22,10 @@ UNIT = "edits"
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 STRENGTH = "A strength multiplies every weight that pulls towards the text, against those that hold back."
 METHODS = {"clip-inversion": ClipInversionConfig, "text2live": LayerEditConfig}
-PULLS = {"clip-inversion": ("reach",), "text2live": ("spherical", "screen")}  # beside the loss's own term
+PULLS = {
+    "clip-inversion": ("reach_weight",),
+    "text2live": ("spherical", "screen"),
+}  # beside the loss's own term
 
 _encoder = None  # of a process
 

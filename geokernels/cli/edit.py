@@ -111,7 +111,9 @@ def edit(
 ) -> None:
     """Edit a picture with a diffusion model: what the text asks changes, the structure stays."""
     with (
-        sentences(edit, clip="--clip-weight", captions="--from", targets="--to", guidance="--guidance-scale"),
+        sentences(
+            edit, clip="--clip-weight", captions="--from", targets="--to", guidance_scale="--guidance-scale"
+        ),
         extras(),
     ):
         from ..media.pictures import read_picture
@@ -119,7 +121,12 @@ def edit(
         from ..pipelines.edit.oig import OIGConfig, OIGEdit, require_texts
         from ..runs.edit import INVERSION, EditFolder, run_edit
 
-        given = {"guidance": guidance_scale, "clip": clip_weight, "structure": structure, "every": every}
+        given = {
+            "guidance_scale": guidance_scale,
+            "clip": clip_weight,
+            "structure": structure,
+            "every": every,
+        }
         given |= {"until": until, "decode_size": decode_size, "cycle": cycle, "cycle_steps": cycle_steps}
         config = OIGConfig(
             negative=negative,

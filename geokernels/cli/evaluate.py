@@ -174,6 +174,7 @@ def evaluate(
 
 def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
     """The methods that ``--method`` names, with their settings."""
+    from .._renamed import current_name
     from ..pipelines.comparators import METHODS
     from ..runs.evaluate import Contender
 
@@ -192,6 +193,7 @@ def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
         values = {}
         for pair in filter(None, given.split(",")):
             field, _, value = pair.partition("=")
+            field = current_name(settings, field)
             if field not in fields:
                 known = ", ".join(fields) or "no settings"
                 raise ValueError(f"--method {name} has {known}, got {field!r}")

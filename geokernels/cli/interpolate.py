@@ -95,7 +95,7 @@ def interpolate(
 ) -> None:
     """Draw pictures along a path through prompts, whose rows are coupled by optimal transport."""
     with (
-        sentences(interpolate, prompts="--prompt", generator="--seed", guidance="--guidance-scale"),
+        sentences(interpolate, prompts="--prompt", generator="--seed", guidance_scale="--guidance-scale"),
         extras(),
     ):
         from .._checks import require_choice
@@ -111,7 +111,7 @@ def interpolate(
         if mp4:
             require_av()
         settings = {"rows": rows, "eps": eps, "uniform": uniform, "frames": frames, "steps": steps}
-        settings |= {"guidance": guidance_scale, "height": height, "width": width, "batch": batch}
+        settings |= {"guidance_scale": guidance_scale, "height": height, "width": width, "batch": batch}
         config = PromptInterpolationConfig(coupling=coupling or "ot", truncate=truncate, **settings)
         precision, kind = precision_of(dtype), distance or ("features" if model == "world" else "lpips")
         require_choice("--distance", kind, DISTANCES)

@@ -12,7 +12,7 @@ def draw_prompts(
     noise: Tensor,
     *,
     steps: int,
-    guidance: float,
+    guidance_scale: float,
     on_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """One picture a prompt.
@@ -22,7 +22,7 @@ def draw_prompts(
         prompts: ``n`` texts.
         noise: What each picture starts from, ``(n, ...)`` of :func:`latent_shape`, unit Gaussian.
         steps: Of the pipeline's own scheduler.
-        guidance: Scale of classifier-free guidance; 1 is none.
+        guidance_scale: Scale of classifier-free guidance; 1 is none.
         on_step: Called after each step of the whole batch.
 
     Returns:
@@ -31,7 +31,7 @@ def draw_prompts(
     Raises:
         ValueError: If a prompt is longer than the pipeline can read.
     """
-    return _draw(pipeline, embed(pipeline, prompts), noise, steps, guidance, on_step)
+    return _draw(pipeline, embed(pipeline, prompts), noise, steps, guidance_scale, on_step)
 
 
 def draw_between(
@@ -42,7 +42,7 @@ def draw_between(
     *,
     pictures: int,
     steps: int,
-    guidance: float,
+    guidance_scale: float,
     on_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Pictures on the straight line from one prompt's embedding to another's, all from the same noise.
@@ -53,7 +53,7 @@ def draw_between(
     shares = torch.linspace(0, 1, pictures, dtype=torch.float32).view(-1, 1, 1).to(noise)
     start, end = embed(pipeline, [first, second]).split(1)
     words = torch.lerp(start, end, shares.to(start))
-    return _draw(pipeline, words, noise.expand(pictures, -1, -1, -1), steps, guidance, on_step)
+    return _draw(pipeline, words, noise.expand(pictures, -1, -1, -1), steps, guidance_scale, on_step)
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def latent_shape(pipeline) -> tuple[int, int, int]:
 
 
 @torch.no_grad()
-def _draw(pipeline, words: Tensor, noise: Tensor, steps, guidance, on_step) -> Tensor:
+def _draw(pipeline, words: Tensor, noise: Tensor, steps, guidance_scale, on_step) -> Tensor:
     nothing = embed(pipeline, [""]).expand(len(words), -1, -1)
 
     def report(pipe, step, timestep, kept):
@@ -90,10 +90,10 @@ def _draw(pipeline, words: Tensor, noise: Tensor, steps, guidance, on_step) -> T
     pipeline.set_progress_bar_config(disable=True)
     drawn = pipeline(
         prompt_embeds=words,
-        negative_prompt_embeds=nothing if guidance > 1 else None,
+        negative_prompt_embeds=nothing if guidance_scale > 1 else None,
         latents=noise.to(words),
         num_inference_steps=steps,
-        guidance_scale=guidance,
+        guidance_scale=guidance_scale,
         output_type="pt",
         callback_on_step_end=report,
     )

@@ -151,7 +151,7 @@ class TextToImage:
         noise: Tensor,
         *,
         steps: int,
-        guidance: float,
+        guidance_scale: float,
         seed: int = 0,
         latent: bool = False,
         on_step: Callable[[], None] = lambda: None,
@@ -164,7 +164,7 @@ class TextToImage:
             negative: What guidance leads away from; repeated to L rows where L is a multiple of its own.
             noise: What each starts from, ``(T, ...)`` of :meth:`latent_shape`, unit Gaussian.
             steps: Of the pipeline's own scheduler.
-            guidance: Its scale; 1 is none.
+            guidance_scale: Its scale; 1 is none.
             seed: Of what a stochastic scheduler adds on the way, alike for every picture.
             latent: Whether latents are returned and not pictures.
             on_step: Called after each step of the whole batch.
@@ -179,7 +179,7 @@ class TextToImage:
         scheduler = type(self.pipeline.scheduler).__name__
         if steps == 1 and self.family.masked and scheduler not in ONE_STEP:
             raise ValueError(f"steps must be at least 2 for {self.name} with {scheduler}, got 1")
-        call = self._conditions(rows, pooled, negative if guidance > 1 else None)
+        call = self._conditions(rows, pooled, negative if guidance_scale > 1 else None)
         factor = self.pipeline.vae_scale_factor
         height, width = (side * factor for side in noise.shape[-2:])
         if self.name == "FluxPipeline":
@@ -194,7 +194,7 @@ class TextToImage:
             height=height,
             width=width,
             num_inference_steps=steps,
-            guidance_scale=guidance,
+            guidance_scale=guidance_scale,
             output_type="latent" if latent else "pt",
         ).images.float()
         if not bool(torch.isfinite(found).all()):
@@ -216,7 +216,7 @@ class TextToImage:
         pooled = None if key.pooled is None else key.pooled[None]
 
         def draw(rows: Tensor) -> Tensor:
-            return self.draw(rows[None], pooled, None, noise, steps=2, guidance=1.0, latent=True)
+            return self.draw(rows[None], pooled, None, noise, steps=2, guidance_scale=1.0, latent=True)
 
         plain = draw(key.rows)
         effect = torch.maximum((draw(nothing.rows) - plain).norm(), 1e-3 * plain.norm())
@@ -242,7 +242,7 @@ class TextToImage:
             if rest:
                 raise ValueError(
                     f"a path of {rows.shape[1]} rows must have a multiple of the {len(negative.rows)} of the "
-                    "negative prompt; give prompts of as many rows, or guidance 1"
+                    "negative prompt; give prompts of as many rows, or a guidance scale of 1"
                 )
             call["negative_prompt_embeds"] = negative.rows.repeat(times, 1).expand(T, -1, -1)
             if negative.pooled is not None:

@@ -73,7 +73,7 @@ def line_of_prompts(
     """Draw the line between two unseen prompts, from one noise."""
     scenes, noise = _unseen(pipeline, 2, seed)
     first, second = world.caption(scenes)
-    how = {"pictures": pictures, "steps": steps, "guidance": guidance, "on_step": on_step}
+    how = {"pictures": pictures, "steps": steps, "guidance_scale": guidance, "on_step": on_step}
     frames = draw_between(pipeline, first, second, noise[:1], **how)
     return Walk((first, second), frames, world.judge(frames).names())
 
@@ -84,7 +84,7 @@ def draw_unseen(
     """Draw prompts whose combination of attributes training never showed."""
     scenes, noise = _unseen(pipeline, pictures, seed)
     prompts = world.caption(scenes)
-    drawn = draw_prompts(pipeline, prompts, noise, steps=steps, guidance=guidance, on_step=on_step)
+    drawn = draw_prompts(pipeline, prompts, noise, steps=steps, guidance_scale=guidance, on_step=on_step)
     return Drawn(prompts, scenes.names(), drawn, world.judge(drawn).names())
 
 

@@ -154,7 +154,7 @@ class Prompted:
         """See :class:`~geokernels.runs.samples.Source`."""
         prompts = [self.prompts[i] for i in rows]
         pictures = draw_prompts(
-            self.pipeline, prompts, self.noise[list(rows)], steps=self.steps, guidance=self.guidance
+            self.pipeline, prompts, self.noise[list(rows)], steps=self.steps, guidance_scale=self.guidance
         )
         return _judged(rows, pictures, prompts, [understand(prompt) for prompt in prompts])
 

@@ -31,7 +31,7 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def options(pipeline_folder):
-    swap = "ddim_swap:guidance=2,negative=empty"
+    swap = "ddim_swap:guidance_scale=2,negative=empty"
     return ["--model", pipeline_folder, "--steps", 3, "--batch", 2, "--method", "masactrl", "--method", swap]
 
 
@@ -54,8 +54,8 @@ def whole(options, tmp_path_factory):
 
 def test_leaves_tables_pictures_and_a_page(whole):
     rows, record = rows_of(whole), json.loads((whole / "run.json").read_text())
-    assert [row["method"] for row in rows] == ["masactrl", "ddim_swap:guidance=2,negative=empty"] * 3
-    assert record["methods"][rows[1]["method"]]["settings"] == {"guidance": 2, "negative": "empty"}
+    assert [row["method"] for row in rows] == ["masactrl", "ddim_swap:guidance_scale=2,negative=empty"] * 3
+    assert record["methods"][rows[1]["method"]]["settings"] == {"guidance_scale": 2, "negative": "empty"}
     for row in rows:
         assert row["failure"] == ""
         assert float(row["seconds"]) > 0
@@ -69,7 +69,7 @@ def test_leaves_tables_pictures_and_a_page(whole):
     assert float(swap["structure"]) == pytest.approx(mean)
     table = (whole / "summary.md").read_text().splitlines()
     assert len(table) == 4
-    assert table[3].startswith("| ddim_swap:guidance=2,negative=empty | 3 | 0 | ")
+    assert table[3].startswith("| ddim_swap:guidance_scale=2,negative=empty | 3 | 0 | ")
     page = (whole / "report.html").read_text()
     assert "data:image/png" in page
     assert "http" not in page.replace("http://www.w3.org", "")
@@ -239,7 +239,7 @@ def test_summary_of_what_failed():
     "options, message",
     [
         (["--method", "photoshop"], "--method must be one of no_edit, oig, ddim_swap"),
-        (["--method", "oig:step_count=3"], "--method oig has guidance, clip"),
+        (["--method", "oig:step_count=3"], "--method oig has guidance_scale, clip"),
         (["--method", "masactrl:start=2"], "start must lie between 0 and 1"),
         (["--method", "oig:cycle=-1,cycle_steps=null"], "cycle must be a finite number"),
         (["--method", "masactrl:start=late"], "masactrl: start must be a number, got 'late'"),

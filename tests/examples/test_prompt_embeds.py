@@ -39,7 +39,7 @@ def test_plain_diffusers(name, kind, guidance, tmp_path, monkeypatch, random_pip
     ours = interpolate_prompts(
         load_text_to_image(folder),
         PROMPTS,
-        config=PromptInterpolationConfig(frames=3, steps=2, guidance=guidance),
+        config=PromptInterpolationConfig(frames=3, steps=2, guidance_scale=guidance),
         generator=torch.Generator().manual_seed(0),
     )
     strip = torch.cat(list(ours.frames), 2)

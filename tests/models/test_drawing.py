@@ -17,7 +17,7 @@ def noise(pipeline, n):
 
 
 def test_a_line_of_prompts_ends_in_the_pictures_of_both(pipeline):
-    how = {"steps": 2, "guidance": 3.0}
+    how = {"steps": 2, "guidance_scale": 3.0}
     one = noise(pipeline, 1)
     drawn = draw_between(pipeline, "a red star", "a blue ring", one, pictures=3, **how)
     ends = draw_prompts(pipeline, ["a red star", "a blue ring"], one.expand(2, -1, -1, -1), **how)
@@ -27,7 +27,7 @@ def test_a_line_of_prompts_ends_in_the_pictures_of_both(pipeline):
 
 def test_pictures_are_those_of_the_pipeline_itself(pipeline):
     prompts, start = ["a red star", "a blue ring"], noise(pipeline, 2)
-    ours = draw_prompts(pipeline, prompts, start, steps=3, guidance=2.5)
+    ours = draw_prompts(pipeline, prompts, start, steps=3, guidance_scale=2.5)
     with torch.no_grad():
         theirs = pipeline(
             prompts, latents=start, num_inference_steps=3, guidance_scale=2.5, output_type="pt"
@@ -39,7 +39,7 @@ def test_pictures_are_those_of_the_pipeline_itself(pipeline):
 def test_every_step_is_reported(pipeline, guidance):
     steps = []
     start = noise(pipeline, 1)
-    draw_prompts(pipeline, ["red"], start, steps=4, guidance=guidance, on_step=lambda: steps.append(1))
+    draw_prompts(pipeline, ["red"], start, steps=4, guidance_scale=guidance, on_step=lambda: steps.append(1))
     assert len(steps) == 4
 
 

@@ -42,7 +42,7 @@ def test_pictures_are_those_of_diffusers_for_the_prompt(kind, models):
     model = models(kind)
     noise, key, negative = noise_of(model), model.encode("red cat"), model.encode_negative()
     pooled = None if key.pooled is None else key.pooled[None]
-    ours = model.draw(key.rows[None], pooled, negative, noise, steps=2, guidance=3.0)
+    ours = model.draw(key.rows[None], pooled, negative, noise, steps=2, guidance_scale=3.0)
     latents = model.pipeline._pack_latents(noise, *noise.shape) if kind == "FluxPipeline" else noise
     side = 4 * noise.shape[-1]
     with torch.no_grad():
@@ -130,7 +130,7 @@ class TestDrawing:
             key, negative = model.encode("red cat"), model.encode_negative()
             pooled = None if key.pooled is None else key.pooled[None]
             once, twice = (
-                model.draw(rows[None], pooled, negative, noise_of(model), steps=2, guidance=2.0)
+                model.draw(rows[None], pooled, negative, noise_of(model), steps=2, guidance_scale=2.0)
                 for rows in (key.rows, key.rows.repeat(2, 1))
             )
             torch.testing.assert_close(once, twice, rtol=0, atol=1e-4)
@@ -139,7 +139,9 @@ class TestDrawing:
         model = models("StableDiffusionPipeline")
         rows = model.encode("red cat").rows[:50]
         with pytest.raises(ValueError, match="a path of 50 rows must have a multiple of the 77"):
-            model.draw(rows[None], None, model.encode_negative(), noise_of(model), steps=1, guidance=2.0)
+            model.draw(
+                rows[None], None, model.encode_negative(), noise_of(model), steps=1, guidance_scale=2.0
+            )
 
     def test_stochastic_schedulers_add_the_same_to_every_picture(self, random_pipeline):
         from diffusers import EulerAncestralDiscreteScheduler
@@ -149,7 +151,7 @@ class TestDrawing:
         model.pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(scheduler.config)
         rows = model.encode("red cat").rows.expand(2, -1, -1)
         noise = noise_of(model).expand(2, -1, -1, -1)
-        pictures = model.draw(rows, None, None, noise, steps=2, guidance=1.0, seed=3)
+        pictures = model.draw(rows, None, None, noise, steps=2, guidance_scale=1.0, seed=3)
         torch.testing.assert_close(pictures[0], pictures[1])
 
     def test_nan_of_half_precision_names_the_remedy(self, random_pipeline):
@@ -162,14 +164,14 @@ class TestDrawing:
         with pytest.raises(
             FloatingPointError, match=r"NaN .* float16 weights; load the model in bfloat16 or"
         ):
-            model.draw(key.rows[None] * 1e4, None, None, noise_of(model) * 1e4, steps=1, guidance=1.0)
+            model.draw(key.rows[None] * 1e4, None, None, noise_of(model) * 1e4, steps=1, guidance_scale=1.0)
 
     def test_one_step_of_pixart_needs_a_scheduler_for_it(self, models):
         model = models("PixArtAlphaPipeline")
         with pytest.raises(
             ValueError, match="at least 2 for PixArtAlphaPipeline with DPMSolverMultistepSche"
         ):
-            model.draw(model.encode("a").rows[None], None, None, noise_of(model), steps=1, guidance=1.0)
+            model.draw(model.encode("a").rows[None], None, None, noise_of(model), steps=1, guidance_scale=1.0)
 
     def test_sizes(self, models):
         model = models("StableDiffusionPipeline")

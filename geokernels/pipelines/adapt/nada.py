@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..._checks import require_choice
 from ..._modes import own_modes
+from ..._renamed import renamed_fields
 from ...losses.directional import unit_rows
 from ...losses.perceptual import feature_distance
 from ...models.clip import ClipEncoder
@@ -31,8 +32,8 @@ class AdaptationConfig(GuidanceConfig):
     """How a generator is guided, which of its layers learn, and how fast.
 
     Here the pictures of :class:`GuidanceConfig` are those of a batch of latents. The defaults were chosen on
-    the rendered world; ``train="layers"``, ``guess=2``, ``choose_every=1``, ``batch=2``, ``reach=0`` and
-    ``loss="directional"`` are StyleGAN-NADA as published.
+    the rendered world. StyleGAN-NADA as published is ``train="layers"``, ``guess=2``, ``choose_every=1``,
+    ``batch=2``, ``reach_weight=0`` and ``loss="directional"``.
 
     Attributes:
         perceptual: Weight of the distance to the frozen picture in the encoders' feature maps.
@@ -53,7 +54,7 @@ class AdaptationConfig(GuidanceConfig):
         truncation: Of the latents' codes; 1 is none.
     """
 
-    reach: float = 1.0
+    reach_weight: float = 1.0
     perceptual: float = 0.0
     train: str = "modulation"
     guess: float = 0.2
@@ -85,17 +86,18 @@ class AdaptationConfig(GuidanceConfig):
             raise ValueError(f"carried must be at most 1, got {self.carried}")
 
 
+@renamed_fields(generator="model")
 class AdaptationResult(NamedTuple):
-    """The adapted generator, and every loss term at every step.
+    """The adapted model, and every loss term at every step.
 
     Attributes:
-        generator: Another than the one given.
+        model: Another than the one given.
         history: ``(steps, terms)`` float32.
         terms: Names of the columns of ``history``; ``"loss"`` is the weighted sum.
         chosen: Rows of W+ whose layers learned, each time they were chosen.
     """
 
-    generator: Generator
+    model: Generator
     history: Tensor
     terms: tuple[str, ...]
     chosen: tuple[tuple[int, ...], ...]

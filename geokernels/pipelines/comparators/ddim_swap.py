@@ -5,22 +5,23 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..._checks import require_choice, settle
+from ..._renamed import Renamed
 from ...models.denoiser import Denoiser
 from .lockstep import leave_noise
 from .task import EditModels, EditTask
 
 
 @dataclass(frozen=True)
-class DdimSwapConfig:
+class DdimSwapConfig(Renamed, guidance="guidance_scale"):
     """How the swap is sampled.
 
     Attributes:
-        guidance: Scale of classifier-free guidance.
+        guidance_scale: Scale of classifier-free guidance.
         negative: What it leads away from: ``"source"``, the source's caption, as in OIG without its gradient;
             or ``"empty"``, no prompt.
     """
 
-    guidance: float = 5.0
+    guidance_scale: float = 5.0
     negative: str = "source"
 
     def __post_init__(self):
@@ -34,5 +35,7 @@ def ddim_swap(models: EditModels, task: EditTask, config: DdimSwapConfig) -> Ten
     negatives = None
     if config.negative == "source":
         negatives = [denoiser.read(task.source.captions)] * task.source.steps
-    latents = leave_noise(denoiser, task.source, task.targets, guidance=config.guidance, negatives=negatives)
+    latents = leave_noise(
+        denoiser, task.source, task.targets, guidance_scale=config.guidance_scale, negatives=negatives
+    )
     return denoiser.pictures(latents)

@@ -6,22 +6,24 @@ import torch
 from torch import Tensor
 
 from ..._checks import require_positive, require_share, settle
+from ..._renamed import Renamed
 from .shipped import hushed, made_of, one_by_one
 from .task import EditModels, EditTask
 
 
 @dataclass(frozen=True)
-class DiffEditConfig:
+class DiffEditConfig(Renamed, guidance="guidance_scale"):
     """How the mask is found, and how deep the edit begins.
 
     Attributes:
-        guidance: Scale of classifier-free guidance, of mask and edit; its inversion has none, as published.
+        guidance_scale: Scale of classifier-free guidance, of mask and edit. The inversion has none, as
+            published.
         strength: Share of the way into the noise that is gone.
         maps: Noises whose mean the mask is made of.
         threshold: What the mask counts as much, in means of its map.
     """
 
-    guidance: float = 7.5
+    guidance_scale: float = 7.5
     strength: float = 0.8
     maps: int = 10
     threshold: float = 3.0
@@ -53,7 +55,7 @@ def diffedit(models: EditModels, task: EditTask, config: DiffEditConfig) -> Tens
             source_prompt=caption,
             num_maps_per_mask=config.maps,
             mask_thresholding_ratio=config.threshold,
-            guidance_scale=config.guidance,
+            guidance_scale=config.guidance_scale,
             generator=chance,
             **steps,
         )
@@ -70,7 +72,7 @@ def diffedit(models: EditModels, task: EditTask, config: DiffEditConfig) -> Tens
             mask_image=mask,
             image_latents=inverted.latents,
             inpaint_strength=config.strength,
-            guidance_scale=config.guidance,
+            guidance_scale=config.guidance_scale,
             output_type="pt",
             **steps,
         ).images

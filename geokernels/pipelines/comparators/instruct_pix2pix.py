@@ -5,21 +5,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..._renamed import Renamed
 from .shipped import hushed, one_by_one
 from .task import EditModels, EditTask
 
 
 @dataclass(frozen=True)
-class InstructPix2PixConfig:
+class InstructPix2PixConfig(Renamed, guidance="guidance_scale", image_guidance="image_guidance_scale"):
     """How strictly command and picture are followed.
 
     Attributes:
-        guidance: Scale of guidance by the command.
-        image_guidance: Scale of guidance by the picture.
+        guidance_scale: Scale of guidance by the command.
+        image_guidance_scale: Scale of guidance by the picture.
     """
 
-    guidance: float = 7.5
-    image_guidance: float = 1.5
+    guidance_scale: float = 7.5
+    image_guidance_scale: float = 1.5
 
 
 @torch.no_grad()
@@ -35,8 +36,8 @@ def instruct_pix2pix(models: EditModels, task: EditTask, config: InstructPix2Pix
             task.instructions[i],
             image=picture.to(pipeline.vae.dtype),
             num_inference_steps=task.source.steps,
-            guidance_scale=config.guidance,
-            image_guidance_scale=config.image_guidance,
+            guidance_scale=config.guidance_scale,
+            image_guidance_scale=config.image_guidance_scale,
             generator=chance,
             output_type="pt",
         ).images

@@ -6,22 +6,23 @@ import torch
 from torch import Tensor
 
 from ..._checks import require_share, settle
+from ..._renamed import Renamed
 from .attention import cross_attentions
 from .shipped import hushed, made_of, one_by_one, restored
 from .task import EditModels, EditTask
 
 
 @dataclass(frozen=True)
-class LeditsConfig:
+class LeditsConfig(Renamed, guidance="guidance_scale"):
     """How far the edit goes, and where.
 
     Attributes:
-        guidance: Scale of the edit's guidance.
+        guidance_scale: Scale of the edit's guidance.
         threshold: Share of the picture that stays, by the quantile of the guidance.
         skip: Share of the noise's steps that the inversion does not enter.
     """
 
-    guidance: float = 5.0
+    guidance_scale: float = 5.0
     threshold: float = 0.9
     skip: float = 0.15
 
@@ -51,7 +52,7 @@ def ledits(models: EditModels, task: EditTask, config: LeditsConfig) -> Tensor:
         pipeline.invert(given, num_inversion_steps=task.source.steps, skip=config.skip, generator=chance)
         return pipeline(
             editing_prompt=[task.targets[i]],
-            edit_guidance_scale=config.guidance,
+            edit_guidance_scale=config.guidance_scale,
             edit_threshold=config.threshold,
             use_intersect_mask=intersect,
             generator=chance,

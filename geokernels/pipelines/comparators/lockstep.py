@@ -37,7 +37,7 @@ def leave_noise(
     source: EditSource,
     targets: Sequence[str],
     *,
-    guidance: float,
+    guidance_scale: float,
     negatives: Sequence[Words] | None = None,
     looking: Callable[[float], AbstractContextManager] = lambda share: nullcontext(),
 ) -> Tensor:
@@ -50,7 +50,7 @@ def leave_noise(
         denoiser: The models.
         source: An inversion of B pictures.
         targets: What the edits shall show.
-        guidance: Scale of classifier-free guidance.
+        guidance_scale: Scale of classifier-free guidance.
         negatives: What guidance leads away from at each step; None for no prompt.
         looking: From the share of steps taken to a context in which the U-Net lets edits look at sources.
     """
@@ -66,6 +66,6 @@ def leave_noise(
         with looking(i / len(schedule)):
             rows = torch.cat([path[min(k, len(path) - 1)], edits, edits])
             _, nothing, found = denoiser(rows, schedule.timesteps[i], words).chunk(ROLES)
-        output = nothing + guidance * (found - nothing)
+        output = nothing + guidance_scale * (found - nothing)
         edits = schedule.split(edits, output, schedule.shares[i]).at(schedule.shares[i + 1])
     return edits

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..._checks import require_share, settle
+from ..._renamed import Renamed
 from ...models.denoiser import Denoiser
 from .attention import attending, in_order, plain_attention, self_attentions
 from .lockstep import from_source, leave_noise
@@ -13,16 +14,16 @@ from .task import EditModels, EditTask
 
 
 @dataclass(frozen=True)
-class MasaCtrlConfig:
+class MasaCtrlConfig(Renamed, guidance="guidance_scale"):
     """From when and where on an edit looks at its source.
 
     Attributes:
-        guidance: Scale of classifier-free guidance.
+        guidance_scale: Scale of classifier-free guidance.
         start: Share of the steps before; 4 of 50 were published.
         layer: Share of the self-attentions before; 10 of Stable Diffusion's 16 were published.
     """
 
-    guidance: float = 7.5
+    guidance_scale: float = 7.5
     start: float = 0.08
     layer: float = 0.625
 
@@ -46,7 +47,9 @@ def masactrl(models: EditModels, task: EditTask, config: MasaCtrlConfig) -> Tens
     def looking(share: float) -> AbstractContextManager:
         return attending(layers, _at_source) if share >= config.start else nullcontext()
 
-    latents = leave_noise(denoiser, task.source, task.targets, guidance=config.guidance, looking=looking)
+    latents = leave_noise(
+        denoiser, task.source, task.targets, guidance_scale=config.guidance_scale, looking=looking
+    )
     return denoiser.pictures(latents)
 
 

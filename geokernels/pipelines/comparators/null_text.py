@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._checks import require_positive, require_share, settle
+from ..._renamed import Renamed
 from ...models.denoiser import Denoiser, Words
 from ..edit.ddim import schedule_of
 from ..edit.source import EditSource
@@ -23,11 +24,11 @@ FINEST = 16**2  # tokens of the finest self-attention that is taken over
 
 
 @dataclass(frozen=True)
-class NullTextConfig:
+class NullTextConfig(Renamed, guidance="guidance_scale"):
     """How the empty prompt is fitted, and what the edit takes from its source.
 
     Attributes:
-        guidance: Scale of classifier-free guidance.
+        guidance_scale: Scale of classifier-free guidance.
         inner: Most steps of Adam for each step of DDIM.
         rate: Their size at first; it falls by a hundredth of itself for every fiftieth of the way.
         enough: Mean squared error at which they end, at first; two times that is added every fiftieth.
@@ -35,7 +36,7 @@ class NullTextConfig:
         layout: Share of the steps in which self-attention looks where the source's does.
     """
 
-    guidance: float = 7.5
+    guidance_scale: float = 7.5
     inner: int = 10
     rate: float = 1e-2
     enough: float = 1e-5
@@ -61,7 +62,7 @@ def null_text(models: EditModels, task: EditTask, config: NullTextConfig) -> Ten
         denoiser,
         task.source,
         task.targets,
-        guidance=config.guidance,
+        guidance_scale=config.guidance_scale,
         # what the inversion left out at the clean end has nothing to be fitted to
         negatives=fitted + fitted[-1:] * task.source.skip,
         looking=partial(_controlled, blocks, shared, config),
@@ -87,7 +88,7 @@ def fit_empty_prompt(denoiser: Denoiser, source: EditSource, config: NullTextCon
         def step(rows: Tensor, latents: Tensor = latents, found: Tensor = found, i: int = i) -> Tensor:
             words = Words(rows.to(empty.rows.dtype), empty.pooled)
             nothing = denoiser(latents, schedule.timesteps[i], words)
-            output = nothing + config.guidance * (found - nothing)
+            output = nothing + config.guidance_scale * (found - nothing)
             return schedule.split(latents, output, schedule.shares[i]).at(schedule.shares[i + 1])
 
         done = 50 * k / source.steps

@@ -5,20 +5,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..._renamed import Renamed
 from .shipped import hushed, made_of, one_by_one, restored
 from .task import EditModels, EditTask
 
 
 @dataclass(frozen=True)
-class Pix2PixZeroConfig:
+class Pix2PixZeroConfig(Renamed, guidance="guidance_scale"):
     """How the edit is held to the source's attention.
 
     Attributes:
-        guidance: Scale of classifier-free guidance.
+        guidance_scale: Scale of classifier-free guidance.
         amount: Length of the step against the difference of the attention to the prompt.
     """
 
-    guidance: float = 7.5
+    guidance_scale: float = 7.5
     amount: float = 0.1
 
 
@@ -39,7 +40,7 @@ def pix2pix_zero(models: EditModels, task: EditTask, config: Pix2PixZeroConfig) 
             target_embeds=pipeline.get_embeds([target]),
             latents=task.source.latents[i : i + 1].to(base.unet.device, base.unet.dtype),
             num_inference_steps=task.source.steps,
-            guidance_scale=config.guidance,
+            guidance_scale=config.guidance_scale,
             cross_attention_guidance_amount=config.amount,
             height=picture.shape[-2],
             width=picture.shape[-1],

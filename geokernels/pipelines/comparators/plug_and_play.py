@@ -8,6 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..._checks import require_share, settle
+from ..._renamed import Renamed
 from ...models.denoiser import Denoiser
 from .attention import attending, plain_attention, self_attentions
 from .lockstep import from_source, leave_noise
@@ -15,16 +16,16 @@ from .task import EditModels, EditTask
 
 
 @dataclass(frozen=True)
-class PlugAndPlayConfig:
+class PlugAndPlayConfig(Renamed, guidance="guidance_scale"):
     """How much an edit takes from its source.
 
     Attributes:
-        guidance: Scale of classifier-free guidance.
+        guidance_scale: Scale of classifier-free guidance.
         features: Share of the steps in which the residual features of one layer are the source's.
         attention: Share of the steps in which queries and keys of self-attention are the source's.
     """
 
-    guidance: float = 7.5
+    guidance_scale: float = 7.5
     features: float = 0.8
     attention: float = 0.5
 
@@ -42,7 +43,7 @@ def plug_and_play(models: EditModels, task: EditTask, config: PlugAndPlayConfig)
         denoiser,
         task.source,
         task.targets,
-        guidance=config.guidance,
+        guidance_scale=config.guidance_scale,
         looking=partial(_injected, feature, layers, config),
     )
     return denoiser.pictures(latents)

@@ -14,17 +14,17 @@ def guided_output(
     timestep: int,
     words: Sequence[Words],
     *,
-    guidance: float,
+    guidance_scale: float,
     gradient: str = "exact",
 ) -> Tensor:
-    """What a U-Net says of latents, led by ``guidance`` away from the first words to the second.
+    """What a U-Net says of latents, led by ``guidance_scale`` away from the first words to the second.
 
     Args:
         denoise: Whose U-Net.
         latents: ``(B, C, h, w)``.
         timestep: What it is told.
         words: Without the prompt and with it, ``B`` rows each; or one alone, which is not guided.
-        guidance: The scale.
+        guidance_scale: How far; 1 is none.
         gradient: ``"exact"``, through both copies, which run in one pass; or ``"released"``, through the
             first alone, of which there are two passes, first that of the second words.
 
@@ -40,4 +40,4 @@ def guided_output(
     if len(copies) == 1:
         return copies[0]
     unconditional, conditional = copies
-    return unconditional + guidance * (conditional - unconditional)
+    return unconditional + guidance_scale * (conditional - unconditional)

@@ -130,7 +130,7 @@ class OIGEdit(Run):
     @property
     def _output(self) -> Callable:
         """The U-Net's, guided; of latents, timestep and words."""
-        guided = {"guidance": self.config.guidance, "gradient": self.config.gradient}
+        guided = {"guidance_scale": self.config.guidance_scale, "gradient": self.config.gradient}
         return partial(guided_output, self.denoiser, **guided)
 
     @property
@@ -180,10 +180,10 @@ class OIGEdit(Run):
     def _step_sources(self) -> list[Tensor]:
         """Take the sources' step; their features, ``(R, S, C, H, W)`` each."""
         # at a scale of 1 the copy without the prompt, which is there for its features, has no say
-        guidance = self.config.guidance if len(self._source_words) == 2 else 1.0
+        scale = self.config.guidance_scale if len(self._source_words) == 2 else 1.0
         words = self._compared_words
         with tapped(self.denoiser.unet) as features:
-            output = guided_output(self.denoiser, self.sources, self._time, words, guidance=guidance)
+            output = guided_output(self.denoiser, self.sources, self._time, words, guidance_scale=scale)
         self.sources = self._move(self.sources, output)
         return [part.unflatten(0, (len(words), -1)) for part in features]
 

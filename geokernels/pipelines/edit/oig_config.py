@@ -4,17 +4,18 @@ import math
 from dataclasses import dataclass
 
 from ..._checks import require_choice, require_positive, settle
+from ..._renamed import Renamed
 
 GRADIENTS = ("exact", "released")
 NEGATIVES = ("source", "empty")
 
 
 @dataclass(frozen=True)
-class OIGConfig:
+class OIGConfig(Renamed, guidance="guidance_scale"):
     """How an edit is guided. Defaults are those published for Stable Diffusion 1.4, unless said otherwise.
 
     Attributes:
-        guidance: Scale of classifier-free guidance.
+        guidance_scale: Scale of classifier-free guidance.
         clip: Weight of the loss that moves the picture from the source text to the target text.
         structure: Weight of the loss that keeps the source's features; 0.5, 1 and 1.5 were published.
         margin: By how much the cosine with the target text shall exceed that with the source text.
@@ -36,7 +37,7 @@ class OIGConfig:
             source is always led away from no prompt.
     """
 
-    guidance: float = 5.0
+    guidance_scale: float = 5.0
     clip: float = 0.1
     structure: float = 1.0
     margin: float = 0.5
@@ -55,7 +56,7 @@ class OIGConfig:
         settle(self)
         require_choice("gradient", self.gradient, GRADIENTS)
         require_choice("negative", self.negative, NEGATIVES)
-        for name in ("guidance", "clip", "structure", "margin", "pull", "step", "until", "cycle"):
+        for name in ("guidance_scale", "clip", "structure", "margin", "pull", "step", "until", "cycle"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or above, got {getattr(self, name)}")
         if self.until > 1:

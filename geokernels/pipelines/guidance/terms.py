@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..._checks import is_finite, require_choice, require_positive, require_text, settle
+from ..._renamed import Renamed
 from ...losses.directional import directional_loss, reach_loss, spherical_loss, unit_rows
 from ...losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
 from ...models.clip import ClipEncoder
@@ -20,17 +21,21 @@ MAIN = {"geodesic": "consistency", "directional": "directional", "global": "glob
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuidanceConfig:
+class GuidanceConfig(Renamed, reach="reach_weight"):
     """How CLIP encoders guide; the base of every pipeline's settings, which may have other defaults.
 
+    With the geodesic loss the term that follows the text is the intra-modal consistency (IMC), and the step
+    from the previous iterate the intra-modal regularisation (IMR). Both are cosines by the geodesic flow
+    kernel (GFK).
+
     Attributes:
-        loss: ``"geodesic"`` (consistency and regularisation on the flow), ``"directional"``, or, of the
-            picture and the target text alone, ``"global"`` (one minus their cosine) or ``"spherical"``.
-        strength: Weight of the term that follows the text (of consistency, its chord); None for the loss's
-            own: they pull alike near the goal.
-        regularisation: Weight of the step from the previous iterate on the flow (geodesic loss only).
-        reach: Weight of what is still missing along the text's change. The other terms see the direction of
-            the picture's change and not its length.
+        loss: ``"geodesic"`` (IMC and IMR), ``"directional"``, or, of the picture and the target text alone,
+            ``"global"`` (one minus their cosine) or ``"spherical"``.
+        strength: Weight of the term that follows the text (of IMC, its chord). None for the loss's own, at
+            which all losses pull alike near the goal.
+        regularisation: Weight of IMR (geodesic loss only).
+        reach_weight: Weight of what is still missing along the text's change. The other terms see the
+            direction of the picture's change and not its length.
         share: How far the change must go, 1 being the mirror image of the source; see ``reach_loss``.
         rank: Leading directions of the pictures' change that span its subspace; None for all. More than one
             lets what differs between the pictures answer for what the text asks.
@@ -44,7 +49,7 @@ class GuidanceConfig:
     loss: str = "geodesic"
     strength: float | None = None
     regularisation: float = 1.0
-    reach: float = 2.0
+    reach_weight: float = 2.0
     share: float = 0.8
     rank: int | None = 1
     text_rank: int | None = 1
@@ -55,7 +60,7 @@ class GuidanceConfig:
 
     strengths: ClassVar[dict[str, float]] = {**dict.fromkeys(MAIN, 1.0), "geodesic": 1.7}
     counts: ClassVar[tuple[str, ...]] = ("rank", "text_rank")  # above 0, or None
-    amounts: ClassVar[tuple[str, ...]] = ("strength", "regularisation", "reach", "share")  # 0 or above
+    amounts: ClassVar[tuple[str, ...]] = ("strength", "regularisation", "reach_weight", "share")  # 0 or above
 
     def __post_init__(self):
         settle(self)
@@ -74,7 +79,7 @@ class GuidanceConfig:
         """Of the term called ``term`` in the sum that is minimised."""
         if term == MAIN[self.loss]:
             return self.strengths[self.loss] if self.strength is None else self.strength
-        return getattr(self, term)
+        return self.reach_weight if term == "reach" else getattr(self, term)
 
 
 class Texts(NamedTuple):

@@ -151,7 +151,9 @@ class PromptInterpolationPipeline(DiffusionPipeline):
         """
         if output_type not in ("pil", "pt"):
             raise ValueError(f"output_type must be pil or pt, got {output_type!r}")
-        config = PromptInterpolationConfig(steps=num_inference_steps, guidance=guidance_scale, **settings)
+        config = PromptInterpolationConfig(
+            steps=num_inference_steps, guidance_scale=guidance_scale, **settings
+        )
         result = interpolate_prompts(
             self.inner,
             prompt,

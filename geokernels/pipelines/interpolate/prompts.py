@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..._checks import require_choice, require_positive, settle
 from ..._modes import own_modes
+from ..._renamed import Renamed
 from ...losses.perceptual import feature_distance
 from ...metrics import PathScore, respace, score_path
 from ...models.clip import ClipEncoder
@@ -23,7 +24,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]  # two batches of pictures (n, 3, 
 
 
 @dataclass(frozen=True)
-class PromptInterpolationConfig:
+class PromptInterpolationConfig(Renamed, guidance="guidance_scale"):
     """Which way prompts are joined, and how the pictures on it are drawn.
 
     Attributes:
@@ -32,7 +33,7 @@ class PromptInterpolationConfig:
         eps: Regularisation of the entropic coupling, as a share of the mean cost.
         frames: Pictures, both ends included.
         steps: Of each sampling.
-        guidance: Scale of classifier-free guidance; 1 is none.
+        guidance_scale: Scale of classifier-free guidance; 1 is none.
         height: Of the pictures, in pixels; None for the model's own.
         width: Likewise.
         batch: Pictures drawn at once.
@@ -47,7 +48,7 @@ class PromptInterpolationConfig:
     eps: float = 0.05
     frames: int = 9
     steps: int = 25
-    guidance: float = 3.0
+    guidance_scale: float = 3.0
     height: int | None = None
     width: int | None = None
     batch: int = 8
@@ -64,8 +65,8 @@ class PromptInterpolationConfig:
             require_positive(name, getattr(self, name))
         if self.frames < 2:
             raise ValueError(f"frames must be at least 2, got {self.frames}")
-        if not 1 <= self.guidance < math.inf:
-            raise ValueError(f"guidance must be a finite number, 1 or above, got {self.guidance}")
+        if not 1 <= self.guidance_scale < math.inf:
+            raise ValueError(f"guidance_scale must be a finite number, 1 or above, got {self.guidance_scale}")
 
 
 class PromptInterpolationResult(NamedTuple):
@@ -140,7 +141,7 @@ class PromptInterpolation(Run):
         self.keys = [
             p if isinstance(p, Embedding) else model.encode(p, truncate=config.truncate) for p in prompts
         ]
-        self.negative = model.encode_negative(negative) if config.guidance > 1 else None
+        self.negative = model.encode_negative(negative) if config.guidance_scale > 1 else None
         self.path = prompt_path(
             self.keys,
             coupling=config.coupling,
@@ -289,7 +290,7 @@ class PromptInterpolation(Run):
             self.negative,
             noise,
             steps=self.config.steps,
-            guidance=self.config.guidance,
+            guidance_scale=self.config.guidance_scale,
             seed=self._chance,
         )
         return drawn.mul(255).round().to(torch.uint8)

@@ -25,7 +25,7 @@ from .picture import PictureConfig, require_picture, to_preview, to_working_size
 class ClipInversionConfig(PictureConfig):
     """How a morph is guided, shown and stepped. The defaults were chosen on the rendered world.
 
-    Without ``reach`` the edit layer's opacity shrinks its change to nothing.
+    Without ``reach_weight`` the edit layer's opacity shrinks its change to nothing.
 
     Attributes:
         perceptual: Weight of the distance to the source: that of the ``perceptual`` callable (LPIPS, say) or,

@@ -42,7 +42,7 @@ class LayerEditConfig(PictureConfig):
     """
 
     regularisation: float = 0.0
-    reach: float = 0.0
+    reach_weight: float = 0.0
     spherical: float = 1.0
     screen: float = 1.0
     structure: float = 2.0

@@ -49,13 +49,13 @@ def test_same_seed_same_generator_and_the_given_one_is_left_alone(tiny_generator
         for s in (1, 1, 2)
     ]
     assert same_weights(tiny_generator, before)
-    assert same_weights(results[0].generator, results[1].generator)
+    assert same_weights(results[0].model, results[1].model)
     assert torch.equal(results[0].history, results[1].history)
-    assert not same_weights(results[0].generator, results[2].generator)
+    assert not same_weights(results[0].model, results[2].model)
     assert results[0].history.shape == (5, len(results[0].terms))
     assert results[0].terms[:3] == ("loss", "consistency", "regularisation")
     assert len(results[0].chosen) == 3  # at steps 0, 2 and 4
-    assert all(parameter.requires_grad for parameter in results[0].generator.parameters())
+    assert all(parameter.requires_grad for parameter in results[0].model.parameters())
 
 
 # before it has prepared, between and at choices of layers
@@ -233,7 +233,7 @@ def test_the_embedded_generator_learns_a_background():
     model, encoder = load_generator(), load_clip()
     config = AdaptationConfig(steps=2, searched=160)
     texts = "an object", "an object on a green background"
-    found = adapt_generator(model, [encoder], *texts, config=config, generator=chance(0)).generator
+    found = adapt_generator(model, [encoder], *texts, config=config, generator=chance(0)).model
     z = torch.randn(24, model.config.style_dim, generator=chance(77))
     with torch.no_grad():
         was, now = (world.judge(g(z).clamp(0, 1)).names() for g in (model, found))

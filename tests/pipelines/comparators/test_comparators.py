@@ -155,7 +155,7 @@ class TestLockstep:
         self, exact_pipeline, exact_task
     ):
         found = leave_noise(
-            Denoiser(exact_pipeline), exact_task.source, exact_task.source.captions, guidance=1.0
+            Denoiser(exact_pipeline), exact_task.source, exact_task.source.captions, guidance_scale=1.0
         )
         expected = run("no_edit", EditModels(exact_pipeline), exact_task)
         torch.testing.assert_close(Denoiser(exact_pipeline).pictures(found), expected)
@@ -170,9 +170,9 @@ class TestLockstep:
     @pytest.mark.parametrize(
         "name, settings",
         [
-            ("plug_and_play", PlugAndPlayConfig(guidance=GUIDANCE, features=0, attention=0)),
-            ("masactrl", MasaCtrlConfig(guidance=GUIDANCE, start=1.0)),
-            ("null_text", NullTextConfig(guidance=GUIDANCE, enough=math.inf, words=0, layout=0)),
+            ("plug_and_play", PlugAndPlayConfig(guidance_scale=GUIDANCE, features=0, attention=0)),
+            ("masactrl", MasaCtrlConfig(guidance_scale=GUIDANCE, start=1.0)),
+            ("null_text", NullTextConfig(guidance_scale=GUIDANCE, enough=math.inf, words=0, layout=0)),
         ],
         ids=["plug_and_play", "masactrl", "null_text"],
     )
@@ -180,9 +180,9 @@ class TestLockstep:
     def test_who_never_looks_swaps(self, exact_pipeline, name, settings, skip):
         task = task_of(exact_pipeline, steps=4, skip=skip, dtype=torch.float64)
         models = EditModels(exact_pipeline)
-        swapped = run("ddim_swap", models, task, guidance=GUIDANCE, negative="empty")
+        swapped = run("ddim_swap", models, task, guidance_scale=GUIDANCE, negative="empty")
         assert torch.equal(METHODS[name].run(models, task, settings), swapped)
-        looked = run(name, models, task, guidance=GUIDANCE)
+        looked = run(name, models, task, guidance_scale=GUIDANCE)
         assert (looked - swapped).abs().max() > 1e-6
 
     def test_negatives_of_the_swap(self, exact_pipeline, exact_task):
@@ -281,7 +281,7 @@ class TestNullText:
         fitted = fit_empty_prompt(denoiser, source, config)
         assert len(fitted) == 4
         ends = [
-            leave_noise(denoiser, source, captions, guidance=config.guidance, negatives=negatives)
+            leave_noise(denoiser, source, captions, guidance_scale=config.guidance_scale, negatives=negatives)
             for negatives in (fitted, None)
         ]
         missed = [float((end - source.path[-1]).norm()) for end in ends]

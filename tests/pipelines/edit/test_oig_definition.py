@@ -35,7 +35,7 @@ class Literal:
         encoder,
         steps,
         *,
-        guidance=5.0,
+        guidance_scale=5.0,
         structure=1.0,
         pull=2.5,
         margin=0.5,
@@ -45,7 +45,7 @@ class Literal:
         negative="source",
     ):
         self.pipeline, self.encoder, self.N = pipeline, encoder, steps
-        self.s, self.lambda2, self.pull, self.gradient = guidance, structure, pull, gradient
+        self.s, self.lambda2, self.pull, self.gradient = guidance_scale, structure, pull, gradient
         self.margin, self.lambda4 = margin, cycle
         self.lambda3 = cycle / 5
         self.negative = negative

@@ -30,7 +30,7 @@ def model(random_pipeline):
 
 def draw(model, prompt: str, noise: torch.Tensor, config) -> torch.Tensor:
     key = model.encode(prompt)
-    how = {"steps": config.steps, "guidance": config.guidance}
+    how = {"steps": config.steps, "guidance_scale": config.guidance_scale}
     return model.draw(key.rows[None], None, model.encode_negative(), noise, **how)[0]
 
 
@@ -102,7 +102,9 @@ def test_noise_turns_from_seed_to_seed(model):
 
 def test_negative_prompts_and_guidance_matter(model):
     plain, guided, away = (
-        interpolate_prompts(model, PROMPTS, config=quick(guidance=g), generator=chance(), negative=n).frames
+        interpolate_prompts(
+            model, PROMPTS, config=quick(guidance_scale=g), generator=chance(), negative=n
+        ).frames
         for g, n in ((1.0, None), (4.0, None), (4.0, "dog"))
     )
     assert not torch.equal(plain, guided)
@@ -266,7 +268,7 @@ class TestRefusals:
             ({"coupling": "best"}, "coupling must be one of"),
             ({"rows": "few"}, "rows must be one of"),
             ({"frames": 1}, "frames must be at least 2, got 1"),
-            ({"guidance": 0.5}, "guidance must be a finite number, 1 or above, got 0.5"),
+            ({"guidance_scale": 0.5}, "guidance_scale must be a finite number, 1 or above, got 0.5"),
             ({"eps": 0.0}, "eps must be a finite number above 0"),
         ],
     )
