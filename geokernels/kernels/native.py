@@ -54,7 +54,7 @@ def is_finite(x: Tensor) -> bool:
 
 
 def are_finite(*tensors: Tensor) -> bool:
-    """Whether all are free of NaN and infinities; their values are known to be at hand."""
+    """Whether all are free of NaN and infinities; they are known to hold values that can be read."""
     for x in tensors:
         direct = not missing and x.dtype in (torch.float32, torch.float64) and x.is_contiguous()
         if not (direct_is_finite(x) if direct else _checks.is_finite(x)):

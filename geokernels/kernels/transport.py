@@ -1,4 +1,4 @@
-"""Entropic transport and assignment: shapes, derivative and batching of the compiled operators."""
+"""Entropic transport: shapes, derivatives and batching of the compiled operators."""
 
 import torch
 from torch import Tensor
@@ -16,14 +16,9 @@ def refuse(cost: Cost) -> str | None:
     """Say why the compiled kernel cannot take ``cost``."""
     N, M = cost.shape[-2:]
     if sizes.exceed(sizes.NATIVE.points, N, M):
-        found = f"{sizes.told(N)} and {sizes.told(M)}"
-        return f"the compiled kernel takes at most {sizes.NATIVE.points} points a side, got {found}"
+        given = f"{sizes.told(N)} and {sizes.told(M)}"
+        return f"the compiled kernel takes at most {sizes.NATIVE.points} points a side, got {given}"
     return native.refuse(cost, devices=("cpu", "cuda"))
-
-
-def refuse_assignment(x: Cost | Points) -> str | None:
-    """Say why the compiled assignment cannot take ``x``, costs or points."""
-    return native.refuse(x)
 
 
 def solve(cost: Cost, problem: Problem) -> Solution:
@@ -38,8 +33,8 @@ def solve_points(x: Points, y: Points, problem: Problem) -> tuple[Cost, Solution
         x, y = potentials.directions(x), potentials.directions(y)
     operator = torch.ops.geokernels.sinkhorn_points.default
     kind = PRODUCTS[problem.cost]
-    cost, *found = derivatives.run(operator, x, y, *problem.tensors(), kind, *problem.numbers())
-    return cost, Solution(*found)
+    cost, *solution = derivatives.run(operator, x, y, *problem.tensors(), kind, *problem.numbers())
+    return cost, Solution(*solution)
 
 
 def carry_points(x: Points, y: Points, v: Tensor, problem: Problem) -> Tensor:
@@ -54,17 +49,6 @@ def carry_points(x: Points, y: Points, v: Tensor, problem: Problem) -> Tensor:
     return derivatives.run(operator, x, y, v, *problem.tensors(), kind, *problem.numbers())[-1]
 
 
-def assignment(cost: Cost) -> Tensor:
-    """Columns of the cheapest one-to-one assignment, ``(..., N)``; -1 where there is none."""
-    return derivatives.run(torch.ops.geokernels.assignment.default, cost.double())
-
-
-def displacement(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:
-    """See :func:`geokernels.reference.displacement`; gradients reach all three."""
-    operator = torch.ops.geokernels.displacement.default
-    return derivatives.run(operator, x.contiguous(), y.contiguous(), times.contiguous())
-
-
 def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
     """:func:`geokernels.reference.potentials.density`, in one pass where the compiled library can."""
     if native.refuse(cost):
@@ -73,7 +57,7 @@ def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
 
 
 class Pairs(potentials.DensePairs):
-    """Pairs whose costs are at hand, and whose plan is compiled."""
+    """Pairs whose costs are stored, and whose plan is compiled."""
 
     def density(self, f: Potential, g: Potential) -> Tensor:
         """See :class:`geokernels.reference.potentials.Pairs`."""
@@ -94,13 +78,13 @@ def _carried(cost, v, b, n, m, f, g, eps) -> Tensor:
 
 
 def _solve_then_carry(cost, v, a, b, n, m, start, eps, reach, max_iter, tol):
-    found = torch.ops.geokernels.sinkhorn(cost, a, b, n, m, start, eps, reach, max_iter, tol)
-    return *found, _carried(cost, v, b, n, m, found[1], found[2], eps)
+    solution = torch.ops.geokernels.sinkhorn(cost, a, b, n, m, start, eps, reach, max_iter, tol)
+    return *solution, _carried(cost, v, b, n, m, solution[1], solution[2], eps)
 
 
 def _solve_points_then_carry(x, y, v, a, b, n, m, start, cost, eps, reach, max_iter, tol):
-    found = torch.ops.geokernels.sinkhorn_points(x, y, a, b, n, m, start, cost, eps, reach, max_iter, tol)
-    return *found, _carried(found[0], v, b, n, m, found[2], found[3], eps)
+    solution = torch.ops.geokernels.sinkhorn_points(x, y, a, b, n, m, start, cost, eps, reach, max_iter, tol)
+    return *solution, _carried(solution[0], v, b, n, m, solution[2], solution[3], eps)
 
 
 def _save_density(ctx, inputs, output: Tensor) -> None:
@@ -255,39 +239,6 @@ def _point_gradient_tangents(ctx, saved, d_weight, dx, dy, _kind):
     return moved if d_weight is None else moved + _point_gradient(d_weight, x, y, ctx.kind)
 
 
-def _save_displacement(ctx, inputs, output) -> None:
-    _, chosen = output
-    ctx.mark_non_differentiable(chosen)
-    ctx.save_for_backward(*inputs, chosen)
-
-
-def _displacement_backward(ctx, grad: Tensor, _grad_chosen):
-    x, y, times, chosen = ctx.saved_tensors
-    share = times[..., None, None]
-    to_x = to_y = to_times = None
-    if ctx.needs_input_grad[0]:
-        to_x = ((1 - share) * grad).sum(-3)
-    # where nothing was chosen, all that came out is NaN
-    index = chosen.clamp(min=0)[..., None].expand(*chosen.shape, y.shape[-1])
-    if ctx.needs_input_grad[1]:
-        to_y = torch.zeros_like(y).scatter(-2, index, (share * grad).sum(-3))
-    if ctx.needs_input_grad[2]:
-        to_times = (grad * (y.gather(-2, index) - x)[..., None, :, :]).sum((-2, -1))
-    return to_x, to_y, to_times
-
-
-def _displacement_tangents(ctx, saved, dx, dy, d_times):
-    x, y, times, chosen = saved
-    # where nothing was chosen, all that came out is NaN
-    index = chosen.clamp(min=0)[..., None].expand(*chosen.shape, y.shape[-1])
-    dx = torch.zeros_like(x) if dx is None else dx
-    d_target = torch.zeros_like(x) if dy is None else dy.gather(-2, index)
-    moved = torch.lerp(dx[..., None, :, :], d_target[..., None, :, :], times[..., None, None])
-    if d_times is not None:
-        moved = moved + d_times[..., None, None] * (y.gather(-2, index) - x)[..., None, :, :]
-    return moved, None
-
-
 def register_solver(name: str) -> None:
     """Give an operator that takes and returns what ``sinkhorn`` does its shapes, derivative and vmap."""
 
@@ -318,13 +269,13 @@ if not native.missing:
 
     @torch.library.register_fake("geokernels::sinkhorn_points_carry")
     def _(x, y, v, a, b, n, m, start, cost, eps, reach, max_iter, tol):
-        costs, *found = _fake_solution(x, y)
-        return costs, *found, costs.new_empty((*x.shape[:-1], v.shape[-1]))
+        costs, *solution = _fake_solution(x, y)
+        return costs, *solution, costs.new_empty((*x.shape[:-1], v.shape[-1]))
 
     @torch.library.register_fake("geokernels::sinkhorn_carry")
     def _(cost, v, a, b, n, m, start, eps, reach, max_iter, tol):
-        _, *found = _fake_solution(cost, cost.mT)
-        return *found, cost.new_empty((*cost.shape[:-1], v.shape[-1]))
+        _, *solution = _fake_solution(cost, cost.mT)
+        return *solution, cost.new_empty((*cost.shape[:-1], v.shape[-1]))
 
     @torch.library.register_fake("geokernels::point_gradient")
     def _(weight, x, y, cost):
@@ -333,15 +284,6 @@ if not native.missing:
     @torch.library.register_fake("geokernels::transport_density")
     def _(cost, f, g, eps):
         return torch.empty_like(cost, memory_format=torch.contiguous_format)
-
-    @torch.library.register_fake("geokernels::assignment")
-    def _(cost):
-        return cost.new_empty(cost.shape[:-1], dtype=torch.int64)
-
-    @torch.library.register_fake("geokernels::displacement")
-    def _(x, y, times):
-        moved = x.new_empty((*times.shape, *x.shape[-2:]))
-        return moved, x.new_empty(x.shape[:-1], dtype=torch.int64)
 
     torch.library.register_kernel("geokernels::sinkhorn_carry", "cpu")(_solve_then_carry)
     torch.library.register_kernel("geokernels::sinkhorn_points_carry", "cpu")(_solve_points_then_carry)
@@ -353,8 +295,5 @@ if not native.missing:
         "point_gradient", _point_gradient_backward, _save_point_gradient, _point_gradient_tangents
     )
     derivatives.differentiable("transport_density", _density_backward, _save_density, _density_tangents)
-    derivatives.differentiable(
-        "displacement", _displacement_backward, _save_displacement, _displacement_tangents
-    )
-    for _name in ("sinkhorn_points", "point_gradient", "transport_density", "assignment", "displacement"):
+    for _name in ("sinkhorn_points", "point_gradient", "transport_density"):
         lead_with_mapped_dimension(_name)

@@ -37,21 +37,21 @@ def _blocks(x: Tensor, M: int) -> Iterator[slice]:
 def _costs(x: Tensor, y: Tensor, dx: Tensor, dy: Tensor, kind: int, p: float) -> tuple[Tensor, Tensor]:
     """Costs ``(..., N, M)`` of a distance or a power, and their tangents, 0 between points that coincide."""
     p = 2.0 if kind == PairCost.ROOT else p
-    found = torch.cdist(x, y, p, compute_mode="donot_use_mm_for_euclid_dist")
-    moved = distances.tangent(x, y, found, p, dx, dy)
-    return (found, moved) if kind == PairCost.ROOT else (found**p, p * found ** (p - 1) * moved)
+    apart_by = distances.plain(x, y, p)
+    moved = distances.tangent(x, y, apart_by, p, dx, dy)
+    return (apart_by, moved) if kind == PairCost.ROOT else (apart_by**p, p * apart_by ** (p - 1) * moved)
 
 
 @full_precision
 def _by_blocks(x, y, f, g, left, right, v, dx, dy, *, kind: int, p: float) -> Tensor:
-    found = []
+    blocks = []
     for rows in _blocks(x, y.shape[-2]):
         cost, moved = _costs(x[..., rows, :], y, dx[..., rows, :], dy, kind, p)
         E = potentials.density(cost, f[..., rows], g, 1.0) * moved
         if left is not None:
             E = E * (left[..., rows, :] @ right.mT)
-        found.append(E @ v)
-    return torch.cat(found, -2)
+        blocks.append(E @ v)
+    return torch.cat(blocks, -2)
 
 
 def changed(passes: str, x, y, f, g, left, right, v, dx, dy, *of_cost) -> Tensor:

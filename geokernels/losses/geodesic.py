@@ -1,4 +1,4 @@
-"""The two losses of geodesic morphing: angles along the flow between feature subspaces."""
+"""The two losses of geodesic morphing, IMC and IMR: angles along the flow between feature subspaces."""
 
 from torch import Tensor
 
@@ -37,10 +37,10 @@ def geodesic_consistency_loss(
     eps: float = SHORTEST,
     backend: str | None = None,
 ) -> Tensor:
-    r"""Inter-modality consistency: does the picture change along the text's change, on the geodesic flow?
+    r"""Inter-modality consistency (IMC): does the picture change as the text does, on the geodesic flow?
 
     With $x_i$ the unit change of view $i$, $y$ the unit mean of the unit changes of the text, $P$ a basis of
-    the $x_i$ and $Q$ one of the text changes, and $G$ the geodesic flow kernel between $P$ and $Q$:
+    the $x_i$ and $Q$ one of the text changes, and $G$ the geodesic flow kernel (GFK) between $P$ and $Q$:
 
     $$L = 1 - \frac1B \sum_i \frac{x_i^\top G\, y}{\sqrt{x_i^\top G\, x_i}\,\sqrt{y^\top G\, y}}$$
 
@@ -97,11 +97,11 @@ def geodesic_regularisation_loss(
     through_bases: bool = True,
     backend: str | None = None,
 ) -> Tensor:
-    r"""Intra-modality regularisation: one minus the geodesic cosine between this iterate and the last.
+    r"""Intra-modality regularisation (IMR): one minus the geodesic cosine between this iterate and the last.
 
     With $P$ a basis of the previous features and $Q$ one of the current: $L = 1 - \frac1B \sum_i
-    \cos_G(z_{t-1,i}, z_{t,i})$. For one small step it is far below the ordinary ``1 - cos``, so that its
-    weight must be large.
+    \cos_G(z_{t-1,i}, z_{t,i})$. For one small step it is far below the ordinary ``1 - cos``: give it a
+    large weight.
 
     Args:
         current: Features of the current picture's views, ``(..., B, D)``.

@@ -183,7 +183,7 @@ class PatchLoss(nn.Module):
             source_text: What it shows.
             picture: ``(1, 3, H, W)``, at least ``size`` a side.
             target_text: The style that is asked for.
-            generator: Source of chance, on the CPU.
+            generator: Random number generator that places the patches, on the CPU; None for the global one.
 
         Gradients:
             To ``picture`` alone.

@@ -42,12 +42,13 @@ def _require_bases(p: Basis, q: Basis) -> None:
 def geodesic_cosine(
     x: Rows, y: Rows, p: Basis, q: Basis, *, eps: float = SHORTEST, backend: str | None = None
 ) -> Scores:
-    r"""Cosine of the angle between paired rows, as seen from every point of the path between two subspaces.
+    r"""Cosine between paired rows under the geodesic flow kernel (GFK) of two subspaces.
 
     $$\cos(x, y) = \frac{x^\top G y}{\sqrt{x^\top G x}\,\sqrt{y^\top G y}},
       \qquad G = \int_0^1 \Phi(t)\Phi(t)^\top dt,$$
 
-    where $\Phi$ is the geodesic from span ``p`` to span ``q``. The matrix $G$ is never formed. With
+    where $\Phi$ is the geodesic from span ``p`` to span ``q``. The geodesic flow kernel $G$ is never formed.
+    With
     ``p = q`` this is the ordinary cosine of the projected rows.
 
     Args:
@@ -134,7 +135,8 @@ def geodesic_flow(p: Basis, q: Basis, *, backend: str | None = None) -> Geodesic
 
     Returns:
         ``.start`` and ``.turn`` ``(..., D, max(K, L))``, ``.angles`` ``(..., max(K, L))``; ``.at(t)`` is the
-        basis at time ``t`` and ``.kernel()`` the matrix $G$ of :func:`geodesic_cosine`.
+        basis at time ``t`` and ``.kernel()`` the geodesic flow kernel
+        (GFK), the matrix $G$ of :func:`geodesic_cosine`.
 
     Gradients:
         None: the flow is a constant. Gradients to bases go through :func:`geodesic_cosine`.

@@ -57,6 +57,6 @@ def in_common_batch(**tensors: Tensor) -> list[Tensor]:
     try:
         batch = torch.broadcast_shapes(*shapes)
     except RuntimeError as error:
-        found = ", ".join(f"{name} {tuple(x.shape[:-2])}" for name, x in tensors.items())
-        raise ValueError(f"batch shapes must broadcast, got {found}") from error
+        batches = ", ".join(f"{name} {tuple(x.shape[:-2])}" for name, x in tensors.items())
+        raise ValueError(f"batch shapes must broadcast, got {batches}") from error
     return [x.expand(*batch, *x.shape[-2:]) for x in tensors.values()]

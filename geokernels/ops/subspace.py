@@ -92,15 +92,15 @@ def subspace_basis(
     if chosen != "native":
         require_finite("x", x)
         made = {"svd": _triton_svd()} if chosen == "triton" else {}
-        found = reference.subspace_basis(wide, rank, center=center, rtol=rtol, **made)
+        result = reference.subspace_basis(wide, rank, center=center, rtol=rtol, **made)
     else:
         rtol = reference.default_rtol(wide) if rtol is None else rtol
         basis, values = kernels.basis(reference.centred(wide, center), rank or most, rtol)
         # the kernel hands NaN and infinities on: looking at a few values spares looking at all features
         if not native.is_finite(values):
             require_finite("x", x)
-        found = SubspaceBasis(basis, values)
-    return found if wide is x else SubspaceBasis(*(part.to(x.dtype) for part in found))
+        result = SubspaceBasis(basis, values)
+    return result if wide is x else SubspaceBasis(*(part.to(x.dtype) for part in result))
 
 
 def _triton_svd():

@@ -58,18 +58,18 @@ def sinkhorn_from_cost(
     Args:
         cost: ``(..., N, M)``. +inf forbids a pair.
         a: Weights of the rows, ``(..., N)``, non-negative; None for ``1 / N`` each. A point of weight zero
-            takes no part, but has a potential.
-        b: Weights of the columns, ``(..., M)``; balanced, they must sum to what ``a`` sums to.
+            moves no mass, but has a potential.
+        b: Weights of the columns, ``(..., M)``. Without ``reach`` they must have the sum of ``a``.
         eps: Regularisation, in the unit of ``cost``.
-        lengths: For ragged batches: how many rows and columns of each problem count, two integer tensors
-            ``(...)``. What lies beyond is not looked at.
+        lengths: For ragged batches: how many rows and how many columns of each problem count, two int64
+            tensors ``(...)``. Entries beyond them are ignored.
         reach: Marginal penalty, in the unit of ``cost``; None for hard marginals.
-        max_iter: Most pairs of half-steps.
-        tol: A problem stops when the L1 distance of its marginals from what they should be is at most this.
+        max_iter: The most iterations, each of two half-steps.
+        tol: A problem stops once the L1 distance of its marginals from their targets is at most this.
         init: Potentials ``(f, g)`` to start from, such as those of a similar problem. No gradient.
         anneal: ``(start, ratio)``: begin with the regularisation ``start`` and multiply it by ``ratio``,
-            which is below 1, after each pair of half-steps, down to ``eps``. Pays where ``eps`` is much
-            smaller than the costs; start at the largest of them. None: ``eps`` throughout.
+            which is below 1, after each iteration, down to ``eps``. Worth it where ``eps`` is much smaller
+            than the costs; start at the largest of them. None for ``eps`` from the beginning.
         backend: ``"native"``, ``"triton"`` (float32, on a GPU) or ``"reference"`` to insist on one; None for
             the choice that ``geokernels doctor`` explains.
 
@@ -77,10 +77,10 @@ def sinkhorn_from_cost(
         A :class:`Transport`. Potentials and value are float32 for half-precision input.
 
     Gradients:
-        To ``cost``, ``a`` and ``b``, any order, from the value (by the envelope theorem), the potentials, the
-        plan and its products (by implicit differentiation). They are those of the converged problem: run to a
-        small ``tol``. Balanced, gradients to ``a`` and ``b`` mean something along changes that keep the two
-        masses equal; those of the value are the potentials.
+        To ``cost``, ``a`` and ``b``, of any order: of the value by the envelope theorem; of the potentials,
+        the plan and its products by implicit differentiation. They are those of the converged problem, so
+        give a small ``tol``. Without ``reach``, gradients to ``a`` and ``b`` have a meaning only along
+        changes that keep the two masses equal; those of the value are the potentials.
 
     Raises:
         ValueError: If shapes or values do not fit, or a point has mass and only infinite costs.
@@ -139,8 +139,8 @@ def sinkhorn(
     r"""Entropic optimal transport between two weighted point clouds.
 
     :func:`sinkhorn_from_cost` on the pairwise costs of the rows of ``x`` and ``y``. On the CPU,
-    clouds of more than 256 points are streamed: costs and plan are made tile by tile, and memory grows with
-    N + M.
+    clouds of more than 256 points are streamed: costs and plan are made tile by tile, so that memory grows
+    with N + M.
 
     Args:
         x: Points ``(..., N, D)``.
@@ -154,7 +154,7 @@ def sinkhorn(
         p: Exponent of ``"lp"``, at least 1.
         lengths: How many rows of ``x`` and of ``y`` count, two integer tensors ``(...)``.
         reach: Marginal penalty, in the unit of the cost; None for hard marginals.
-        max_iter: Most pairs of half-steps.
+        max_iter: The most iterations, each of two half-steps.
         tol: L1 marginal error at which a problem stops. Streamed clouds that converge slowly are then
             over-relaxed, which takes fewer half-steps; 0 asks for ``max_iter`` plain pairs.
         init: Potentials ``(f, g)`` to start from. No gradient.

@@ -17,8 +17,8 @@ from .._checks import (
     values_can_be_read,
 )
 from .._typing import Cost, Points
-from ..kernels import derivatives, dispatch, native
-from ..kernels import transport as kernels
+from ..kernels import derivatives, dispatch, native, transport
+from ..kernels import transport_assignment as kernels
 from ..kernels import transport_clouds as clouds
 from .transport import sinkhorn
 from .transport_checks import explain_cost, require_clouds, require_finite_clouds
@@ -59,7 +59,7 @@ def assignment(cost: Cost, *, backend: str | None = None) -> Tensor:
     # a sum that is finite or +inf has neither NaN nor -inf in it; only another one is looked into
     if readable and not cost.detach().double().sum().item() > -math.inf and (reason := explain_cost(cost)):
         raise ValueError(reason)
-    refusals = {"native": lambda: kernels.refuse_assignment(cost), "reference": None}
+    refusals = {"native": lambda: kernels.refuse(cost), "reference": None}
     run = kernels if dispatch.choose("assignment", refusals, backend, cost) == "native" else reference
     chosen = run.assignment(cost.detach())
     if readable and chosen.numel() and int(chosen.min()) < 0:
@@ -134,7 +134,7 @@ def displacement(
         solve = _target_at_once if _runs_at_once(x, y, backend) else _target
         target = solve(x, y, eps, backend)
         return torch.lerp(x[None], target[None], times.view(-1, *(1,) * x.dim()))
-    refusals = {"native": lambda: kernels.refuse_assignment(x), "reference": None}
+    refusals = {"native": lambda: kernels.refuse(x), "reference": None}
     run = kernels if dispatch.choose("displacement", refusals, backend, x) == "native" else reference
     wide = torch.promote_types(x.dtype, torch.float32)
     together = times.expand(*x.shape[:-2], -1)
@@ -161,6 +161,6 @@ def _target_at_once(x: Points, y: Points, eps: float, _backend: str | None) -> P
     """The same in one launch."""
     wide = y.to(torch.promote_types(y.dtype, torch.float32))
     columns = torch.cat([wide, torch.ones_like(wide[..., :1])], -1)
-    sums = kernels.carry_points(x, y, columns, reference.Problem(eps=eps))
+    sums = transport.carry_points(x, y, columns, reference.Problem(eps=eps))
     total = sums[..., -1:]
     return torch.where(total > 0, sums[..., :-1] / total.masked_fill(total == 0, 1), 0).to(y.dtype)

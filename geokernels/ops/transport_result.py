@@ -16,15 +16,16 @@ class Transport:
     """A solved entropic transport problem; a batch of them when there are batch dimensions.
 
     The potentials ``f`` ``(..., N)`` and ``g`` ``(..., M)`` are such that the plan is
-    ``a_i b_j exp((f_i + g_j - C_ij) / eps)``. Balanced, they are fixed up to a constant that one gains and
-    the other loses; those given have ``<a, f> = <b, g>``. Beyond the lengths of a ragged batch they are 0.
+    ``a_i b_j exp((f_i + g_j - C_ij) / eps)``. Without ``reach`` they are fixed up to a constant that one
+    gains and the other loses; these have ``<a, f> = <b, g>``. Beyond the lengths of a ragged batch they
+    are 0.
 
     Attributes:
         value: Dual value, ``(...)``.
         f: Potential of the first cloud, ``(..., N)``.
         g: Potential of the second, ``(..., M)``.
-        error: L1 distance of the plan's marginals from what they should be, both sides together, ``(...)``.
-        iterations: Pairs of half-steps made, ``(...)``, int64.
+        error: L1 distance of the plan's marginals from their targets, both sides together, ``(...)``.
+        iterations: How many were made, ``(...)``, int64; each has two half-steps.
 
     Everything but ``error`` and ``iterations`` is differentiable, to cost (or points) and weights: the value
     by the envelope theorem, which is exact at convergence; the potentials, and with them the plan and its

@@ -120,7 +120,7 @@ def _solve_products(x: Points, y: Points, problem: Problem) -> Transport:
 
 
 def _stream(x: Points, y: Points, problem: Problem, *passes) -> Transport:
-    """Large clouds, whose costs are never all at hand."""
+    """Large clouds, whose costs are never stored all at once."""
     pairs = clouds.Pairs.of(x, y, problem, *passes)
     solution = clouds.solve(pairs, problem)
     if _needs_a_reason(solution, problem):

@@ -144,7 +144,7 @@ class GeodesicFlow:
         return 1 - sin_sin, cos_sin, sin_sin
 
     def kernel(self) -> Tensor:
-        r"""The matrix $G = \int_0^1 \Phi\Phi^\top dt$, ``(..., D, D)``; no operator needs it."""
+        r"""The geodesic flow kernel $\int_0^1 \Phi\Phi^\top dt$, ``(..., D, D)``; no operator needs it."""
         cos_cos, cos_sin, sin_sin = (w[..., None, :] for w in self.weights())
         a, c = self.start, self.turn
         with torch.autocast(a.device.type, enabled=False):

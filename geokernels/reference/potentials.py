@@ -278,7 +278,7 @@ class Pairs(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DensePairs:
-    """Pairs whose costs are at hand."""
+    """Pairs whose costs are stored."""
 
     cost: Cost
     eps: float

@@ -158,8 +158,8 @@ def assignment(cost: Cost) -> Tensor:
     problems = cost.detach().double().cpu().reshape(-1, N, M)
     with torch.device("cpu"):  # the search looks at every step, for which a GPU would be waited for
         chosen = [_assign(problem) for problem in problems]
-        found = torch.stack(chosen) if chosen else torch.empty(0, dtype=torch.int64)
-    return found.reshape(cost.shape[:-1]).to(cost.device)
+        columns = torch.stack(chosen) if chosen else torch.empty(0, dtype=torch.int64)
+    return columns.reshape(cost.shape[:-1]).to(cost.device)
 
 
 def displacement(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:

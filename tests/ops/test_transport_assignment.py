@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 
 import geokernels as gk
 from geokernels import reference
-from geokernels.kernels import transport as kernels
+from geokernels.kernels import transport_assignment as kernels
 from geokernels.ops.transport_assignment import _target, _target_at_once
 from geokernels.testing import cloud
 

@@ -39,8 +39,8 @@ def refuse_costs(cost: Tensor) -> str | None:
     """The same for given costs ``(..., N, M)``, of which a program has one problem's."""
     N, M = cost.shape[-2:]
     if sizes.exceed(sizes.TRITON.points, N, M):
-        found = f"{sizes.told(N)} and {sizes.told(M)}"
-        return f"the Triton kernel takes costs of at most {sizes.TRITON.points} points a side, got {found}"
+        given = f"{sizes.told(N)} and {sizes.told(M)}"
+        return f"the Triton kernel takes costs of at most {sizes.TRITON.points} points a side, got {given}"
     return refuse(cost)
 
 

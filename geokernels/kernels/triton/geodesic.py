@@ -54,10 +54,10 @@ def geodesic_cosine(
     rounding = torch.finfo(x.dtype).eps
     with device_of(x):
         wrap_triton(cosine_kernel)[(x.shape[0],)](x, y, p, q, *outs, eps, rounding, *sizes, **cut)
-    found, left, right, g, coordinates = (
+    cosines, left, right, g, coordinates = (
         out.reshape((*batch, *shape)) for out, shape in zip(outs, shapes, strict=True)
     )
-    return found, left, right, g, coordinates
+    return cosines, left, right, g, coordinates
 
 
 @operator("triton_geodesic_cosine_backward")

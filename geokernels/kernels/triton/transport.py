@@ -100,15 +100,15 @@ def sinkhorn(
     f, g = moved_f, moved_g
     valid = valid & ~unresolved(f, g, a, b, LOG2_E, torch.finfo(a.dtype).eps)
     error = error.masked_fill(~valid, math.nan)
-    unit, found = eps / LOG2_E, []
+    unit, potentials = eps / LOG2_E, []
     for potential, count in ((f, n), (g, m)):
         potential = torch.where(valid[:, None], unit * potential, math.nan).to(a.dtype)
         if count is not None:
             beyond = torch.arange(potential.shape[-1], device=a.device) >= count.reshape(-1, 1)
             potential = potential.masked_fill(beyond, 0)
-        found.append(potential.reshape((*batch, -1)))
+        potentials.append(potential.reshape((*batch, -1)))
     value = torch.where(valid, eps * value, math.nan).to(a.dtype)
-    return value.reshape(batch), *found, error.reshape(batch), iterations.long().reshape(batch)
+    return value.reshape(batch), *potentials, error.reshape(batch), iterations.long().reshape(batch)
 
 
 transport.register_solver("triton_sinkhorn")

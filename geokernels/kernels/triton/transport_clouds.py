@@ -254,8 +254,8 @@ def sinkhorn_clouds(
     begin = None if start is None else start.reshape(-1, start.shape[-1])
     settings = cost, p, reach, hot, cooling, max_iter, tol, PRECISIONS[precision]
     with device_of(x):
-        found = _solve(*parts, *vectors, *counts, begin, *settings)
-    return tuple(part.reshape((*batch, *part.shape[1:])) for part in found)
+        solution = _solve(*parts, *vectors, *counts, begin, *settings)
+    return tuple(part.reshape((*batch, *part.shape[1:])) for part in solution)
 
 
 def _biases(f: Tensor, g: Tensor, x: Cloud, y: Cloud) -> tuple[Tensor, Tensor]:

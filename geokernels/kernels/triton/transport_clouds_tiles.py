@@ -88,7 +88,7 @@ def pack(x: Tensor, y: Tensor, kind: int, p: float, precision: str, features: in
         # <x, y> = <x - c, y - c'> + <x, c'> + <c, y> - <c, c'>
         own = [-(x @ centres[1].mT)[..., 0] + (centres[0] * centres[1]).sum(-1), -(y @ centres[0].mT)[..., 0]]
     padding = (0, -x.shape[-1] % features)
-    found = []
+    packed = []
     for k, part in enumerate((x, y)):
         points = torch.nn.functional.pad(part - centres[k], padding)
         high, low = split(points, precision)
@@ -97,8 +97,8 @@ def pack(x: Tensor, y: Tensor, kind: int, p: float, precision: str, features: in
             of_points = whole.square().sum(-1) / 2
         else:
             of_points = own[k]
-        found.append(Cloud(high.contiguous(), low.contiguous(), of_points.contiguous()))
-    return tuple(found)
+        packed.append(Cloud(high.contiguous(), low.contiguous(), of_points.contiguous()))
+    return tuple(packed)
 
 
 def cost_of(kind: int, p: float) -> int:

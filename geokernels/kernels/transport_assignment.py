@@ -1,0 +1,75 @@
+"""Assignment and displacement: shapes, derivatives and batching of the compiled operators."""
+
+import torch
+from torch import Tensor
+
+from .._typing import Cost, Points
+from . import derivatives, native
+from .batching import lead_with_mapped_dimension
+
+
+def refuse(x: Cost | Points) -> str | None:
+    """Say why the compiled assignment cannot take ``x``, costs or points."""
+    return native.refuse(x)
+
+
+def assignment(cost: Cost) -> Tensor:
+    """Columns of the cheapest one-to-one assignment, ``(..., N)``; -1 where there is none."""
+    return derivatives.run(torch.ops.geokernels.assignment.default, cost.double())
+
+
+def displacement(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:
+    """See :func:`geokernels.reference.displacement`; gradients reach all three."""
+    operator = torch.ops.geokernels.displacement.default
+    return derivatives.run(operator, x.contiguous(), y.contiguous(), times.contiguous())
+
+
+def _save_displacement(ctx, inputs, output) -> None:
+    _, chosen = output
+    ctx.mark_non_differentiable(chosen)
+    ctx.save_for_backward(*inputs, chosen)
+
+
+def _displacement_backward(ctx, grad: Tensor, _grad_chosen):
+    x, y, times, chosen = ctx.saved_tensors
+    share = times[..., None, None]
+    to_x = to_y = to_times = None
+    if ctx.needs_input_grad[0]:
+        to_x = ((1 - share) * grad).sum(-3)
+    # where nothing was chosen, all that came out is NaN
+    index = chosen.clamp(min=0)[..., None].expand(*chosen.shape, y.shape[-1])
+    if ctx.needs_input_grad[1]:
+        to_y = torch.zeros_like(y).scatter(-2, index, (share * grad).sum(-3))
+    if ctx.needs_input_grad[2]:
+        to_times = (grad * (y.gather(-2, index) - x)[..., None, :, :]).sum((-2, -1))
+    return to_x, to_y, to_times
+
+
+def _displacement_tangents(ctx, saved, dx, dy, d_times):
+    x, y, times, chosen = saved
+    # where nothing was chosen, all that came out is NaN
+    index = chosen.clamp(min=0)[..., None].expand(*chosen.shape, y.shape[-1])
+    dx = torch.zeros_like(x) if dx is None else dx
+    d_target = torch.zeros_like(x) if dy is None else dy.gather(-2, index)
+    moved = torch.lerp(dx[..., None, :, :], d_target[..., None, :, :], times[..., None, None])
+    if d_times is not None:
+        moved = moved + d_times[..., None, None] * (y.gather(-2, index) - x)[..., None, :, :]
+    return moved, None
+
+
+if not native.missing:
+
+    @torch.library.register_fake("geokernels::assignment")
+    def _(cost):
+        return cost.new_empty(cost.shape[:-1], dtype=torch.int64)
+
+    @torch.library.register_fake("geokernels::displacement")
+    def _(x, y, times):
+        moved = x.new_empty((*times.shape, *x.shape[-2:]))
+        return moved, x.new_empty(x.shape[:-1], dtype=torch.int64)
+
+    derivatives.differentiable(
+        "displacement", _displacement_backward, _save_displacement, _displacement_tangents
+    )
+    for _name in ("assignment", "displacement"):
+        lead_with_mapped_dimension(_name)
