@@ -126,11 +126,7 @@ def make_small() -> None:
     from geokernels import pipelines
     from geokernels.models import AtlasShape
     from geokernels.pipelines import AtlasFitConfig, ClipInversionConfig, LayerEditConfig, VideoEditConfig
-    from geokernels.runs import adapt as adapt_driver
-    from geokernels.runs import demo
-    from geokernels.runs import edit as edit_driver
-    from geokernels.runs import morph as driver
-    from geokernels.runs import video as video_driver
+    from geokernels.runs import adapt, demo, edit, morph, video
 
     class Small(AtlasFitConfig):
         @classmethod
@@ -139,20 +135,15 @@ def make_small() -> None:
             how = {"steps": 40, "samples": 128, "learning_rate": 0.02, "bootstrap": 1.0, "bootstrapped": 2.0}
             return AtlasFitConfig(**{**how, "shape": shape, **given})
 
-    video_driver.AtlasFitConfig = Small
+    video.AtlasFitConfig = Small
     quick = {"views": 2, "guess": 2.0}  # beyond 1: no first guess is searched for
-    morph = ClipInversionConfig(steps=2, **quick)
-    demo.DemoConfig = partial(demo.DemoConfig, ("colour",), morph, walk=9, line=2, prompts=2, steps=2)
+    morphs = ClipInversionConfig(steps=2, **quick)
+    demo.DemoConfig = partial(demo.DemoConfig, ("colour",), morphs, walk=9, line=2, prompts=2, steps=2)
     pipelines.ClipInversionConfig = partial(ClipInversionConfig, **quick)
     pipelines.LayerEditConfig = partial(LayerEditConfig, **quick, crops=2, screen_views=2)
     pipelines.VideoEditConfig = partial(VideoEditConfig, **quick, crops=2, screen_views=2)
-    for run, every in (
-        (driver.run_morph, 2),
-        (adapt_driver.run_adaptation, 2),
-        (edit_driver.run_edit, 2),
-        (video_driver.run_video, 5),
-    ):
-        run.__kwdefaults__["checkpoint_every"] = every
+    morph.MorphJob.every = adapt.AdaptJob.every = edit.EditJob.every = 2
+    video.VideoJob.every = 5
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import extras, say, sentences, showing
+from .console import extras, say, sentences, showing, took
 from .encoders import encoders_of, require_clips, warn_of_unknown_words
 from .options import (
     CLIP,
@@ -29,6 +29,8 @@ from .options import (
     folder_option,
     formerly,
 )
+
+NOUNS = {"invert": "inversion", "adapt": "adaptation"}  # what stages are called
 
 
 def adapt(
@@ -104,9 +106,9 @@ def adapt(
         from ..models.clip import imagenet_templates
         from ..models.stylegan2_files import FORMATS
         from ..pipelines import Adaptation, AdaptationConfig
-        from ..runs.adapt import AdaptationRun, AdaptFolder, run_adaptation
+        from ..runs.adapt import AdaptFolder, AdaptJob
+        from ..runs.loop import drive
 
-        picture = None if real is None else read_picture(real, most_megapixels=most_megapixels).rgb
         where = device_of(device)
         for name in clip or []:
             require_clips(clip=name)
@@ -120,32 +122,34 @@ def adapt(
         config = AdaptationConfig(loss=loss, train=train, **{k: v for k, v in given.items() if v is not None})
         ending = Path(model).suffix
         folder = AdaptFolder(out, ending if ending in FORMATS else ".safetensors")
-        folder.require(resume=resume, overwrite=overwrite)
-        network = load_generator(model, device=where)
-        encoders = encoders_of(clips, clip_weights or [], clip_tokenizer or [], where)
-        adaptation = Adaptation(
-            network, encoders, source, target, config=config, generator=torch.Generator().manual_seed(seed)
-        )
-        inversion = _inversion(network, picture, real_steps, lpips, chunk, seed)
-        warn_of_unknown_words(encoders, source, target)
-        run = AdaptationRun(network, adaptation, inversion, seed=seed)
         inputs = [Path(model), *([real] if real else [])]
-        folder.claim(resume=resume, overwrite=overwrite, keep=inputs)
-        facts = {
-            "generator": model if model == "world" else Path(model).name,
-            "from": source,
-            "to": target,
-            "seed": seed,
-            "encoders": [encoder.name for encoder in encoders],
-            **({"picture": real.name, "lpips": lpips} if real else {}),
-        }
-        with folder, showing(out, {"inversion": "inversion", "adaptation": "adaptation"}) as show:
-
-            def on_step(stage, seconds: float) -> None:
-                show(None, "inversion" if stage is inversion else "adaptation", stage, seconds)
-
-            record = run_adaptation(run, folder, facts=facts, resume=resume, on_step=on_step)
-    say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
+        with folder.claim(resume=resume, overwrite=overwrite, keep=inputs):
+            picture = None if real is None else read_picture(real, most_megapixels=most_megapixels).rgb
+            network = load_generator(model, device=where)
+            encoders = encoders_of(clips, clip_weights or [], clip_tokenizer or [], where)
+            adaptation = Adaptation(
+                network,
+                encoders,
+                source,
+                target,
+                config=config,
+                generator=torch.Generator().manual_seed(seed),
+            )
+            inversion = _inversion(network, picture, real_steps, lpips, chunk, seed)
+            warn_of_unknown_words(encoders, source, target)
+            facts = {
+                "model": model if model == "world" else Path(model).name,
+                "from": source,
+                "to": [target],
+                "seeds": [seed],
+                "encoders": [encoder.name for encoder in encoders],
+                "picture": real and real.name,
+                "lpips": lpips,
+            }
+            job = AdaptJob(network, adaptation, inversion, folder, facts=facts, seed=seed)
+            with showing(out, NOUNS) as show:
+                record = drive(job, resume=resume, on_step=show, tell=lambda what, *_: show.tell(what))
+    say(took(record, out))
 
 
 def _require_lpips(lpips: str | None) -> None:

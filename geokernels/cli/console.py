@@ -94,6 +94,14 @@ def warn(sentence: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(sentence, markup=False)
 
 
+def took(record: Mapping, out: Path) -> str:
+    """What the record of a run says of its time, and where its report is."""
+    rates = {stage: rate for stage, rate in record["steps_per_second"].items() if record["terms"][stage]}
+    named = [f"{stage} {rate:.1f}" if len(rates) > 1 else f"{rate:.1f}" for stage, rate in rates.items()]
+    said = ", ".join([f"{record['seconds']['total']:.1f} s", *(f"{rate} steps/s" for rate in named)])
+    return f"{said}. Report: {out / 'report.html'}"
+
+
 def warn_of_words(model: str, unknown: Collection[str]) -> None:
     """Say which words of a prompt one of the world's models has never read, if there are any."""
     if unknown:

@@ -24,7 +24,7 @@ def demo(
         earlier = not overwrite and folder.earlier()
         if earlier:
             say(f"Replacing the earlier demo in {out}.")
-        folder.claim(resume=False, overwrite=overwrite or earlier, later=True)
+        folder.claim(resume=False, overwrite=overwrite or earlier)
         config = parts.DemoConfig()
         with folder, showing() as show:
             steps, began = count(1), time.monotonic()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import Seen, extras, say, sentences, showing, warn
+from .console import Seen, extras, say, sentences, showing, took, warn
 from .encoders import encoder_of, require_clips, warn_of_unknown_words
 from .options import (
     Clip,
@@ -35,6 +34,8 @@ from .options import (
     file_option,
 )
 from .pipelines import models_of, precision_of, require_captioner, require_sources
+
+NOUNS = {"edit": "editing"}  # what stages are called
 
 
 def edit(
@@ -119,7 +120,9 @@ def edit(
         from ..media.pictures import read_picture
         from ..models.denoiser import Denoiser
         from ..pipelines.edit.oig import OIGConfig, OIGEdit, require_texts
-        from ..runs.edit import INVERSION, EditFolder, run_edit
+        from ..pipelines.run_state import plain
+        from ..runs.edit import INVERSION, EditFolder, EditJob
+        from ..runs.loop import drive
 
         given = {
             "guidance_scale": guidance_scale,
@@ -139,50 +142,47 @@ def edit(
         require_clips(clip=clip)
         require_sources(model=model, decoder=decoder)
         require_captioner(captioner)
-        folder.require(resume=resume, overwrite=overwrite)
-        original = None if picture is None else read_picture(picture, most_megapixels=most_megapixels).rgb
-        encoder = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
-        source = _caption(source, captioner, original, where)
-        require_texts([source], target)
-        warn_of_unknown_words([encoder], source, *target)
-        pipeline, tiny = models_of(model, decoder, dtype, where, variant=variant, config=model_config)
-        (source,) = readable_by(pipeline, encoder, [source], option="--from", truncate=truncate)
-        target = readable_by(pipeline, encoder, target, option="--to", truncate=truncate)
-        require_texts([source], target)
-        shown = None if original is None else Denoiser(pipeline).suited(original, size)
-        began = time.perf_counter()
-        own = out / INVERSION
-        kept = inversion or (own if resume and shown is not None and own.exists() else None)
-        start = _source(pipeline, shown, source, kept, steps, size, seed)
-        run = OIGEdit(pipeline, encoder, start, target, config=config, decoder=tiny)
         inputs = [path for path in (picture, inversion) if path is not None]
-        folder.claim(resume=resume, overwrite=overwrite, keep=inputs)
-        facts = {
-            "picture": picture and picture.name,
-            "from": source,
-            "captioner": captioner and Path(captioner).name,
-            "to": list(target),
-            "seed": seed,
-            "model": Path(model).name if Path(model).exists() else model,
-            "encoder": encoder.name,
-            "decoder": decoder,
-        }
-        with folder, showing(out, {"edit": "editing"}) as show:
-
-            def on_step(run: OIGEdit, seconds: float) -> None:
-                show(None, "edit", run, seconds)
-
-            record = run_edit(
-                run,
+        with folder.claim(resume=resume, overwrite=overwrite, keep=inputs):
+            original = None if picture is None else read_picture(picture, most_megapixels=most_megapixels).rgb
+            encoder = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
+            source = _caption(source, captioner, original, where)
+            require_texts([source], target)
+            warn_of_unknown_words([encoder], source, *target)
+            pipeline, tiny = models_of(model, decoder, dtype, where, variant=variant, config=model_config)
+            (source,) = readable_by(pipeline, encoder, [source], option="--from", truncate=truncate)
+            target = readable_by(pipeline, encoder, target, option="--to", truncate=truncate)
+            require_texts([source], target)
+            shown = None if original is None else Denoiser(pipeline).suited(original, size)
+            own = out / INVERSION
+            made = inversion or (own if resume and shown is not None and own.exists() else None)
+            job = EditJob(
+                lambda begun: OIGEdit(pipeline, encoder, begun, target, config=config, decoder=tiny),
+                lambda tell: _begin(pipeline, shown, source, steps, size, seed, tell),
                 shown,
                 folder,
-                facts=facts,
-                inversion=start if shown is not None or inversion is not None else None,
-                before=time.perf_counter() - began,
-                resume=resume,
-                on_step=on_step,
+                facts={
+                    "picture": picture and picture.name,
+                    "from": source,
+                    "captioner": captioner and Path(captioner).name,
+                    "to": list(target),
+                    "seeds": [seed],
+                    "model": Path(model).name if Path(model).exists() else model,
+                    "encoders": [encoder.name],
+                    "decoder": decoder,
+                    "dtype": dtype,
+                },
+                config={**plain(config), "steps": steps, "size": size},
+                kept=None if made is None else _kept(made, source, steps),
+                device=where,
             )
-    say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
+            with showing(out, NOUNS) as show:
+
+                def tell(what: str, done: int, total: int | None) -> None:
+                    show.update(what, Seen(done, total))
+
+                record = drive(job, resume=resume, on_step=show, tell=tell)
+    say(took(record, out))
 
 
 def _caption(given: str | None, captioner: str | None, picture, device: str) -> str:
@@ -237,34 +237,32 @@ def _refusal(pipeline, encoder, text: str, option: str) -> ValueError | None:
     return None
 
 
-def _source(pipeline, shown, caption: str, kept: Path | None, steps: int, size, seed: int):
-    """Where the edits begin: a kept inversion, that of the picture, or noise."""
+def _kept(path: Path, caption: str, steps: int):
+    """An inversion that was made before; refuses one of another text, or of other steps."""
+    from ..pipelines.edit.source import EditSource
+
+    kept = EditSource.load(path)
+    if kept.captions != (caption,) or kept.steps != steps:
+        raise ValueError(
+            f"the inversion must be of --from {caption!r} in {steps} steps, "
+            f"got one of {kept.captions[0]!r} in {kept.steps}"
+        )
+    return kept
+
+
+def _begin(pipeline, shown, caption: str, steps: int, size, seed: int, tell):
+    """Where the edits begin: the inversion of the picture, or noise."""
     import torch
 
-    from ..pipelines.edit.source import EditSource, ddim_inversion, draw_source
+    from ..pipelines.edit.source import ddim_inversion, draw_source
 
-    if kept is not None:
-        found = EditSource.load(kept)
-        if found.captions != (caption,) or found.steps != steps:
-            raise ValueError(
-                f"the inversion must be of --from {caption!r} in {steps} steps, "
-                f"got one of {found.captions[0]!r} in {found.steps}"
-            )
-        return found
     if shown is None:
-        return draw_source(
-            pipeline,
-            [caption],
-            steps=steps,
-            height=size,
-            width=size,
-            generator=torch.Generator().manual_seed(seed),
-        )
-    with showing() as show:
-        return ddim_inversion(
-            pipeline,
-            shown[None],
-            [caption],
-            steps=steps,
-            callback=lambda index: show.update("inverting", Seen(index, None)),
-        )
+        chance = torch.Generator().manual_seed(seed)
+        return draw_source(pipeline, [caption], steps=steps, height=size, width=size, generator=chance)
+    return ddim_inversion(
+        pipeline,
+        shown[None],
+        [caption],
+        steps=steps,
+        callback=lambda index: tell("inverting", index, None),
+    )

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import Seen, console, extras, say, sentences, showing
+from .console import Seen, console, extras, say, sentences, showing, took
 from .encoders import encoder_of, require_clips
 from .options import (
     Clip,
@@ -40,7 +40,7 @@ from .options import (
 from .pipelines import instructed_of, models_of, precision_of, require_sources
 
 if TYPE_CHECKING:
-    from ..runs.evaluate import Contender
+    from ..runs.edit_batch import Contender
     from ..runs.measures import Measures
 
 INSTRUCTED = "instruct_pix2pix"
@@ -113,10 +113,11 @@ def evaluate(
     with sentences(evaluate), extras():
         from ..models.denoiser import Denoiser
         from ..pipelines.comparators import EditModels
-        from ..runs.eval_folder import EvalFolder
-        from ..runs.evaluate import Plan, run_evaluation
-        from ..world import read_edit_folder, write_edit_folder
-        from ..world.edit_folder import clear_edit_folder, require_edit_folder
+        from ..runs.edit_batch import Plan
+        from ..runs.evaluate import EvalFolder, EvalJob
+        from ..runs.loop import drive
+        from ..world import read_edit_folder
+        from ..world.edit_folder import require_edit_folder
 
         contenders = _contenders(method, instruct is not None)
         if steps < LEAST_STEPS:
@@ -128,55 +129,61 @@ def evaluate(
         require_clips(clip=clip, judge_clip=judge_clip)
         require_sources(model=model, decoder=decoder, instruct=instruct)
         results = EvalFolder(out, tuple(contender.label for contender in contenders))
-        results.require(resume=resume, overwrite=overwrite)
         if (folder is None) == (world is None):
             raise ValueError("give either a folder of edits or --world, not both or neither")
-        guide = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
-        pipeline, tiny = models_of(model, decoder, dtype, where, variant=variant, config=model_config)
-        instructed = None if instruct is None else instructed_of(instruct, pipeline.dtype, where)
-        judge = _judge(guide, judge_clip, judge_clip_weights, judge_clip_tokenizer, where)
-        measures = _measures(judge, dino_weights, lpips_weights, where)
-        settings = {"seed": seed, "size": max(Denoiser(pipeline).picture_size())}
-        if world is None:
-            cases = read_edit_folder(folder)
-        else:
-            require_edit_folder(out / EDITS, **settings, replace=overwrite)
-        results.claim(resume=resume, overwrite=overwrite)
-        if world is not None:
-            if overwrite:
-                clear_edit_folder(out / EDITS)
-            write_edit_folder(out / EDITS, world, **settings)
-            cases = read_edit_folder(out / EDITS)[:world]
-        cases = cases[:limit]
-        sizes = {"steps": steps, "skip": skip, "batch": batch, "seed": seed, "size": size}
-        plan = Plan(cases, contenders, **sizes, most_megapixels=most_megapixels)
-        named = Path(model).name if Path(model).exists() else model
-        facts = {"model": named, "encoder": guide.name, "decoder": decoder, "dtype": dtype}
-        with results, showing(out) as show:
-            total = len(cases) * len(contenders)
-
-            def on_rows(made: int, seconds: float) -> None:
-                speed = f"{seconds / max(made, 1):.1f} s an edit"
-                show.update("edits", Seen(made, total, speed=speed, unit="results"))
-
-            record = run_evaluation(
+        with results.claim(resume=resume, overwrite=overwrite):
+            guide = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
+            pipeline, tiny = models_of(model, decoder, dtype, where, variant=variant, config=model_config)
+            instructed = None if instruct is None else instructed_of(instruct, pipeline.dtype, where)
+            judge = _judge(guide, judge_clip, judge_clip_weights, judge_clip_tokenizer, where)
+            settings = {"seed": seed, "size": max(Denoiser(pipeline).picture_size())}
+            if world is None:
+                cases = read_edit_folder(folder)
+            else:
+                require_edit_folder(out / EDITS, **settings, replace=overwrite)
+            plan = Plan(contenders, steps, skip, batch, seed, size, most_megapixels)
+            job = EvalJob(
                 plan,
+                lambda: (_world(out / EDITS, world, overwrite, settings) if world else cases)[:limit],
                 EditModels(pipeline, guide, tiny, instructed),
-                measures,
+                _measures(judge, dino_weights, lpips_weights, where),
                 results,
-                facts=facts,
-                resume=resume,
-                on_rows=on_rows,
+                facts={
+                    "model": Path(model).name if Path(model).exists() else model,
+                    "encoders": [guide.name],
+                    "seeds": [seed],
+                    "decoder": decoder,
+                    "dtype": dtype,
+                },
             )
-        _print(results.finished()["summary"])
-    say(f"{record['seconds']:.1f} s. Report: {out / 'report.html'}")
+            with showing(out, look=_made) as show:
+                record = drive(job, resume=resume, on_step=show, tell=lambda what, *_: show.tell(what))
+        _print(record["summary"])
+    say(took(record, out))
+
+
+def _world(folder: Path, count: int, overwrite: bool, settings: dict) -> list:
+    """So many edits of the rendered world, which are written to a folder first."""
+    from ..world import read_edit_folder, write_edit_folder
+    from ..world.edit_folder import clear_edit_folder
+
+    if overwrite:
+        clear_edit_folder(folder)
+    write_edit_folder(folder, count, **settings)
+    return read_edit_folder(folder)[:count]
+
+
+def _made(edits, seconds: float) -> Seen:
+    """How many results there are."""
+    speed = f"{seconds / max(edits.index, 1):.1f} s an edit"
+    return Seen(edits.index, edits.steps, speed=speed, unit="results")
 
 
 def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
     """The methods that ``--method`` names, with their settings."""
     from .._renamed import current_name
     from ..pipelines.comparators import METHODS
-    from ..runs.evaluate import Contender
+    from ..runs.edit_batch import Contender
 
     wanted = wanted or [name for name in METHODS if name != INSTRUCTED or instructed]
     found = []

@@ -7,14 +7,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from .console import Seen, console, extras, say, sentences, showing, warn, warn_of_words
+from .console import Seen, console, extras, say, sentences, showing, took, warn, warn_of_words
 from .options import (
     MOST_SEED,
     SEED,
@@ -104,7 +103,8 @@ def interpolate(
         from ..pipelines import PromptInterpolationConfig
         from ..pipelines.interpolate.couplings import COUPLINGS
         from ..report.interpolate import HEAD, scores_table
-        from ..runs.interpolate import InterpolationFolder, run_interpolations
+        from ..runs.interpolate import InterpolateJob, InterpolationFolder
+        from ..runs.loop import drive
 
         if compare and coupling is not None:
             raise ValueError(f"--compare runs every coupling, got --coupling {coupling} with it")
@@ -117,28 +117,20 @@ def interpolate(
         require_choice("--distance", kind, DISTANCES)
         require_sources(model=model)
         where, folder = device_of(device), InterpolationFolder(out, len(COUPLINGS) if compare else 1, mp4)
-        folder.require(resume=resume, overwrite=overwrite)
-        drawing = TextToImage(pipeline_of(model, variant, model_config, precision, where))
-        measure, called = _distance(kind, lpips_weights, where)
-        if model == "world":
-            _warn_of_unknown_words([*prompt, negative or ""])
-        with showing() as show, _warnings_as_lines():
-            show.tell("preparing")
-            how = {"negative": negative, "distance": measure, "seeds": seed or [0]}
-            runs = _runs(drawing, prompt, config, compare, **how)
-        folder.claim(resume=resume, overwrite=overwrite)
-        facts = {"prompts": prompt, "negative": negative, "seeds": seed or [0], "mp4": mp4}
-        facts |= {"model": model if model == "world" else Path(model).name, "kind": drawing.name}
-        facts |= {"dtype": dtype, "distance": called}
-        with folder, showing(out, look=_drawn) as show:
-            record = run_interpolations(
-                runs,
-                folder,
-                facts=facts,
-                judged=model == "world",
-                resume=resume,
-                on_batch=partial(show, None),
-            )
+        with folder.claim(resume=resume, overwrite=overwrite):
+            drawing = TextToImage(pipeline_of(model, variant, model_config, precision, where))
+            measure, called = _distance(kind, lpips_weights, where)
+            if model == "world":
+                _warn_of_unknown_words([*prompt, negative or ""])
+            with _warnings_as_lines():
+                how = {"negative": negative, "distance": measure, "seeds": seed or [0]}
+                runs = _runs(drawing, prompt, config, compare, **how)
+            facts = {"prompts": list(prompt), "negative": negative, "seeds": list(seed or [0]), "mp4": mp4}
+            facts |= {"model": model if model == "world" else Path(model).name, "pipeline": drawing.name}
+            facts |= {"dtype": dtype, "distance": called, "encoders": []}
+            job = InterpolateJob(runs, folder, facts=facts, judged=model == "world")
+            with showing(out, look=_drawn) as show:
+                record = drive(job, resume=resume, on_step=show, tell=lambda what, *_: show.tell(what))
         if measure is not None:
             table = Table(*HEAD)
             for cells in scores_table({name: run["score"] for name, run in record["paths"].items()}):
@@ -146,7 +138,7 @@ def interpolate(
             console().print(table)
     for name, run in runs.items():
         _say_if_uneven(name, run)
-    say(f"{record['seconds']:.1f} s. Report: {out / 'report.html'}")
+    say(took(record, out))
 
 
 def _runs(

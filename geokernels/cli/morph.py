@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import extras, say, sentences, showing
+from .console import extras, say, sentences, showing, took
 from .encoders import encoder_of, warn_of_unknown_words
 from .options import (
     Clip,
@@ -33,6 +33,7 @@ from .options import (
 )
 
 METHODS = ("clip-inversion", "text2live")
+NOUNS = {"morph": "morphing"}  # what stages are called
 
 
 def morph(
@@ -71,43 +72,38 @@ def morph(
         import torch
 
         from ..media.pictures import read_picture
-        from ..runs.morph import MorphFolder, run_morph
+        from ..runs.loop import drive
+        from ..runs.morph import MorphFolder, MorphJob
 
-        folder = MorphFolder(out, layered=method == "text2live")
         given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size}
         given |= {"parametrisation": parametrisation}
         config = _config(method, given, {"--screen": screen, "--where": where})
-        folder.require(resume=resume, overwrite=overwrite)
-        original = read_picture(picture, most_megapixels=most_megapixels)
-        beginning = None if where is None else _beginning(where, original.rgb, most_megapixels)
-        device = device_of(device)
-        encoder = encoder_of(clip, clip_weights, device, tokenizer=clip_tokenizer)
-        warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
-        how = {"config": config, "generator": torch.Generator().manual_seed(seed)}
-        if beginning is not None:
-            how["relevancy"] = beginning
-        if screen is not None:
-            how["screen"] = screen
-        with showing() as show:
-            show.tell("first guess")
-            run = _run(method)(original.rgb.to(device), [encoder], source, target, **how)
         inputs = [picture, *([] if where is None else [where])]
-        folder.claim(resume=resume, overwrite=overwrite, keep=inputs)
-        facts = {
-            "method": method,
-            "picture": picture.name,
-            "from": source,
-            "to": target,
-            "seed": seed,
-            "encoders": [encoder.name],
-        }
-        with folder, showing(out, {"morph": "morphing"}) as show:
-
-            def on_step(run, seconds: float) -> None:
-                show(None, "morph", run, seconds)
-
-            record = run_morph(run, original, folder, facts=facts, resume=resume, on_step=on_step)
-    say(f"{record['seconds']:.1f} s, {record['steps_per_second']:.1f} steps/s. Report: {out / 'report.html'}")
+        folder = MorphFolder(out, layered=method == "text2live")
+        with folder.claim(resume=resume, overwrite=overwrite, keep=inputs):
+            original = read_picture(picture, most_megapixels=most_megapixels)
+            beginning = None if where is None else _beginning(where, original.rgb, most_megapixels)
+            device = device_of(device)
+            encoder = encoder_of(clip, clip_weights, device, tokenizer=clip_tokenizer)
+            warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
+            how = {"config": config, "generator": torch.Generator().manual_seed(seed)}
+            if beginning is not None:
+                how["relevancy"] = beginning
+            if screen is not None:
+                how["screen"] = screen
+            run = _run(method)(original.rgb.to(device), [encoder], source, target, **how)
+            facts = {
+                "method": method,
+                "picture": picture.name,
+                "from": source,
+                "to": [target],
+                "seeds": [seed],
+                "encoders": [encoder.name],
+            }
+            job = MorphJob(run, original, folder, facts=facts)
+            with showing(out, NOUNS) as show:
+                record = drive(job, resume=resume, on_step=show, tell=lambda what, *_: show.tell(what))
+    say(took(record, out))
 
 
 def _config(method: str, given: dict, of_layers: dict):

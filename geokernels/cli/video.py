@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import Seen, extras, say, sentences, showing, warn
+from .console import Seen, extras, say, sentences, showing, took, warn
 from .encoders import encoder_of, require_clips, warn_of_unknown_words
 from .options import (
     Clip,
@@ -93,66 +93,80 @@ def video(
     with sentences(video, working_size="--size"), extras():
         import torch
 
-        from ..media.clips import VideoSource, require_masks
+        from .._files import scratch_folder
         from ..models import load_atlas, load_flow
         from ..pipelines import VideoEdit, VideoEditConfig
         from ..pipelines.guidance.terms import require_guides
-        from ..runs.video import VideoFolder, VideoRun, run_video
+        from ..pipelines.run_state import plain
+        from ..runs.loop import drive
+        from ..runs.video import Clip, VideoFolder, VideoJob
 
         given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size, "layer": layer}
         config = VideoEditConfig(**{k: v for k, v in given.items() if v is not None})
         fitting = {k: v for k, v in {"steps": fit_steps, "samples": samples}.items() if v is not None}
         folder, where = VideoFolder(out), device_of(device)
-        folder.require(resume=resume, overwrite=overwrite)
-        source_of = partial(VideoSource, most_megapixels=most_megapixels, warn=_warn)
-        footage_of = source_of(clip, rate)
-        masks_of = None if masks is None else source_of(masks, what="--masks")
-        if masks_of is None:
-            if empty_masks:
-                raise ValueError("--empty-masks goes with --masks, got it without")
-            footage_of.size()  # a clip that cannot be read is refused before models are
-        else:
-            require_masks(masks_of, footage_of, may_be_empty=empty_masks)
         require_clips(clip=clip_model)
-        estimator = load_flow(flow, device=where)
-        encoder = encoder_of(clip_model, clip_weights, where, tokenizer=clip_tokenizer)
-        require_guides([encoder], source, target, config)  # now, and not once the atlas is fitted
-        warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
-
-        def begin(footage, fitted):
-            chance = torch.Generator().manual_seed(seed)
-            return VideoEdit(
-                footage, fitted, [encoder], source, target, screen=screen, config=config, generator=chance
-            )
-
-        run = VideoRun(
-            footage_of,
-            estimator,
-            begin,
-            masks=masks_of,
-            empty_masks=empty_masks,
-            needs_object=config.layer == "foreground",
-            atlas=None if atlas is None else _atlas(atlas, {"--masks": masks, **fitting}, load_atlas, where),
-            fit_settings=fitting,
-            seed=seed,
-            device=where,
-        )
         inputs = [path for path in (clip, masks, atlas) if path is not None]
-        folder.claim(resume=resume, overwrite=overwrite, keep=inputs, later=True)
-        facts = {"clip": clip.name, "from": source, "to": target, "seed": seed, "flow": flow.split("=")[0]}
-        facts |= {"masks": masks and masks.name, "encoders": [encoder.name]}
-        with folder, showing(out, STAGES) as show:
-            show.tell("reading the clip")
+        with (
+            folder.claim(resume=resume, overwrite=overwrite, keep=inputs),
+            scratch_folder(out) as scratch,
+        ):
+            read = _clip(clip, masks, empty_masks, rate, most_megapixels)
+            estimator = load_flow(flow, device=where)
+            encoder = encoder_of(clip_model, clip_weights, where, tokenizer=clip_tokenizer)
+            require_guides([encoder], source, target, config)  # now, and not once the atlas is fitted
+            warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
+            of_fit = {"--masks": masks, **fitting}
 
-            def on_step(stage: str, done: int, total: int | None, descent, seconds: float) -> None:
-                if descent is None:
+            def begin(footage, fitted):
+                chance = torch.Generator().manual_seed(seed)
+                how = {"screen": screen, "config": config, "generator": chance}
+                return VideoEdit(footage, fitted, [encoder], source, target, **how)
+
+            job = VideoJob(
+                Clip(*read, estimator, empty_masks, needs_object=config.layer == "foreground"),
+                begin,
+                folder,
+                scratch,
+                facts={
+                    "clip": clip.name,
+                    "from": source,
+                    "to": [target],
+                    "seeds": [seed],
+                    "flow": flow.split("=")[0],
+                    "masks": masks and masks.name,
+                    "encoders": [encoder.name],
+                },
+                config=plain(config),
+                atlas=None if atlas is None else _atlas(atlas, of_fit, load_atlas, where),
+                fit_settings=fitting,
+                seed=seed,
+                device=where,
+            )
+            with showing(out, STAGES) as show:
+
+                def tell(stage: str, done: int, total: int | None) -> None:
                     show.update(stage, Seen(done, total, unit="frames"))
-                else:
-                    show(None, stage, descent, seconds)
 
-            record = run_video(run, folder, facts=facts, resume=resume, on_step=on_step)
-    seconds = record["seconds"]
-    say(f"{sum(seconds.values()):.1f} s, the atlas {seconds['atlas']:.1f} s. Report: {out / 'report.html'}")
+                show.tell("reading the clip")
+                record = drive(job, resume=resume, on_step=show, tell=tell)
+    say(took(record, out))
+
+
+def _clip(clip: Path, masks: Path | None, empty_masks: bool, rate: float, most_megapixels: float):
+    """Where frames and masks are read; what cannot be read is refused before models are."""
+    from ..media.clips import VideoSource, require_masks
+
+    source_of = partial(VideoSource, most_megapixels=most_megapixels, warn=_warn)
+    frames = source_of(clip, rate)
+    if masks is None:
+        if empty_masks:
+            raise ValueError("--empty-masks goes with --masks, got it without")
+        frames.size()
+        return frames, None
+    masks_of = source_of(masks, what="--masks")
+    require_masks(masks_of, frames, may_be_empty=empty_masks)
+    return frames, masks_of
 
 
 def _atlas(path: Path, of_fit: dict, load, device: str):

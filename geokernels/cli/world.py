@@ -17,6 +17,7 @@ from .console import (
     say,
     sentences,
     showing,
+    took,
     warn,
     warn_of_words,
 )
@@ -89,7 +90,8 @@ def sample(
     """Draw samples, judge them, and leave pictures, a grid, a list, run.json and report.html in --out."""
     with sentences(sample, name="--model", checkpoint="--model"), extras():
         from ..metrics.summary import shares
-        from ..runs.samples import EDITS, SampleFolder, run_samples
+        from ..runs.loop import drive
+        from ..runs.samples import EDITS, SampleFolder, SampleJob
         from ..world.edit_folder import require_edit_folder
 
         given = {"prompt": prompt, "steps": steps, "guidance_scale": guidance_scale, "truncation": truncation}
@@ -97,26 +99,21 @@ def sample(
         given = {name: value for name, value in given.items() if value not in (None, [])}
         _require_kind(kind, given)
         where, folder = device_of(device), SampleFolder(out)
-        folder.require(resume=resume, overwrite=overwrite)
-        source = _source(kind, count, seed, out, where, **given)
-        if model is None:
-            _warn_of_unknown_words(prompt or [])
-        if kind == "edits":
-            size, seeded = source.settings["size"], source.settings["seed"]
-            require_edit_folder(out / EDITS, seed=seeded, size=size, replace=overwrite)
-        folder.claim(resume=resume, overwrite=overwrite)
-        with folder, showing(out) as show:
-
-            def on_batch(drawn: int, seconds: float) -> None:
-                speed = f"{drawn / max(seconds, 1e-9):.1f}/s"
-                show.update(kind, Seen(drawn, count, speed=speed, unit="samples"))
-
-            record = run_samples(source, folder, facts={"device": where}, resume=resume, on_batch=on_batch)
+        with folder.claim(resume=resume, overwrite=overwrite):
+            source = _source(kind, count, seed, out, where, **given)
+            if model is None:
+                _warn_of_unknown_words(prompt or [])
+            if kind == "edits":
+                require_edit_folder(out / EDITS, seed=seed, size=source.settings["size"], replace=overwrite)
+            facts = {"seeds": [seed], "encoders": []}
+            job = SampleJob(source, folder, facts=facts, device=where)
+            with showing(out, look=_samples) as show:
+                record = drive(job, resume=resume, on_step=show)
         table = Table("the judge", "names a value", "as asked")
         for cells in shares(record["judged"]):
             table.add_row(*cells)
         console().print(table)
-    say(f"{record['seconds']:.1f} s, {record['per_second']:.1f}/s. Report: {out / 'report.html'}")
+    say(took(record, out))
 
 
 def train(
@@ -191,6 +188,12 @@ def evaluate(
         raise typer.Exit(1)
     else:
         say("\nEvery figure is the card's.")
+
+
+def _samples(samples, seconds: float) -> Seen:
+    """How many samples there are."""
+    speed = f"{samples.index / max(seconds, 1e-9):.1f}/s"
+    return Seen(samples.index, samples.steps, speed=speed, unit="samples")
 
 
 def _require_kind(kind: str, given: dict) -> None:

@@ -37,6 +37,10 @@ class Words(NamedTuple):
         return Words(torch.cat([part.rows for part in parts]), pooled)
 
 
+class UnsuitedPipelineError(TypeError):
+    """A pipeline, or a part of it, is of a kind that what was asked of it cannot use."""
+
+
 class Denoiser:
     """U-Net, autoencoder and text encoders of a diffusers pipeline, as what moves latents needs them.
 
@@ -56,11 +60,11 @@ class Denoiser:
     def __init__(self, pipeline) -> None:
         self._face, self.pipeline = TextToImage(pipeline), pipeline
         if self._face.name not in KINDS:
-            raise TypeError(f"pipeline must be a {' or '.join(KINDS)}, got {self._face.name}")
+            raise UnsuitedPipelineError(f"pipeline must be a {' or '.join(KINDS)}, got {self._face.name}")
         self.unet, self.vae = pipeline.unet, pipeline.vae
         kind, inputs = self.unet.config.addition_embed_type, self.unet.config.in_channels
         if kind not in (None, "text_time") or inputs != self.vae.config.latent_channels:
-            raise TypeError(
+            raise UnsuitedPipelineError(
                 f"the U-Net must read text and time alone, got {inputs} channels and an embedding of {kind}"
             )
         self.dtype = torch.promote_types(self.unet.dtype, torch.float32)

@@ -3,7 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .page import asked, chart, cost, figure, guided, origin, page, row, run_section, section, table, text
+from .page import (
+    OWN_SCALES,
+    asked,
+    cost,
+    figure,
+    guided,
+    losses,
+    origin,
+    page,
+    row,
+    run_section,
+    section,
+    table,
+    text,
+)
 
 ROWS = 4  # samples that the strip follows
 REAL = ("given", "inverted", "by the adapted generator")  # what is shown of a real picture
@@ -22,10 +36,10 @@ class ShownAdaptation(NamedTuple):
 
 def adapt_page(record: dict, shown: ShownAdaptation) -> str:
     """The page of one adaptation; ``record`` as in ``run.json``."""
-    before, after = record["from"], record["to"]
+    before, (after,) = record["from"], record["to"]
     lead = (
-        f"<p>The generator {text(record['generator'])} was moved from {asked(before, 'from')} to "
-        f"{asked(after, 'to')}, {guided(record, record['seconds'])}. No picture was shown to it.</p>"
+        f"<p>The generator {text(record['model'])} was moved from {asked(before, 'from')} to "
+        f"{asked(after, 'to')}, {guided(record, 'adapt')}. No picture was shown to it.</p>"
     )
     samples = row(
         figure(shown.before, f"Samples before: {before}", "before"),
@@ -33,19 +47,18 @@ def adapt_page(record: dict, shown: ShownAdaptation) -> str:
         figure(shown.animation, f"Animation from {before} to {after}", "on the way"),
     )
     along = figure(shown.strip, f"{ROWS} samples over the steps", text(" · ".join(shown.labels)))
-    losses = chart(record["history"], record["terms"])
-    facts = [("steps", text(record["config"]["steps"])), *cost(record)]
+    facts = cost(record, "adapt")
     facts += [("start by transport of codes", _start(record["start"])), *origin(record)]
     sections = [section("Samples", samples, note="Latents that the adaptation never visited.")]
-    if record.get("judged"):
+    if record["judged"]:
         sections.append(section("The judge", _verdict(record["judged"])))
     if shown.real:
         real = [figure(data, f"The real picture, {name}", name) for data, name in zip(shown.real, REAL)]
         sections.append(section("A real picture", row(*real)))
     sections += [
         section("Metamorphosis", along, note="Each row is one latent; each column a kept step."),
-        section("Losses", losses, note="Each curve on its own scale."),
-        run_section(record, *facts, settings={"Every setting": record["config"]}),
+        section("Losses", losses(record, "adapt"), note=OWN_SCALES),
+        run_section(record, *facts, settings={"Every setting": record["config"]["adapt"]}),
     ]
     return page(f"{before} → {after}", lead, sections)
 

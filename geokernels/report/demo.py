@@ -45,11 +45,11 @@ class Shown(NamedTuple):
 
 def demo_page(record: dict, shown: Shown) -> str:
     """The report; ``record`` as in ``run.json``."""
-    edits = record["edits"]
+    edits = record["morphs"]
     small = f"{len(edits)} pictures are an illustration; benchmarks/quality/morph.py measures hundreds."
-    facts = {"seed": record["seed"], "CLIP": record["encoder"], "machine": record["machine"]["cpu"]}
+    facts = {"seed": record["seeds"][0], "CLIP": record["encoders"][0], "machine": record["machine"]["cpu"]}
     facts |= {"threads": record["machine"]["threads"], "peak memory": f"{record['peak_memory_mib']:.0f} MiB"}
-    took = f"<p>Everything above took {record['seconds']:.0f} seconds.</p>"
+    took = f"<p>Everything above took {record['seconds']['total']:.0f} seconds.</p>"
     return page(
         "A picture, moved by a sentence",
         LEAD,
@@ -58,7 +58,7 @@ def demo_page(record: dict, shown: Shown) -> str:
             *(_edit_section(i, edit, pictures) for i, (edit, pictures) in enumerate(zip(edits, shown.edits))),
             _walk_section("A walk through a generator", record["walk"], shown.walk, WALK),
             _walk_section("Between two prompts", record["between_prompts"], shown.line, LINE),
-            _prompts_section("Prompts it has never read", record["prompts"], shown.drawn),
+            _prompts_section("Prompts it has never read", record["drawn"], shown.drawn),
             run_section(record, settings={"Where and how": facts}, lead=took),
         ],
     )

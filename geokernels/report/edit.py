@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .page import asked, chart, cost, figure, film, origin, page, row, run_section, section, text
+from .page import asked, chart, cost, figure, film, lasted, origin, page, row, run_section, section, text
 
 
 class ShownEdits(NamedTuple):
@@ -25,14 +25,14 @@ def edit_page(record: dict, shown: ShownEdits) -> str:
     lead = (
         f"<p>A picture of {asked(before, 'from')}, {began}, became "
         f"{', '.join(asked(target, 'to') for target in targets)} on its way "
-        f"out of noise: {text(record['steps'])} DDIM steps of {text(record['model'])}, guided by CLIP "
-        f"({text(record['encoder'])}) and the source's features, in {record['seconds']:.1f} seconds.</p>"
+        f"out of noise: {record['steps']['edit']} DDIM steps of {text(record['model'])}, guided by CLIP "
+        f"({text(', '.join(record['encoders']))}) and the source's features, in {lasted(record)}.</p>"
     )
     animation = figure(shown.animation, "The edits on their way out of noise")
     ways = [film(frames, name, labels=shown.labels) for frames, name in zip(shown.frames, targets)]
     note = "Each curve on its own scale; 0 where a step was not guided."
     width, height = shown.size
-    facts = [("steps", text(record["steps"])), *cost(record)]
+    facts = cost(record, "edit")
     facts += [("picture", f"{width} x {height} pixels"), ("precision", text(record["dtype"]))]
     return page(
         f"{before} → {targets[0]}" if len(targets) == 1 else f"Edits of {before}",
@@ -41,7 +41,9 @@ def edit_page(record: dict, shown: ShownEdits) -> str:
             section("Before and after", _before_and_after(before, targets, shown)),
             section("On the way", *ways, animation),
             section("Losses", *_charts(record), note=note),
-            run_section(record, *facts, *origin(record), settings={"Every setting": record["config"]}),
+            run_section(
+                record, *facts, *origin(record), settings={"Every setting": record["config"]["edit"]}
+            ),
         ],
     )
 
@@ -57,8 +59,8 @@ def _before_and_after(before: str, targets: Sequence[str], shown: ShownEdits) ->
 
 def _charts(record: dict) -> list[str]:
     """The losses of every edit; 0 where a step was not guided."""
-    terms = record["terms"]
+    terms = record["terms"]["edit"]
     return [
-        chart([[value or 0.0 for value in step[i]] for step in record["history"]], terms)
+        chart([[value or 0.0 for value in step[i]] for step in record["history"]["edit"]], terms)
         for i in range(len(record["to"]))
     ]

@@ -37,7 +37,7 @@ def evaluation_page(
     methods = list(record["methods"])
     lead = (
         f"<p>{len(record['edits'])} edits by {len(methods)} methods on {text(record['model'])}, "
-        f"{text(record['steps'])} DDIM steps from one inversion of each picture, "
+        f"{text(record['config']['edits']['steps'])} DDIM steps from one inversion of each picture, "
         f"{text(len(failed))} of {len(rows)} results failed.</p>"
     )
     sections = [section("Methods", table(*_methods(*summary)), note=_measures(record["measures"]))]
@@ -45,7 +45,8 @@ def evaluation_page(
         sections.append(section("Reached, by what was asked", table(*_by_attribute(rows, methods))))
     lines = [(text(r["key"]), text(r["method"]), text(r["failure"])) for r in failed]
     shown = table(("edit", "method", "why"), lines) if failed else "<p>None.</p>"
-    facts = {k: v for k, v in record.items() if k not in ("versions", "machine", "edits")}
+    facts = {k: record[k] for k in ("model", "encoders", "seeds", "decoder", "dtype", "measures", "methods")}
+    facts |= {**record["config"]["edits"], "seconds": record["seconds"]["total"]}
     sections += [
         section("Failures", shown),
         section("The first edits", *(_example(example, rows) for example in examples)),

@@ -47,8 +47,10 @@ def interpolation_page(record: dict, paths: Mapping[str, ShownPath]) -> str:
         "same noise unless the settings say otherwise; what changes is what the model reads.</p>"
     )
     scores = scores_table({coupling: path["score"] for coupling, path in record["paths"].items()})
-    took = f"<p>{record['seconds']:.0f} seconds. {text(_invariant(record['invariance']))}</p>"
-    settings = {"Every setting": {**record["config"], "seeds": record["seeds"]}, "Where": record["machine"]}
+    took = f"<p>{record['seconds']['total']:.0f} seconds. {text(_invariant(record['invariance']))}</p>"
+    settings = next(iter(record["config"].values()))
+    settings = {"Every setting": {**settings, "coupling": list(paths), "seeds": record["seeds"]}}
+    settings["Where"] = record["machine"]
     return page(
         " → ".join(prompts),
         lead,

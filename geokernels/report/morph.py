@@ -3,7 +3,20 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .page import asked, chart, cost, figure, film, guided, origin, page, row, run_section, section, text
+from .page import (
+    OWN_SCALES,
+    asked,
+    cost,
+    figure,
+    film,
+    guided,
+    losses,
+    origin,
+    page,
+    row,
+    run_section,
+    section,
+)
 
 
 class ShownLayer(NamedTuple):
@@ -28,10 +41,10 @@ class ShownMorph(NamedTuple):
 
 def morph_page(record: dict, shown: ShownMorph) -> str:
     """The page of one morph; ``record`` as in ``run.json``."""
-    before, after = record["from"], record["to"]
+    before, (after,) = record["from"], record["to"]
     lead = (
         f"<p>The picture was moved along the direction from {asked(before, 'from')} to {asked(after, 'to')}, "
-        f"{guided(record, record['seconds'])}.</p>"
+        f"{guided(record, 'morph')}.</p>"
     )
     pictures = row(
         figure(shown.before, f"The picture before: {before}", "before"),
@@ -39,8 +52,7 @@ def morph_page(record: dict, shown: ShownMorph) -> str:
         figure(shown.animation, f"Animation from {before} to {after}", "on the way"),
     )
     width, height = shown.size
-    facts = [("steps", text(record["config"]["steps"])), *cost(record)]
-    facts += [("picture", f"{width} x {height} pixels"), *origin(record)]
+    facts = [*cost(record, "morph"), ("picture", f"{width} x {height} pixels"), *origin(record)]
     return page(
         f"{before} → {after}",
         lead,
@@ -48,8 +60,8 @@ def morph_page(record: dict, shown: ShownMorph) -> str:
             section("Before and after", pictures),
             *([] if shown.layer is None else [_layer_section(shown.layer)]),
             section("On the way", film(shown.frames, after, labels=shown.labels)),
-            section("Losses", chart(record["history"], record["terms"]), note="Each curve on its own scale."),
-            run_section(record, *facts, settings={"Every setting": record["config"]}),
+            section("Losses", losses(record, "morph"), note=OWN_SCALES),
+            run_section(record, *facts, settings={"Every setting": record["config"]["morph"]}),
         ],
     )
 

@@ -14,6 +14,7 @@ TEMPLATE = Path(__file__).parent / "templates" / "page.html"
 SHOWN = 10  # frames of a film
 PICTURE_SIDE, FILM_SIDE = 448, 128  # longest sides, in pixels, that a picture and a film's frame need
 WIDTH, HEIGHT, MARGIN = 640, 220, 8  # of a chart, in its own units
+OWN_SCALES = "Each curve on its own scale."  # note of :func:`chart`
 INKS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)", "var(--ink-4)", "var(--ink-5)", "var(--ink-6)")
 
 
@@ -44,10 +45,12 @@ def run_section(
     )
 
 
-def cost(record: Mapping) -> list[tuple[str, str]]:
-    """Facts of :func:`run_section`: what the run took."""
+def cost(record: Mapping, stage: str) -> list[tuple[str, str]]:
+    """Facts of :func:`run_section`: what the run took, and how fast a stage of it was."""
+    speed = record["steps_per_second"][stage]
     return [
-        ("time", f"{record['seconds']:.1f} s ({record['steps_per_second']:.1f} steps/s)"),
+        ("steps", text(record["steps"][stage])),
+        ("time", f"{record['seconds']['total']:.1f} s ({speed:.1f} steps/s)"),
         memory(record),
     ]
 
@@ -60,7 +63,7 @@ def memory(record: Mapping) -> tuple[str, str]:
 def origin(record: Mapping) -> list[tuple[str, str]]:
     """Facts of :func:`run_section`: what somebody needs to run it again."""
     return [
-        ("seed", text(record["seed"])),
+        ("seed", text(", ".join(map(str, record["seeds"])))),
         ("machine", text(record["machine"]["gpu"] or record["machine"]["cpu"])),
     ]
 
@@ -70,11 +73,16 @@ def asked(prompt: str, role: str) -> str:
     return f"<strong class={role}>“{text(prompt)}”</strong>"
 
 
-def guided(record: Mapping, seconds: float) -> str:
-    """By what a run was guided, and how long it took, as leads say it."""
+def lasted(record: Mapping) -> str:
+    """How long a run took, as leads say it."""
+    return f"{record['seconds']['total']:.1f} seconds"
+
+
+def guided(record: Mapping, stage: str) -> str:
+    """By what a stage of a run was guided, and how long the run took, as leads say it."""
     encoders = text(", ".join(record["encoders"]))
-    loss = text(record["config"]["loss"])
-    return f"guided by CLIP ({encoders}) with the {loss} loss, in {seconds:.1f} seconds"
+    loss = text(record["config"][stage]["loss"])
+    return f"guided by CLIP ({encoders}) with the {loss} loss, in {lasted(record)}"
 
 
 def text(value: object) -> str:
@@ -156,6 +164,11 @@ def chart(
     drawing = f'<svg {shape} role="img" aria-label="{label}">{"".join(lines)}</svg>'
     below = f"<p><span>step 1</span><span>step {len(history)}</span></p>"
     return f"<div class=chart>{drawing}{below}<ul>{''.join(keys)}</ul></div>"
+
+
+def losses(record: Mapping, stage: str) -> str:
+    """What a stage of a run minimised, over its steps."""
+    return chart(record["history"][stage], record["terms"][stage])
 
 
 def _curve(values: Sequence[float], low: float, high: float, ink: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .page import badge, figure, page, row, run_section, section, table, text
+from .page import badge, figure, lasted, page, row, run_section, section, table, text
 
 SHOWN, SAMPLE_SIDE = 48, 192  # samples that are shown one by one, and their longest side
 
@@ -19,15 +19,15 @@ def samples_page(
         shares: For each attribute its name, how often the judge names it, and how often as asked.
     """
     lead = (
-        f"<p>{record['count']} of kind <strong>{text(record['kind'])}</strong>, in "
-        f"{record['seconds']:.1f} seconds. The judge reads pictures by image analysis alone; ✓ and ✗ say "
+        f"<p>{record['steps']['samples']} of kind <strong>{text(record['kind'])}</strong>, in "
+        f"{lasted(record)}. The judge reads pictures by image analysis alone; ✓ and ✗ say "
         "whether it reads what was asked for, where that is known.</p>"
     )
     cards = [
         figure(data, sample["caption"] or "a sample", _card(sample))
         for data, sample in zip(pictures, samples)
     ]
-    facts = {k: v for k, v in record.items() if k not in ("versions", "machine", "judged", "command")}
+    facts = {"kind": record["kind"], "seeds": record["seeds"], **record["config"]["samples"]}
     rows = [tuple(map(text, cells)) for cells in shares]
     return page(
         f"Samples: {record['kind']}",

@@ -3,9 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .page import asked, chart, figure, film, guided, memory, origin, page, row, run_section, section, text
-
-OWN_SCALES = "Each curve on its own scale."
+from .page import (
+    OWN_SCALES,
+    asked,
+    figure,
+    film,
+    guided,
+    losses,
+    memory,
+    origin,
+    page,
+    row,
+    run_section,
+    section,
+    text,
+)
 
 
 class ShownClip(NamedTuple):
@@ -21,18 +33,18 @@ class ShownClip(NamedTuple):
 
 def video_page(record: dict, shown: ShownClip) -> str:
     """The page of one edit of a clip; ``record`` as in ``run.json``."""
-    before, after, fit = record["from"], record["to"], record["atlas"]["fit"]
-    seconds = sum(record["seconds"].values())
+    before, (after,), fitted = record["from"], record["to"], record["atlas"]["fitted"]
     lead = (
-        f"<p>The {text(record['config']['layer'])} of a clip was moved from {asked(before, 'from')} to "
-        f"{asked(after, 'to')} by an edit of its atlas, {guided(record, seconds)}.</p>"
+        f"<p>The {text(record['config']['edit']['layer'])} of a clip was moved from "
+        f"{asked(before, 'from')} to {asked(after, 'to')} by an edit of its atlas, "
+        f"{guided(record, 'edit')}.</p>"
     )
     labels = [f"frame {number}" for number in shown.numbers]
-    losses = [section("Losses of the edit", chart(record["history"], record["terms"]), note=OWN_SCALES)]
-    settings = {"Every setting of the edit": record["config"], "Every setting of the atlas": {}}
-    if fit:
-        losses.append(section("Losses of the atlas", chart(fit["history"], fit["terms"]), note=OWN_SCALES))
-        settings["Every setting of the atlas"] = fit["config"]
+    sections = [section("Losses of the edit", losses(record, "edit"), note=OWN_SCALES)]
+    settings = {"Every setting of the edit": record["config"]["edit"]}
+    if fitted:
+        sections.append(section("Losses of the atlas", losses(record, "atlas"), note=OWN_SCALES))
+        settings["Every setting of the atlas"] = record["config"]["atlas"]
     animation = figure(shown.animation, f"The clip: {before}; beside it the edit: {after}")
     return page(
         f"{before} → {after}",
@@ -41,7 +53,7 @@ def video_page(record: dict, shown: ShownClip) -> str:
             section("Before and after", animation),
             section("Frame by frame", film(shown.frames, after, labels=labels)),
             _atlas_section(shown),
-            *losses,
+            *sections,
             run_section(record, *_facts(record), settings=settings),
         ],
     )
@@ -51,9 +63,9 @@ def _facts(record: Mapping) -> list[tuple[str, str]]:
     seconds, (width, height) = record["seconds"], record["size"]
     return [
         ("clip", f"{record['frames']} frames of {width} x {height} pixels"),
-        ("atlas", f"{seconds['atlas']:.1f} s" if record["atlas"]["fit"] else "used again"),
+        ("atlas", f"{seconds['atlas']:.1f} s" if record["atlas"]["fitted"] else "used again"),
         ("frames as the atlas has them", f"{record['atlas']['psnr']:.1f} dB"),
-        ("edit", f"{seconds['edit']:.1f} s ({record['steps_per_second']:.1f} steps/s)"),
+        ("edit", f"{seconds['edit']:.1f} s ({record['steps_per_second']['edit']:.1f} steps/s)"),
         memory(record),
         *origin(record),
     ]

@@ -4,16 +4,17 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._files import read_json, write_json, write_text
-from ..environment import machine, peak_memory_mib, versions
 from ..media.pictures import fit, gif, grid, png, strip, write_bytes, write_picture
 from ..models import load_diffusion, load_generator
 from ..models.clip import ClipEncoder
 from ..pipelines import ClipInversionConfig
+from ..pipelines.run_state import plain
 from ..report.demo import Shown, ShownEdit, ShownMorph, ShownWalk, demo_page
 from ..report.page import FILM_SIDE, PICTURE_SIDE
 from ..world.captions import reading
@@ -27,6 +28,7 @@ from .demo_models import (
 from .demo_morphs import LOSSES, Edit, facts_of, morph_scenes
 from .folder import RECORD, RunFolder
 from .held_folder import OWNER
+from .record import assemble
 
 BEGUN = "demo.partial.json"
 SHOWN = 9  # pictures of a walk in its strip
@@ -68,6 +70,15 @@ class Demo:
     walk: Walk
     line: Walk | str
     drawn: Drawn | str
+
+
+class Parts(NamedTuple):
+    """All parts together, as the one stage that a record speaks of; nothing of their losses is kept."""
+
+    index: int
+    facts: dict
+    terms: tuple[str, ...] = ()
+    history: Tensor = torch.empty(0, 0, dtype=torch.float32)
 
 
 class DemoFolder(RunFolder):
@@ -122,7 +133,8 @@ def run_demo(
     edits = morph_scenes(encoder, config.attributes, config.morph, seed=seed, on_step=on_step)
     walk = walk_in_w(load_generator(), pictures=config.walk, seed=seed)
     demo = Demo(edits, walk, *_draw(config, seed, on_step))
-    write_demo(demo, folder, seed=seed, encoder=encoder.name, seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    write_demo(demo, folder, seed=seed, encoder=encoder.name, config=config, seconds=seconds)
     return demo
 
 
@@ -141,7 +153,9 @@ def _draw(config: DemoConfig, seed: int, on_step) -> tuple[Walk, Drawn] | tuple[
     )
 
 
-def write_demo(demo: Demo, folder: DemoFolder, *, seed: int, encoder: str, seconds: float) -> None:
+def write_demo(
+    demo: Demo, folder: DemoFolder, *, seed: int, encoder: str, config: DemoConfig, seconds: float
+) -> None:
     """Write pictures, animations, ``report.html`` and ``run.json``; an earlier demonstration goes."""
     if folder.replaces:
         folder.replace()
@@ -162,19 +176,16 @@ def write_demo(demo: Demo, folder: DemoFolder, *, seed: int, encoder: str, secon
         names.append("samples.png")
     write_picture(folder.file("overview.png"), overview(demo))
     names.append("overview.png")
-    record = {
-        "command": "demo",
-        "seed": seed,
-        "encoder": encoder,
-        "seconds": round(seconds, 2),
-        "peak_memory_mib": peak_memory_mib(),
-        "machine": machine("cpu"),
-        "versions": versions(),
-        "edits": [facts_of(edit) for edit in demo.edits],
+    facts = {
+        "seeds": [seed],
+        "encoders": [encoder],
+        "morphs": [facts_of(edit) for edit in demo.edits],
         "walk": demo.walk.facts(),
         "between_prompts": _facts_or_reason(demo.line),
-        "prompts": _facts_or_reason(demo.drawn),
+        "drawn": _facts_or_reason(demo.drawn),
     }
+    stages = {"demo": Parts(config.total, {"config": plain(config)})}
+    record = assemble(folder.command, facts, stages=stages, config={}, seconds={"demo": seconds})
     write_text(folder.file("report.html"), demo_page(record, shown_of(demo)))
     folder.end(record, [*names, "report.html"])
 

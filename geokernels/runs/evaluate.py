@@ -1,224 +1,326 @@
-"""Runs methods of editing over a folder of edits, and keeps every result and every failure."""
+"""Runs methods of editing over a folder of edits, and keeps every result, every failure and every picture."""
 
+import csv
+import hashlib
+import io
+import json
 import math
-import time
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..environment import machine, peak_memory_mib, versions
-from ..media.bounds import MOST_MEGAPIXELS
-from ..media.pictures import read_picture
-from ..metrics.summary import BETTER
-from ..models.denoiser import Denoiser
-from ..pipelines.comparators import EditMethod, EditModels, EditTask
-from ..pipelines.edit.source import ddim_inversion
-from ..world import EditCase
-from .eval_folder import EvalFolder, contents_of
-from .loop import interrupts_between_steps
+from .._files import sha256, write_text
+from ..media.pictures import png, read_picture, write_picture
+from ..metrics.summary import COLUMNS, markdown, readable, summarise, summary_rows
+from ..pipelines.comparators import EditModels
+from ..pipelines.run_state import require_same_facts
+from ..report.evaluate import SHOWN, THUMB, ShownEdit, evaluation_page
+from ..world import KINDS, EditCase
+from .edit_batch import Batch, Contender, Plan
+from .folder import RunFolder, listed, texts
+from .loop import Job, Tell
 from .measures import Measures
+from .own_files import PART
+
+RESULTS, SUMMARY, TABLE, PAGE, PICTURES = (
+    "results.csv",
+    "summary.csv",
+    "summary.md",
+    "report.html",
+    "pictures",
+)
+TABLES = (RESULTS, SUMMARY, TABLE)
+ROWS = "results.json"  # everything in results.csv, and each picture with its checksum: to be continued from
+LONGEST = 80  # letters of a name that a file is called by
+HEAD = ("key", "kind", "attribute", "method", "seconds", "failure", *COLUMNS)
+STAGE = "edits"
+GROWING = ("methods", "edits", "contents")  # facts that a run may have more of than the one it continues
 
 
-@dataclass(frozen=True)
-class Contender:
-    """A method with its settings; ``label`` names both."""
-
-    label: str
-    method: EditMethod
-    settings: Any
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is run.
+@dataclass
+class EvalFolder(RunFolder):
+    """Where an evaluation is written.
 
     Attributes:
-        cases: The edits.
-        contenders: Who makes them.
-        steps: DDIM steps.
-        skip: Timesteps that the inversion leaves out at either end.
-        batch: Edits at a time.
-        seed: Of each edit's chance, with its number added.
-        size: Longest side of the pictures; None for the model's own.
-        most_megapixels: Pictures of more millions of pixels are not read.
+        methods: Labels of the methods, where they are known.
     """
 
-    cases: Sequence[EditCase]
-    contenders: Sequence[Contender]
-    steps: int = 50
-    skip: int = 1
-    batch: int = 4
-    seed: int = 0
-    size: int | None = None
-    most_megapixels: float = MOST_MEGAPIXELS
+    methods: tuple[str, ...] = ()
+
+    command = "eval"
+    checkpoint = "results.partial.json"
+    names = (*(map(re.escape, (*TABLES, PAGE, ROWS))), f"{PICTURES}/{PART}/{PART}\\.png")
+
+    def writes(self) -> tuple[str, ...]:
+        """Only the pictures of the run's own methods."""
+        return (*self.names[:-1], *(f"{PICTURES}/{re.escape(safe(m))}/{PART}\\.png" for m in self.methods))
+
+    def begins(self) -> bool:
+        """A finished evaluation may be resumed, too, with more edits or methods."""
+        return super().begins() or (self._record() is not None and (self.path / ROWS).exists())
+
+    def clear(self, keep: Collection[Path] = ()) -> None:
+        """Remove an earlier run with its pictures and its tables, which no record lists before its end."""
+        begun = self.begins()
+        super().clear(keep)
+        for name in (*TABLES, PAGE, ROWS) if begun else ():
+            (self.path / name).unlink(missing_ok=True)
+
+    def written(self) -> dict[str, str]:
+        """The pictures of interrupted runs among them."""
+        files = super().written()
+        for kept in (self.path / self.checkpoint, self.path / ROWS):
+            for row in listed(kept, "stages", STAGE, "rows"):
+                files |= texts({str(row.get("picture")): row.get("sha256")})
+        return files
+
+    def load(self, device: str = "cpu", path: Path | None = None) -> dict:
+        """Read the checkpoint, or what a finished run has left to be continued from."""
+        stopped = self.path / self.checkpoint
+        return super().load(device, path or (stopped if stopped.exists() else self.path / ROWS))
+
+    def write(self, row: dict, picture: Tensor | None) -> dict:
+        """Write the picture of a row; returns the row with its file."""
+        if picture is None:
+            return {**row, "picture": None, "sha256": None}
+        name = f"{PICTURES}/{safe(row['method'])}/{safe(row['key'])}.png"
+        write_picture(self.file(name), picture)
+        return {**row, "picture": name, "sha256": sha256(self.path / name)}
 
 
-def run_evaluation(
-    plan: Plan,
-    models: EditModels,
-    measures: Measures,
-    folder: EvalFolder,
-    *,
-    facts: dict,
-    resume: bool = False,
-    on_rows: Callable[[int, float], None] = lambda done, seconds: None,
-) -> dict:
-    """Make and measure every edit by every method, and write what the run leaves behind.
+class Edits:
+    """Every edit by every method, a batch by one method a step.
 
     An edit that fails is tried once more by itself, so that it takes no other with it; if it fails again,
     what it failed of is its result.
 
+    Attributes:
+        rows: The results so far.
+    """
+
+    terms = ()
+
+    def __init__(
+        self,
+        plan: Plan,
+        cases: Sequence[EditCase],
+        models: EditModels,
+        measures: Measures,
+        folder: EvalFolder,
+    ):
+        self.plan, self.cases = plan, cases
+        self.models, self.measures, self.folder = models, measures, folder
+        self.rows: list[dict] = []
+        self._batch: Batch | None = None
+
+    @property
+    def facts(self) -> dict:
+        """The settings."""
+        return {"config": self.plan.config}
+
+    @property
+    def index(self) -> int:
+        """Results so far."""
+        return len(self.rows)
+
+    @property
+    def steps(self) -> int:
+        """Results there will be."""
+        return len(self.cases) * len(self.plan.contenders)
+
+    @property
+    def done(self) -> bool:
+        """Whether all is made."""
+        return self.index >= self.steps
+
+    @property
+    def history(self) -> Tensor:
+        """Nothing is minimised."""
+        return torch.empty(0, 0)
+
+    def prepare(self, tell=None) -> None:
+        """Nothing is to be done before the first step."""
+
+    def step(self) -> None:
+        """Make and measure the next edits by the next method."""
+        made = {(row["key"], row["method"]) for row in self.rows}
+        first, contender = self._next(made)
+        cases = self.cases[first : first + self.plan.batch]
+        if self._batch is None or self._batch.first != first:
+            self._batch = Batch(self.plan, self.models, cases, first)
+        results = self._batch.edit(contender, self.measures)
+        # an edit may have been made already, in a batch that ended before it was full
+        new = [result for result in results if (result[0]["key"], contender.label) not in made]
+        self.rows += [self.folder.write(*result) for result in new]
+
+    def _next(self, made: Collection[tuple[str, str]]) -> tuple[int, Contender]:
+        """The first batch, and the first method, that lacks a result."""
+        for first in range(0, len(self.cases), self.plan.batch):
+            cases = self.cases[first : first + self.plan.batch]
+            for contender in self.plan.contenders:
+                if any((case.key, contender.label) not in made for case in cases):
+                    return first, contender
+        raise RuntimeError("all edits have been made")
+
+    def state_dict(self) -> dict:
+        """The results."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take back the results.
+
+        Raises:
+            ValueError: If one's picture is not what was written.
+        """
+        for row in state["rows"]:
+            path = row["picture"] and self.folder.path / row["picture"]
+            if path and not (path.is_file() and sha256(path) == row["sha256"]):
+                raise ValueError(
+                    f"the stopped run's {row['picture']} is not what it was; start again with --overwrite"
+                )
+        self.rows = list(state["rows"])
+
+
+class EvalJob(Job):
+    """An evaluation.
+
     Args:
-        plan: What to run.
+        plan: How edits are made.
+        cases: Gives the edits, and makes them if they are to be drawn; called before the first step.
         models: What methods may use.
         measures: What edits are measured by.
         folder: Claimed already.
-        facts: What ``run.json`` says besides.
-        resume: Whether to continue the stopped run in the folder.
-        on_rows: Called with the number of results and of seconds so far; a KeyboardInterrupt leaves what
-            there is, to be continued.
-
-    Returns:
-        The record, as in ``run.json`` without the checksums.
+        facts: See :class:`geokernels.runs.loop.Job`.
     """
-    run = {
-        **facts,
-        "methods": {
+
+    every = 1
+
+    def __init__(
+        self,
+        plan: Plan,
+        cases: Callable[[], Sequence[EditCase]],
+        models: EditModels,
+        measures: Measures,
+        folder: EvalFolder,
+        *,
+        facts: dict,
+    ):
+        methods = {
             c.label: {"title": c.method.title, "settings": dict(vars(c.settings))} for c in plan.contenders
-        },
-        "edits": [case.key for case in plan.cases],
-        "contents": contents_of(plan.cases),
-        **{name: getattr(plan, name) for name in ("steps", "skip", "batch", "seed", "size")},
-        "measures": measures.names,
-    }
-    rows, seconds = folder.begun(run, plan.cases) if resume else ([], 0.0)
-    # at once: an interruption before the first result must leave something to continue from
-    folder.begin(run, rows, seconds)
-    done = {(row["key"], row["method"]) for row in rows}
-    with interrupts_between_steps() as check:
-        for first in range(0, len(plan.cases), plan.batch):
-            cases = plan.cases[first : first + plan.batch]
-            left = [c for c in plan.contenders if any((case.key, c.label) not in done for case in cases)]
-            if not left:
-                continue
-            start = time.perf_counter()
-            batch = _Batch(plan, models, cases, first)
-            for contender in left:
-                made = batch.edit(contender, measures)
-                # an edit may have been made already, in a batch that ended before it was full
-                rows += [folder.add(*one) for one in made if (one[0]["key"], contender.label) not in done]
-                seconds, start = seconds + time.perf_counter() - start, time.perf_counter()
-                folder.keep(run, rows, seconds)
-                on_rows(len(rows), seconds)
-                check()
-    device = str(models.pipeline.unet.device)
-    record = {
-        "command": "eval",
-        **run,
-        "seconds": round(seconds, 3),
-        "peak_memory_mib": peak_memory_mib(device),
-        "machine": machine(device),
-        "versions": versions(),
-    }
-    folder.finish(record, rows, plan.cases)
-    return record
-
-
-class _Batch:
-    """Some edits: their pictures and inversions, each as far as it could be had."""
-
-    def __init__(self, plan: Plan, models: EditModels, cases: Sequence[EditCase], first: int):
-        self.plan, self.models, self.cases = plan, models, cases
-        self.denoiser = Denoiser(models.pipeline)
-        self.tasks: dict[tuple[int, ...], EditTask] = {}
-        self.failures: dict[int, str] = {}
-        self.first = first
-        given: dict[tuple, list[int]] = {}
-        self.pictures: dict[int, Tensor] = {}
-        for i, case in enumerate(cases):
-            try:
-                self.pictures[i] = self._picture(case)
-                given.setdefault(tuple(self.pictures[i].shape), []).append(i)
-            except Exception as error:
-                self.failures[i] = _sentence(error)
-        for rows in given.values():
-            self._prepare(tuple(rows))
-
-    def _picture(self, case: EditCase) -> Tensor:
-        given = read_picture(case.picture, most_megapixels=self.plan.most_megapixels).rgb
-        return self.denoiser.suited(given, self.plan.size)
-
-    def _prepare(self, rows: tuple[int, ...]) -> None:
-        """Invert pictures of one size; by themselves if they fail together."""
-        try:
-            self.tasks[rows] = self._task(rows)
-        except Exception as error:
-            if len(rows) == 1:
-                self.failures[rows[0]] = _sentence(error)
-                return
-            for i in rows:
-                self._prepare((i,))
-
-    def _task(self, rows: tuple[int, ...]) -> EditTask:
-        cases = [self.cases[i] for i in rows]
-        pictures, captions = torch.stack([self.pictures[i] for i in rows]), [case.source for case in cases]
-        source = ddim_inversion(
-            self.models.pipeline, pictures, captions, steps=self.plan.steps, skip=self.plan.skip
+        }
+        run = {**facts, "methods": methods, "edits": [], "contents": contents_of([])}
+        super().__init__(
+            folder,
+            facts=json.loads(json.dumps({**run, "measures": measures.names})),
+            config={STAGE: plan.config},
+            device=str(models.pipeline.unet.device),
         )
-        return EditTask(
-            pictures,
-            source,
-            tuple(case.target for case in cases),
-            tuple(case.instruction for case in cases),
-            tuple(self.plan.seed + self.first + i for i in rows),
+        self.cases, self.earlier = cases, self.facts
+        self.edits = Edits(plan, [], models, measures, folder)
+
+    def require_same(self, state: Mapping) -> None:
+        """Refuse to continue a run of other settings; it may have had fewer edits, or fewer methods."""
+        kept = state["facts"]
+        require_same_facts(state["config"][STAGE], self.config[STAGE])
+        require_same_facts(
+            *({key: value for key, value in of.items() if key not in GROWING} for of in (kept, self.facts))
         )
+        for label, settings in kept["methods"].items():
+            if self.facts["methods"].get(label) != settings:
+                raise ValueError(f"the earlier run had the method {label}; give it again, with its settings")
+        self.earlier = {name: kept[name] for name in GROWING}
 
-    def edit(self, contender: Contender, measures: Measures) -> list[tuple[dict, Tensor | None]]:
-        """A row of results for each edit, and its picture; None where it failed."""
-        found: dict[int, tuple[Tensor | str, float]] = {i: (why, 0.0) for i, why in self.failures.items()}
-        for rows, task in self.tasks.items():
-            found |= zip(rows, _edited(contender, self.models, task), strict=True)
-        return [self._row(contender, measures, i, *found[i]) for i in range(len(self.cases))]
+    def prepare(self, tell: Tell) -> None:
+        """Get the edits.
 
-    def _row(
-        self, contender: Contender, measures: Measures, i: int, found: Tensor | str, seconds: float
-    ) -> tuple[dict, Tensor | None]:
-        case, values = self.cases[i], dict.fromkeys(BETTER)
-        picture, failure = (None, found) if isinstance(found, str) else (found, None)
-        if picture is not None:
-            # what the file holds
-            picture = (picture.float().cpu() * 255).round() / 255
-            try:
-                values = measures(case, self.pictures[i], picture)
-            except Exception as error:
-                failure = f"could not be measured: {_sentence(error)}"
-        row = {"key": case.key, "kind": case.kind, "attribute": case.attribute, "method": contender.label}
-        values = {name: _plain(value) for name, value in values.items()}
-        return {**row, "seconds": round(seconds, 3), "failure": failure, **values}, picture
+        Raises:
+            ValueError: If the run that is continued had others.
+        """
+        cases, earlier = self.cases(), self.earlier
+        keys, count = [case.key for case in cases], len(earlier["edits"])
+        if keys[:count] != earlier["edits"]:
+            raise ValueError("the earlier run had other edits; give the same folder, and no smaller limit")
+        if contents_of(cases[:count]) != earlier["contents"]:
+            raise ValueError("the earlier run had other pictures, texts or masks of the same edits")
+        self.edits.cases = cases
+        self.facts |= {"edits": keys, "contents": contents_of(cases)}
+
+    def stages(self) -> Iterator[tuple[str, Edits]]:
+        """The edits."""
+        yield STAGE, self.edits
+
+    @property
+    def rows(self) -> list[dict]:
+        """The results in the order of the edits, and of the methods."""
+        order = {case.key: i for i, case in enumerate(self.edits.cases)}
+        labels = list(self.facts["methods"])
+        return sorted(self.edits.rows, key=lambda row: (order[row["key"]], labels.index(row["method"])))
+
+    def record(self) -> dict:
+        """What the results come to."""
+        return {"summary": summarise(self.rows, list(self.facts["methods"]))}
+
+    def finish(self, record: dict) -> Collection[str]:
+        """Write the tables and the page; the pictures are written already."""
+        file, rows, summary = self.folder.file, self.rows, record["summary"]
+        write_text(file(RESULTS), _csv(HEAD, [[row[name] for name in HEAD] for row in rows]))
+        write_text(file(SUMMARY), _csv(*summary_rows(summary)))
+        write_text(file(TABLE), markdown(summary))
+        shown = [self._shown(case, rows) for case in self.edits.cases[:SHOWN]]
+        write_text(file(PAGE), evaluation_page(record, readable(summary), rows, shown))
+        write_text(file(ROWS), (self.folder.path / self.folder.checkpoint).read_text("utf-8"))
+        return [*TABLES, PAGE, ROWS, *(row["picture"] for row in rows if row["picture"])]
+
+    def _shown(self, case: EditCase, rows: Sequence[dict]) -> ShownEdit:
+        """An edit with its pictures: the source, the truth where there is one, and every method's result."""
+        drawn = {"source": _thumbnail(case.picture)}
+        if case.edited is not None:
+            drawn["truth"] = _thumbnail(case.edited)
+        results = {
+            row["method"]: _thumbnail(row["picture"] and self.folder.path / row["picture"])
+            for row in rows
+            if row["key"] == case.key
+        }
+        return ShownEdit(case.key, case.source, case.target, KINDS[case.kind], drawn, results)
 
 
-def _edited(contender: Contender, models: EditModels, task: EditTask) -> list[tuple[Tensor | str, float]]:
-    """Picture or failure of each edit of a task, and the seconds that it took."""
-    start, n = time.perf_counter(), len(task.targets)
+def _thumbnail(path: Path | None) -> bytes | None:
+    """A picture's file, small; None where there is none, or none that can be read."""
     try:
-        pictures = contender.method.run(models, task, contender.settings)
-        if len(pictures) != n:
-            raise RuntimeError(f"{contender.label} returned {len(pictures)} pictures for {n} edits")
-        return [(picture, (time.perf_counter() - start) / n) for picture in pictures]
-    except Exception as error:
-        if n == 1:
-            return [(_sentence(error), time.perf_counter() - start)]
-        return [found for i in range(n) for found in _edited(contender, models, task.part(i))]
+        return path and png(read_picture(path, most_megapixels=math.inf).rgb, longest=THUMB)
+    except ValueError:
+        return None
 
 
-def _sentence(error: Exception) -> str:
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+def contents_of(cases: Sequence[EditCase]) -> str:
+    """Checksum of all that edits consist of; a picture that is not there is a part of it, too."""
+    digest = hashlib.sha256()
+    for case in cases:
+        picture = sha256(case.picture) if case.picture.is_file() else None
+        digest.update(json.dumps([picture, case.source, case.target, case.instruction, case.runs]).encode())
+    return digest.hexdigest()
 
 
-def _plain(value: float | None) -> float | str | None:
-    """A number of JSON's, which knows no infinity."""
-    return "inf" if value is not None and math.isinf(value) else value
+def safe(name: str) -> str:
+    """A name as a file may be called anywhere; different names get different ones, none is long.
+
+    Names of small letters, digits and a few signs stay as they are; others are made so, and told apart by a
+    digest, because "a b" and "a-b", "A" and "a" would be one file, here or on a drive of another system.
+    """
+    plain = re.fullmatch(r"[a-z0-9_=,-][a-z0-9_.=,-]*(?<!\.)", name)
+    if plain and len(name) <= LONGEST and not re.search(r"-[0-9a-f]{12}$", name):
+        return name
+    said = re.sub(r"[^A-Za-z0-9_.=,-]+", "-", name)[:LONGEST].lstrip(".")
+    return f"{said}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def _csv(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+    return out.getvalue()

@@ -11,17 +11,17 @@ import torch
 
 from .._checks import reason_of
 from .._files import read_json, write_json
-from .._sealed import load_sealed, read_sealed, read_sealed_json, save_sealed, write_sealed_json
+from .._sealed import load_sealed, read_sealed_json, save_sealed, write_sealed_json
 from ..environment import checksums, circumstances
-from ..pipelines.run_state import require_same_facts
+from ..pipelines.run_state import FORMAT, require_format
 from .held_folder import HeldFolder
 from .own_files import discard, in_the_way, present
+from .record import read_record
 
 RECORD = "run.json"
 NAMED = 3  # files that a refusal names
 REMEDY = "start again with --overwrite"
-MADE, FACTS = "made", "facts"  # entries of a checkpoint: where it was made, and of what
-NAMES = ("picture", "clip", "masks")  # facts that are names of files, whose contents are compared elsewhere
+MADE = "made"  # entry of a checkpoint: where it was made
 
 
 @dataclass
@@ -48,7 +48,7 @@ class RunFolder(HeldFolder):
             state = "is finished" if finished else "holds no checkpoint: begin it without --resume"
             raise ValueError(f"--resume needs an interrupted run in --out, {self.path} {state}")
         if resume and (self.path / self.checkpoint).exists():
-            self._require_whole()
+            self._read()  # damage and other versions are refused before anything is loaded or computed
         blocked = next(in_the_way(self.path, (RECORD, self.checkpoint, *self.writes())), None)
         if blocked is not None:
             kind = "folder" if blocked.is_dir() else "file"
@@ -70,16 +70,16 @@ class RunFolder(HeldFolder):
                 f"{', '.join(others[:NAMED])}{more}; {self.remedy}"
             )
 
-    def claim(
-        self, *, resume: bool, overwrite: bool, keep: Collection[Path] = (), later: bool = False
-    ) -> Self:
-        """Hold the folder for this run alone, after :meth:`require`; with ``overwrite`` an earlier run goes.
+    def claim(self, *, resume: bool, overwrite: bool, keep: Collection[Path] = ()) -> Self:
+        """Hold the folder for this run alone, after :meth:`require`.
+
+        With ``overwrite`` an earlier run stays until :meth:`replace` is called, since input may yet be
+        refused. As a context, the folder is given free in the end.
 
         Args:
             resume: Whether to continue the run that is there.
             overwrite: Whether to replace what is there.
             keep: Files that are read later on, which stay even if the earlier run wrote them.
-            later: Whether the earlier run stays until :meth:`replace` is called, if input may yet be refused.
 
         Raises:
             ValueError: With the remedy; nothing was changed.
@@ -87,8 +87,6 @@ class RunFolder(HeldFolder):
         self.require(resume=resume, overwrite=overwrite)
         self.hold()
         self._keep, self.replaces = tuple(keep), overwrite
-        if overwrite and not later:
-            self.replace()
         return self
 
     def replace(self) -> None:
@@ -111,67 +109,47 @@ class RunFolder(HeldFolder):
 
     def written(self) -> dict[str, str]:
         """Checksums, by name, of what an earlier run says that it wrote."""
-        return texts((self._record() or {}).get("sha256"))
+        record = self._record() or {}
+        return texts(record.get("files", record.get("sha256")))  # the latter of geokernels 0.1.0
 
     def end(self, record: dict, names: Collection[str]) -> None:
         """Write, last, ``run.json`` with the checksums of all files of these names; the checkpoint goes."""
-        write_json(self.file(RECORD), {**record, "sha256": checksums(self.path, list(names))})
+        write_json(self.file(RECORD), {**record, "files": checksums(self.path, list(names))})
         (self.path / self.checkpoint).unlink(missing_ok=True)
         self.require_there()
 
-    def save(self, state: dict, facts: dict) -> None:
-        """Write the checkpoint of a run of ``facts``, whole or not at all."""
-        kept = {**state, FACTS: facts, MADE: circumstances()}
-        save_sealed(self.file(self.checkpoint), kept, kind=self.command)
+    def save(self, state: dict) -> None:
+        """Write the checkpoint, whole or not at all; as JSON, if it is called so."""
+        write = write_sealed_json if self._is_json else save_sealed
+        kept = {"format": FORMAT, **state, MADE: circumstances()}
+        write(self.file(self.checkpoint), kept, kind=self.command)
 
-    def load(self, device: str) -> dict:
-        """Read the checkpoint; no code in it is run.
+    def load(self, device: str = "cpu", path: Path | None = None) -> dict:
+        """Read the checkpoint, or its copy at ``path``; no code in it is run.
 
         Raises:
-            ValueError: If it is damaged, or another command's.
+            ValueError: If it is damaged, another command's, or of another version of geokernels.
         """
-        path = self.path / self.checkpoint
-        state = load_sealed(path, kind=self.command, remedy=REMEDY, device=device)
+        state = self._read(device, path)
         with self.as_written():
             warn_of_other_circumstances(state.pop(MADE))
         return state
 
-    def save_json(self, content: dict) -> None:
-        """Write a checkpoint that is JSON, whole or not at all."""
-        kept = {**content, MADE: circumstances()}
-        write_sealed_json(self.file(self.checkpoint), kept, kind=self.command)
-
-    def load_json(self, path: Path | None = None) -> dict:
-        """Read what :meth:`save_json` wrote, or its copy at ``path``.
-
-        Raises:
-            ValueError: If it is damaged, or another command's.
-        """
+    def _read(self, device: str = "cpu", path: Path | None = None) -> dict:
         path = path or self.path / self.checkpoint
-        content = read_sealed_json(path, kind=self.command, remedy=REMEDY)
-        with self.as_written():
-            warn_of_other_circumstances(content.pop(MADE))
-        return content
+        if self._is_json:
+            state = read_sealed_json(path, kind=self.command, remedy=REMEDY)
+        else:
+            state = load_sealed(path, kind=self.command, remedy=REMEDY, device=device)
+        try:
+            require_format(state)
+        except ValueError as error:
+            raise ValueError(f"{error} ({path}: {REMEDY})") from None
+        return state
 
-    @contextmanager
-    def continuing(self, state: dict, facts: dict) -> Iterator[None]:
-        """Refuse a checkpoint of another run of the command, or whose entries are not as they were written.
-
-        Args:
-            state: As it was loaded.
-            facts: What ``run.json`` will say besides the settings; a file may have got another name.
-
-        Raises:
-            ValueError: Names what differs.
-        """
-        with self.as_written():
-            yield
-            require_same_facts(
-                *(
-                    {key: value for key, value in of.items() if key not in NAMES}
-                    for of in (state[FACTS], facts)
-                )
-            )
+    @property
+    def _is_json(self) -> bool:
+        return self.checkpoint.endswith(".json")
 
     @contextmanager
     def as_written(self) -> Iterator[None]:
@@ -191,40 +169,41 @@ class RunFolder(HeldFolder):
             ) from error
 
     def finished(self) -> dict:
-        """The record of a finished run."""
-        return read_json(self.path / RECORD)
+        """The record of a finished run.
+
+        Raises:
+            ValueError: If it is damaged, or of another version of geokernels.
+        """
+        return read_record(self.path / RECORD)
 
     def _record(self) -> dict | None:
         """The record of a finished run; None where there is none, or one of another program."""
         try:
-            record = self.finished()
+            record = read_json(self.path / RECORD)
         except (ValueError, OSError):
             return None
-        ours = isinstance(record, dict) and {"command", "sha256", "versions"} <= record.keys()
-        return record if ours else None
-
-    def _require_whole(self) -> None:
-        """Refuse a checkpoint that is damaged or another command's, before anything is loaded or computed."""
-        path = self.path / self.checkpoint
-        read = read_sealed_json if path.suffix == ".json" else read_sealed
-        read(path, kind=self.command, remedy=REMEDY)
+        ours = isinstance(record, dict) and {"command", "versions"} <= record.keys()
+        return record if ours and not {"files", "sha256"}.isdisjoint(record) else None
 
 
-def listed(path: Path, key: str) -> list[dict]:
-    """The objects of a list in a JSON file; whatever a damaged file has instead is nothing."""
+def listed(path: Path, *keys: str) -> list[dict]:
+    """The objects of a list in a JSON file, under these keys; of a damaged file, none."""
     try:
-        found = read_json(path)
+        entries = read_json(path)
     except (ValueError, OSError):
         return []
-    entries = found.get(key) if isinstance(found, dict) else None
+    for key in keys:
+        entries = entries.get(key) if isinstance(entries, dict) else None
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def texts(found: object) -> dict[str, str]:
+def texts(entries: object) -> dict[str, str]:
     """Of a mapping, what maps texts to texts; whatever a damaged record has instead is nothing."""
-    if not isinstance(found, Mapping):
+    if not isinstance(entries, Mapping):
         return {}
-    return {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, str)}
+    return {
+        name: value for name, value in entries.items() if isinstance(name, str) and isinstance(value, str)
+    }
 
 
 def warn_of_other_circumstances(before: dict) -> None:

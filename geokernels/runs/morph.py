@@ -1,15 +1,13 @@
-"""Runs a morph in a folder: frames, checkpoints, the record."""
+"""Morphs a picture in a folder."""
 
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .._files import write_text
-from ..environment import machine, peak_memory_mib, versions
 from ..losses import lay_over
 from ..media.pictures import (
     Picture,
@@ -27,7 +25,7 @@ from ..pipelines import ClipInversion, LayerEdit, Layers
 from ..report.morph import ShownLayer, ShownMorph, morph_page
 from ..report.page import FILM_SIDE, PICTURE_SIDE
 from .folder import RunFolder
-from .loop import interrupts_between_steps
+from .loop import Job, kept_steps
 
 KEPT = 20  # frames
 RESULT, FRAMES, ANIMATION, PAGE = "result.png", "frames.png", "morph.gif", "report.html"
@@ -46,58 +44,88 @@ class MorphFolder(RunFolder):
 
     layered: bool = True
 
+    command = "morph"
     names = (*map(re.escape, (RESULT, FRAMES, ANIMATION, PAGE)), FRAME_NAMES, *map(re.escape, (EDIT, ALPHA)))
 
     def writes(self) -> tuple[str, ...]:
         """Without a layer, not the layer's files."""
         return self.names if self.layered else self.names[:-2]
 
-    command = "morph"
 
-    def finish(
-        self,
-        record: dict,
-        source: Tensor,
-        result: Tensor,
-        alpha: Tensor | None,
-        frames: list[Tensor],
-        labels: Sequence[str],
-        layers: Layers | None = None,
-    ) -> None:
-        """Write pictures, animation, page and, last, ``run.json``; then the checkpoint goes.
+def frame_steps(steps: int) -> list[int]:
+    """After which steps a frame is kept; 0 is the source."""
+    return kept_steps(steps, KEPT)
 
-        Args:
-            record: Everything for ``run.json`` but the checksums.
-            source: The picture before, ``(3, H, W)``.
-            result: The picture after.
-            alpha: Transparency for the result, or None.
-            frames: Kept frames, each ``(3, h, w)``.
-            labels: A word for each frame.
-            layers: Of a layered edit, whose composite ``result`` is.
-        """
-        written = [RESULT, FRAMES, ANIMATION, PAGE]
-        if layers is not None:
-            write_layer(self.file(EDIT), layers.edit, layers.alpha)
-            write_grey(self.file(ALPHA), layers.alpha)
-            written = [EDIT, ALPHA, *written]
-        write_picture(self.file(RESULT), result, alpha)
-        write_picture(self.file(FRAMES), strip(frames, height=128))
+
+class MorphJob(Job):
+    """A picture that is moved from one text to another.
+
+    Args:
+        run: Fresh, of the picture.
+        original: The picture it was given, with its transparency.
+        folder: Claimed already.
+        facts: See :class:`geokernels.runs.loop.Job`.
+    """
+
+    def __init__(
+        self, run: ClipInversion | LayerEdit, original: Picture, folder: MorphFolder, *, facts: dict
+    ):
+        super().__init__(
+            folder, facts=facts, config={"morph": run.facts["config"]}, device=str(run.source.device)
+        )
+        self.run, self.original = run, original
+        self.frames = [_kept(original.rgb)]
+
+    def stages(self) -> Iterator[tuple[str, ClipInversion | LayerEdit]]:
+        """The morph alone."""
+        yield "morph", self.run
+
+    def keep(self, name: str, stage: ClipInversion | LayerEdit) -> None:
+        """Keep a frame where it is time."""
+        if stage.index in frame_steps(stage.steps):
+            self.frames.append(_kept(stage.preview(FRAME_SIDE)))
+
+    def state_dict(self) -> dict:
+        """The kept frames."""
+        return {"frames": self.frames}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take back the kept frames."""
+        self.frames = [frame.cpu() for frame in state["frames"]]
+
+    def finish(self, record: dict) -> Collection[str]:
+        """Write pictures, animation and page."""
+        file, result = self.folder.file, self.run.picture().cpu()
+        frames = [frame.float() / 255 for frame in self.frames]
+        layers = None
+        names = [RESULT, FRAMES, ANIMATION, PAGE, *(f"frames/{i:03d}.png" for i in range(len(frames)))]
+        if isinstance(self.run, LayerEdit):
+            layers = Layers(*(layer.cpu() for layer in self.run.layers()))
+            write_layer(file(EDIT), layers.edit, layers.alpha)
+            write_grey(file(ALPHA), layers.alpha)
+            names += [EDIT, ALPHA]
+        write_picture(file(RESULT), result, self.original.alpha)
+        write_picture(file(FRAMES), strip(frames, height=128))
         for i, frame in enumerate(frames):
-            written.append(f"frames/{i:03d}.png")
-            write_picture(self.file(written[-1]), frame)
+            write_picture(file(f"frames/{i:03d}.png"), frame)
         animation = gif(frames)
-        write_bytes(self.file(ANIMATION), animation)
-        shown = ShownMorph(
+        write_bytes(file(ANIMATION), animation)
+        write_text(file(PAGE), morph_page(record, self._shown(result, frames, animation, layers)))
+        return names
+
+    def _shown(
+        self, result: Tensor, frames: list[Tensor], animation: bytes, layers: Layers | None
+    ) -> ShownMorph:
+        source = self.original.rgb
+        return ShownMorph(
             png(source, longest=PICTURE_SIDE),
             png(result, longest=PICTURE_SIDE),
             animation,
             [png(frame, longest=FILM_SIDE) for frame in frames],
-            labels,
+            ["source", *(f"step {k}" for k in frame_steps(self.run.steps)[1:])],
             (source.shape[2], source.shape[1]),
             None if layers is None else shown_layer(layers),
         )
-        write_text(self.file(PAGE), morph_page(record, shown))
-        self.end(record, written)
 
 
 def shown_layer(layers: Layers) -> ShownLayer:
@@ -110,93 +138,7 @@ def shown_layer(layers: Layers) -> ShownLayer:
     )
 
 
-def frame_steps(steps: int) -> list[int]:
-    """After which steps a frame is kept: denser at the start, where most happens; 0 is the source."""
-    return sorted({round(steps * (i / (KEPT - 1)) ** 1.5) for i in range(KEPT)})
-
-
-def run_morph(
-    inversion: ClipInversion | LayerEdit,
-    original: Picture,
-    folder: MorphFolder,
-    *,
-    facts: dict,
-    resume: bool = False,
-    checkpoint_every: int = 20,
-    on_step: Callable[[ClipInversion | LayerEdit, float], None] = lambda inversion, seconds: None,
-) -> dict:
-    """Run ``inversion`` to its end in ``folder``, and write everything it leaves behind.
-
-    Args:
-        inversion: Fresh, at step 0; with ``resume`` it is taken to where the checkpoint stands.
-        original: The picture it was given, with its transparency.
-        folder: Claimed already.
-        facts: What ``run.json`` says besides: prompts, seed, encoders.
-        resume: Whether to continue from the folder's checkpoint.
-        checkpoint_every: Steps between checkpoints.
-        on_step: Called after each step with the seconds so far; a KeyboardInterrupt it raises leaves a
-            checkpoint and is raised again.
-
-    Returns:
-        The record, as in ``run.json`` without the checksums.
-    """
-    device = str(inversion.source.device)
-    inversion.prepare()
-    frames, seconds = [_keep(original.rgb)], inversion.prepared_in
-    if resume:
-        state = folder.load(device)
-        with folder.continuing(state, facts):
-            inversion.load_state_dict(state["inversion"])
-            frames, seconds = [frame.cpu() for frame in state["frames"]], float(state["seconds"])
-    wanted = frame_steps(inversion.config.steps)
-
-    def save() -> None:
-        folder.save({"inversion": inversion.state_dict(), "frames": frames, "seconds": seconds}, facts)
-
-    if not resume:
-        # at once: an interruption before the first step must leave something to continue from
-        save()
-    with interrupts_between_steps() as check:
-        while not inversion.done:
-            start = time.perf_counter()
-            try:
-                inversion.step()
-            except FloatingPointError:
-                save()
-                raise
-            if inversion.index in wanted:
-                frames.append(_keep(inversion.preview(FRAME_SIDE)))
-            seconds += time.perf_counter() - start
-            try:
-                on_step(inversion, seconds)
-                check()
-            except KeyboardInterrupt:
-                save()
-                raise
-            if inversion.index % checkpoint_every == 0:
-                save()
-    record = {
-        "command": "morph",
-        **facts,
-        "config": dict(inversion.state_dict()["run"]["config"]),
-        "seconds": round(seconds, 3),
-        "steps_per_second": round(inversion.config.steps / max(seconds, 1e-9), 2),
-        "peak_memory_mib": peak_memory_mib(device),
-        "machine": machine(device),
-        "versions": versions(),
-        "terms": list(inversion.terms),
-        "history": [[round(v, 6) for v in row] for row in inversion.history.tolist()],
-    }
-    shown = [frame.float() / 255 for frame in frames]
-    layers = None
-    if isinstance(inversion, LayerEdit):
-        layers = Layers(*(layer.cpu() for layer in inversion.layers()))
-    labels = ["source", *(f"step {k}" for k in wanted[1:])]
-    folder.finish(record, original.rgb, inversion.picture().cpu(), original.alpha, shown, labels, layers)
-    return record
-
-
-def _keep(picture: Tensor) -> Tensor:
+def _kept(picture: Tensor) -> Tensor:
     """A frame as it is kept, at most ``FRAME_SIDE`` a side, 8 bits a channel."""
     shown = fit(picture, FRAME_SIDE) if max(picture.shape) > FRAME_SIDE else picture
     return shown.mul(255).round().to(torch.uint8).cpu()

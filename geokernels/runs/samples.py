@@ -1,27 +1,26 @@
 """Draws and judges samples into a folder, a batch at a time, so that a run can be stopped and continued."""
 
 import json
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from .._files import sha256, write_json, write_text
-from ..environment import machine, peak_memory_mib, versions
 from ..media.pictures import grid, png, read_picture, write_bytes, write_picture
 from ..metrics.summary import shares
-from ..pipelines.run_state import require_same_facts
 from ..report.samples import SAMPLE_SIDE, SHOWN, samples_page
 from ..world import ATTRIBUTES
 from ..world.edit_folder import NAMES as EDIT_NAMES
 from ..world.edit_folder import clear_edit_folder
 from .folder import REMEDY, RunFolder, listed, texts
-from .loop import interrupts_between_steps
+from .loop import Job
 
 GRID, SAMPLES, PAGE = "grid.png", "samples.json", "report.html"
 GRID_SHOWS = 100  # samples on the grid
+STAGE = "samples"
 EDITS = "edits"  # folder, within a run's, of edits in the layout of PIE-Bench
 
 
@@ -68,32 +67,15 @@ class SampleFolder(RunFolder):
 
     def written(self) -> dict[str, str]:
         """Every file of every sample among them, and those of interrupted runs."""
-        found = super().written()
-        for name in (self.checkpoint, SAMPLES):
-            for sample in listed(self.path / name, "samples"):
-                found |= texts(sample.get("sha256"))
-        return found
+        files = super().written()
+        for sample in (
+            *listed(self.path / self.checkpoint, "stages", STAGE, "samples"),
+            *listed(self.path / SAMPLES, "samples"),
+        ):
+            files |= texts(sample.get("sha256"))
+        return files
 
-    def begun(self, run: dict) -> dict:
-        """What a stopped run of the same settings had done.
-
-        Raises:
-            ValueError: If the settings were others, or one of its files is not what was written.
-        """
-        kept = self.load_json()
-        with self.as_written():
-            require_same_facts(kept["run"], run)
-            for name, checksum in (pair for sample in kept["samples"] for pair in sample["sha256"].items()):
-                path = self.path / name
-                if not (path.is_file() and sha256(path) == checksum):
-                    raise ValueError(f"the stopped run's {name} is not what it was; {REMEDY}")
-            return {"samples": list(kept["samples"]), "seconds": float(kept["seconds"])}
-
-    def keep(self, run: dict, samples: list[dict], seconds: float) -> None:
-        """Write the checkpoint."""
-        self.save_json({"run": run, "samples": samples, "seconds": seconds})
-
-    def add(self, sample: Sample) -> dict:
+    def write(self, sample: Sample) -> dict:
         """Write the files of a sample; returns its entry in the list."""
         for name, content in sample.files.items():
             if isinstance(content, bytes):
@@ -104,66 +86,103 @@ class SampleFolder(RunFolder):
         return {**sample.facts, "sha256": {name: sha256(self.path / name) for name in sample.files}}
 
 
-def run_samples(
-    source: Source,
-    folder: SampleFolder,
-    *,
-    facts: dict,
-    resume: bool = False,
-    on_batch: Callable[[int, float], None] = lambda done, seconds: None,
-) -> dict:
-    """Draw every sample of ``source`` that is not there yet, and write what the run leaves behind.
+class Samples:
+    """Samples that are drawn, a batch a step.
+
+    Attributes:
+        samples: Entries of the list, so far.
+    """
+
+    terms = ()
+
+    def __init__(self, source: Source, folder: SampleFolder):
+        self.source, self.folder = source, folder
+        self.samples: list[dict] = []
+
+    @property
+    def facts(self) -> dict:
+        """The settings."""
+        return {"config": {"count": self.source.count, **self.source.settings}}
+
+    @property
+    def index(self) -> int:
+        """Samples so far."""
+        return len(self.samples)
+
+    @property
+    def steps(self) -> int:
+        """Samples there will be."""
+        return self.source.count
+
+    @property
+    def done(self) -> bool:
+        """Whether all are drawn."""
+        return self.index >= self.steps
+
+    @property
+    def history(self) -> Tensor:
+        """Nothing is minimised."""
+        return torch.empty(0, 0)
+
+    def prepare(self, tell=None) -> None:
+        """Nothing is to be done before the first step."""
+
+    def step(self) -> None:
+        """Draw the next batch, and write it."""
+        rows = range(self.index, min(self.index + self.source.batch, self.steps))
+        self.samples = [*self.samples, *(self.folder.write(sample) for sample in self.source.draw(rows))]
+
+    def state_dict(self) -> dict:
+        """The list."""
+        return {"samples": self.samples}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take back the list.
+
+        Raises:
+            ValueError: If a file of a sample is not what was written.
+        """
+        for name, checksum in (pair for sample in state["samples"] for pair in sample["sha256"].items()):
+            path = self.folder.path / name
+            if not (path.is_file() and sha256(path) == checksum):
+                raise ValueError(f"the stopped run's {name} is not what it was; {REMEDY}")
+        self.samples = list(state["samples"])
+
+
+class SampleJob(Job):
+    """Samples, drawn and judged.
 
     Args:
         source: What draws.
         folder: Claimed already.
-        facts: What ``run.json`` says besides: the seed, the device.
-        resume: Whether to continue the stopped run in the folder.
-        on_batch: Called with the number of samples and of seconds so far; a KeyboardInterrupt leaves what was
-            drawn, to be continued.
-
-    Returns:
-        The record, as in ``run.json`` without the checksums.
+        facts: See :class:`geokernels.runs.loop.Job`.
+        device: Where it is drawn.
     """
-    run = json.loads(json.dumps({"kind": source.kind, "count": source.count, **source.settings, **facts}))
-    samples, seconds = [], 0.0
-    if resume:
-        kept = folder.begun(run)
-        samples, seconds = kept["samples"], kept["seconds"]
-    else:
-        # at once: an interruption before the first sample must leave something to continue from
-        folder.keep(run, samples, seconds)
-    with interrupts_between_steps() as check:
-        while len(samples) < source.count:
-            start = time.perf_counter()
-            rows = range(len(samples), min(len(samples) + source.batch, source.count))
-            samples += [folder.add(sample) for sample in source.draw(rows)]
-            seconds += time.perf_counter() - start
-            folder.keep(run, samples, seconds)
-            on_batch(len(samples), seconds)
-            check()
-    return _finish(folder, run, samples, seconds)
 
+    every = 1
 
-def _finish(folder: SampleFolder, run: dict, samples: list[dict], seconds: float) -> dict:
-    """Write grid, list, page and, last, ``run.json``; then the checkpoint goes."""
-    first = [read_picture(folder.path / next(iter(s["sha256"]))).rgb for s in samples[:GRID_SHOWS]]
-    write_picture(folder.file(GRID), grid(first))
-    write_json(folder.file(SAMPLES), {"samples": samples})
-    record = {
-        "command": "world sample",
-        **run,
-        "seconds": round(seconds, 3),
-        "per_second": round(len(samples) / max(seconds, 1e-9), 2),
-        "peak_memory_mib": peak_memory_mib(run.get("device", "cpu")),
-        "machine": machine(run.get("device", "cpu")),
-        "versions": versions(),
-        "judged": judged(samples),
-    }
-    shown = [png(picture, longest=SAMPLE_SIDE) for picture in first[:SHOWN]]
-    write_text(folder.file(PAGE), samples_page(record, samples, shown, shares(record["judged"])))
-    folder.end(record, [GRID, SAMPLES, PAGE])
-    return record
+    def __init__(self, source: Source, folder: SampleFolder, *, facts: dict, device: str = "cpu"):
+        self.samples = Samples(source, folder)
+        config = json.loads(json.dumps(self.samples.facts["config"]))
+        super().__init__(folder, facts={"kind": source.kind, **facts}, config={STAGE: config}, device=device)
+
+    def stages(self) -> Iterator[tuple[str, Samples]]:
+        """The samples."""
+        yield STAGE, self.samples
+
+    def record(self) -> dict:
+        """What the judge reads in them."""
+        return {"judged": judged(self.samples.samples)}
+
+    def finish(self, record: dict) -> Collection[str]:
+        """Write grid, list and page; the samples are written already."""
+        file, samples = self.folder.file, self.samples.samples
+        first = [read_picture(self.folder.path / next(iter(s["sha256"]))).rgb for s in samples[:GRID_SHOWS]]
+        write_picture(file(GRID), grid(first))
+        write_json(file(SAMPLES), {"samples": samples})
+        shown = [png(picture, longest=SAMPLE_SIDE) for picture in first[:SHOWN]]
+        write_text(file(PAGE), samples_page(record, samples, shown, shares(record["judged"])))
+        return [GRID, SAMPLES, PAGE]
 
 
 def judged(samples: list[dict]) -> dict[str, dict[str, int]]:

@@ -13,7 +13,8 @@ from geokernels.cli import app
 from geokernels.media.pictures import read_picture, write_picture
 from geokernels.models import Generator, GeneratorConfig, load_generator, save_generator
 from geokernels.pipelines import Adaptation, WInversion
-from geokernels.runs.adapt import kept_steps
+from geokernels.runs.adapt import FRAMES
+from geokernels.runs.loop import kept_steps
 
 BEFORE, AFTER = "an object", "a large object"
 SMALL = ("--steps", 4, "--batch", 2, "--pool", 4, "--chunk", 4, "--no-start")
@@ -60,18 +61,23 @@ def test_it_leaves_everything_it_promises(checkpoint, picture, tmp_path):
     assert done.exit_code == 0, done.output
     assert {p.name for p in out.iterdir()} == LEFT | {"real.png", "real-inverted.png", "real-adapted.png"}
     found = record(out)
-    assert (found["from"], found["to"], found["seed"], found["encoders"]) == (BEFORE, AFTER, 7, ["world"])
-    assert (found["generator"], found["picture"]) == ("tiny.pt", "real.png")
-    assert found["config"]["steps"] == len(found["history"]) == 4
-    assert len(found["real"]["history"]) == 3
+    assert (found["from"], found["to"], found["seeds"], found["encoders"]) == (
+        BEFORE,
+        [AFTER],
+        [7],
+        ["world"],
+    )
+    assert (found["model"], found["picture"]) == ("tiny.pt", "real.png")
+    assert found["config"]["adapt"]["steps"] == found["steps"]["adapt"] == len(found["history"]["adapt"]) == 4
+    assert len(found["history"]["invert"]) == 3
     assert found["peak_memory_mib"] > 0
-    assert set(found["sha256"]) == {p.name for p in out.iterdir()} - {"run.json"}
+    assert set(found["files"]) == {p.name for p in out.iterdir()} - {"run.json"}
     page = (out / "report.html").read_text()
     assert "http://" not in page
     assert "https://" not in page
     assert page.count("<img ") == page.count('alt="') - page.count('aria-alt="')
     # four samples, before and after each step that is kept, a pixel between them
-    columns = 1 + len(set(kept_steps(4)) - {0})
+    columns = 1 + len(set(kept_steps(4, FRAMES)) - {0})
     assert read_picture(out / "strip.png").rgb.shape == (3, 4 * 16 + 3 * 2, columns * 16 + (columns - 1) * 2)
     # the format that was read, with other weights
     content = torch.load(out / "generator.pt", weights_only=True)
@@ -110,7 +116,7 @@ def test_interrupted_run_resumes_to_the_identical_result(
     assert stopped.exit_code == 130
     assert f"Stopped after {said}" in stopped.stderr
     monkeypatch.setattr(stage, "step", step)
-    assert "the checkpoint was made with a real picture" in sentence(
+    assert "the checkpoint was made with stages = ['invert', 'adapt'], this run has ['adapt']" in sentence(
         adapt(checkpoint, tmp_path / "halves", "--resume")
     )
     assert adapt(checkpoint, tmp_path / "halves", "--resume", *real).exit_code == 0
@@ -118,8 +124,8 @@ def test_interrupted_run_resumes_to_the_identical_result(
     assert {p.name for p in (tmp_path / "halves").iterdir()} == {
         p.name for p in (tmp_path / "whole").iterdir()
     }
-    for name in set(whole["sha256"]) - {"report.html"}:  # which tells the time
-        assert whole["sha256"][name] == halves["sha256"][name], name
+    for name in set(whole["files"]) - {"report.html"}:  # which tells the time
+        assert whole["files"][name] == halves["files"][name], name
     assert whole["history"] == halves["history"]
 
 
@@ -158,7 +164,7 @@ def test_a_bad_inversion_keeps_its_last_good_step_and_says_so(checkpoint, pictur
     def spoil(self):
         if self.index == 2:
             raise FloatingPointError("the loss at step 2 is nan; lower the learning rate")
-        step(self)
+        return step(self)
 
     step = WInversion._step
     monkeypatch.setattr(WInversion, "_step", spoil)
@@ -226,7 +232,7 @@ def test_two_clips_guide_and_samples_are_judged_on_the_world(tmp_path):
     done = adapt("world", tmp_path / "out", *two, "--steps", 1)
     assert done.exit_code == 0, done.output
     found = record(tmp_path / "out")
-    assert found["config"]["encoder_weights"] == [2.0, 1.0]
+    assert found["config"]["adapt"]["encoder_weights"] == [2.0, 1.0]
     assert found["judged"]["size"]["asked"] == "large"
     assert read_picture(tmp_path / "out" / "before.png").rgb.shape == (3, 4 * 64 + 6, 4 * 64 + 6)
     assert (tmp_path / "out" / "generator.safetensors").exists()

@@ -62,9 +62,9 @@ def test_edits_a_picture_and_keeps_its_inversion(arguments, given, tmp_path):
     assert found.exit_code == 0, found.output
     record = json.loads((out / "run.json").read_text())
     assert record["to"] == ["b", "c"]
-    assert record["config"]["gradient"] == "exact"
-    assert torch.tensor(record["history"]).shape == (4, 2, len(record["terms"]))
-    assert set(record["sha256"]) == {
+    assert record["config"]["edit"]["gradient"] == "exact"
+    assert torch.tensor(record["history"]["edit"]).shape == (4, 2, len(record["terms"]["edit"]))
+    assert set(record["files"]) == {
         "given.png", "source.png", "edits.png", "edit-00.png", "edit-01.png", "edit.gif",
         "report.html", "inversion.pt",
     }  # fmt: skip
@@ -118,9 +118,9 @@ def test_the_embedded_model_is_the_default(tmp_path):
     assert found.exit_code == 0, found.output
     record = json.loads((tmp_path / "run.json").read_text())
     assert (record["model"], record["decoder"], record["dtype"]) == ("world", "world", "float32")
-    assert record["history"][1][0] == [None] * len(record["terms"])
-    assert record["terms"][-2:] == ["cycle", "source_cycle"]
-    assert (record["config"]["cycle"], record["config"]["cycle_steps"]) == (0.1, 1)
+    assert record["history"]["edit"][1][0] == [None] * len(record["terms"]["edit"])
+    assert record["terms"]["edit"][-2:] == ["cycle", "source_cycle"]
+    assert (record["config"]["edit"]["cycle"], record["config"]["edit"]["cycle_steps"]) == (0.1, 1)
 
 
 def test_sdxl(random_pipeline, tmp_path):

@@ -16,8 +16,8 @@ from geokernels.media.pictures import write_picture
 from geokernels.metrics.summary import summarise
 from geokernels.pipelines import comparators
 from geokernels.pipelines.comparators import METHODS
-from geokernels.runs import eval_folder
-from geokernels.runs.eval_folder import safe
+from geokernels.runs import evaluate
+from geokernels.runs.evaluate import safe
 from geokernels.runs.measures import mask_of
 from geokernels.runs.own_files import PART
 
@@ -59,9 +59,9 @@ def test_leaves_tables_pictures_and_a_page(whole):
     for row in rows:
         assert row["failure"] == ""
         assert float(row["seconds"]) > 0
-        assert all(row[name] != "" for name in eval_folder.COLUMNS)
+        assert all(row[name] != "" for name in evaluate.COLUMNS)
     assert len(pictures_of(whole)) == 6
-    assert set(pictures_of(whole)) < set(record["sha256"])
+    assert set(pictures_of(whole)) < set(record["files"])
     with (whole / "summary.csv").open() as file:
         swap = list(csv.DictReader(file))[1]
     assert swap["edits"] == "3"
@@ -76,20 +76,20 @@ def test_leaves_tables_pictures_and_a_page(whole):
 
 
 def test_interrupted_resumed_and_added_to(whole, options, tmp_path, monkeypatch):
-    add = eval_folder.EvalFolder.add
+    write = evaluate.EvalFolder.write
 
     def interrupted(self, row, picture):
         if row["method"] == "masactrl" and len(pictures_of(self.path)) == 4:
             signal.raise_signal(signal.SIGINT)
-        return add(self, row, picture)
+        return write(self, row, picture)
 
     first = options[:-2]  # without the swap, which is added when all is done
-    monkeypatch.setattr(eval_folder.EvalFolder, "add", interrupted)
+    monkeypatch.setattr(evaluate.EvalFolder, "write", interrupted)
     both, once = tmp_path / "both", tmp_path / "once"
     found = run("--world", 3, *options, "--out", both)
     assert found.exit_code == INTERRUPTED, found.output
     assert "with --resume continues" in found.output
-    monkeypatch.setattr(eval_folder.EvalFolder, "add", add)
+    monkeypatch.setattr(evaluate.EvalFolder, "write", write)
     assert run("--world", 3, *options, "--out", both).exit_code == BAD_INPUT
     assert run("--world", 3, *options, "--out", both, "--resume").exit_code == 0
 
@@ -215,7 +215,7 @@ def test_masks():
 
 
 def test_summary_of_what_failed():
-    values = dict.fromkeys(eval_folder.COLUMNS)
+    values = dict.fromkeys(evaluate.COLUMNS)
     good = {
         "method": "m",
         "attribute": "shape",

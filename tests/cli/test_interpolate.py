@@ -47,13 +47,13 @@ def test_leaves_everything_it_promises(tmp_path):
     assert len(list((out / "path").iterdir())) == 3
     record = json.loads((out / "run.json").read_text())
     assert record["prompts"] == [FIRST, LAST]
-    assert (record["seeds"], record["negative"], record["config"]["steps"]) == ([7], "a red square", 1)
+    assert (record["seeds"], record["negative"], record["config"]["ot"]["steps"]) == ([7], "a red square", 1)
     assert record["invariance"]["permuted"] < 1e-3
     path = record["paths"]["ot"]
     assert len(path["distances"]) == 2
     assert path["score"]["length"] == pytest.approx(sum(path["distances"]), abs=1e-5)
     assert record["distance"] == "feature distance of the world's CLIP"
-    assert "path/001.png" in record["sha256"]
+    assert "path/001.png" in record["files"]
     page = (out / "report.html").read_text()
     assert "http://" not in page
     assert "https://" not in page
@@ -67,7 +67,7 @@ def test_compare_runs_every_coupling(tmp_path, random_pipeline):
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "run.json").read_text())
     couplings = ["ot", "entropic", "row", "slerp", "random"]
-    assert list(record["paths"]) == record["config"]["coupling"] == couplings
+    assert list(record["paths"]) == list(record["config"]) == couplings
     assert all((tmp_path / f"{coupling}.gif").exists() for coupling in couplings)
     page = (tmp_path / "report.html").read_text()
     assert page.count("<polyline") == 5
@@ -79,7 +79,7 @@ def test_real_folders(kind, tmp_path, random_pipeline):
     done = interpolate(tmp_path, prompts=("red", "blue hat"), model=random_pipeline(kind), steps=2)
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "run.json").read_text())
-    assert (record["kind"], record["model"]) == (kind, kind)
+    assert (record["pipeline"], record["model"]) == (kind, kind)
 
 
 def test_interrupted_run_resumes_to_the_identical_result(tmp_path, monkeypatch, random_pipeline):
@@ -112,7 +112,7 @@ def test_interrupted_run_resumes_to_the_identical_result(tmp_path, monkeypatch, 
     assert steps == [0, 0, 1, 2, 3]
     whole, halves = (json.loads((tmp_path / d / "run.json").read_text()) for d in ("whole", "halves"))
     for name in ("path.png", "path.gif", "path/002.png"):
-        assert whole["sha256"][name] == halves["sha256"][name]
+        assert whole["files"][name] == halves["files"][name]
     assert whole["paths"] == halves["paths"]
     assert not (tmp_path / "halves" / "checkpoint.pt").exists()
 
@@ -166,7 +166,7 @@ def test_mp4(tmp_path, random_pipeline):
         (("--coupling", "best"), "coupling must be one of ot, entropic, row, slerp, random, got 'best'"),
         (("--coupling", "ot", "--compare"), "--compare runs every coupling, got --coupling ot with it"),
         (("--distance", "near"), "--distance must be one of features, lpips, none, got 'near'"),
-        (("--dtype", "int8"), "--dtype must be one of float32, float16, bfloat16, got 'int8'"),
+        (("--dtype", "int8"), "--dtype must be float32, bfloat16 or float16, got 'int8'"),
         (("--model", "./nowhere"), "found no folder ./nowhere"),
         (("--uniform", "--distance", "none"), "distance must be given for uniform speed"),
         (("--lpips-weights", __file__), "--lpips-weights goes with --distance lpips, not with features"),

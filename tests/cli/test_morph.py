@@ -51,13 +51,20 @@ def test_morph_leaves_everything_it_promises(picture, tmp_path):
         "result.png", "frames.png", "frames", "morph.gif", "run.json", "report.html",
     }  # fmt: skip
     record = json.loads((out / "run.json").read_text())
-    assert (record["from"], record["to"], record["seed"], record["encoders"]) == (BEFORE, AFTER, 7, ["world"])
-    assert record["config"]["steps"] == len(record["history"]) == 5
-    assert record["seconds"] > 0
+    assert (record["from"], record["to"], record["seeds"], record["encoders"]) == (
+        BEFORE,
+        [AFTER],
+        [7],
+        ["world"],
+    )
+    assert (
+        record["config"]["morph"]["steps"] == record["steps"]["morph"] == len(record["history"]["morph"]) == 5
+    )
+    assert record["seconds"]["total"] > 0
     assert record["peak_memory_mib"] > 0
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     frames = {f"frames/{i:03d}.png" for i in range(6)}
-    assert set(record["sha256"]) == {"result.png", "frames.png", "morph.gif", "report.html", *frames}
+    assert set(record["files"]) == {"result.png", "frames.png", "morph.gif", "report.html", *frames}
     assert read_picture(out / "result.png").rgb.shape == read_picture(picture).rgb.shape
 
 
@@ -113,7 +120,7 @@ def test_interrupted_run_resumes_to_the_identical_result(picture, tmp_path, inte
     assert morph(picture, tmp_path / "halves", "--resume", steps=7).exit_code == 0
     whole, halves = (json.loads((tmp_path / d / "run.json").read_text()) for d in ("whole", "halves"))
     for name in ("result.png", "frames.png", "morph.gif"):
-        assert whole["sha256"][name] == halves["sha256"][name]
+        assert whole["files"][name] == halves["files"][name]
     assert whole["history"] == halves["history"]
     assert not (tmp_path / "halves" / "checkpoint.pt").exists()
 
@@ -239,8 +246,8 @@ def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
     assert "Walk in w: the largest step is" in done.stdout
     assert "Prompts were left out: diffusion models need diffusers and transformers" in done.stdout
     record = json.loads((tmp_path / "demo" / "run.json").read_text())
-    assert [edit["attribute"] for edit in record["edits"]] == ["colour", "background"]
-    for edit in record["edits"]:
+    assert [edit["attribute"] for edit in record["morphs"]] == ["colour", "background"]
+    for edit in record["morphs"]:
         assert edit["seen_before"].keys() == world.ATTRIBUTES.keys()
         assert edit["morphs"].keys() == {"geodesic", "directional"}
     page = (tmp_path / "demo" / "report.html").read_text()

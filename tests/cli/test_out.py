@@ -1,6 +1,5 @@
 """``--out`` of every command: what is the user's own stays, and a folder that goes away is noticed."""
 
-import importlib
 import json
 import shutil
 from contextlib import contextmanager
@@ -18,24 +17,25 @@ from geokernels.media.pictures import write_picture
 from geokernels.models import AtlasShape, Generator, GeneratorConfig, save_generator
 from geokernels.pipelines import AtlasFitConfig, ClipInversionConfig, VideoEditConfig
 from geokernels.runs import demo as demo_report
+from geokernels.runs import loop
 from geokernels.runs import video as video_driver
 from geokernels.runs.demo import DemoConfig
 
 TEXTS = ("--from", "a red circle", "--to", "a blue circle")
-# of each command: the module whose loop can be interrupted, and files that it writes
+# of each command: whether it can be continued, and files that it writes
 COMMANDS = {
-    "morph": ("morph", ["result.png", "report.html", "frames/001.png"]),
-    "edit": ("edit", ["edit-00.png", "report.html"]),
-    "adapt": ("adapt", ["generator.pt", "adapt.gif"]),
-    "video": ("video", ["edited.mp4", "frames/0001.png", "atlas.safetensors"]),
-    "interpolate": ("interpolate", ["path.png", "path/001.png"]),
-    "eval": ("evaluate", ["results.csv", "pictures/no_edit/600000000001.png", "edits/mapping_file.json"]),
-    "world sample": ("samples", ["grid.png", "pictures/0001.png"]),
-    "world train": (None, ["world-generator.safetensors", "generator.log.jsonl"]),
-    "demo": (None, ["overview.png", "report.html"]),
+    "morph": (True, ["result.png", "report.html", "frames/001.png"]),
+    "edit": (True, ["edit-00.png", "report.html"]),
+    "adapt": (True, ["generator.pt", "adapt.gif"]),
+    "video": (True, ["edited.mp4", "frames/0001.png", "atlas.safetensors"]),
+    "interpolate": (True, ["path.png", "path/001.png"]),
+    "eval": (True, ["results.csv", "pictures/no_edit/600000000001.png", "edits/mapping_file.json"]),
+    "world sample": (True, ["grid.png", "pictures/0001.png"]),
+    "world train": (False, ["world-generator.safetensors", "generator.log.jsonl"]),
+    "demo": (False, ["overview.png", "report.html"]),
 }
 EVERY = pytest.mark.parametrize("command", COMMANDS)
-RESUMED = pytest.mark.parametrize("command", [name for name, (driver, _) in COMMANDS.items() if driver])
+RESUMED = pytest.mark.parametrize("command", [name for name, (resumed, _) in COMMANDS.items() if resumed])
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_files_of_the_users_own_are_not_replaced_unasked(command, command_line, 
 
 @EVERY
 def test_a_folder_removed_in_the_middle_is_said_to_be(command, command_line, tmp_path, monkeypatch):
-    out, driver = tmp_path / "out", COMMANDS[command][0]
+    out, resumed = tmp_path / "out", COMMANDS[command][0]
 
     def remove():
         shutil.rmtree(out, ignore_errors=True)
@@ -154,9 +154,8 @@ def test_a_folder_removed_in_the_middle_is_said_to_be(command, command_line, tmp
     def removing():
         yield remove
 
-    if driver:
-        module = importlib.import_module(f"geokernels.runs.{driver}")
-        monkeypatch.setattr(module, "interrupts_between_steps", removing)
+    if resumed:
+        monkeypatch.setattr(loop, "interrupts_between_steps", removing)
     elif command == "demo":
         monkeypatch.setattr(demo_report, "walk_in_w", _before(demo_report.walk_in_w, remove))
     else:
@@ -166,7 +165,7 @@ def test_a_folder_removed_in_the_middle_is_said_to_be(command, command_line, tmp
     assert not (out / "run.json").exists()
 
 
-def interrupted(command, arguments, monkeypatch):
+def interrupted(arguments, monkeypatch):
     """Run a command that is stopped after its first step."""
 
     def press():
@@ -176,9 +175,8 @@ def interrupted(command, arguments, monkeypatch):
     def pressing():
         yield press
 
-    module = importlib.import_module(f"geokernels.runs.{COMMANDS[command][0]}")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "interrupts_between_steps", pressing)
+        patch.setattr(loop, "interrupts_between_steps", pressing)
         assert run(*arguments).exit_code == 130
 
 
@@ -188,7 +186,7 @@ def test_what_is_refused_changes_nothing(command, command_line, tmp_path, monkey
     out, arguments = tmp_path / "out", [*command_line[command], "--out", tmp_path / "out"]
     if command == "morph":
         arguments += ["--steps", 30]  # so many that it saves what the first step left
-    interrupted(command, arguments, monkeypatch)
+    interrupted(arguments, monkeypatch)
     before = contents(out)
     assert before
     assert sentence(run(*arguments, "--seed", 5, "--resume"))
@@ -226,4 +224,4 @@ def test_overwriting_leaves_what_is_the_users_own(command, command_line, tmp_pat
     assert set(contents(out)) == {*first, "notes.txt"}
     assert {p.stat().st_mode & 0o777 for p in out.rglob("*") if p.is_file()} == {0o644}
     record = json.loads((out / "run.json").read_text())
-    assert set(record["sha256"]) <= first
+    assert set(record["files"]) <= first

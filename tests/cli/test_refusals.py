@@ -107,7 +107,7 @@ def no_models(monkeypatch):
     monkeypatch.setattr(diffusers.AutoencoderTiny, "from_pretrained", reach)
     monkeypatch.setattr("geokernels.cli.world.run_training", reach)
     monkeypatch.setattr("geokernels.cli.world.evaluate_model", reach)
-    monkeypatch.setattr("geokernels.runs.samples.run_samples", reach)
+    monkeypatch.setattr("geokernels.runs.loop.drive", reach)
     monkeypatch.setattr("geokernels.cli.bench.run_benchmarks", reach)
 
 

@@ -47,8 +47,8 @@ def test_layers_compose_to_the_result(picture, tmp_path):
         "edit.png", "alpha.png", "result.png", "frames.png", "frames", "morph.gif", "run.json", "report.html",
     }  # fmt: skip
     record = json.loads((out / "run.json").read_text())
-    assert (record["method"], record["config"]["views"]) == ("text2live", 2)
-    assert {"edit.png", "alpha.png", "result.png"} < set(record["sha256"])
+    assert (record["method"], record["config"]["morph"]["views"]) == ("text2live", 2)
+    assert {"edit.png", "alpha.png", "result.png"} < set(record["files"])
     edit, alpha = Image.open(out / "edit.png"), Image.open(out / "alpha.png")
     assert (edit.mode, alpha.mode) == ("RGBA", "L")
     assert edit.getchannel("A").tobytes() == alpha.tobytes()
@@ -79,7 +79,7 @@ def test_interrupted_run_resumes_to_the_identical_layers(picture, tmp_path, monk
     assert morph(picture, tmp_path / "halves", "--resume").exit_code == 0
     whole, halves = (json.loads((tmp_path / d / "run.json").read_text()) for d in ("whole", "halves"))
     for name in ("edit.png", "alpha.png", "result.png", "morph.gif"):
-        assert whole["sha256"][name] == halves["sha256"][name]
+        assert whole["files"][name] == halves["files"][name]
     assert whole["history"] == halves["history"]
 
 
@@ -95,7 +95,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state(picture, tmp_path, 
     failed = morph(picture, tmp_path / "out")
     assert failed.exit_code == 2
     assert "Error: the loss at step 2 is nan; lower the learning rate" in failed.stderr
-    assert torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["inversion"]["index"] == 2
+    assert torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["stages"]["morph"]["index"] == 2
     assert morph(picture, tmp_path / "out", "--resume").exit_code == 0
 
 
@@ -113,6 +113,6 @@ def test_transparency_and_four_inks_are_read_and_a_mask_says_where_to_begin(pict
     )
     result = Image.open(tmp_path / "a" / "result.png")
     assert result.getchannel("A").tobytes() == mask.tobytes()
-    assert "bootstrap" in json.loads((tmp_path / "a" / "run.json").read_text())["terms"]
+    assert "bootstrap" in json.loads((tmp_path / "a" / "run.json").read_text())["terms"]["morph"]
     assert morph(tmp_path / "inks.jpg", tmp_path / "b", steps=1).exit_code == 0
     assert read_picture(tmp_path / "b" / "result.png").rgb.shape == (3, 64, 64)

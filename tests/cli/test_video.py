@@ -61,7 +61,7 @@ def video(clip, out, *more, steps=3):
 
 
 def sums(out):
-    return json.loads((out / "run.json").read_text())["sha256"]
+    return json.loads((out / "run.json").read_text())["files"]
 
 
 def test_everything_is_left_behind_and_the_atlas_serves_again(clip, tmp_path):
@@ -79,9 +79,13 @@ def test_everything_is_left_behind_and_the_atlas_serves_again(clip, tmp_path):
     ]
     assert {p.name for p in out.iterdir()} == {*names, "frames", "run.json"}
     record = json.loads((out / "run.json").read_text())
-    assert set(record["sha256"]) == {*names, *(f"frames/{i:04d}.png" for i in range(4))}
-    assert (record["frames"], record["size"], record["config"]["layer"]) == (4, [24, 24], "foreground")
-    assert len(record["atlas"]["fit"]["history"]) == 60
+    assert set(record["files"]) == {*names, *(f"frames/{i:04d}.png" for i in range(4))}
+    assert (record["frames"], record["size"], record["config"]["edit"]["layer"]) == (
+        4,
+        [24, 24],
+        "foreground",
+    )
+    assert len(record["history"]["atlas"]) == 60
     assert record["atlas"]["psnr"] > 15
     # the clip's own times, and both halves side by side
     edited, beside = (list(VideoSource(out / name).timed()) for name in ("edited.mp4", "side-by-side.mp4"))
@@ -96,7 +100,7 @@ def test_everything_is_left_behind_and_the_atlas_serves_again(clip, tmp_path):
 
     again = video(clip, tmp_path / "again", "--atlas", out / "atlas.safetensors")
     assert again.exit_code == 0, again.output
-    assert json.loads((tmp_path / "again" / "run.json").read_text())["atlas"]["fit"] is None
+    assert json.loads((tmp_path / "again" / "run.json").read_text())["atlas"]["fitted"] is False
     for name in ("edit.png", "edited.mp4", "atlas.safetensors"):
         assert sums(tmp_path / "again")[name] == sums(out)[name]
     other = tmp_path / "other"
@@ -119,7 +123,7 @@ def test_a_run_stopped_in_either_stage_resumes_to_the_identical_files(clip, tmp_
         def press(self, step=step):
             if self.index == 1:
                 os.kill(os.getpid(), signal.SIGINT)
-            step(self)
+            return step(self)
 
         with monkeypatch.context() as patch:
             patch.setattr(kind, "_step", press)

@@ -41,8 +41,8 @@ def test_scenes_leave_everything_that_is_promised(tmp_path):
         "pictures", "grid.png", "samples.json", "run.json", "report.html",
     }  # fmt: skip
     record = json.loads((tmp_path / "run.json").read_text())
-    assert (record["command"], record["kind"], record["count"], record["seed"]) == (
-        "world sample", "scenes", 3, 5,
+    assert (record["command"], record["kind"], record["steps"]["samples"], record["seeds"]) == (
+        "world sample", "scenes", 3, [5],
     )  # fmt: skip
     assert record["judged"]["colour"] == {"samples": 3, "named": 3, "asked": 3, "as_asked": 3}
     assert [sample["wanted"] == sample["seen"] for sample in listed(tmp_path)] == [True] * 3
@@ -94,7 +94,7 @@ def test_prompts_take_turns(pipeline_folder, tmp_path):
     assert [sample["caption"] for sample in found] == [texts[0], texts[1], texts[0]]
     star = {"shape": "star", "colour": "red"}
     assert [sample["wanted"] for sample in found] == [star, None, star]
-    assert json.loads((tmp_path / "run.json").read_text())["prompts"] == list(texts)
+    assert json.loads((tmp_path / "run.json").read_text())["config"]["samples"]["prompts"] == list(texts)
 
 
 def test_unseen_prompts_are_drawn_if_none_is_given(pipeline_folder, tmp_path):

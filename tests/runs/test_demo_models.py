@@ -78,11 +78,11 @@ def test_the_whole_demo(pipeline_folder, tmp_path, monkeypatch):
     record = json.loads((tmp_path / "run.json").read_text())
     assert len(record["walk"]["seen"]) == 9
     assert record["between_prompts"]["ends"] == list(demo.line.ends)
-    assert [entry["prompt"] for entry in record["prompts"]] == demo.drawn.prompts
+    assert [entry["prompt"] for entry in record["drawn"]] == demo.drawn.prompts
     assert {"walk.gif", "walk-frames.png", "prompts.gif", "prompts-frames.png", "samples.png"} < set(
-        record["sha256"]
+        record["files"]
     )
-    assert {p.name for p in tmp_path.iterdir()} == {*record["sha256"], "run.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {*record["files"], "run.json"}
     page = (tmp_path / "report.html").read_text()
     assert "http" not in page
     assert page.count("<img ") == page.count('alt="') > 20
@@ -99,4 +99,4 @@ def test_the_demo_without_diffusers(tmp_path, monkeypatch):
     assert 'pip install "geokernels[diffusion]"' in demo.line
     page = (tmp_path / "report.html").read_text()
     assert page.count("This part was left out: diffusion models need diffusers and transformers") == 2
-    assert json.loads((tmp_path / "run.json").read_text())["prompts"] == {"left_out": demo.drawn}
+    assert json.loads((tmp_path / "run.json").read_text())["drawn"] == {"left_out": demo.drawn}

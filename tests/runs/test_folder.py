@@ -13,7 +13,7 @@ from geokernels.runs import held_folder as folders
 from geokernels.runs.adapt import AdaptFolder
 from geokernels.runs.demo import DemoFolder
 from geokernels.runs.edit import EditFolder
-from geokernels.runs.eval_folder import EvalFolder
+from geokernels.runs.evaluate import EvalFolder
 from geokernels.runs.interpolate import InterpolationFolder
 from geokernels.runs.morph import MorphFolder
 from geokernels.runs.samples import SampleFolder
@@ -46,7 +46,7 @@ def write(path, content="content"):
 
 
 def record(path, sums):
-    write_json(path / "run.json", {"command": "some", "versions": {}, "sha256": sums})
+    write_json(path / "run.json", {"schema": 2, "command": "some", "versions": {}, "files": sums})
 
 
 def contents(path):
@@ -61,7 +61,10 @@ def test_overwriting_removes_what_was_written_and_is_as_it_was(kind, tmp_path):
     record(tmp_path, {name: write(tmp_path / name) for name in names})
     write(tmp_path / names[0], "changed since")
     write(tmp_path / "notes.txt")
-    with make(kind, tmp_path).claim(resume=False, overwrite=True):
+    before = set(contents(tmp_path))
+    with make(kind, tmp_path).claim(resume=False, overwrite=True) as folder:
+        assert set(contents(tmp_path)) == before  # as long as input may be refused
+        folder.replace()
         assert set(contents(tmp_path)) == {"notes.txt", names[0]}
 
 
@@ -84,12 +87,14 @@ def test_overwriting_removes_nothing_that_a_record_of_any_kind_talks_of(kind, tm
     sums[""] = "x"
     record(out, sums)
     rows = [{"picture": name, "sha256": checksum} for name, checksum in sums.items()]
+    rows, samples = [*rows, {"picture": ["odd"]}, "odd"], [{"sha256": sums}, {"sha256": 1}, None]
     for name in ("results.partial.json", "results.json"):
-        write_json(out / name, {"rows": [*rows, {"picture": ["odd"]}, "odd"]})
-    for name in ("samples.partial.json", "samples.json"):
-        write_json(out / name, {"samples": [{"sha256": sums}, {"sha256": 1}, None]})
+        write_json(out / name, {"stages": {"edits": {"rows": rows}}})
+    write_json(out / "samples.partial.json", {"stages": {"samples": {"samples": samples}}})
+    write_json(out / "samples.json", {"samples": samples})
     before = contents(tmp_path)
-    with make(kind, out).claim(resume=False, overwrite=True):
+    with make(kind, out).claim(resume=False, overwrite=True) as folder:
+        folder.replace()
         gone = set(before) - set(contents(tmp_path))
     assert gone <= {f"out/{name}" for name in ("run.json", kind.checkpoint, "results.json", "samples.json")}
     assert (out / "grid.png").is_symlink()
@@ -107,7 +112,8 @@ def test_a_file_of_the_users_own_is_not_replaced_unasked(kind, tmp_path):
             make(kind, out).claim(resume=False, overwrite=False)
         assert f"has {name}; choose another folder, or add --overwrite" in str(said.value)
         assert contents(out) == before
-        with make(kind, out).claim(resume=False, overwrite=True):  # replaced when it is written, no sooner
+        with make(kind, out).claim(resume=False, overwrite=True) as folder:
+            folder.replace()  # of an earlier run; the user's own when the new file is written, no sooner
             assert contents(out) == before
 
 
@@ -186,14 +192,15 @@ def test_resume_and_overwrite_exclude_each_other(tmp_path):
 
 
 def test_a_folder_is_of_one_run_at_a_time(tmp_path):
-    MorphFolder(tmp_path).save({}, {})
+    MorphFolder(tmp_path).save({})
     said = rf"--out must not be in use, another run \(process {os.getpid()} on .*\) is writing to"
     with MorphFolder(tmp_path).claim(resume=True, overwrite=False):
         for how in ({"overwrite": True}, {"overwrite": False}):
             with pytest.raises(ValueError, match=said):
                 MorphFolder(tmp_path).require(resume=False, **how)
         assert (tmp_path / "checkpoint.pt").exists()
-    with MorphFolder(tmp_path).claim(resume=False, overwrite=True):
+    with MorphFolder(tmp_path).claim(resume=False, overwrite=True) as folder:
+        folder.replace()
         assert not (tmp_path / "checkpoint.pt").exists()
 
 
@@ -249,7 +256,7 @@ def test_a_folder_made_for_a_run_that_was_refused_goes_again(tmp_path):
         raise ValueError("unfit")
     assert not list(tmp_path.iterdir())
     with MorphFolder(out).claim(resume=False, overwrite=False) as folder:
-        folder.save({"a": 1}, {})
+        folder.save({"a": 1})
     assert (out / "checkpoint.pt").exists()
 
 
@@ -259,14 +266,14 @@ def test_a_drive_without_locks_serves(tmp_path, monkeypatch):
 
     monkeypatch.setattr(folders.fcntl, "flock", refuse)
     with MorphFolder(tmp_path).claim(resume=False, overwrite=False) as folder:
-        folder.save({"a": 1}, {})
+        folder.save({"a": 1})
 
 
 @pytest.mark.parametrize("again", [None, "made anew", "moved"])
 def test_a_folder_removed_in_the_middle_is_said_to_be(again, tmp_path):
     out = tmp_path / "out"
     folder = MorphFolder(out).claim(resume=False, overwrite=False)
-    folder.save({"a": 1}, {})
+    folder.save({"a": 1})
     if again == "moved":
         out.rename(tmp_path / "moved")
     else:
@@ -274,7 +281,7 @@ def test_a_folder_removed_in_the_middle_is_said_to_be(again, tmp_path):
     if again == "made anew":
         out.mkdir()
         for write_on in (
-            lambda: folder.save({"a": 2}, {}),
+            lambda: folder.save({"a": 2}),
             lambda: folder.end({}, []),
             lambda: folder.file("x/y.png"),
         ):
@@ -293,7 +300,9 @@ def test_what_killed_runs_left_goes_with_the_next_run(tmp_path):
 
 def test_an_input_from_the_folder_itself_stays(tmp_path):
     record(tmp_path, {name: write(tmp_path / name) for name in ("atlas.safetensors", "edited.mp4")})
-    with VideoFolder(tmp_path).claim(resume=False, overwrite=True, keep=[tmp_path / "atlas.safetensors"]):
+    kept = [tmp_path / "atlas.safetensors"]
+    with VideoFolder(tmp_path).claim(resume=False, overwrite=True, keep=kept) as folder:
+        folder.replace()
         assert set(contents(tmp_path)) == {"atlas.safetensors"}
 
 

@@ -9,14 +9,15 @@ from geokernels import world
 from geokernels._files import sha256
 from geokernels._sealed import read_sealed_json, write_sealed_json
 from geokernels.media.pictures import grid, read_picture
+from geokernels.runs.loop import drive
 from geokernels.runs.sample_sources import Renders
-from geokernels.runs.samples import Sample, SampleFolder, judged, run_samples
+from geokernels.runs.samples import Sample, SampleFolder, SampleJob, judged
 
 
-def draw(folder, source, **how):
-    folder = SampleFolder(folder)
-    folder.claim(resume=how.get("resume", False), overwrite=how.pop("overwrite", False))
-    return run_samples(source, folder, facts={"device": "cpu"}, **how)
+def draw(folder, source, *, resume=False, overwrite=False, **how):
+    with SampleFolder(folder).claim(resume=resume, overwrite=overwrite) as claimed:
+        job = SampleJob(source, claimed, facts={"seeds": [0], "encoders": []})
+        return drive(job, resume=resume, **how)
 
 
 def contents(folder):
@@ -34,12 +35,12 @@ class Slow(Renders):
 def stopped(folder, after):
     """Draw until ``after`` samples are there."""
 
-    def press(done, seconds):
-        if done >= after:
+    def press(job, name, samples, seconds):
+        if samples.index >= after:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        draw(folder, Slow(7, 1), on_batch=press)
+        draw(folder, Slow(7, 1), on_step=press)
 
 
 def test_renders_are_what_their_captions_say(tmp_path):
@@ -56,7 +57,7 @@ def test_renders_are_what_their_captions_say(tmp_path):
         assert counts["samples"] == counts["asked"] == 5
         assert counts["as_asked"] == sum(s["seen"][attribute] == s["wanted"][attribute] for s in listed)
     written = json.loads((tmp_path / "run.json").read_text())
-    for name, digest in {**written["sha256"], **listed[0]["sha256"]}.items():
+    for name, digest in {**written["files"], **listed[0]["sha256"]}.items():
         assert sha256(tmp_path / name) == digest
     assert read_picture(tmp_path / "grid.png").rgb.shape == (3, 2 * 66 - 2, 3 * 66 - 2)
     assert (tmp_path / "report.html").read_text().count("<img ") == 5
@@ -103,11 +104,13 @@ def test_a_sealed_list_of_another_shape_is_refused(tmp_path):
     stopped(tmp_path, after=2)
     partial = tmp_path / "samples.partial.json"
     kept = read_sealed_json(partial, kind="world sample", remedy="")
-    for change in ({"samples": 3}, {"samples": [3]}, {"run": None}, {"made": "here"}, {"seconds": "long"}):
+    lists = ({"stages": {"samples": {"samples": entry}}} for entry in (3, [3]))
+    rest = ({"stages": 3}, {"facts": None}, {"config": None}, {"made": "here"}, {"seconds": "long"})
+    for change in (*lists, *rest):
         write_sealed_json(partial, kept | change, kind="world sample")
         with pytest.raises(ValueError, match=r"samples.partial.json|could not convert"):
             draw(tmp_path, Slow(7, 1), resume=True)
-    for missing in kept:
+    for missing in kept.keys() - {"format"}:
         rest = {name: value for name, value in kept.items() if name != missing}
         write_sealed_json(partial, rest, kind="world sample")
         with pytest.raises(ValueError, match="does not hold what this version of geokernels writes"):
@@ -136,7 +139,7 @@ def test_only_what_is_known_is_counted():
 
 def test_bytes_are_written_as_they_are(tmp_path):
     folder = SampleFolder(tmp_path)
-    entry = folder.add(Sample({"a/b.gif": b"GIF"}, {"caption": None}))
+    entry = folder.write(Sample({"a/b.gif": b"GIF"}, {"caption": None}))
     assert (tmp_path / "a" / "b.gif").read_bytes() == b"GIF"
     assert entry["caption"] is None
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..._checks import require_share, settle
 from ..._renamed import Renamed
-from ...models.denoiser import Denoiser
+from ...models.denoiser import Denoiser, UnsuitedPipelineError
 from .attention import attending, in_order, plain_attention, self_attentions
 from .lockstep import from_source, leave_noise
 from .task import EditModels, EditTask
@@ -42,7 +42,7 @@ def masactrl(models: EditModels, task: EditTask, config: MasaCtrlConfig) -> Tens
     layers = self_attentions(in_order(denoiser.unet))
     layers = layers[int(config.layer * len(layers)) :]
     if not layers:
-        raise TypeError("MasaCtrl needs a U-Net with self-attention, this one has none so late")
+        raise UnsuitedPipelineError("MasaCtrl needs a U-Net with self-attention, this one has none so late")
 
     def looking(share: float) -> AbstractContextManager:
         return attending(layers, _at_source) if share >= config.start else nullcontext()

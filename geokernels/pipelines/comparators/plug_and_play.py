@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..._checks import require_share, settle
 from ..._renamed import Renamed
-from ...models.denoiser import Denoiser
+from ...models.denoiser import Denoiser, UnsuitedPipelineError
 from .attention import attending, plain_attention, self_attentions
 from .lockstep import from_source, leave_noise
 from .task import EditModels, EditTask
@@ -61,7 +61,9 @@ def injected_layers(unet) -> tuple[nn.Module, list[nn.Module]]:
     up = list(unet.up_blocks)
     first = next((i for i, block in enumerate(up) if self_attentions([block])), None)
     if first is None or len(up[first].resnets) < 2:
-        raise TypeError("Plug-and-Play needs a U-Net with attention and two ResNets in a block on its way up")
+        raise UnsuitedPipelineError(
+            "Plug-and-Play needs a U-Net with attention and two ResNets in a block on its way up"
+        )
     before = self_attentions([up[first].attentions[0]])
     return up[first].resnets[1].conv2, self_attentions(up)[len(before) :]
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ...models.denoiser import UnsuitedPipelineError
 from .task import EditTask
 
 
@@ -25,7 +26,7 @@ def made_of(pipeline, kind: str, *, scheduler: str, **parts):
     import diffusers
 
     if type(pipeline).__name__ != "StableDiffusionPipeline":
-        raise TypeError(f"{kind} takes Stable Diffusion 1 and 2, got {type(pipeline).__name__}")
+        raise UnsuitedPipelineError(f"{kind} takes Stable Diffusion 1 and 2, got {type(pipeline).__name__}")
     config = pipeline.scheduler.config
     own = {"scheduler": getattr(diffusers, scheduler).from_config(config, clip_sample=False), **parts}
     shared = ("vae", "unet", "text_encoder", "tokenizer")

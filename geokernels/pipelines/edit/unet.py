@@ -6,13 +6,15 @@ from threading import get_ident
 
 from torch import Tensor, nn
 
+from ...models.denoiser import UnsuitedPipelineError
+
 
 def residual_convolutions(unet) -> list[nn.Module]:
     """The second convolution of every ResNet block on the way down and up; the middle's are left out."""
     blocks = [*unet.down_blocks, *unet.up_blocks]
     found = [resnet.conv2 for block in blocks for resnet in getattr(block, "resnets", ())]
     if not found:
-        raise TypeError(
+        raise UnsuitedPipelineError(
             f"unet must have ResNet blocks on its way down and up, {type(unet).__name__} has none"
         )
     return found

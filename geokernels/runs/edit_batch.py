@@ -1,0 +1,173 @@
+"""A batch of edits by one method of editing: what is made, and measured, and what failed and why."""
+
+import math
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..media.bounds import MOST_MEGAPIXELS
+from ..media.pictures import read_picture
+from ..metrics.summary import BETTER
+from ..models.denoiser import Denoiser, UnsuitedPipelineError
+from ..pipelines.comparators import EditMethod, EditModels, EditTask
+from ..pipelines.edit.source import ddim_inversion
+from ..world import EditCase
+from .measures import Measures
+
+# what Python raises of faults in programs: ours, and no failure of a method
+FAULTS = (TypeError, AttributeError, LookupError, NameError, AssertionError, ZeroDivisionError)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method with its settings; ``label`` names both."""
+
+    label: str
+    method: EditMethod
+    settings: Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How edits are made.
+
+    Attributes:
+        contenders: Who makes them.
+        steps: DDIM steps.
+        skip: Timesteps that the inversion leaves out at either end.
+        batch: Edits at a time.
+        seed: Of each edit's chance, with its number added.
+        size: Longest side of the pictures; None for the model's own.
+        most_megapixels: Pictures of more millions of pixels are not read.
+    """
+
+    contenders: Sequence[Contender]
+    steps: int = 50
+    skip: int = 1
+    batch: int = 4
+    seed: int = 0
+    size: int | None = None
+    most_megapixels: float = MOST_MEGAPIXELS
+
+    @property
+    def config(self) -> dict:
+        """The settings that every edit is made with."""
+        return {name: getattr(self, name) for name in ("steps", "skip", "batch", "size")}
+
+
+class Failure(NamedTuple):
+    """Why there is no picture, or no measure of one."""
+
+    sentence: str
+    traceback: str
+
+    @classmethod
+    def of(cls, error: Exception, doing: str = "") -> "Failure":
+        """A failure that is a method's; a fault of geokernels is raised again."""
+        if isinstance(error, FAULTS) and not isinstance(error, UnsuitedPipelineError):
+            raise error
+        lines = str(error).strip().splitlines()
+        said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        return cls(doing + said, "".join(traceback.format_exception(error)))
+
+
+class Batch:
+    """Some edits: their pictures and inversions, each as far as it could be had."""
+
+    def __init__(self, plan: Plan, models: EditModels, cases: Sequence[EditCase], first: int):
+        self.plan, self.models, self.cases = plan, models, cases
+        self.denoiser = Denoiser(models.pipeline)
+        self.tasks: dict[tuple[int, ...], EditTask] = {}
+        self.failures: dict[int, Failure] = {}
+        self.first = first
+        given: dict[tuple, list[int]] = {}
+        self.pictures: dict[int, Tensor] = {}
+        for i, case in enumerate(cases):
+            try:
+                self.pictures[i] = self._picture(case)
+                given.setdefault(tuple(self.pictures[i].shape), []).append(i)
+            except Exception as error:
+                self.failures[i] = Failure.of(error)
+        for rows in given.values():
+            self._prepare(tuple(rows))
+
+    def _picture(self, case: EditCase) -> Tensor:
+        given = read_picture(case.picture, most_megapixels=self.plan.most_megapixels).rgb
+        return self.denoiser.suited(given, self.plan.size)
+
+    def _prepare(self, rows: tuple[int, ...]) -> None:
+        """Invert pictures of one size; by themselves if they fail together."""
+        try:
+            self.tasks[rows] = self._task(rows)
+        except Exception as error:
+            failure = Failure.of(error)
+            if len(rows) == 1:
+                self.failures[rows[0]] = failure
+                return
+            for i in rows:
+                self._prepare((i,))
+
+    def _task(self, rows: tuple[int, ...]) -> EditTask:
+        cases = [self.cases[i] for i in rows]
+        pictures, captions = torch.stack([self.pictures[i] for i in rows]), [case.source for case in cases]
+        source = ddim_inversion(
+            self.models.pipeline, pictures, captions, steps=self.plan.steps, skip=self.plan.skip
+        )
+        return EditTask(
+            pictures,
+            source,
+            tuple(case.target for case in cases),
+            tuple(case.instruction for case in cases),
+            tuple(self.plan.seed + self.first + i for i in rows),
+        )
+
+    def edit(self, contender: Contender, measures: Measures) -> list[tuple[dict, Tensor | None]]:
+        """A row of results for each edit, and its picture; None where it failed."""
+        results: dict[int, tuple[Tensor | Failure, float]] = {
+            i: (why, 0.0) for i, why in self.failures.items()
+        }
+        for rows, task in self.tasks.items():
+            results |= zip(rows, _edited(contender, self.models, task), strict=True)
+        return [self._row(contender, measures, i, *results[i]) for i in range(len(self.cases))]
+
+    def _row(
+        self, contender: Contender, measures: Measures, i: int, result: Tensor | Failure, seconds: float
+    ) -> tuple[dict, Tensor | None]:
+        case, values = self.cases[i], dict.fromkeys(BETTER)
+        picture, failure = (None, result) if isinstance(result, Failure) else (result, None)
+        if picture is not None:
+            # what the file holds
+            picture = (picture.float().cpu() * 255).round() / 255
+            try:
+                values = measures(case, self.pictures[i], picture)
+            except Exception as error:
+                failure = Failure.of(error, "could not be measured: ")
+        row = {"key": case.key, "kind": case.kind, "attribute": case.attribute, "method": contender.label}
+        row |= {"seconds": round(seconds, 3), "failure": failure and failure.sentence}
+        row |= {"traceback": failure and failure.traceback}
+        return {**row, **{name: _plain(value) for name, value in values.items()}}, picture
+
+
+def _edited(contender: Contender, models: EditModels, task: EditTask) -> list[tuple[Tensor | Failure, float]]:
+    """Picture or failure of each edit of a task, and the seconds that it took."""
+    start, n = time.perf_counter(), len(task.targets)
+    try:
+        pictures = contender.method.run(models, task, contender.settings)
+        if len(pictures) != n:
+            raise RuntimeError(f"{contender.label} returned {len(pictures)} pictures for {n} edits")
+        return [(picture, (time.perf_counter() - start) / n) for picture in pictures]
+    except Exception as error:
+        failure = Failure.of(error)
+        if n == 1:
+            return [(failure, time.perf_counter() - start)]
+        return [result for i in range(n) for result in _edited(contender, models, task.part(i))]
+
+
+def _plain(value: float | None) -> float | str | None:
+    """A number of JSON's, which knows no infinity."""
+    return "inf" if value is not None and math.isinf(value) else value
