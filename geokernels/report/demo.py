@@ -47,9 +47,6 @@ def demo_page(record: dict, shown: Shown) -> str:
     """The report; ``record`` as in ``run.json``."""
     edits = record["morphs"]
     small = f"{len(edits)} pictures are an illustration; benchmarks/quality/morph.py measures hundreds."
-    facts = {"seed": record["seeds"][0], "CLIP": record["encoders"][0], "machine": record["machine"]["cpu"]}
-    facts |= {"threads": record["machine"]["threads"], "peak memory": f"{record['peak_memory_mib']:.0f} MiB"}
-    took = f"<p>Everything above took {record['seconds']['total']:.0f} seconds.</p>"
     return page(
         "A picture, moved by a sentence",
         LEAD,
@@ -59,7 +56,7 @@ def demo_page(record: dict, shown: Shown) -> str:
             _walk_section("A walk through a generator", record["walk"], shown.walk, WALK),
             _walk_section("Between two prompts", record["between_prompts"], shown.line, LINE),
             _prompts_section("Prompts it has never read", record["drawn"], shown.drawn),
-            run_section(record, settings={"Where and how": facts}, lead=took),
+            run_section(record),
         ],
     )
 
@@ -87,7 +84,7 @@ def _summary(edits: Sequence[Mapping]) -> str:
         "other attributes kept",
         "all right at once",
         "untouched region, PSNR",
-        "a picture",
+        "time a picture",
     )
     return table(head, rows)
 
@@ -115,7 +112,7 @@ def _edit_section(index: int, edit: Mapping, shown: ShownEdit) -> str:
         for loss, pictures in shown.morphs.items()
     ]
     attribute = edit["attribute"]
-    note = f"Asked: another {'object ' if attribute == 'colour' else ''}{attribute}."
+    note = f"Asked for: another {'object ' if attribute == 'colour' else ''}{attribute}."
     return section(f"{index + 1}. {before} → {after}", pictures, *films, _readings(edit), note=note)
 
 
@@ -155,19 +152,19 @@ def _prompts_section(
     if shown is None:
         return _left_out(heading, prompts["left_out"])
     cards = [
-        figure(data, found["prompt"], f"{text(found['prompt'])}<br>{_marks(found)}")
-        for data, found in zip(shown, prompts)
+        figure(data, one["prompt"], f"{text(one['prompt'])}<br>{_marks(one)}")
+        for data, one in zip(shown, prompts)
     ]
     n, attributes = len(prompts), list(prompts[0]["wanted"])
-    right = [[found["seen"][a] == found["wanted"][a] for a in attributes] for found in prompts]
+    right = [[one["seen"][a] == one["wanted"][a] for a in attributes] for one in prompts]
     counts = [f"{sum(column)} of {n}" for column in zip(*right)]
     judged = table(("", *attributes, "all five"), [("as asked", *counts, f"{sum(map(all, right))} of {n}")])
     return section(heading, f"<p>{PROMPTS}</p>", judged, row(*cards))
 
 
-def _marks(found: Mapping) -> str:
-    seen = found["seen"]
-    return " ".join(badge(seen[a] or f"no {a}", seen[a] == value) for a, value in found["wanted"].items())
+def _marks(prompt: Mapping) -> str:
+    seen = prompt["seen"]
+    return " ".join(badge(seen[a] or f"no {a}", seen[a] == value) for a, value in prompt["wanted"].items())
 
 
 def _left_out(heading: str, reason: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .page import asked, chart, cost, figure, film, lasted, origin, page, row, run_section, section, text
+from .page import OWN_SCALES, asked, chart, figure, film, lasted, page, row, run_section, section, text
 
 
 class ShownEdits(NamedTuple):
@@ -21,46 +21,51 @@ class ShownEdits(NamedTuple):
 def edit_page(record: dict, shown: ShownEdits) -> str:
     """The page of the edits of one picture; ``record`` as in ``run.json``."""
     before, targets = record["from"], record["to"]
-    began = "inverted" if record["picture"] else "drawn by the model"
+    began = "inverted into noise" if record["picture"] else "drawn by the model"
     lead = (
-        f"<p>A picture of {asked(before, 'from')}, {began}, became "
-        f"{', '.join(asked(target, 'to') for target in targets)} on its way "
-        f"out of noise: {record['steps']['edit']} DDIM steps of {text(record['model'])}, guided by CLIP "
-        f"({text(', '.join(record['encoders']))}) and the source's features, in {lasted(record)}.</p>"
+        f"<p>A picture of {asked(before, 'from')}, {began}, was edited to "
+        f"{', '.join(asked(target, 'to') for target in targets)} while it was denoised: "
+        f"{record['steps']['edit']} DDIM steps of the model “{text(record['model'])}”, guided by CLIP "
+        f"({text(', '.join(record['encoders']))}) and by the features of the source. "
+        f"This took {lasted(record)}.</p>"
     )
-    animation = figure(shown.animation, "The edits on their way out of noise")
-    ways = [film(frames, name, labels=shown.labels) for frames, name in zip(shown.frames, targets)]
-    note = "Each curve on its own scale; 0 where a step was not guided."
+    animation = row(figure(shown.animation, "The edits while they are denoised"))
+    ways = [
+        f"{_name(name, targets)}{film(frames, name, labels=shown.labels)}"
+        for frames, name in zip(shown.frames, targets)
+    ]
     width, height = shown.size
-    facts = cost(record, "edit")
-    facts += [("picture", f"{width} x {height} pixels"), ("precision", text(record["dtype"]))]
+    facts = ("picture", f"{width} x {height} pixels"), ("precision", text(record["dtype"]))
     return page(
         f"{before} → {targets[0]}" if len(targets) == 1 else f"Edits of {before}",
         lead,
         [
             section("Before and after", _before_and_after(before, targets, shown)),
             section("On the way", *ways, animation),
-            section("Losses", *_charts(record), note=note),
-            run_section(
-                record, *facts, *origin(record), settings={"Every setting": record["config"]["edit"]}
-            ),
+            section("Losses", *_charts(record), note=f"{OWN_SCALES} Steps without guidance count as 0."),
+            run_section(record, *facts),
         ],
     )
 
 
 def _before_and_after(before: str, targets: Sequence[str], shown: ShownEdits) -> str:
     figures = [] if shown.given is None else [figure(shown.given, f"The picture given: {before}", "given")]
-    figures.append(
-        figure(shown.source, f"The source out of noise: {before}", "the source, out of its noise again")
-    )
+    caption = "the source" if shown.given is None else "the source, reconstructed from its noise"
+    figures.append(figure(shown.source, f"The source out of noise: {before}", caption))
     figures += [figure(edit, f"The edit: {name}", text(name)) for edit, name in zip(shown.edits, targets)]
     return row(*figures)
 
 
 def _charts(record: dict) -> list[str]:
     """The losses of every edit; 0 where a step was not guided."""
-    terms = record["terms"]["edit"]
-    return [
-        chart([[value or 0.0 for value in step[i]] for step in record["history"]["edit"]], terms)
-        for i in range(len(record["to"]))
+    terms, targets = record["terms"]["edit"], record["to"]
+    histories = [
+        [[value or 0.0 for value in step[i]] for step in record["history"]["edit"]]
+        for i in range(len(targets))
     ]
+    return [_name(name, targets) + chart(rows, terms) for name, rows in zip(targets, histories)]
+
+
+def _name(target: str, targets: Sequence[str]) -> str:
+    """Which of several edits is shown; nothing where there is one."""
+    return f"<p class=note>{text(target)}</p>" if len(targets) > 1 else ""

@@ -36,30 +36,31 @@ def evaluation_page(
     failed = [row for row in rows if row["failure"] is not None]
     methods = list(record["methods"])
     lead = (
-        f"<p>{len(record['edits'])} edits by {len(methods)} methods on {text(record['model'])}, "
-        f"{text(record['config']['edits']['steps'])} DDIM steps from one inversion of each picture, "
-        f"{text(len(failed))} of {len(rows)} results failed.</p>"
+        f"<p>{len(methods)} methods made {len(record['edits'])} edits each with the model "
+        f"“{text(record['model'])}”, in {text(record['config']['edits']['steps'])} DDIM steps from one "
+        f"inversion of each picture. {len(failed)} of {len(rows)} results failed.</p>"
     )
     sections = [section("Methods", table(*_methods(*summary)), note=_measures(record["measures"]))]
     if any(row["reached"] is not None for row in rows):
         sections.append(section("Reached, by what was asked", table(*_by_attribute(rows, methods))))
     lines = [(text(r["key"]), text(r["method"]), text(r["failure"])) for r in failed]
     shown = table(("edit", "method", "why"), lines) if failed else "<p>None.</p>"
-    facts = {k: record[k] for k in ("model", "encoders", "seeds", "decoder", "dtype", "measures", "methods")}
-    facts |= {**record["config"]["edits"], "seconds": record["seconds"]["total"]}
+    kept = ("decoder", "dtype", "measures", "methods")
+    settings = {**record["config"]["edits"], **{name: record[name] for name in kept}}
     sections += [
         section("Failures", shown),
         section("The first edits", *(_example(example, rows) for example in examples)),
-        run_section(record, settings={"Every setting": facts}),
+        run_section(record, settings=settings),
     ]
     return page("Edits, evaluated", lead, sections)
 
 
 def _measures(names: Mapping[str, str]) -> str:
     return (
-        f"Means with 95% bounds; ↑ more is better, ↓ less. CLIP is {names['clip']}, structure that of "
-        f"{names['structure']}, perceptual the {names['perceptual']}. An edit that failed counts as not "
-        "reached and not right; other columns are means of the edits that did not fail."
+        "Shares and means with 95% intervals; ↑ more is better, ↓ less is better. CLIP scores are by "
+        f"{names['clip']}; structure compares {names['structure']}; perceptual is the {names['perceptual']}. "
+        "An edit that failed counts as neither reached nor right; all other columns are means of the edits "
+        "that did not fail."
     )
 
 
@@ -85,7 +86,7 @@ def _by_attribute(rows: Sequence[dict], methods: Sequence[str]) -> tuple[list[st
         cells = []
         for attribute in attributes:
             of = [r["reached"] or 0.0 for r in rows if (r["method"], r["attribute"]) == (method, attribute)]
-            cells.append(f"{100 * sum(of) / len(of):.0f}% of {len(of)}")
+            cells.append(f"{100 * sum(of) / len(of):.0f}%\u00a0of\u00a0{len(of)}")
         lines.append([text(method), *cells])
     return ["method", *attributes], lines
 
@@ -96,9 +97,9 @@ def _example(shown: ShownEdit, rows: Sequence[dict]) -> str:
         _figure(data, shown.source if name == "source" else shown.target, name)
         for name, data in shown.drawn.items()
     ]
-    for found in (r for r in rows if r["key"] == shown.key):
-        method, right = found["method"], found["right"]
-        mark = "" if right is None else badge("right" if right else "not", bool(right))
+    for result in (r for r in rows if r["key"] == shown.key):
+        method, right = result["method"], result["right"]
+        mark = "" if right is None else badge("right" if right else "wrong", bool(right))
         figures.append(_figure(shown.results[method], f"{method}: {shown.target}", f"{text(method)} {mark}"))
     kind = text(shown.kind.replace("_", " "))
     return f"<p>{text(shown.source)} → <strong>{text(shown.target)}</strong> ({kind})</p>{row(*figures)}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .page import chart, figure, film, page, row, run_section, section, table, text
+from .page import chart, figure, film, lasted, page, row, run_section, section, table, text
 
 HEAD = ("coupling", "path length", "smoothness", "largest step", "end reached")
 NAMES = {
@@ -43,21 +43,21 @@ def interpolation_page(record: dict, paths: Mapping[str, ShownPath]) -> str:
     prompts = record["prompts"]
     said = ", ".join(f"<strong>“{text(prompt)}”</strong>" for prompt in prompts)
     lead = (
-        f"<p>Pictures by {text(record['model'])} on the way through {said}. Every picture starts from the "
-        "same noise unless the settings say otherwise; what changes is what the model reads.</p>"
+        f"<p>Pictures that the model “{text(record['model'])}” draws on the way through the prompts {said}. "
+        "All of them start from the same noise unless the settings say otherwise; what changes is the "
+        f"embedding of the prompt. This took {lasted(record)}.</p>"
     )
     scores = scores_table({coupling: path["score"] for coupling, path in record["paths"].items()})
-    took = f"<p>{record['seconds']['total']:.0f} seconds. {text(_invariant(record['invariance']))}</p>"
-    settings = next(iter(record["config"].values()))
-    settings = {"Every setting": {**settings, "coupling": list(paths), "seeds": record["seeds"]}}
-    settings["Where"] = record["machine"]
+    shown_paths = [_path_section(coupling, shown, prompts) for coupling, shown in paths.items()]
+    measured = [_measured(record, scores)] if scores else []
+    # the couplings have all other settings in common
+    settings = {**next(iter(record["config"].values())), "coupling": list(paths)}
     return page(
         " → ".join(prompts),
         lead,
         [
-            *(_path_section(coupling, shown, prompts) for coupling, shown in paths.items()),
-            *([_measured(record, scores)] if scores else []),
-            run_section(record, settings=settings, lead=took),
+            *(measured + shown_paths if len(paths) > 1 else shown_paths + measured),
+            run_section(record, settings=settings, note=_invariant(record["invariance"])),
         ],
     )
 
@@ -72,15 +72,19 @@ def _measured(record: dict, scores: list[tuple[str, ...]]) -> str:
     """How even the steps of each coupling are."""
     steps = {NAMES[coupling]: path["distances"] for coupling, path in record["paths"].items()}
     note = (
-        f"Steps and lengths by {record['distance']}. Smoothness is 1 minus Gini's coefficient of the steps; "
-        "the end is reached where the last picture is the one that the last prompt gives by itself."
+        f"A step is the distance ({record['distance']}) between two neighbouring pictures. Smoothness is 1 "
+        "minus the Gini coefficient of the steps: 1 where all are equal. The end is reached (100%) where the "
+        "last picture is the one that the last prompt gives by itself."
     )
     curves = chart(list(zip(*steps.values())), list(steps), one_scale=True, what="Distance of neighbours")
-    return section("How evenly", table(HEAD, [tuple(map(text, r)) for r in scores]), curves, note=note)
+    return section(
+        "How even the steps are", table(HEAD, [tuple(map(text, r)) for r in scores]), curves, note=note
+    )
 
 
 def _invariant(measured: Mapping[str, float]) -> str:
     return (
-        f"Exchanging a prompt's rows changes the model's output by {100 * measured['permuted']:.1g}% of what "
-        f"the prompt changes, repeating each of them by {100 * measured['repeated']:.1g}%."
+        "Exchanging a prompt's rows changes the model's output by "
+        f"{100 * measured['permuted']:.1g}% of the prompt's whole effect, repeating each of them by "
+        f"{100 * measured['repeated']:.1g}%."
     )

@@ -3,20 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .page import (
-    OWN_SCALES,
-    asked,
-    cost,
-    figure,
-    film,
-    guided,
-    losses,
-    origin,
-    page,
-    row,
-    run_section,
-    section,
-)
+from .page import asked, figure, film, guided, loss_sections, page, row, run_section, section
 
 
 class ShownLayer(NamedTuple):
@@ -43,8 +30,8 @@ def morph_page(record: dict, shown: ShownMorph) -> str:
     """The page of one morph; ``record`` as in ``run.json``."""
     before, (after,) = record["from"], record["to"]
     lead = (
-        f"<p>The picture was moved along the direction from {asked(before, 'from')} to {asked(after, 'to')}, "
-        f"{guided(record, 'morph')}.</p>"
+        f"<p>The picture was edited from {asked(before, 'from')} to {asked(after, 'to')}, "
+        f"{guided(record, 'morph')}</p>"
     )
     pictures = row(
         figure(shown.before, f"The picture before: {before}", "before"),
@@ -52,7 +39,6 @@ def morph_page(record: dict, shown: ShownMorph) -> str:
         figure(shown.animation, f"Animation from {before} to {after}", "on the way"),
     )
     width, height = shown.size
-    facts = [*cost(record, "morph"), ("picture", f"{width} x {height} pixels"), *origin(record)]
     return page(
         f"{before} → {after}",
         lead,
@@ -60,8 +46,8 @@ def morph_page(record: dict, shown: ShownMorph) -> str:
             section("Before and after", pictures),
             *([] if shown.layer is None else [_layer_section(shown.layer)]),
             section("On the way", film(shown.frames, after, labels=shown.labels)),
-            section("Losses", losses(record, "morph"), note=OWN_SCALES),
-            run_section(record, *facts, settings={"Every setting": record["config"]["morph"]}),
+            *loss_sections(record),
+            run_section(record, ("picture", f"{width} x {height} pixels")),
         ],
     )
 
@@ -71,8 +57,10 @@ def _layer_section(layer: ShownLayer) -> str:
     return section(
         "The edit layer",
         row(
-            figure(layer.alone, "The edit by itself, over chequers where it is transparent", "the edit"),
-            figure(layer.opacity, "The opacity of the edit, white where it covers", "alpha"),
+            figure(
+                layer.alone, "The edit by itself, over chequers where it is transparent", "the edit alone"
+            ),
+            figure(layer.opacity, "The opacity of the edit, white where it covers", "its opacity"),
         ),
-        note=f"{layer.untouched:.1%} of the picture is not touched by it.",
+        note=f"{layer.untouched:.1%} of the picture is left exactly as it was.",
     )

@@ -1,7 +1,7 @@
 """What every report page is made of: plain HTML with everything inlined, so that one file opens offline.
 
 A page is built from a record, as ``run.json`` holds it, and from the bytes of PNG and GIF files. What every
-report shows (:func:`run_section`, :func:`guided`, :func:`asked`, the template) is changed here alone.
+report shows (:func:`run_section`, :func:`loss_sections`, :func:`guided`, the template) is changed here alone.
 """
 
 import base64
@@ -14,7 +14,9 @@ TEMPLATE = Path(__file__).parent / "templates" / "page.html"
 SHOWN = 10  # frames of a film
 PICTURE_SIDE, FILM_SIDE = 448, 128  # longest sides, in pixels, that a picture and a film's frame need
 WIDTH, HEIGHT, MARGIN = 640, 220, 8  # of a chart, in its own units
-OWN_SCALES = "Each curve on its own scale."  # note of :func:`chart`
+OWN_SCALES = "Each curve is scaled to its own range; the numbers are its first and its last value."
+UNITS = {"samples": "samples", "edits": "results"}  # what the steps of a stage are, where not just steps
+NAMES = {"invert": "the inversion", "adapt": "the adaptation", "atlas": "the atlas", "edit": "the edit"}
 INKS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)", "var(--ink-4)", "var(--ink-5)", "var(--ink-6)")
 
 
@@ -26,46 +28,72 @@ def page(title: str, lead: str, sections: Sequence[str]) -> str:
 
 
 def run_section(
-    record: Mapping, *facts: tuple[str, str], settings: Mapping[str, Mapping], lead: str = ""
+    record: Mapping, *facts: tuple[str, str], settings: Mapping[str, object] | None = None, note: str = ""
 ) -> str:
     """The last card of every page: what the run cost, what it was told, and what it ran on.
 
     Args:
         record: As in ``run.json``.
         facts: Names, and values as HTML, of what the command has to say besides.
-        settings: What unfolds, by its heading.
-        lead: HTML above the table.
+        settings: All of them; those of every stage if not given.
+        note: Text under the title.
     """
-    unfolding = {**settings, "Versions": record["versions"]}
+    unfolding = {"Every setting": settings} if settings else _settings(record)
+    unfolding["Versions"] = record["versions"]
     return section(
         "The run",
-        lead,
-        table(("what", "value"), facts) if facts else "",
+        table(("what", "value"), [*facts, *_common_facts(record)]),
         *(details(heading, values) for heading, values in unfolding.items()),
+        note=note,
     )
 
 
-def cost(record: Mapping, stage: str) -> list[tuple[str, str]]:
-    """Facts of :func:`run_section`: what the run took, and how fast a stage of it was."""
-    speed = record["steps_per_second"][stage]
-    return [
-        ("steps", text(record["steps"][stage])),
-        ("time", f"{record['seconds']['total']:.1f} s ({speed:.1f} steps/s)"),
-        memory(record),
-    ]
+def _common_facts(record: Mapping) -> list[tuple[str, str]]:
+    """What every run has to say of itself."""
+    machine, seeds = record["machine"], record["seeds"]
+    facts = [_speed(record, stage) for stage in record["steps"]]
+    facts.append(("time in all", lasted(record)))
+    facts.append(("peak memory", f"{record['peak_memory_mib']:.0f} MiB"))
+    if record["encoders"]:
+        facts.append(("CLIP", _encoders(record)))
+    facts.append(("seed" if len(seeds) == 1 else "seeds", ", ".join(map(str, seeds))))
+    facts.append(("machine", text(machine["gpu"] or f"{machine['cpu']}, threads: {machine['threads']}")))
+    return facts
 
 
-def memory(record: Mapping) -> tuple[str, str]:
-    """The fact of :func:`run_section` that says how much memory was taken."""
-    return "peak memory", f"{record['peak_memory_mib']:.0f} MiB"
+def _speed(record: Mapping, stage: str) -> tuple[str, str]:
+    """How many steps a stage took, and how fast."""
+    count, rate = record["steps"][stage], record["steps_per_second"][stage]
+    steps = "steps" if len(record["steps"]) == 1 else f"steps of {_name(stage)}"
+    return text(UNITS.get(stage, steps)), f"{count} ({rate:.3g} a second)"
 
 
-def origin(record: Mapping) -> list[tuple[str, str]]:
-    """Facts of :func:`run_section`: what somebody needs to run it again."""
-    return [
-        ("seed", text(", ".join(map(str, record["seeds"])))),
-        ("machine", text(record["machine"]["gpu"] or record["machine"]["cpu"])),
-    ]
+def _settings(record: Mapping) -> dict[str, Mapping]:
+    """The settings of every stage, by the heading under which they unfold."""
+    config = record["config"]
+    if len(config) == 1:
+        return {"Every setting": next(iter(config.values()))}
+    return {f"Every setting of {_name(stage)}": values for stage, values in config.items()}
+
+
+def _name(stage: str) -> str:
+    """A stage as sentences call it."""
+    return NAMES.get(stage, stage)
+
+
+def _encoders(record: Mapping) -> str:
+    return text(", ".join(record["encoders"]))
+
+
+def loss_sections(record: Mapping) -> list[str]:
+    """A card for each stage that minimised anything: its losses over its steps."""
+    stages = [stage for stage, terms in record["terms"].items() if terms]
+    sections = []
+    for stage in stages:
+        heading = "Losses" if len(stages) == 1 else f"Losses of {_name(stage)}"
+        curves = chart(record["history"][stage], record["terms"][stage])
+        sections.append(section(heading, curves, note=OWN_SCALES))
+    return sections
 
 
 def asked(prompt: str, role: str) -> str:
@@ -74,15 +102,14 @@ def asked(prompt: str, role: str) -> str:
 
 
 def lasted(record: Mapping) -> str:
-    """How long a run took, as leads say it."""
+    """How long a run took."""
     return f"{record['seconds']['total']:.1f} seconds"
 
 
 def guided(record: Mapping, stage: str) -> str:
-    """By what a stage of a run was guided, and how long the run took, as leads say it."""
-    encoders = text(", ".join(record["encoders"]))
+    """The end of a lead: by what a stage of a run was guided, and how long the run took."""
     loss = text(record["config"][stage]["loss"])
-    return f"guided by CLIP ({encoders}) with the {loss} loss, in {lasted(record)}"
+    return f"guided by CLIP ({_encoders(record)}) with the {loss} loss. This took {lasted(record)}."
 
 
 def text(value: object) -> str:
@@ -153,22 +180,17 @@ def chart(
     lines, keys = [], []
     for i, (name, values) in enumerate(zip(terms, zip(*history))):
         low, high = (0.0, top) if one_scale else (min(values), max(values))
-        if len(values) < 2 or high == low:
-            continue
-        ink = INKS[i % len(INKS)]
-        lines.append(_curve(values, low, high, ink))
-        ends = f"{values[0]:.3g} → {values[-1]:.3g}"
+        ink, ends = INKS[i % len(INKS)], f"{values[0]:.3g} → {values[-1]:.3g}"
+        if high == low:
+            ink, ends = "none", f"{low:.3g} throughout"
+        elif len(values) > 1:
+            lines.append(_curve(values, low, high, ink))
         keys.append(f'<li><i style="background:{ink}"></i>{text(name.replace("_", " "))} <b>{ends}</b></li>')
     label = f"{what} over {len(history)} steps"
     shape = f'viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"'
     drawing = f'<svg {shape} role="img" aria-label="{label}">{"".join(lines)}</svg>'
     below = f"<p><span>step 1</span><span>step {len(history)}</span></p>"
     return f"<div class=chart>{drawing}{below}<ul>{''.join(keys)}</ul></div>"
-
-
-def losses(record: Mapping, stage: str) -> str:
-    """What a stage of a run minimised, over its steps."""
-    return chart(record["history"][stage], record["terms"][stage])
 
 
 def _curve(values: Sequence[float], low: float, high: float, ink: str) -> str:

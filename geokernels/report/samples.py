@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from .page import badge, figure, lasted, page, row, run_section, section, table, text
 
+SHARES = "Shares of the samples, with 95% intervals."
 SHOWN, SAMPLE_SIDE = 48, 192  # samples that are shown one by one, and their longest side
 
 
@@ -19,23 +20,28 @@ def samples_page(
         shares: For each attribute its name, how often the judge names it, and how often as asked.
     """
     lead = (
-        f"<p>{record['steps']['samples']} of kind <strong>{text(record['kind'])}</strong>, in "
-        f"{lasted(record)}. The judge reads pictures by image analysis alone; ✓ and ✗ say "
-        "whether it reads what was asked for, where that is known.</p>"
+        f"<p>{record['steps']['samples']} samples (<strong>{text(record['kind'])}</strong>), drawn and "
+        f"judged in {lasted(record)}. The judge reads every picture by image analysis, without any trained "
+        "model. ✓ marks what is as asked for, ✗ what is not; where nothing was asked for, there is no "
+        "mark.</p>"
     )
     cards = [
         figure(data, sample["caption"] or "a sample", _card(sample))
         for data, sample in zip(pictures, samples)
     ]
-    facts = {"kind": record["kind"], "seeds": record["seeds"], **record["config"]["samples"]}
+    settings = {"kind": record["kind"], **record["config"]["samples"]}
     rows = [tuple(map(text, cells)) for cells in shares]
     return page(
         f"Samples: {record['kind']}",
         lead,
         [
-            section("What the judge found", table(("", "names a value", "as asked"), rows)),
-            section("The first of them", row(*cards)),
-            run_section(record, settings={"Every setting": facts}),
+            section(
+                "What the judge found",
+                table(("attribute", "can be named", "is as asked for"), rows),
+                note=SHARES,
+            ),
+            section("Samples", row(*cards)),
+            run_section(record, settings=settings),
         ],
     )
 

@@ -1,23 +1,9 @@
 """The page of the edit of a clip."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from .page import (
-    OWN_SCALES,
-    asked,
-    figure,
-    film,
-    guided,
-    losses,
-    memory,
-    origin,
-    page,
-    row,
-    run_section,
-    section,
-    text,
-)
+from .page import asked, figure, film, guided, loss_sections, page, row, run_section, section, text
 
 
 class ShownClip(NamedTuple):
@@ -33,18 +19,19 @@ class ShownClip(NamedTuple):
 
 def video_page(record: dict, shown: ShownClip) -> str:
     """The page of one edit of a clip; ``record`` as in ``run.json``."""
-    before, (after,), fitted = record["from"], record["to"], record["atlas"]["fitted"]
+    before, (after,), atlas = record["from"], record["to"], record["atlas"]
+    width, height = record["size"]
     lead = (
-        f"<p>The {text(record['config']['edit']['layer'])} of a clip was moved from "
-        f"{asked(before, 'from')} to {asked(after, 'to')} by an edit of its atlas, "
-        f"{guided(record, 'edit')}.</p>"
+        f"<p>The {text(record['config']['edit']['layer'])} of a clip was edited from "
+        f"{asked(before, 'from')} to {asked(after, 'to')} in every frame at once, by an edit of its atlas, "
+        f"{guided(record, 'edit')}</p>"
     )
     labels = [f"frame {number}" for number in shown.numbers]
-    sections = [section("Losses of the edit", losses(record, "edit"), note=OWN_SCALES)]
-    settings = {"Every setting of the edit": record["config"]["edit"]}
-    if fitted:
-        sections.append(section("Losses of the atlas", losses(record, "atlas"), note=OWN_SCALES))
-        settings["Every setting of the atlas"] = record["config"]["atlas"]
+    facts = [
+        ("clip", f"{record['frames']} frames of {width} x {height} pixels"),
+        ("atlas", "fitted to this clip" if atlas["fitted"] else "taken from an earlier run"),
+        ("frames redrawn from the atlas", f"PSNR {atlas['psnr']:.1f} dB"),
+    ]
     animation = figure(shown.animation, f"The clip: {before}; beside it the edit: {after}")
     return page(
         f"{before} → {after}",
@@ -53,22 +40,10 @@ def video_page(record: dict, shown: ShownClip) -> str:
             section("Before and after", animation),
             section("Frame by frame", film(shown.frames, after, labels=labels)),
             _atlas_section(shown),
-            *sections,
-            run_section(record, *_facts(record), settings=settings),
+            *loss_sections(record),
+            run_section(record, *facts),
         ],
     )
-
-
-def _facts(record: Mapping) -> list[tuple[str, str]]:
-    seconds, (width, height) = record["seconds"], record["size"]
-    return [
-        ("clip", f"{record['frames']} frames of {width} x {height} pixels"),
-        ("atlas", f"{seconds['atlas']:.1f} s" if record["atlas"]["fitted"] else "used again"),
-        ("frames as the atlas has them", f"{record['atlas']['psnr']:.1f} dB"),
-        ("edit", f"{seconds['edit']:.1f} s ({record['steps_per_second']['edit']:.1f} steps/s)"),
-        memory(record),
-        *origin(record),
-    ]
 
 
 def _atlas_section(shown: ShownClip) -> str:
@@ -77,8 +52,8 @@ def _atlas_section(shown: ShownClip) -> str:
         "The atlas",
         row(
             figure(shown.atlas, "The layer's atlas before", "before"),
-            figure(shown.edit, "The edit by itself, over chequers where it is transparent", "the edit"),
-            figure(shown.edited_atlas, "The atlas with the edit", "after"),
+            figure(shown.edit, "The edit by itself, over chequers where it is transparent", "the edit alone"),
+            figure(shown.edited_atlas, "The atlas with the edit", "with the edit"),
         ),
-        note="One picture of the layer, through which every frame is edited.",
+        note="One still picture of the layer: what is changed in it changes in every frame.",
     )

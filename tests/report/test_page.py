@@ -121,8 +121,8 @@ def test_curves_may_share_one_scale_from_zero():
     assert [y for _, y in second] == pytest.approx([0.5, 1.0], abs=1e-3)
 
 
-def test_a_curve_that_never_changes_is_left_out_and_no_steps_are_no_fault():
+def test_a_curve_that_never_changes_is_said_and_not_drawn_and_no_steps_are_no_fault():
     drawing = chart([[1.0, 3.0], [2.0, 3.0]], ["a", "flat"])
     assert len(points_of(drawing)) == 1
-    assert "flat" not in drawing
+    assert "flat 3 throughout" in "".join(Tags(drawing).texts)
     assert points_of(chart([], ["a"])) == points_of(chart([[1.0]], ["a"])) == []
