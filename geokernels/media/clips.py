@@ -164,18 +164,7 @@ def _decoded(source: VideoSource) -> Iterator[tuple[Tensor, Fraction]]:
     except av.error.FFmpegError as error:
         raise ValueError(f"{what} must be a whole video file, {name} is none ({error.strerror})") from None
     with file:
-        if not file.streams.video:
-            raise ValueError(f"{what} must be a video, {name} has no pictures")
-        stream = file.streams.video[0]
-        if stream.codec_context is None:
-            raise ValueError(
-                f"{what} must be in a codec that FFmpeg can read, {name} is in one that it does not know: "
-                "convert it to H.264"
-            )
-        stream.codec_context.options = {"err_detect": "explode"}
-        size = (stream.width, stream.height)
-        require_pixels(what, name, size, source.most_megapixels)
-        require_clip_pixels(what, name, stream.frames, size, source.most_megapixels)
+        stream = _stream_of(file, source)
         count, first, end, broken = 0, None, Fraction(0), None
         # of all streams, because the last frame may be shown for as long as there is sound
         packets = file.demux(stream, *file.streams.audio)
@@ -206,6 +195,28 @@ def _decoded(source: VideoSource) -> Iterator[tuple[Tensor, Fraction]]:
                 yield _upright(frame), time - first
                 count += 1
         _tell_of_end(source, file, count, end, cut=broken is not None)
+
+
+def _stream_of(file, source: VideoSource):
+    """The stream of pictures of an open file, which is told to stop at damage.
+
+    Raises:
+        ValueError: If there is none, or none that can be read, or it is too large by its header.
+    """
+    what, name = source.what, source.path.name
+    if not file.streams.video:
+        raise ValueError(f"{what} must be a video, {name} has no pictures")
+    stream = file.streams.video[0]
+    if stream.codec_context is None:
+        raise ValueError(
+            f"{what} must be in a codec that FFmpeg can read, {name} is in one that it does not know: "
+            "convert it to H.264"
+        )
+    stream.codec_context.options = {"err_detect": "explode"}
+    size = (stream.width, stream.height)
+    require_pixels(what, name, size, source.most_megapixels)
+    require_clip_pixels(what, name, stream.frames, size, source.most_megapixels)
+    return stream
 
 
 def _tell_of_end(source: VideoSource, file, count: int, end: Fraction, *, cut: bool) -> None:
