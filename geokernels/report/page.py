@@ -17,7 +17,7 @@ WIDTH, HEIGHT, MARGIN = 640, 220, 8  # of a chart, in its own units
 OWN_SCALES = "Each curve is scaled to its own range; the numbers are its first and its last value."
 UNITS = {"samples": "samples", "edits": "results"}  # what the steps of a stage are, where not just steps
 NAMES = {"invert": "the inversion", "adapt": "the adaptation", "atlas": "the atlas", "edit": "the edit"}
-INKS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)", "var(--ink-4)", "var(--ink-5)", "var(--ink-6)")
+INKS = tuple(f"var(--ink-{i})" for i in range(1, 9))
 
 
 def page(title: str, lead: str, sections: Sequence[str]) -> str:
@@ -136,13 +136,17 @@ def row(*figures: str) -> str:
     return f"<div class=row>{''.join(figures)}</div>"
 
 
-def film(frames: Sequence[bytes], alt: str, *, labels: Sequence[str] = ()) -> str:
-    """At most ``SHOWN`` of the frames, first and last among them, in a line that scrolls where it must."""
+def film(frames: Sequence[bytes], alt: str, *, labels: Sequence[str] = (), wide: bool = False) -> str:
+    """At most ``SHOWN`` of the frames, first and last among them, in a line that scrolls where it must.
+
+    ``wide`` frames are pictures side by side, and get twice the room.
+    """
     labels = labels or [""] * len(frames)
     count = min(SHOWN, len(frames))
     chosen = sorted({round(i * (len(frames) - 1) / max(count - 1, 1)) for i in range(count)})
     shown = [figure(frames[i], f"{alt}, frame {i + 1} of {len(frames)}", text(labels[i])) for i in chosen]
-    return f'<div class="film" tabindex=0>{"".join(shown)}</div>'
+    kind = "film wide" if wide else "film"
+    return f'<div class="{kind}" tabindex=0>{"".join(shown)}</div>'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

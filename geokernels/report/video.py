@@ -32,13 +32,15 @@ def video_page(record: dict, shown: ShownClip) -> str:
         ("atlas", "fitted to this clip" if atlas["fitted"] else "taken from an earlier run"),
         ("frames redrawn from the atlas", f"PSNR {atlas['psnr']:.1f} dB"),
     ]
-    animation = figure(shown.animation, f"The clip: {before}; beside it the edit: {after}")
+    animation = figure(
+        shown.animation, f"The clip: {before}; beside it the edit: {after}", "given, and edited"
+    )
     return page(
         f"{before} → {after}",
         lead,
         [
             section("Before and after", animation),
-            section("Frame by frame", film(shown.frames, after, labels=labels)),
+            section("Frame by frame", film(shown.frames, after, labels=labels, wide=True)),
             _atlas_section(shown),
             *loss_sections(record),
             run_section(record, *facts),
