@@ -210,7 +210,7 @@ class VideoJob(Job):
         atlases = source, lay_over(colour, opacity, chequered(colour)), lay_over(colour, opacity, source)
         shown = ShownClip(
             animation,
-            [png(fit(frame, FILM_SIDE, side="height"), longest=FILM_SIDE) for frame in both],
+            [png(fit(frame, FILM_SIDE, side="height")) for frame in both],
             kept.numbers,
             *(png(atlas, longest=PICTURE_SIDE) for atlas in atlases),
         )
