@@ -94,7 +94,7 @@ def adapt(
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Teach a generator to draw what a text says, from the text alone."""
+    """Train a generator to draw what a text describes, without any pictures of it."""
     with (
         sentences(adapt, encoder_weights="--clip-share", checkpoint="--model", picture="--real"),
         extras(),

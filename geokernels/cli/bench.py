@@ -30,7 +30,8 @@ def bench(
 ) -> None:
     """Time the operators against the machine's peak and against other libraries.
 
-    A case is timed only if its result is correct. Needs a clone of the repository.
+    A case is timed only if its result is correct. All CPU threads are used, unless --threads says otherwise.
+    Needs a clone of the repository.
     """
     options = ["--only", only, "--device", device]
     options += [] if json is None else ["--json", str(json)]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -85,13 +85,14 @@ def fail(sentence: str) -> NoReturn:
 
 def stop(done: str, out: Path) -> NoReturn:
     """Say how far an interrupted run came and how to continue it, and end."""
-    warn(f"Stopped after {done}; the same command with --resume continues in {out}.")
+    warn(f"Stopped {done}; the same command with --resume continues in {out}.")
     raise typer.Exit(INTERRUPTED)
 
 
 def warn(sentence: str) -> None:
-    """A line on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(sentence, markup=False)
+    """A line on stderr; where that cannot be written to, there is nowhere left to say it."""
+    with suppress(OSError):
+        Console(stderr=True, highlight=False, soft_wrap=True).print(sentence, markup=False)
 
 
 def took(record: Mapping, out: Path) -> str:
@@ -103,13 +104,13 @@ def took(record: Mapping, out: Path) -> str:
 
 
 def warn_of_words(model: str, unknown: Collection[str]) -> None:
-    """Say which words of a prompt one of the world's models has never read, if there are any."""
+    """Say which words of a prompt one of the world's models was not trained on, if there are any."""
     if unknown:
         from ..world import WORDS
 
         warn(
-            f"Warning: {model} has never read {', '.join(sorted(unknown))} and cannot follow it; "
-            f"it knows {', '.join(sorted(WORDS))}."
+            f"Warning: {model} was not trained on {', '.join(sorted(unknown))} and cannot follow it. "
+            f"It knows {', '.join(sorted(WORDS))}."
         )
 
 
@@ -120,7 +121,19 @@ def say(sentence: str) -> None:
 
 def console() -> Console:
     """Where results go."""
-    return Console(highlight=False, soft_wrap=True)
+    return _Output(highlight=False, soft_wrap=True)
+
+
+class _Output(Console):
+    """Standard output, which may be a file on a full disk."""
+
+    def print(self, *objects, **how) -> None:
+        try:
+            super().print(*objects, **how)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OSError(f"standard output cannot be written to: {error.strerror}") from error
 
 
 class Seen(NamedTuple):
@@ -174,13 +187,13 @@ class Showing:
     def reached(self) -> str:
         """How far it was when it was interrupted."""
         if self.last is None:
-            return f"no step, while {self.told}" if self.told else "no step"
+            return f"before the first step, while {self.told}" if self.told else "before the first step"
         name, seen = self.last
         total = "" if seen.total is None else f" of {seen.total}"
         stage = f" of the {self.nouns[name]}" if name in self.nouns and len(self.nouns) > 1 else ""
         if seen.unit == "steps":
-            return f"step {seen.done}{total}{stage}"
-        return f"{seen.done}{total} {seen.unit}{stage}"
+            return f"after step {seen.done}{total}{stage}"
+        return f"after {seen.done}{total} {seen.unit}{stage}"
 
 
 @contextmanager
@@ -257,5 +270,6 @@ class _Lines:
     def close(self) -> None:
         """Say what has not been said yet."""
         if self.waiting:
-            self.to.print(self.waiting, markup=False)
+            with suppress(OSError):  # no run ends because its progress cannot be told
+                self.to.print(self.waiting, markup=False)
             self.waiting, self.said = "", time.monotonic()

@@ -15,7 +15,7 @@ def demo(
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Morph scenes, walk through a generator, draw prompts, judge the results, and write a report."""
+    """Run the methods on the built-in models, judge what they made, and write a report."""
     with sentences(demo), extras():
         from ..models.clip import load_clip
         from ..runs import demo as parts

@@ -6,7 +6,7 @@ from .console import console, say, sentences
 
 
 def doctor() -> None:
-    """Say what can run on this machine, and for what cannot, why."""
+    """Say what can run on this machine, and why the rest cannot."""
     with sentences(doctor):
         from ..environment import backends, choices, facts, missing_extras
 

@@ -110,11 +110,9 @@ def edit(
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Edit a picture with a diffusion model: what the text asks changes, the structure stays."""
+    """Edit a picture with a diffusion model: what the text asks for changes, the structure stays."""
     with (
-        sentences(
-            edit, clip="--clip-weight", captions="--from", targets="--to", guidance_scale="--guidance-scale"
-        ),
+        sentences(edit, clip="--clip-weight", captions="--from", targets="--to"),
         extras(),
     ):
         from ..media.pictures import read_picture
@@ -192,7 +190,9 @@ def _caption(given: str | None, captioner: str | None, picture, device: str) -> 
     if given is not None:
         return given
     if picture is None:
-        raise ValueError("--captioner needs a picture, got none; say --from what the model shall draw")
+        raise ValueError(
+            "--captioner needs a picture, got none; give --from, the text of what the model should draw"
+        )
     from ..models.captioner import load_captioner
 
     (found,) = load_captioner(captioner, device=device)(picture[None])

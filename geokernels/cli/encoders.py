@@ -61,6 +61,6 @@ def encoders_of(
 
 
 def warn_of_unknown_words(encoders: Sequence[ClipEncoder], *prompts: str) -> None:
-    """Say which words the world's model has never read."""
+    """Say which words the world's model was not trained on."""
     unknown = {word for encoder in encoders for prompt in prompts for word in encoder.unknown_words(prompt)}
     warn_of_words("the world CLIP", unknown)

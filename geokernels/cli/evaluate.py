@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import Seen, console, extras, say, sentences, showing, took
+from .console import Seen, console, extras, say, sentences, showing, took, warn
 from .encoders import encoder_of, require_clips
 from .options import (
     Clip,
@@ -38,6 +38,7 @@ from .options import (
     folder_option,
 )
 from .pipelines import instructed_of, models_of, precision_of, require_sources
+from .typed import older_name
 
 if TYPE_CHECKING:
     from ..runs.edit_batch import Contender
@@ -181,7 +182,6 @@ def _made(edits, seconds: float) -> Seen:
 
 def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
     """The methods that ``--method`` names, with their settings."""
-    from .._renamed import current_name
     from ..pipelines.comparators import METHODS
     from ..runs.edit_batch import Contender
 
@@ -191,7 +191,7 @@ def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
         name, _, given = label.partition(":")
         if name == INSTRUCTED and not instructed:
             raise ValueError(
-                f"--method {name} needs --instruct, a pipeline that was trained to follow commands"
+                f"--method {name} needs --instruct, a pipeline that was trained to follow instructions"
             )
         if name not in METHODS:
             raise ValueError(f"--method must be one of {', '.join(METHODS)}, got {name!r}")
@@ -200,7 +200,9 @@ def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
         values = {}
         for pair in filter(None, given.split(",")):
             field, _, value = pair.partition("=")
-            field = current_name(settings, field)
+            older, field = field, getattr(settings, "renamed", {}).get(field, field)
+            if older != field:
+                warn(older_name(f"--method {name}: {older}", field))
             if field not in fields:
                 known = ", ".join(fields) or "no settings"
                 raise ValueError(f"--method {name} has {known}, got {field!r}")

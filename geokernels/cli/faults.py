@@ -1,4 +1,4 @@
-"""What nobody expected: one sentence that says whose fault it is, and a file that says what happened."""
+"""What nobody expected: a message that says that it is a bug, and a file that says what happened."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FAULT = 70  # exit code; EX_SOFTWARE of sysexits.h
-WHERE = "where you have geokernels from"  # as long as the project has no public tracker
+WHERE = "where you got geokernels from"  # as long as the project has no public tracker
 
 
 def report(error: BaseException, arguments: Sequence[str]) -> str:
@@ -23,9 +23,7 @@ def report(error: BaseException, arguments: Sequence[str]) -> str:
     """
     said = " ".join(str(error).split())
     what = f"{type(error).__name__}: {said:.200}" if said else type(error).__name__
-    ours = (
-        f"Error: this is a fault of geokernels ({what}), and not of what it was given: please report it, with"
-    )
+    ours = f"Error: this is a bug in geokernels ({what}), not a mistake in your input. Please report it with"
     text = _account(error, arguments)
     for folder in (_out(arguments), Path(tempfile.gettempdir())):
         if folder is not None and folder.is_dir():

@@ -92,9 +92,9 @@ def interpolate(
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw pictures along a path through prompts, whose rows are coupled by optimal transport."""
+    """Draw pictures along a path from prompt to prompt, whose tokens are matched by optimal transport."""
     with (
-        sentences(interpolate, prompts="--prompt", generator="--seed", guidance_scale="--guidance-scale"),
+        sentences(interpolate, prompts="--prompt", generator="--seed"),
         extras(),
     ):
         from .._checks import require_choice

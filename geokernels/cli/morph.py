@@ -67,7 +67,7 @@ def morph(
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Morph a picture from what one text says to what another says."""
+    """Change a picture from what one text describes to what another text describes."""
     with sentences(morph, working_size="--size", relevancy="--where"), extras():
         import torch
 

@@ -77,7 +77,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what anoth
 SEED = "Seed of everything random: the same seed gives the same result."
 Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help=SEED)]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda if there is a GPU).")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all of them, if not given.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.")]
 Precision = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 PictureBatch = Annotated[int, typer.Option("--batch", min=1, help="Pictures that are made at once.")]
 
@@ -97,7 +97,7 @@ Screen = Annotated[
     str | None,
     typer.Option(help="For an edit layer: text that describes the layer alone, over a green background."),
 ]
-Steps = Annotated[int | None, typer.Option(min=1, help="Optimisation steps.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimisation steps (default: by method).")]
 Size = Annotated[int | None, typer.Option(min=8, help="Longest side in pixels at which the edit is made.")]
 
 # CLIP.

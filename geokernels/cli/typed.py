@@ -57,6 +57,11 @@ def options_of(command: Callable) -> dict[str, str]:
     return found
 
 
+def older_name(old: str, new: str) -> str:
+    """What is said of an older name, which is still taken."""
+    return f"Warning: {old} is called {new} now; the old name goes with the next release."
+
+
 def newer(command: Callable, arguments: list[str], tell: Callable[[str], None]) -> list[str]:
     """What was typed, with the options of a command by their names of today.
 
@@ -77,7 +82,7 @@ def newer(command: Callable, arguments: list[str], tell: Callable[[str], None]) 
     for word in left:
         option, equals, value = word.partition("=")
         if option in older:
-            tell(f"Warning: {option} is called {older[option]} now; the old name goes with the next release.")
+            tell(older_name(option, older[option]))
             option = older[option]
         found.append(option + equals + value)
         if word == "--":

@@ -89,7 +89,7 @@ def video(
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Edit one layer of a clip from what one text says to what another says."""
+    """Change the foreground or background of a clip from one text to another."""
     with sentences(video, working_size="--size"), extras():
         import torch
 

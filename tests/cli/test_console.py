@@ -1,6 +1,9 @@
 """Progress: a bar in a terminal, elsewhere a plain line now and then and one for the end of each stage."""
 
+import errno
 import io
+import os
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -82,10 +85,10 @@ def test_in_a_terminal_it_is_a_bar(monkeypatch):
 @pytest.mark.parametrize(
     ("nouns", "shown", "said"),
     [
-        ({"morph": "morphing"}, ("morph", Seen(3, 7)), "step 3 of 7;"),
-        ({"fit": "atlas", "edit": "edit"}, ("fit", Seen(2, 60)), "step 2 of 60 of the atlas;"),
-        ({}, ("ot", Seen(2, 4, unit="pictures")), "2 of 4 pictures;"),
-        ({}, None, "no step, while reading the clip;"),
+        ({"morph": "morphing"}, ("morph", Seen(3, 7)), "after step 3 of 7;"),
+        ({"fit": "atlas", "edit": "edit"}, ("fit", Seen(2, 60)), "after step 2 of 60 of the atlas;"),
+        ({}, ("ot", Seen(2, 4, unit="pictures")), "after 2 of 4 pictures;"),
+        ({}, None, "before the first step, while reading the clip;"),
     ],
 )
 def test_an_interruption_says_how_far_it_came(written, capsys, tmp_path, nouns, shown, said):
@@ -99,7 +102,7 @@ def test_an_interruption_says_how_far_it_came(written, capsys, tmp_path, nouns, 
     with pytest.raises(typer.Exit) as stopped:
         interrupted()
     assert stopped.value.exit_code == 130
-    said = f"Stopped after {said} the same command with --resume continues in {tmp_path}.\n"
+    said = f"Stopped {said} the same command with --resume continues in {tmp_path}.\n"
     assert capsys.readouterr().err == said
 
 
@@ -110,3 +113,25 @@ def test_where_there_is_nothing_to_continue_an_interruption_is_one(written):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+
+
+class Full(io.StringIO):
+    """A file on a full disk."""
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_ends_no_run_but_is_said_of_results(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Full())
+    with showing(nouns={"morph": "morphing"}) as show:
+        show(None, "morph", run(1), 1.0)
+    with pytest.raises(OSError, match="standard output cannot be written to: No space left on device"):
+        console.say("done")
+
+
+def test_where_errors_cannot_be_said_the_exit_code_stays(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Full())
+    with pytest.raises(typer.Exit) as ended:
+        console.fail("nothing")
+    assert ended.value.exit_code == console.BAD_INPUT

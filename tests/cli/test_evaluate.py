@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from geokernels import world
 from geokernels.cli import app
 from geokernels.cli.console import BAD_INPUT, INTERRUPTED
+from geokernels.cli.evaluate import _contenders
 from geokernels.media.pictures import write_picture
 from geokernels.metrics.summary import summarise
 from geokernels.pipelines import comparators
@@ -233,6 +234,12 @@ def test_summary_of_what_failed():
     assert found["m"]["psnr_outside"] is None
     assert found["nobody"]["edits"] == 0
     assert found["nobody"]["reached"] is None
+
+
+def test_a_setting_by_its_older_name(capsys):
+    (contender,) = _contenders(["oig:guidance=5"], instructed=False)
+    assert contender.settings.guidance_scale == 5
+    assert "Warning: --method oig: guidance is called guidance_scale now;" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_the_traceback_is_kept_in_out(broken, tmp_path, capsys):
     assert broken(KeyError("index"), "morph", "--out", tmp_path) == faults.FAULT
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
-    assert "this is a fault of geokernels (KeyError: 'index')" in said
+    assert "this is a bug in geokernels (KeyError: 'index')" in said
     assert "Traceback" not in said
     (kept,) = tmp_path.iterdir()
     assert str(kept) in said
@@ -93,7 +93,7 @@ def test_a_fault_inside_of_a_command(monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == faults.FAULT
-    assert "this is a fault of geokernels (KeyError: 'cpu')" in capsys.readouterr().err
+    assert "this is a bug in geokernels (KeyError: 'cpu')" in capsys.readouterr().err
 
 
 def test_warnings_are_lines(monkeypatch, capsys):

@@ -208,7 +208,7 @@ def test_bad_input_gets_one_sentence(picture, tmp_path):
 def test_unknown_words_are_named_once(picture, tmp_path):
     done = morph(picture, tmp_path / "out", steps=1, texts=("a red zebra", "a blue zebra"))
     assert done.exit_code == 0
-    assert "Warning: the world CLIP has never read zebra and cannot follow it; it knows " in done.stderr
+    assert "Warning: the world CLIP was not trained on zebra and cannot follow it. It knows " in done.stderr
     assert done.stderr.count("\n") == 1
 
 

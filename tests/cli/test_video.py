@@ -147,7 +147,7 @@ def test_a_run_stopped_while_the_clip_is_read_goes_on(clip, tmp_path, monkeypatc
     monkeypatch.setattr(video_driver, "prepare_footage", press)
     stopped = video(clip, tmp_path / "out", *options, steps=1)
     assert stopped.exit_code == 130
-    assert "Stopped after no step, while reading the clip" in stopped.stderr
+    assert "Stopped before the first step, while reading the clip" in stopped.stderr
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["checkpoint.pt"]
     monkeypatch.setattr(video_driver, "prepare_footage", prepare)
     assert video(clip, tmp_path / "out", *options, "--resume", steps=1).exit_code == 0

@@ -221,7 +221,7 @@ class TestEvaluate:
         done = run("evaluate", "judge")
         assert done.exit_code == 0, done.output
         assert "shape | 7" in done.stdout
-        assert done.stdout.endswith("Every figure is the card's.\n")
+        assert done.stdout.endswith("Every figure is as on the card.\n")
         # nothing was written
         assert (clone / "docs/model-cards/model.md").read_text() == card(7, "1 s")
         assert not (clone / "docs/pictures/grid.png").exists()
@@ -229,7 +229,7 @@ class TestEvaluate:
     def test_other_figures(self, clone):
         done = run("evaluate", "judge", "--", "8")
         assert done.exit_code == 1
-        assert "Not what the card says: accuracy of model." in done.stderr
+        assert "Different from the card: accuracy of model." in done.stderr
         assert (clone / "docs/model-cards/model.md").read_text() == card(7, "1 s")
 
     def test_write(self, clone):
