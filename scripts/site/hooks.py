@@ -18,6 +18,9 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|<)([^)\s#]+)(#[^)\s]*)?(?=\))")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[\(\[](.*?)\\[\)\]]</\1>', re.DOTALL)
+# unlike GitHub, the site wants a blank line above a list, and four spaces before what belongs to an item
+UNSET = re.compile(r"^(?:[-*] |\d+\. (?=[A-Z<])|\|[ :]*-).*$", re.MULTILINE)
+VERBATIM = re.compile(r"<pre\b.*?</pre>", re.DOTALL)
 ALWAYS = ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/NOTES.md")  # chapters of the site
 LANGUAGES = {".py": "python", ".sh": "bash", ".json": "json", ".yml": "yaml"}
 log = logging.getLogger("mkdocs.hooks.site")
@@ -82,7 +85,9 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
 
 
 def on_page_content(content: str, page, config, files) -> str:
-    """Typeset formulas."""
+    """Typeset formulas, and warn of lists and tables that were taken for text."""
+    for line in UNSET.findall(VERBATIM.sub("", content)):
+        log.warning("%s: a list or table that needs a blank line above: %s", page.file.src_uri, line[:60])
     return FORMULA.sub(typeset, content)
 
 
