@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .bounds import MOST_MEGAPIXELS, require_clip_pixels, require_pixels
-from .masks import mask_in, mask_of_frame, require_told
+from .masks import mask_in, mask_of_frame, require_object_and_ground
 from .picture_files import animated, animation, size_of
 from .pictures import read_picture
 
@@ -99,7 +99,7 @@ class VideoSource:
         """
         for name, mask in self._masks():
             remedy = "; where the object may be out of sight, say --empty-masks"
-            require_told(mask, self.what, name, may_be_empty=may_be_empty, remedy=remedy)
+            require_object_and_ground(mask, self.what, name, may_be_empty=may_be_empty, remedy=remedy)
             yield mask
 
     def _masks(self) -> Iterator[tuple[str, Tensor]]:

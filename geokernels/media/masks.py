@@ -41,7 +41,7 @@ def read_mask(path: str | Path, *, what: str = "mask", most_megapixels: float = 
         ValueError: If the file is no picture or no mask, or the mask is all object, all ground or nearly so.
     """
     mask = mask_in(path, what=what, most_megapixels=most_megapixels)
-    require_told(mask, what, Path(path).name)
+    require_object_and_ground(mask, what, Path(path).name)
     return mask
 
 
@@ -57,7 +57,9 @@ def mask_of_frame(frame: Tensor, *, what: str, name: str) -> Tensor:
     return torch.from_numpy(_of_colours(colours, what, name, exact=False))[None]
 
 
-def require_told(mask: Tensor, what: str, name: str, *, may_be_empty: bool = False, remedy: str = "") -> None:
+def require_object_and_ground(
+    mask: Tensor, what: str, name: str, *, may_be_empty: bool = False, remedy: str = ""
+) -> None:
     """Refuse a mask that is all object or all ground, or nearly so; ``remedy`` is what an empty one needs."""
     covered, least = mask.mean(dtype=torch.float64).item(), max(LEAST, 4 / mask.numel())
     if covered > 1 - least:
