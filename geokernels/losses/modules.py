@@ -84,7 +84,7 @@ class DirectionalLoss(_Reading):
 
 
 class GeodesicConsistencyLoss(DirectionalLoss):
-    """:func:`geokernels.geodesic_consistency_loss`, called as :class:`DirectionalLoss` is.
+    """IMC, :func:`geokernels.geodesic_consistency_loss`, called as :class:`DirectionalLoss` is.
 
     Args:
         encoder: A frozen CLIP, see :class:`Encoder`.
@@ -114,7 +114,7 @@ class GeodesicConsistencyLoss(DirectionalLoss):
 
 
 class GeodesicRegularisationLoss(_Reading):
-    """:func:`geokernels.geodesic_regularisation_loss` of pictures.
+    """IMR, :func:`geokernels.geodesic_regularisation_loss`, of pictures.
 
     Args:
         encoder: A frozen CLIP, see :class:`Encoder`.

@@ -74,7 +74,7 @@ class LayeredAtlas(nn.Module):
         motion: Affine maps of the layers from each frame to the atlas's plane, ``(2, T, 2, 3)``.
         size: Height and width of a frame.
         shape: Of the networks.
-        generator: Source of chance.
+        generator: Source of random numbers.
 
     Attributes:
         clip: Checksum of the frames that it was fitted to; empty before.
@@ -188,7 +188,7 @@ def save_atlas(atlas: LayeredAtlas, path: str | Path) -> None:
     about = {"kind": KIND, "clip": atlas.clip, "size": list(atlas.size), "shape": asdict(atlas.shape)}
     state = {name: value.detach().cpu().contiguous() for name, value in atlas.state_dict().items()}
     about["sha256"] = _checksum(about, state)
-    # one entry: safetensors writes several in an order of chance
+    # one entry: safetensors writes several in a random order
     content = save(state, metadata={ENTRY: json.dumps(about)})
     with replacing(path) as partial:
         partial.write_bytes(content)

@@ -13,7 +13,7 @@ WORDS = 40  # most tokens of a caption
 
 
 class Captioner:
-    """A frozen BLIP that captions pictures, without chance."""
+    """A frozen BLIP that captions pictures; nothing in it is random."""
 
     def __init__(self, name: str, model, processor):
         self.name, self.model, self.processor = name, model.requires_grad_(False).eval(), processor
@@ -29,8 +29,8 @@ class Captioner:
             images=list(pictures.float().cpu()), do_rescale=False, return_tensors="pt"
         )
         pixels = seen["pixel_values"].to(self.model.device, self.model.dtype)
-        found = self.model.generate(pixel_values=pixels, max_new_tokens=WORDS, do_sample=False)
-        captions = [text.strip() for text in self.processor.batch_decode(found, skip_special_tokens=True)]
+        tokens = self.model.generate(pixel_values=pixels, max_new_tokens=WORDS, do_sample=False)
+        captions = [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
         if not all(captions):
             raise ValueError(f"{self.name} has no words for a picture; say yourself what it shows")
         return captions

@@ -92,8 +92,8 @@ def kind_of(names: Iterable[str], asked: str = "") -> str | None:
         asked: The key of the kind that was asked for.
     """
     names = list(names)
-    found = next((kind for kind in KINDS if any(re.search(kind.pattern, name) for name in names)), None)
-    return None if found is None or found.key == asked else found.said
+    match = next((kind for kind in KINDS if any(re.search(kind.pattern, name) for name in names)), None)
+    return None if match is None or match.key == asked else match.said
 
 
 def instead(names: Iterable[str], asked: str = "") -> str:

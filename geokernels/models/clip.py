@@ -107,8 +107,8 @@ class ClipEncoder(nn.Module):
 
     def image_features(self, pictures: Tensor) -> list[Tensor]:
         """What the image tower computes on the way: one ``(B, C, h, w)`` a ResNet stage or ViT block."""
-        found = self.model.visual.forward_intermediates(self.preprocess(pictures), intermediates_only=True)
-        return [features.float() for features in found["image_intermediates"]]
+        maps = self.model.visual.forward_intermediates(self.preprocess(pictures), intermediates_only=True)
+        return [features.float() for features in maps["image_intermediates"]]
 
     def encode_image_and_tokens(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """What :meth:`encode_image` gives, and the tokens on the way to it, in one pass.
@@ -123,9 +123,9 @@ class ClipEncoder(nn.Module):
         Gradients:
             First and second order, to ``pictures``; refused where the model does not guide.
         """
-        found = self.model.visual.forward_intermediates(self.preprocess(pictures), indices=2)
-        features = F.normalize(found["image_features"].float(), dim=-1)
-        return features, found["image_intermediates"][0].float().flatten(2).mT
+        passed = self.model.visual.forward_intermediates(self.preprocess(pictures), indices=2)
+        features = F.normalize(passed["image_features"].float(), dim=-1)
+        return features, passed["image_intermediates"][0].float().flatten(2).mT
 
     @own_modes
     @torch.no_grad()

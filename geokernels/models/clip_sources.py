@@ -267,11 +267,11 @@ def _of_folder(name: str, called: Called) -> Source:
 
 def _described(name: str, config: Path, weights: Path, folder: Path | None) -> Source:
     """A model whose configuration is a file of open_clip's."""
-    found = read_json(config)
-    model = found.get("model_cfg") if isinstance(found, dict) else None
+    settings = read_json(config)
+    model = settings.get("model_cfg") if isinstance(settings, dict) else None
     if not isinstance(model, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(model):
         raise ValueError(f"{config} must have model_cfg with embed_dim, vision_cfg and text_cfg")
-    return Source(name, deepcopy(model), found.get("preprocess_cfg", {}), weights, None, folder)
+    return Source(name, deepcopy(model), settings.get("preprocess_cfg", {}), weights, None, folder)
 
 
 def tokenizer_of(source: Source, called: Called = ARGUMENTS) -> Any:

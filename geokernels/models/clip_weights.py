@@ -107,7 +107,7 @@ def _fits(open_clip, state: Mapping[str, Tensor]) -> str:
     if not {"text_projection", "ln_final.weight", "visual.conv1.weight"} <= state.keys():
         return ""
     sizes = (tuple(state["text_projection"].shape), _vision_of(state))
-    found = []
+    fitting = []
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
         if "multimodal_cfg" in config:  # of CoCa, whose text tower has other names
@@ -116,8 +116,8 @@ def _fits(open_clip, state: Mapping[str, Tensor]) -> str:
         seen = tuple(vision.get(key) for key in ("layers", "width", "patch_size", "image_size"))
         layers = tuple(seen[0]) if isinstance(seen[0], list) else seen[0]
         if ((text.get("width"), config["embed_dim"]), (layers, *seen[1:])) == sizes:
-            found.append(name)
-    return f"; its sizes are those of {' or '.join(found)}" if found else ""
+            fitting.append(name)
+    return f"; its sizes are those of {' or '.join(fitting)}" if fitting else ""
 
 
 def _vision_of(state: Mapping[str, Tensor]) -> tuple:
@@ -155,10 +155,10 @@ def _quick_of_transformers(source: Source, called: Called) -> bool:
 
 def _of_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a CLIP of transformers by open_clip's names."""
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         if key in TRANSPOSED:
-            found[TRANSPOSED[key]] = value.T
+            renamed[TRANSPOSED[key]] = value.T
             continue
         name = key
         for pattern, replacement in NAMES:
@@ -167,7 +167,7 @@ def _of_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if rows:
             parts = [state.get(key.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
             if all(part is not None for part in parts):
-                found[f"{rows[1]}.attn.in_proj_{rows[2]}"] = torch.cat(parts)
+                renamed[f"{rows[1]}.attn.in_proj_{rows[2]}"] = torch.cat(parts)
         elif not re.search(r"\.self_attn\.[kv]_proj\.", name):
-            found[name] = value
-    return found
+            renamed[name] = value
+    return renamed

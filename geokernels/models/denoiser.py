@@ -87,11 +87,11 @@ class Denoiser:
         Raises:
             ValueError: If a prompt is longer than a tokenizer can read.
         """
-        found = [self._face.encode(text) if text else self._face.encode_negative() for text in prompts]
-        rows = torch.stack([part.rows for part in found]).to(self.unet.dtype)
-        if found[0].pooled is None:
+        embeddings = [self._face.encode(text) if text else self._face.encode_negative() for text in prompts]
+        rows = torch.stack([part.rows for part in embeddings]).to(self.unet.dtype)
+        if embeddings[0].pooled is None:
             return Words(rows)
-        return Words(rows, torch.stack([part.pooled for part in found]).to(self.unet.dtype))
+        return Words(rows, torch.stack([part.pooled for part in embeddings]).to(self.unet.dtype))
 
     def __call__(self, latents: Tensor, timestep: int, words: Words) -> Tensor:
         """The U-Net's output, ``(B, C, h, w)`` in the dtype of ``latents``, which it has a gradient to."""
@@ -100,14 +100,14 @@ class Denoiser:
             H, W = (side * self._factor for side in latents.shape[-2:])
             ids = latents.new_tensor([H, W, 0, 0, H, W], dtype=words.rows.dtype)
             added = {"text_embeds": words.pooled, "time_ids": ids.expand(len(latents), -1)}
-        found = self.unet(
+        output = self.unet(
             latents.to(self.unet.dtype),
             torch.tensor(timestep, device=latents.device),
             encoder_hidden_states=words.rows,
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
-        return found.to(latents.dtype)
+        return output.to(latents.dtype)
 
     def suited(self, picture: Tensor, longest: int | None = None) -> Tensor:
         """``(3, H, W)`` resized so that the model can take it: to its own size, if none is said.
@@ -121,8 +121,8 @@ class Denoiser:
         sides = [max(1, round(side * share / self.multiple)) * self.multiple for side in (H, W)]
         if sides == [H, W]:
             return picture
-        found = F.interpolate(picture[None], sides, mode="bilinear", antialias=True, align_corners=False)
-        return found[0].clamp(0, 1)
+        resized = F.interpolate(picture[None], sides, mode="bilinear", antialias=True, align_corners=False)
+        return resized[0].clamp(0, 1)
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
@@ -146,10 +146,10 @@ class Denoiser:
         Raises:
             FloatingPointError: If there is NaN among them.
         """
-        found = torch.cat([decode(self.vae, part).float() for part in latents.split(4)])
-        if not bool(torch.isfinite(found).all()):
+        pictures = torch.cat([decode(self.vae, part).float() for part in latents.split(4)])
+        if not bool(torch.isfinite(pictures).all()):
             raise FloatingPointError("the autoencoder's pictures are not finite; load it in float32")
-        return found.clamp(0, 1)
+        return pictures.clamp(0, 1)
 
     def picture_size(self) -> tuple[int, int]:
         """Height and width of the pictures that the model was made for."""

@@ -34,14 +34,14 @@ class DinoKeys(nn.Module):
         size = (self.side, self.side)
         if pictures.shape[-2:] != size:
             pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
-        found: list[Tensor] = []
+        projections: list[Tensor] = []
         attention = self.model.blocks[-1].attn
-        handle = attention.qkv.register_forward_hook(lambda layer, given, rows: found.append(rows))
+        handle = attention.qkv.register_forward_hook(lambda layer, given, rows: projections.append(rows))
         try:
             self.model.forward_features((pictures.float() - self._mean) / self._std)
         finally:
             handle.remove()
-        return found[0].chunk(3, -1)[1]
+        return projections[0].chunk(3, -1)[1]
 
 
 @own_modes

@@ -21,10 +21,10 @@ def verify(path: Path) -> None:
     recorded = json.loads(_read(path.with_suffix(".record.json")))["sha256"]
     files = {path: recorded} if isinstance(recorded, str) else {path / n: r for n, r in recorded.items()}
     for file, expected in files.items():
-        found = hashlib.sha256(_read(file)).hexdigest()
-        if found != expected:
+        digest = hashlib.sha256(_read(file)).hexdigest()
+        if digest != expected:
             raise ValueError(
-                f"{file.name} must have sha256 {expected}, got {found}; install geokernels again"
+                f"{file.name} must have sha256 {expected}, got {digest}; install geokernels again"
             )
 
 

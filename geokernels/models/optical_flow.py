@@ -88,8 +88,8 @@ def _raft(kind: str, path: Path, device: str | torch.device) -> Flow:
             F.interpolate(frame.float() / 127.5 - 1, size, mode="bilinear", align_corners=False)
             for frame in frames
         ]
-        found = F.interpolate(model(*shown)[-1], (H, W), mode="bilinear", align_corners=False)[0]
-        scale = found.new_tensor([W / size[1], H / size[0]])
-        return (found.permute(1, 2, 0) * scale).cpu().numpy()
+        motion = F.interpolate(model(*shown)[-1], (H, W), mode="bilinear", align_corners=False)[0]
+        scale = motion.new_tensor([W / size[1], H / size[0]])
+        return (motion.permute(1, 2, 0) * scale).cpu().numpy()
 
     return flow

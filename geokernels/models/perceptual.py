@@ -73,5 +73,5 @@ def _fill(net: nn.Module, path: Path, backbone: str, called: str) -> None:
     named = {f"features.{key.split('.', 1)[1]}": key for key in own}
     expected = {name: own[key] for name, key in named.items()}
     how = {"name": called, "file": path.name, "what": backbone, "but": r"classifier\..*"}
-    found = fitted(expected, state, asked="backbone", **how)
-    net.load_state_dict({key: found[name] for name, key in named.items()})
+    weights = fitted(expected, state, asked="backbone", **how)
+    net.load_state_dict({key: weights[name] for name, key in named.items()})

@@ -82,11 +82,11 @@ def class_of(folder: Path) -> str | None:
     return read_json(index).get("_class_name")
 
 
-def require_kind(found: str | None, kinds: tuple[str, ...], source: Path | str) -> None:
+def require_kind(kind: str | None, kinds: tuple[str, ...], source: Path | str) -> None:
     """Refuse a pipeline that is of none of ``kinds``."""
-    if found not in kinds:
+    if kind not in kinds:
         wanted = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
-        raise ValueError(f"a pipeline must be a {wanted}, got {found} in {source}")
+        raise ValueError(f"a pipeline must be a {wanted}, got {kind} in {source}")
 
 
 def variant_of(folder: Path, wanted: str | None, called: PipelineCalled = ARGUMENTS) -> str | None:
@@ -116,14 +116,14 @@ def variant_of(folder: Path, wanted: str | None, called: PipelineCalled = ARGUME
 
 
 def text_encoders(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, nn.Module]:
-    """The parts of a folder that are transformers', which would fill what is missing by chance.
+    """The parts of a folder that are transformers', which would fill what is missing with random weights.
 
     Raises:
         ValueError: If a weight is missing; names the first.
     """
     import transformers
 
-    found = {}
+    networks = {}
     for part, kind in read_json(folder / "model_index.json").items():
         library, name = kind if isinstance(kind, list) and len(kind) == 2 else (None, None)
         of_class = getattr(transformers, name, None) if library == "transformers" and name else None
@@ -133,12 +133,12 @@ def text_encoders(folder: Path, dtype: torch.dtype, variant: str | None) -> dict
             continue
         own = variant if variant and any((folder / part).glob(f"*.{variant}*")) else None
         how = {"dtype": dtype, "variant": own, "use_safetensors": True, "local_files_only": True}
-        found[part] = read_whole(of_class, folder / part, **how)
-    return found
+        networks[part] = read_whole(of_class, folder / part, **how)
+    return networks
 
 
 def read_whole(of_class, source: Path | str, **how) -> nn.Module:
-    """A model of transformers, of which no weight may be missing, which it would fill by chance.
+    """A model of transformers, of which no weight may be missing, which it would fill with random weights.
 
     Raises:
         ValueError: If one is; names the first.

@@ -72,8 +72,8 @@ class GeneratorConfig:
                 kind = instead(state, "generator")
                 raise ValueError(f"checkpoint must be a StyleGAN2 generator, but it lacks {key!r}{kind}")
             if state[key].ndim != ndim:
-                found = tuple(state[key].shape)
-                raise ValueError(f"checkpoint must have {key!r} of {ndim} dimensions, got shape {found}")
+                shape = tuple(state[key].shape)
+                raise ValueError(f"checkpoint must have {key!r} of {ndim} dimensions, got shape {shape}")
         layers = convolutions = 0
         while f"style.{layers + 1}.weight" in state:
             layers += 1
@@ -165,7 +165,7 @@ class Generator(nn.Module):
             w: ``(B, style_dim)``, or a code for each layer as W+, ``(B, config.codes, style_dim)``.
             noise: ``"fixed"`` for that of the checkpoint, ``"random"``, ``"none"``, or one tensor for each
                 convolution, broadcastable to ``(B, 1, side, side)``.
-            generator: Source of chance of random noise.
+            generator: Source of random numbers of random noise.
             size: Stop early, at the RGB of this side; None for the whole picture.
 
         Returns:

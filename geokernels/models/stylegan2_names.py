@@ -30,10 +30,10 @@ WIDENED = ("weight", "noise_strength")
 def part_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The generator of a larger model; all of ``state`` where it is none."""
     for prefix in PARTS:
-        found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if found:
+        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if part:
             beside = {key: state[key] for key in ("latent_avg",) if key in state}
-            return beside | found
+            return beside | part
     return dict(state)
 
 
@@ -41,21 +41,21 @@ def from_nvidia(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A generator of NVIDIA's code by our names; unchanged where it is by ours already."""
     if not any(key.startswith("synthesis.b") for key in state):
         return dict(state)
-    found: dict[str, Tensor] = {}
+    named: dict[str, Tensor] = {}
     for key, value in state.items():
         layer = re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", key)
         block = re.fullmatch(r"synthesis\.b(\d+)\.(conv0|conv1|torgb)\.(.+)", key)
         if layer:
-            found[f"style.{int(layer[1]) + 1}.{layer[2]}"] = value
+            named[f"style.{int(layer[1]) + 1}.{layer[2]}"] = value
         elif key == "mapping.w_avg":
-            found["latent_avg"] = value
+            named["latent_avg"] = value
         elif key == "synthesis.b4.const":
-            found["input.input"] = value[None]
+            named["input.input"] = value[None]
         elif block:
-            found.update(_of_block(int(block[1]), block[2], block[3], value))
+            named.update(_of_block(int(block[1]), block[2], block[3], value))
         elif not key.endswith("resample_filter"):
-            found[key] = value  # which is no StyleGAN2 of ours, and is refused by name
-    return found
+            named[key] = value  # which is no StyleGAN2 of ours, and is refused by name
+    return named
 
 
 def _of_block(side: int, layer: str, name: str, value: Tensor) -> dict[str, Tensor]:
@@ -81,17 +81,17 @@ def mean_of(content: Mapping, state: dict[str, Tensor], dim: int, path: Path) ->
     Raises:
         ValueError: If it is not of ``dim`` finite numbers, or differs from layer to layer.
     """
-    found = content.get("latent_avg")
+    mean = content.get("latent_avg")
     own = state.pop("latent_avg", None)
-    found = own if found is None else found
-    if found is None:
+    mean = own if mean is None else mean
+    if mean is None:
         return None
     try:
-        if isinstance(found, (list, tuple)):
-            found = torch.stack([torch.as_tensor(part, dtype=torch.float32) for part in found])
-        rows = found.float().view(-1, dim)
+        if isinstance(mean, (list, tuple)):
+            mean = torch.stack([torch.as_tensor(part, dtype=torch.float32) for part in mean])
+        rows = mean.float().view(-1, dim)
     except (TypeError, ValueError, RuntimeError, AttributeError):
-        size = found.numel() if isinstance(found, Tensor) else type(found).__name__
+        size = mean.numel() if isinstance(mean, Tensor) else type(mean).__name__
         raise ValueError(f"latent_avg must have {dim} numbers, got {size} in {path.name}") from None
     if not torch.isfinite(rows).all():
         raise ValueError(f"latent_avg must be finite, got NaN or infinity in {path.name}")

@@ -97,19 +97,19 @@ def read_state(name: str, path: str | Path, *, wrappers: Collection[str] = WRAPP
 
 def unwrap(name: str, path: Path, content: Mapping, wrappers: Collection[str]) -> dict[str, Tensor]:
     """The tensors by name that ``content`` holds, however deep, without what stands before every name."""
-    found = content
+    inside = content
     for _ in range(DEEPEST):
-        inner = [found[key] for key in wrappers if isinstance(found.get(key), Mapping)]
+        inner = [inside[key] for key in wrappers if isinstance(inside.get(key), Mapping)]
         inner = [part for part in inner if _tensors(part)]
         if not inner:
             break
-        found = inner[0]
-    if not any(isinstance(value, Tensor) for value in found.values()):
-        keys, bare = ", ".join(map(str, list(found)[:5])) or "nothing", ", ".join(wrappers)
-        parts = [part for part in found.values() if isinstance(part, Mapping)]
+        inside = inner[0]
+    if not any(isinstance(value, Tensor) for value in inside.values()):
+        keys, bare = ", ".join(map(str, list(inside)[:5])) or "nothing", ", ".join(wrappers)
+        parts = [part for part in inside.values() if isinstance(part, Mapping)]
         kind = instead(str(key) for part in parts for key in part)
         raise ValueError(f"{name} must hold a state dict, bare or as {bare}, got {keys} in {path.name}{kind}")
-    state = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    state = {str(key): value for key, value in inside.items() if isinstance(value, Tensor)}
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
@@ -147,9 +147,9 @@ def fitted(
         ValueError: If a tensor is missing, has another shape, left over, or not finite; names the first.
     """
     for key, value in expected.items():
-        found = state.get(key)
-        if found is None or found.shape != value.shape:
-            finding = "lacks" if found is None else f"has {tuple(found.shape)} for"
+        tensor = state.get(key)
+        if tensor is None or tensor.shape != value.shape:
+            finding = "lacks" if tensor is None else f"has {tuple(tensor.shape)} for"
             raise ValueError(
                 f"{name} must fit {what}, which has {key!r} of shape {tuple(value.shape)}, but {file} "
                 f"{finding} it{_part(file) or instead(state, asked) or hint}"
@@ -222,14 +222,14 @@ def _begins(path: Path, how: bytes, after: int = 0) -> bool:
 
 def _tensors(content) -> list[Tensor]:
     """Every tensor in nested dictionaries and lists, which may hold one another, once."""
-    found, seen, ahead = [], set(), [content]
+    parts, seen, ahead = [], set(), [content]
     while ahead:
         part = ahead.pop()
         if id(part) in seen:
             continue
         seen.add(id(part))
         if isinstance(part, Tensor):
-            found.append(part)
+            parts.append(part)
         elif isinstance(part, (Mapping, list, tuple)):
             ahead.extend(part.values() if isinstance(part, Mapping) else part)
-    return found
+    return parts

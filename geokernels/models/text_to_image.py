@@ -185,7 +185,7 @@ class TextToImage:
         if self.name == "FluxPipeline":
             noise = self.pipeline._pack_latents(noise, *noise.shape)
         chances = [torch.Generator(self.device).manual_seed(seed) for _ in range(len(rows))]
-        found = self.pipeline(
+        images = self.pipeline(
             **call,
             **_reports(on_step, old=self.family.masked),
             **self.family.options,
@@ -197,9 +197,9 @@ class TextToImage:
             guidance_scale=guidance_scale,
             output_type="latent" if latent else "pt",
         ).images.float()
-        if not bool(torch.isfinite(found).all()):
+        if not bool(torch.isfinite(images).all()):
             raise FloatingPointError(_nan("pictures", self.dtype))
-        return found.cpu()
+        return images.cpu()
 
     @torch.no_grad()
     def invariance(self, key: Embedding, noise: Tensor) -> Invariance:
@@ -251,9 +251,9 @@ class TextToImage:
 
     def _embedding(self, prompt: str, negative: str | None) -> tuple[Embedding, Embedding | None]:
         """What is read of a prompt, and of what guidance leads away from."""
-        found = self.family.encode(self.pipeline, prompt, negative, self.device)
+        embedded = self.family.encode(self.pipeline, prompt, negative, self.device)
         embeddings = []
-        for said, part in zip((prompt, negative or ""), found):
+        for said, part in zip((prompt, negative or ""), embedded):
             if part is None:
                 return embeddings[0], None
             rows, mask, pooled = part

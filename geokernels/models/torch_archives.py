@@ -92,10 +92,10 @@ def read_modules(path: Path) -> dict[str, dict[str, Tensor]]:
     if isinstance(content, tuple) and any(_is_tensorflow(part) for part in content):
         raise ValueError("it is a network of TensorFlow: have NVIDIA's legacy.py convert it first")
     parts = content.items() if isinstance(content, dict) else ()
-    found = {str(name): dict(tensors_of(part)) for name, part in parts}
-    if not any(found.values()):
+    dicts = {str(name): dict(tensors_of(part)) for name, part in parts}
+    if not any(dicts.values()):
         raise ValueError("it is a pickle without modules of tensors")
-    return {name: tensors for name, tensors in found.items() if tensors}
+    return {name: tensors for name, tensors in dicts.items() if tensors}
 
 
 def tensors_of(module: Any, prefix: str = "", left: Iterator | None = None) -> Iterator[tuple[str, Tensor]]:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -107,7 +107,7 @@ class Run(ABC):
 
     @property
     def prepared(self) -> Prepared:
-        """What :meth:`prepare` has found, made now if it was not yet; other runs may be given it.
+        """What :meth:`prepare` made, which is called now if it was not yet; other runs may be given it.
 
         They may differ in every setting that ``prepared_by`` does not list: what guides, how strongly, and
         how long.
@@ -148,6 +148,13 @@ class Run(ABC):
         with self._whole_or_not(), naming_knobs(self.knobs):
             self._history.append(self._step().detach())
             self.index += 1
+
+    def finish(self, callback: Callable[[Self], None] | None = None) -> None:
+        """Take every step that is left; ``callback`` is called with the run after each."""
+        while not self.done:
+            self.step()
+            if callback is not None:
+                callback(self)
 
     def state_dict(self) -> dict:
         """Everything a later run needs to end as this one would: tensors, numbers and strings only."""

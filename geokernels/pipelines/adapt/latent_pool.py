@@ -52,11 +52,11 @@ def encode_codes(
     w: Tensor, render: Callable[[Tensor], Tensor], encoders: Sequence[ClipEncoder], *, chunk: int
 ) -> list[Tensor]:
     """Features of the pictures of codes ``(N, D)``, ``(N, D)`` an encoder, ``chunk`` pictures at a time."""
-    found = []
+    features = []
     for part in w.split(chunk):
         pictures = render(part)
-        found.append([encoder.encode_image(pictures) for encoder in encoders])
-    return [torch.cat(parts) for parts in zip(*found)]
+        features.append([encoder.encode_image(pictures) for encoder in encoders])
+    return [torch.cat(parts) for parts in zip(*features)]
 
 
 @torch.no_grad()
@@ -64,8 +64,8 @@ def encode_maps(
     w: Tensor, render: Callable[[Tensor], Tensor], encoders: Sequence[ClipEncoder], *, chunk: int
 ) -> list[list[Tensor]]:
     """Feature maps of the same pictures, ``(N, C, h, w)`` an encoder and a layer."""
-    found = []
+    maps = []
     for part in w.split(chunk):
         pictures = render(part)
-        found.append([encoder.image_features(pictures) for encoder in encoders])
-    return [[torch.cat(layer) for layer in zip(*parts)] for parts in zip(*found)]
+        maps.append([encoder.image_features(pictures) for encoder in encoders])
+    return [[torch.cat(layer) for layer in zip(*parts)] for parts in zip(*maps)]

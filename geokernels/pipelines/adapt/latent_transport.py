@@ -85,14 +85,14 @@ def search_map(
         share: Of the codes to carry all others to.
     """
     chosen = w[scores.topk(max(2, round(share * len(w)))).indices]
-    found = []
+    starts = []
     for shrinkage in SHRINKAGES:
         whole = gaussian_map(w, chosen, shrinkage=shrinkage)
         for extent in EXTENTS:
             part = whole.part(extent)
             along, target = likeness(part)
-            found.append(Start(part, along, (along + target) / 2))
-    return max(found, key=lambda start: start.score)
+            starts.append(Start(part, along, (along + target) / 2))
+    return max(starts, key=lambda start: start.score)
 
 
 @torch.no_grad()

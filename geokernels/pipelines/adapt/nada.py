@@ -116,7 +116,7 @@ class Adaptation(Descent):
         source: What its pictures show, as far as it shall change.
         target: What they shall show.
         config: See :class:`AdaptationConfig`.
-        generator: Source of chance, on the CPU.
+        generator: Source of random numbers, on the CPU.
         prepared: What a run of the same model, encoders, prompts and seed has prepared.
 
     Attributes:
@@ -275,18 +275,20 @@ class Adaptation(Descent):
         for i, weight in enumerate(self.weights):
             current, source, previous = seen[i].float(), pool.source[i][visited], pool.previous[i][visited]
             features.append(current)
-            found = guiding_terms(current, source, previous, self.texts[i], config, unmoved=unmoved)
+            own = guiding_terms(current, source, previous, self.texts[i], config, unmoved=unmoved)
             if maps:
-                found["perceptual"] = feature_distance(maps[i], pool.maps_of(i, visited)).mean()
-            add_terms(terms, found, weight)
+                own["perceptual"] = feature_distance(maps[i], pool.maps_of(i, visited)).mean()
+            add_terms(terms, own, weight)
         return terms, features
 
     def _unlikeness(self, pictures: Tensor) -> Tensor:
         """One minus the cosine of each picture with the target text, averaged over the encoders."""
-        found = torch.ones(len(pictures), device=pictures.device, dtype=torch.float32)
+        unlikeness = torch.ones(len(pictures), device=pictures.device, dtype=torch.float32)
         for weight, encoder, texts in zip(self.weights, self.encoders, self.texts):
-            found = found - weight * (encoder.encode_image(pictures) @ unit_rows(texts.after.mean(0)))
-        return found
+            unlikeness = unlikeness - weight * (
+                encoder.encode_image(pictures) @ unit_rows(texts.after.mean(0))
+            )
+        return unlikeness
 
     def _draw(self, w: Tensor) -> Tensor:
         """Pictures as a file would hold them, with the gradient of the pictures before they are cut off.
@@ -342,10 +344,7 @@ def adapt_generator(
         The adapted generator, the history of its losses, and which layers learned.
     """
     run = Adaptation(model, encoders, source, target, config=config, generator=generator)
-    while not run.done:
-        run.step()
-        if callback is not None:
-            callback(run)
+    run.finish(callback)
     run.model.requires_grad_(True)
     return AdaptationResult(run.model, run.history, run.terms, tuple(map(tuple, run.chosen)))
 

@@ -68,7 +68,7 @@ class WInversion(Descent):
         picture: ``(3, H, W)`` in [0, 1], floating point, on its device; its middle square is resized to the
             generator's size.
         config: See :class:`WInversionConfig`.
-        generator: Source of chance, on the CPU.
+        generator: Source of random numbers, on the CPU.
         perceptual: Distance of two ``(1, 3, H, W)`` pictures to a scalar or ``(1,)``, LPIPS for instance;
             ``pyramid_distance``, which needs no model, by default.
 
@@ -168,10 +168,7 @@ def invert_picture(
         The code, what is drawn of it, and the history of its losses.
     """
     run = WInversion(model, picture, config=config, generator=generator, perceptual=perceptual)
-    while not run.done:
-        run.step()
-        if callback is not None:
-            callback(run)
+    run.finish(callback)
     return WInversionResult(run.w.detach(), run.picture(), run.history, run.terms)
 
 

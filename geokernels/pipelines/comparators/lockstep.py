@@ -65,7 +65,7 @@ def leave_noise(
         words = Words.cat([shown, empty if negatives is None else negatives[k], asked])
         with looking(i / len(schedule)):
             rows = torch.cat([path[min(k, len(path) - 1)], edits, edits])
-            _, nothing, found = denoiser(rows, schedule.timesteps[i], words).chunk(ROLES)
-        output = nothing + guidance_scale * (found - nothing)
+            _, nothing, prompted = denoiser(rows, schedule.timesteps[i], words).chunk(ROLES)
+        output = nothing + guidance_scale * (prompted - nothing)
         edits = schedule.split(edits, output, schedule.shares[i]).at(schedule.shares[i + 1])
     return edits

@@ -83,12 +83,12 @@ def fit_empty_prompt(denoiser: Denoiser, source: EditSource, config: NullTextCon
     for k, wanted in enumerate(path[1:]):
         i = k + source.skip
         with torch.no_grad():
-            found = denoiser(latents, schedule.timesteps[i], asked)
+            prompted = denoiser(latents, schedule.timesteps[i], asked)
 
-        def step(rows: Tensor, latents: Tensor = latents, found: Tensor = found, i: int = i) -> Tensor:
+        def step(rows: Tensor, latents: Tensor = latents, prompted: Tensor = prompted, i: int = i) -> Tensor:
             words = Words(rows.to(empty.rows.dtype), empty.pooled)
             nothing = denoiser(latents, schedule.timesteps[i], words)
-            output = nothing + config.guidance_scale * (found - nothing)
+            output = nothing + config.guidance_scale * (prompted - nothing)
             return schedule.split(latents, output, schedule.shares[i]).at(schedule.shares[i + 1])
 
         done = 50 * k / source.steps

@@ -74,7 +74,7 @@ def _injected(
 ) -> Iterator[None]:
     with ExitStack() as stack:
         if share < config.features:
-            hook = feature.register_forward_hook(lambda layer, given, found: from_source(found, (0, 0, 0)))
+            hook = feature.register_forward_hook(lambda layer, given, output: from_source(output, (0, 0, 0)))
             stack.callback(hook.remove)
         if share < config.attention:
             stack.enter_context(attending(layers, _as_source_looks))

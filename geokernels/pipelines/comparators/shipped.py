@@ -40,10 +40,10 @@ def made_of(pipeline, kind: str, *, scheduler: str, **parts):
 
 
 def one_by_one(task: EditTask, edit: Callable[[int, Tensor, torch.Generator], Tensor]) -> Tensor:
-    """Edit each picture by itself: ``edit`` takes its number, ``(1, 3, H, W)`` and chance."""
+    """Edit each picture by itself: ``edit`` takes its number, ``(1, 3, H, W)`` and a generator."""
     chances = task.chances(torch.device("cpu"))
-    found = [edit(i, task.pictures[i : i + 1], chance) for i, chance in enumerate(chances)]
-    pictures = torch.cat([part.float().cpu() for part in found])
+    edited = [edit(i, task.pictures[i : i + 1], chance) for i, chance in enumerate(chances)]
+    pictures = torch.cat([part.float().cpu() for part in edited])
     if not bool(torch.isfinite(pictures).all()):
         raise FloatingPointError("the pictures are not finite; load the model in bfloat16 or float32")
     return pictures.clamp(0, 1)

@@ -35,7 +35,7 @@ class EditTask:
         source: Their inversion, which all methods share; its captions say what they show.
         targets: What each shall show.
         instructions: The same as commands.
-        seeds: Of each edit's own chance, so that it does not depend on what else is in the batch.
+        seeds: One an edit, so that it does not depend on what else is in the batch.
     """
 
     pictures: Tensor
@@ -55,7 +55,7 @@ class EditTask:
         )
 
     def chances(self, device: torch.device) -> list[torch.Generator]:
-        """A source of chance for each edit."""
+        """A random number generator for each edit."""
         return [torch.Generator(device).manual_seed(seed) for seed in self.seeds]
 
 

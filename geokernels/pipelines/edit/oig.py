@@ -44,8 +44,8 @@ class OIGResult(NamedTuple):
 class OIGEdit(Run):
     """Edits in progress, see :class:`Run`.
 
-    Sources and edits take each step together, so that the features of one step at a time are kept. There is
-    no chance in it: a run resumed from a state ends as if it had never stopped, to the bit on the CPU. No
+    Sources and edits take each step together, so that the features of one step at a time are kept. Nothing
+    in it is random: a run resumed from a state ends as if it had never stopped, to the bit on the CPU. No
     gradient of any weight is computed, and none is kept from the modules' owner.
 
     Args:
@@ -317,10 +317,7 @@ def oig_edit(
         The edited pictures, their sources, and the history of the losses.
     """
     run = OIGEdit(pipeline, encoder, source, targets, config=config, decoder=decoder)
-    while not run.done:
-        run.step()
-        if callback is not None:
-            callback(run)
+    run.finish(callback)
     return OIGResult(run.pictures(), run.denoiser.pictures(run.sources), run.history, run.terms)
 
 

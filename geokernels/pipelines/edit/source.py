@@ -55,11 +55,11 @@ class EditSource:
         """
         if not Path(path).is_file():
             raise ValueError(f"an inversion must be a file, got {str(path)!r}, which is not one")
-        found = load_sealed(path, kind=KIND, remedy=REMEDY)
+        kept = load_sealed(path, kind=KIND, remedy=REMEDY)
         none = EditSource(torch.empty(0, dtype=torch.float32), (), False, 0, "")
-        require_state(found, {**vars(none), "latents": None, "captions": []}, "inversion")
-        require_rank("latents of the inversion", found["latents"], 4, "(S, C, h, w)")
-        return EditSource(**{**found, "captions": tuple(found["captions"])})
+        require_state(kept, {**vars(none), "latents": None, "captions": []}, "inversion")
+        require_rank("latents of the inversion", kept["latents"], 4, "(S, C, h, w)")
+        return EditSource(**{**kept, "captions": tuple(kept["captions"])})
 
 
 @own_modes
@@ -80,7 +80,7 @@ def draw_source(
         steps: DDIM steps.
         height: Of the pictures, in pixels; None for the model's own.
         width: The same.
-        generator: Source of chance, on the CPU.
+        generator: Source of random numbers, on the CPU.
 
     Returns:
         What :func:`oig_edit` starts from.

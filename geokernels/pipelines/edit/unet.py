@@ -12,12 +12,12 @@ from ...models.denoiser import UnsuitedPipelineError
 def residual_convolutions(unet) -> list[nn.Module]:
     """The second convolution of every ResNet block on the way down and up; the middle's are left out."""
     blocks = [*unet.down_blocks, *unet.up_blocks]
-    found = [resnet.conv2 for block in blocks for resnet in getattr(block, "resnets", ())]
-    if not found:
+    convolutions = [resnet.conv2 for block in blocks for resnet in getattr(block, "resnets", ())]
+    if not convolutions:
         raise UnsuitedPipelineError(
             f"unet must have ResNet blocks on its way down and up, {type(unet).__name__} has none"
         )
-    return found
+    return convolutions
 
 
 @contextmanager
@@ -30,9 +30,9 @@ def tapped(unet) -> Iterator[list[Tensor]]:
     features: list[Tensor] = []
     thread = get_ident()
 
-    def collect(module: nn.Module, given: tuple, found: Tensor) -> None:
+    def collect(module: nn.Module, given: tuple, output: Tensor) -> None:
         if get_ident() == thread:
-            features.append(found)
+            features.append(output)
 
     with ExitStack() as stack:
         for layer in residual_convolutions(unet):

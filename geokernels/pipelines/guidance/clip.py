@@ -59,8 +59,8 @@ class Guidance:
         for i, weight in enumerate(self.weights):
             previous = self.kept["features"][i] if self.kept["features"] else None
             sources = self.kept["source_features"][i]
-            found = guiding_terms(features[i], sources, previous, self.texts[i], self.config, unmoved=unmoved)
-            add_terms(terms, found, weight)
+            own = guiding_terms(features[i], sources, previous, self.texts[i], self.config, unmoved=unmoved)
+            add_terms(terms, own, weight)
         self.kept.update(picture=picture.detach(), features=[f.detach() for f in features])
         return terms
 

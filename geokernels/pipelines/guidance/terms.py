@@ -16,7 +16,7 @@ from ...models.clip import ClipEncoder
 from ...ops import subspace_basis
 from ...world import TEMPLATES
 
-# the term that follows the text, by the name of the loss
+# the term that follows the text, by the name of the loss; "consistency" is IMC
 MAIN = {"geodesic": "consistency", "directional": "directional", "global": "global", "spherical": "spherical"}
 
 
@@ -24,9 +24,9 @@ MAIN = {"geodesic": "consistency", "directional": "directional", "global": "glob
 class GuidanceConfig(Renamed, reach="reach_weight"):
     """How CLIP encoders guide; the base of every pipeline's settings, which may have other defaults.
 
-    With the geodesic loss the term that follows the text is the intra-modal consistency (IMC), and the step
-    from the previous iterate the intra-modal regularisation (IMR). Both are cosines by the geodesic flow
-    kernel (GFK).
+    With the geodesic loss, the term that follows the text is the inter-modality consistency (IMC), and the
+    one that holds on to the previous iterate the intra-modality regularisation (IMR). Both are cosines by
+    the geodesic flow kernel (GFK).
 
     Attributes:
         loss: ``"geodesic"`` (IMC and IMR), ``"directional"``, or, of the picture and the target text alone,
@@ -182,7 +182,7 @@ def guiding_terms(
         )
     terms = {MAIN[config.loss]: main}
     if config.loss == "geodesic":
-        terms["regularisation"] = current.new_zeros(())
+        terms["regularisation"] = current.new_zeros(())  # IMR
         if previous is not None:
             terms["regularisation"] = geodesic_regularisation_loss(
                 current, previous, through_bases=config.through_bases

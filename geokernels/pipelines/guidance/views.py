@@ -42,8 +42,8 @@ def draw_views(
         jitter: Largest rotation (radians) and shear.
         noise: Largest standard deviation of a view's noise; each view draws its own.
         blurred: Share of views that are blurred.
-        generator: Source of chance; the same state gives the same views, and at another ``size`` the same
-            crops and blur.
+        generator: Source of random numbers. The same state gives the same views, and at another ``size`` the
+            same crops and blur.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:

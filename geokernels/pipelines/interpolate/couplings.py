@@ -83,7 +83,7 @@ def prompt_path(
             ``"blockwise"``: also content to content, except for the surplus of the longer prompt. In order,
             every mode is the same.
         eps: Regularisation of the entropic plan, as a share of the mean cost.
-        generator: Source of chance for ``"random"``.
+        generator: Source of random numbers for ``"random"``.
 
     Raises:
         ValueError: If settings or prompts do not fit together.
@@ -123,7 +123,7 @@ def prompt_path(
 def permutation(
     x: Embedding, y: Embedding, *, rows: str = "all", generator: torch.Generator | None = None
 ) -> Tensor:
-    """The row of ``y`` that each row of ``x`` goes to, ``(L,)`` on the CPU: the cheapest, or any by chance.
+    """The row of ``y`` that each row of ``x`` goes to, ``(L,)`` on the CPU: the cheapest, or a random one.
 
     With independent random costs every permutation that ``rows`` admits is equally likely to be the cheapest.
 

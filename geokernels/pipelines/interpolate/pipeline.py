@@ -33,8 +33,8 @@ class PromptInterpolationPipeline(DiffusionPipeline):
     Example:
         >>> pipe = PromptInterpolationPipeline.from_pretrained("world")
         >>> chance = torch.Generator().manual_seed(0)
-        >>> found = pipe(["a red circle", "a blue star"], generator=chance, frames=3, num_inference_steps=2)
-        >>> len(found.images)
+        >>> output = pipe(["a red circle", "a blue star"], generator=chance, frames=3, num_inference_steps=2)
+        >>> len(output.images)
         3
     """
 
@@ -138,7 +138,7 @@ class PromptInterpolationPipeline(DiffusionPipeline):
 
         Args:
             prompt: Two or more texts or embeddings.
-            generator: Source of chance, on the CPU: one, or one for each prompt.
+            generator: Source of random numbers, on the CPU: one, or one for each prompt.
             negative_prompt: What guidance leads away from.
             num_inference_steps: Of each sampling.
             guidance_scale: 1 is none.

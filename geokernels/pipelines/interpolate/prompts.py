@@ -97,8 +97,8 @@ class PromptInterpolation(Run):
         pipeline: A pipeline of diffusers, of one of the kinds of :class:`TextToImage`.
         prompts: Two or more, each a text or an :class:`Embedding` made elsewhere.
         config: See :class:`PromptInterpolationConfig`.
-        generator: Source of chance, on the CPU: one, and all pictures start from one noise; or one for each
-            prompt, and noise turns from one to the next.
+        generator: Source of random numbers, on the CPU. With one, all pictures start from the same noise.
+            With one for each prompt, the noise turns from that of one to that of the next.
         negative: What guidance leads away from; None for what the pipeline takes by itself.
         distance: Between pictures, for scores and even speed.
         invariance: What :meth:`TextToImage.invariance` said of this model before; None to measure it.
@@ -137,7 +137,7 @@ class PromptInterpolation(Run):
         self.noise = torch.stack(
             [torch.randn(shape, generator=chance, dtype=torch.float32) for chance in chances]
         )
-        self._chance = int(torch.randint(2**31, (), generator=chances[0]))
+        self._seed = int(torch.randint(2**31, (), generator=chances[0]))
         self.keys = [
             p if isinstance(p, Embedding) else model.encode(p, truncate=config.truncate) for p in prompts
         ]
@@ -147,7 +147,7 @@ class PromptInterpolation(Run):
             coupling=config.coupling,
             rows=config.rows,
             eps=config.eps,
-            generator=torch.Generator().manual_seed(self._chance),
+            generator=torch.Generator().manual_seed(self._seed),
         )
         with naming_knobs("height and width"):
             telling = next((key for key in self.keys if bool((key.kinds == CONTENT).any())), self.keys[0])
@@ -220,7 +220,7 @@ class PromptInterpolation(Run):
         return score_path(self.distances(), missed=missed, chord=chord)
 
     def result(self) -> PromptInterpolationResult:
-        """What was found."""
+        """The pictures as they stand, their times, and how evenly they lie."""
         return PromptInterpolationResult(
             self.frames, self.times, self.distances(), self.score(), self.invariance
         )
@@ -291,7 +291,7 @@ class PromptInterpolation(Run):
             noise,
             steps=self.config.steps,
             guidance_scale=self.config.guidance_scale,
-            seed=self._chance,
+            seed=self._seed,
         )
         return drawn.mul(255).round().to(torch.uint8)
 
@@ -331,7 +331,7 @@ def interpolate_prompts(
         pipeline: A pipeline of diffusers.
         prompts: Two or more texts or embeddings.
         config: See :class:`PromptInterpolationConfig`.
-        generator: Source of chance: one, or one for each prompt.
+        generator: Source of random numbers: one, or one for each prompt.
         negative: What guidance leads away from.
         distance: Between pictures, for the score and even speed: :func:`feature_metric`, LPIPS, or any other.
         callback: Called after each batch.
@@ -342,22 +342,19 @@ def interpolate_prompts(
     Example:
         >>> from geokernels.models import load_diffusion
         >>> prompts = ["a red circle on a white background", "a blue star on a green background"]
-        >>> found = interpolate_prompts(
+        >>> result = interpolate_prompts(
         ...     load_diffusion("world"),
         ...     prompts,
         ...     config=PromptInterpolationConfig(frames=3, steps=2),
         ...     generator=torch.Generator().manual_seed(0),
         ... )
-        >>> found.frames.shape
+        >>> result.frames.shape
         torch.Size([3, 3, 64, 64])
     """
     run = PromptInterpolation(
         pipeline, prompts, config=config, generator=generator, negative=negative, distance=distance
     )
-    while not run.done:
-        run.step()
-        if callback is not None:
-            callback(run)
+    run.finish(callback)
     return run.result()
 
 

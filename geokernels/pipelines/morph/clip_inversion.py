@@ -76,8 +76,8 @@ class ClipInversion(Descent):
 
     Whether the loss is finite is looked at on the CPU alone: a GPU would have to be waited for.
 
-    All chance is drawn from ``generator`` at the start and keyed by the step, so that a run resumed from a
-    state ends as if it had never stopped, to the bit on the CPU.
+    Everything random is drawn from ``generator`` at the start and keyed by the step, so that a run resumed
+    from a state ends as if it had never stopped, to the bit on the CPU.
 
     Args:
         picture: ``(3, H, W)`` in [0, 1], any size, floating point.
@@ -85,7 +85,7 @@ class ClipInversion(Descent):
         source: What the picture shows.
         target: What it shall show.
         config: See :class:`ClipInversionConfig`.
-        generator: Source of chance, on the CPU.
+        generator: Source of random numbers, on the CPU.
         perceptual: Distance of two ``(1, 3, h, w)`` pictures to a scalar, for ``config.perceptual``.
         prepared: The first guess of a run of the same picture, encoders, prompts and seed.
 
@@ -150,7 +150,7 @@ class ClipInversion(Descent):
         """What to start from; only an edit layer can."""
         if self.config.parametrisation != "layer":
             return None
-        return search_guess(self.source, self.guidance, area=self.config.opacity, chance=self._seed + 2)
+        return search_guess(self.source, self.guidance, area=self.config.opacity, seed=self._seed + 2)
 
     @own_modes
     def picture(self) -> Tensor:
@@ -221,8 +221,5 @@ def clip_inversion(
     run = ClipInversion(
         picture, encoders, source, target, config=config, generator=generator, perceptual=perceptual
     )
-    while not run.done:
-        run.step()
-        if callback is not None:
-            callback(run)
+    run.finish(callback)
     return ClipInversionResult(run.picture(), run.history, run.terms)

@@ -19,7 +19,7 @@ class EditNetwork(nn.Module):
 
     Args:
         widths: Channels of each level, multiples of 8, the finest first; each level halves the sides.
-        generator: Source of chance.
+        generator: Source of random numbers.
 
     Raises:
         ValueError: If a width is no multiple of 8, or there are none.

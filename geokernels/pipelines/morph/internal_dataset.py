@@ -40,7 +40,7 @@ def draw_crops(
         size: Any, down to one pixel: windows are shares of it, at least a pixel wide and high.
         share: Range of a window's share of height and width, within (0, 1].
         mirrored: Share of windows that are mirrored.
-        generator: Source of chance, on the CPU.
+        generator: Source of random numbers, on the CPU.
     """
     H, W = size
     crops = [Crop(0, 0, H, W, False)]

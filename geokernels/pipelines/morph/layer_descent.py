@@ -55,14 +55,14 @@ class LayerDescent(Descent):
     def _begin_steps(self, facts: dict) -> None:
         """Make the network, and stand before the first step; ``facts`` are those of the subclass alone."""
         config, names = self.config, [encoder.name for encoder in self.guidance.encoders]
-        self.network = EditNetwork(config.widths, generator=_chance(self._seed)).to(self.source)
+        self.network = EditNetwork(config.widths, generator=_generator(self._seed)).to(self.source)
         rate = config.learning_rate or LEARNING_RATE
         self._begin({**self._prompts, "encoders": names, **facts}, steps=config.steps, rate=rate)
         self._optimise(self.network.parameters())
 
     def _crops(self, size: tuple[int, int]) -> list[Crop]:
         """Windows of what is ``size`` high and wide."""
-        config, chance = self.config, _chance(self._seed + 1)
+        config, chance = self.config, _generator(self._seed + 1)
         return draw_crops(config.crops, size, share=config.crop, mirrored=config.mirrored, generator=chance)
 
     @abstractmethod
@@ -123,5 +123,5 @@ class LayerDescent(Descent):
         self.guidance.previous = dict(state["previous"])
 
 
-def _chance(seed: int) -> torch.Generator:
+def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

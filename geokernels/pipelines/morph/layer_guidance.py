@@ -77,12 +77,12 @@ class LayerGuidance(Guidance):
         terms: dict[str, Tensor] = {}
         for i, (features, tokens) in enumerate(seen):
             texts, before = self.texts[i], sample.features[i]
-            found = {
+            own = {
                 "spherical": spherical_loss(features, texts.after),
                 **guiding_terms(features, before, previous[i], texts, self.config, unmoved=False),
                 "structure": structure_loss(tokens, sample.similarity[i]),
             }
-            add_terms(terms, found, self.weights[i])
+            add_terms(terms, own, self.weights[i])
         if self.config.weight("regularisation"):
             self.previous[sample.turn] = [features.detach() for features, _ in seen]
         return {name: term for name, term in terms.items() if self.config.weight(name)}

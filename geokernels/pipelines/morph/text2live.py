@@ -111,8 +111,8 @@ class LayerEdit(LayerDescent):
     that; the source under the same views was encoded when the crop came first. The composite's graph is gone
     before the edit is looked at over green.
 
-    All chance is drawn from ``generator`` at the start and keyed by the crop, so that a run resumed from a
-    state ends as if it had never stopped, to the bit on the CPU.
+    Everything random is drawn from ``generator`` at the start and keyed by the crop, so that a run resumed
+    from a state ends as if it had never stopped, to the bit on the CPU.
 
     Args:
         picture: ``(3, H, W)`` in [0, 1], any size, floating point.
@@ -122,7 +122,7 @@ class LayerEdit(LayerDescent):
         screen: What the edit alone shows, over green; None for the target text "over a green screen", or what
             the world's CLIP can read of that.
         config: See :class:`LayerEditConfig`.
-        generator: Source of chance, on the CPU.
+        generator: Source of random numbers, on the CPU.
         relevancy: Where the edit should begin, ``(1, H, W)`` in [0, 1], for ``config.bootstrap``.
 
     Raises:
@@ -190,7 +190,7 @@ class LayerEdit(LayerDescent):
         return lay_over(layer[:, :3], layer[:, 3:], ground)[0]
 
     def _first_guess(self) -> Guess | None:
-        return search_guess(self.source, self.guidance, area=0.1, chance=self._seed + 2)
+        return search_guess(self.source, self.guidance, area=0.1, seed=self._seed + 2)
 
     def _layer_of(self, sample: Sample) -> Tensor:
         start = None if self.start is None else sample.crop.take(self.start)
@@ -248,8 +248,5 @@ def edit_layer(
         generator=generator,
         relevancy=relevancy,
     )
-    while not run.done:
-        run.step()
-        if callback is not None:
-            callback(run)
+    run.finish(callback)
     return LayerEditResult(*run.layers(), run.history, run.terms)

@@ -31,7 +31,7 @@ class Cutout:
     """A picture taken apart into an object and what is behind it.
 
     Attributes:
-        found: Whether there is an object at all.
+        present: Whether there is an object at all.
     """
 
     def __init__(self, picture: Tensor, centres: Tensor):
@@ -39,8 +39,8 @@ class Cutout:
         regions = colour_regions(picture, centres)
         inside = _border_share(regions) <= FORWARD
         self.mask = regions[inside].sum(0)[None, None]
-        self.found = bool(inside.any()) and float(self.mask.mean()) >= LEAST_AREA
-        if not self.found:
+        self.present = bool(inside.any()) and float(self.mask.mean()) >= LEAST_AREA
+        if not self.present:
             return
         # the object's own main colour fills what it did not cover
         largest = regions[inside].sum((1, 2)).argmax()
@@ -88,25 +88,25 @@ def reshape(
         area: What it costs to repaint the whole picture, in cosines.
         least: Cosine along the change asked for that one of the first outlines must reach; without, the
             search is given up.
-        generator: Source of chance, on the CPU.
+        generator: Source of random numbers, on the CPU.
 
     Returns:
         The best one, at the size of ``source``; None without an object, or if the search was given up.
     """
     small = F.interpolate(source, (size, size), mode="bilinear", antialias=True, align_corners=False)
     cutout = Cutout(small, centres)
-    if not cutout.found:
+    if not cutout.present:
         return None
 
     def compare(silhouettes: Tensor, view: tuple[float, ...] | None) -> tuple[Tensor, Tensor]:
         """Scores, and cosines along the change asked for."""
-        found = []
+        scores = []
         for part in silhouettes.split(CHILDREN):
             pictures = cutout.reshaped(part)
             along, target = likeness(_look(pictures, view), _look(small, view))
             repainted = _opacity(pictures, small).mean((1, 2, 3))
-            found.append((along, (along + target) / 2 - area * repainted))
-        along, score = (torch.cat(part) for part in zip(*found))
+            scores.append((along, (along + target) / 2 - area * repainted))
+        along, score = (torch.cat(part) for part in zip(*scores))
         return score - RAGGED * raggedness(silhouettes), along
 
     tried = torch.cat(
@@ -115,17 +115,7 @@ def reshape(
     total, along = compare(tried, None)
     if float(along.max()) < least:
         return None
-    typical, views = tried[:FIRST].std(0), torch.ones_like(total)
-    for generation in range(GENERATIONS):
-        best = (total / views).topk(PARENTS).indices
-        spread = SPREAD[0] * (SPREAD[1] / SPREAD[0]) ** (generation / (GENERATIONS - 1))
-        chosen = torch.randint(PARENTS, (CHILDREN,), generator=generator).to(source.device)
-        noise = torch.randn((CHILDREN, DIMENSIONS), generator=generator, dtype=torch.float32).to(source)
-        tried = torch.cat([tried[best], tried[best][chosen] + spread * typical * noise])
-        score, _ = compare(tried, _view(generator))
-        total, views = (torch.cat([x[best], x.new_zeros(CHILDREN)]) for x in (total, views))
-        total, views = total + score, views + 1
-    tried = tried[(total / views).topk(PARENTS).indices]
+    tried = _evolve(tried, total, lambda some: compare(some, _view(generator))[0], generator=generator)
     total = sum(compare(tried, _view(generator))[0] for _ in range(VIEWS))
     best = tried[total.argmax()][None]
     along = float(compare(best, None)[1])
@@ -133,6 +123,33 @@ def reshape(
 
     picture = Cutout(source, centres).reshaped(best)
     return Guess(picture.clamp(LEAST, MOST), _opacity(picture, source), along, along - area * repainted)
+
+
+def _evolve(
+    tried: Tensor,
+    total: Tensor,
+    score: Callable[[Tensor], Tensor],
+    *,
+    generator: torch.Generator,
+) -> Tensor:
+    """The best outlines after some generations of children of the best.
+
+    Args:
+        tried: Outlines to begin with, ``(n, DIMENSIONS)``.
+        total: Their scores.
+        score: Outlines to scores in another view; those of an outline over several views are averaged.
+        generator: Source of random numbers, on the CPU.
+    """
+    typical, views = tried[:FIRST].std(0), torch.ones_like(total)
+    for generation in range(GENERATIONS):
+        best = (total / views).topk(PARENTS).indices
+        spread = SPREAD[0] * (SPREAD[1] / SPREAD[0]) ** (generation / (GENERATIONS - 1))
+        chosen = torch.randint(PARENTS, (CHILDREN,), generator=generator).to(tried.device)
+        noise = torch.randn((CHILDREN, DIMENSIONS), generator=generator, dtype=torch.float32).to(tried)
+        tried = torch.cat([tried[best], tried[best][chosen] + spread * typical * noise])
+        total, views = (torch.cat([x[best], x.new_zeros(CHILDREN)]) for x in (total, views))
+        total, views = total + score(tried), views + 1
+    return tried[(total / views).topk(PARENTS).indices]
 
 
 def _opacity(pictures: Tensor, source: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ from .recolour import recolour
 from .reshape import reshape
 
 
-def search_guess(source: Tensor, guidance: Guidance, *, area: float, chance: int) -> Guess | None:
+def search_guess(source: Tensor, guidance: Guidance, *, area: float, seed: int) -> Guess | None:
     """The guess to start an edit of ``source`` (1, 3, h, w) from, if one says enough of what the text asks.
 
     Args:
         source: The picture at working size.
         guidance: Of the run; its config says how much is enough.
         area: What it costs to repaint the whole picture, in cosines.
-        chance: Seed of the search.
+        seed: Of the search.
     """
     if guidance.config.guess > 1:
         return None
@@ -30,7 +30,7 @@ def search_guess(source: Tensor, guidance: Guidance, *, area: float, chance: int
         size=size,
         area=area,
         least=best.score - 0.3,
-        generator=torch.Generator().manual_seed(chance),
+        generator=torch.Generator().manual_seed(seed),
     )
     if outline is not None and outline.score > best.score:
         best = outline

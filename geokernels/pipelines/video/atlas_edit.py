@@ -98,8 +98,8 @@ class VideoEdit(LayerDescent):
     all views. As many frames are kept as there are windows, whatever the length of the clip; edited frames
     are made one at a time.
 
-    All chance is drawn from ``generator`` at the start and keyed by the window, so that a run resumed from a
-    state ends as if it had never stopped, to the bit on the CPU.
+    Everything random is drawn from ``generator`` at the start and keyed by the window, so that a run resumed
+    from a state ends as if it had never stopped, to the bit on the CPU.
 
     Args:
         footage: The clip.
@@ -109,7 +109,7 @@ class VideoEdit(LayerDescent):
         target: What they shall show.
         screen: What the edit alone shows, over green; see :class:`LayerEdit`.
         config: See :class:`VideoEditConfig`.
-        generator: Source of chance, on the CPU.
+        generator: Source of random numbers, on the CPU.
 
     Raises:
         ValueError: For an atlas of another clip, a layer in which nothing is, or a prompt or setting that
@@ -226,9 +226,6 @@ def edit_video(
     run = VideoEdit(
         footage, atlas, encoders, source, target, screen=screen, config=config, generator=generator
     )
-    while not run.done:
-        run.step()
-        if callback is not None:
-            callback(run)
+    run.finish(callback)
     layer = run.painted()[0]
     return VideoEditResult(layer[:3], layer[3:], run.history, run.terms, run.frames())

@@ -91,14 +91,14 @@ class AtlasFitResult(NamedTuple):
 class AtlasFit(Descent):
     """A fit in progress, see :class:`Run`.
 
-    A step looks at random pixels of all frames, which are read from the footage: memory does not grow with
-    the clip. All chance is drawn from ``generator`` at the start and keyed by the step, so that a run resumed
-    from a state ends as if it had never stopped, to the bit on the CPU.
+    A step looks at random pixels of all frames, which are read from the footage, so that memory does not
+    grow with the clip. Everything random is drawn from ``generator`` at the start and keyed by the step, so
+    that a run resumed from a state ends as if it had never stopped, to the bit on the CPU.
 
     Args:
         footage: The clip.
         config: None for what suits the size of its frames.
-        generator: Source of chance, on the CPU.
+        generator: Source of random numbers, on the CPU.
         device: Where to fit.
     """
 
@@ -115,16 +115,16 @@ class AtlasFit(Descent):
         device: str | torch.device = "cpu",
     ):
         self.config = config = config or AtlasFitConfig.of_size(footage.size)
-        self.footage, self._chance = footage, int(torch.randint(2**62, (), generator=generator))
+        self.footage, self._seed = footage, int(torch.randint(2**62, (), generator=generator))
         self.atlas = LayeredAtlas(
-            footage.motion, footage.size, config.shape, generator=torch.Generator().manual_seed(self._chance)
+            footage.motion, footage.size, config.shape, generator=torch.Generator().manual_seed(self._seed)
         ).to(device)
         self.atlas.clip = footage.checksum
         facts = {
             "config": plain(config),
             "picture": footage.checksum,
             "masks": checksum(footage.masks),
-            "seed": self._chance,
+            "seed": self._seed,
         }
         self._begin(facts, steps=config.steps, rate=config.learning_rate)
         self._optimise(self.atlas.parameters())
@@ -143,7 +143,7 @@ class AtlasFit(Descent):
 
     def _sample(self) -> "_Sample":
         """Random pixels, the same for the same step."""
-        footage, chance = self.footage, torch.Generator().manual_seed(self._chance + 1 + self.index)
+        footage, chance = self.footage, torch.Generator().manual_seed(self._seed + 1 + self.index)
         (H, W), T, n = footage.size, len(footage), self.config.samples
         share = torch.rand((3, n), generator=chance, dtype=torch.float32).numpy()
         t, y, x = (np.minimum((a * b).astype(np.int64), b - 1) for a, b in zip(share, (T, H - 1, W - 1)))
@@ -237,10 +237,7 @@ def fit_atlas(
         The atlas and the history of its losses.
     """
     run = AtlasFit(footage, config=config, generator=generator, device=device)
-    while not run.done:
-        run.step()
-        if callback is not None:
-            callback(run)
+    run.finish(callback)
     return AtlasFitResult(run.atlas, run.history, run.terms)
 
 

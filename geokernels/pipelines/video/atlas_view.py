@@ -44,8 +44,8 @@ class FrameView(NamedTuple):
             To ``layer``.
         """
         grid = self.grid.expand(len(layer), -1, -1, -1)
-        found = F.grid_sample(layer, grid, padding_mode="border", align_corners=False)
-        return torch.cat([found[:, :3], self.cover * found[:, 3:]], 1)
+        sampled = F.grid_sample(layer, grid, padding_mode="border", align_corners=False)
+        return torch.cat([sampled[:, :3], self.cover * sampled[:, 3:]], 1)
 
     def composite(self, shown: Tensor) -> Tensor:
         """The frame with an edit, ``(n, 3, H, W)`` in [0, 1]; its own to the bit where the opacity is 0.

@@ -172,8 +172,8 @@ class _Rooms:
     def gather(self, name: str, arrays: Iterable[np.ndarray]) -> np.ndarray:
         """An array of however many come, ``(T, ...)``."""
         if self.folder is None:
-            found = list(arrays)
-            return np.stack(found) if found else np.zeros((0,))
+            chunks = list(arrays)
+            return np.stack(chunks) if chunks else np.zeros((0,))
         count, one, path = 0, np.zeros((0,), np.uint8), self.folder / f"{name}.raw"
         with open(path, "wb") as file:
             for one in arrays:
