@@ -56,8 +56,12 @@ def is_finite(x: Tensor) -> bool:
 def are_finite(*tensors: Tensor) -> bool:
     """Whether all are free of NaN and infinities; they are known to hold values that can be read."""
     for x in tensors:
-        direct = not missing and x.dtype in (torch.float32, torch.float64) and x.is_contiguous()
-        if not (direct_is_finite(x) if direct else _checks.is_finite(x)):
+        double = x.dtype is torch.float64
+        if not missing and (double or x.dtype is torch.float32) and x.is_contiguous():
+            finite = _C.all_finite(x.data_ptr(), x.numel(), double)
+        else:
+            finite = _checks.is_finite(x)
+        if not finite:
             return False
     return True
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
@@ -143,9 +142,9 @@ def _annealed(run: Callable[[Problem], Solution], problem: Problem) -> Solution:
     start, done = problem.init, 0
     with torch.no_grad():
         while hot > 1 and done + 1 < problem.max_iter:
-            start = run(replace(problem, init=start, eps=hot * problem.eps, max_iter=1, tol=0.0)).g
+            start = run(problem._replace(init=start, eps=hot * problem.eps, max_iter=1, tol=0.0)).g
             hot, done = max(hot * cooling, 1.0), done + 1
-    solution = run(replace(problem, init=start, max_iter=problem.max_iter - done))
+    solution = run(problem._replace(init=start, max_iter=problem.max_iter - done))
     return solution._replace(iterations=solution.iterations + done)
 
 

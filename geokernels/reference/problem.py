@@ -1,7 +1,6 @@
 """A problem of entropic transport as solvers are given it, and what they give back."""
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -11,8 +10,7 @@ from .._typing import Potential, Weights
 MAX_ITER, TOL = 1000, 1e-5  # the defaults of every transport operator
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Problem:
+class Problem(NamedTuple):
     """All of a transport problem but its points or costs.
 
     Attributes:
