@@ -12,7 +12,8 @@ class _Renaming(type):
 
     def __call__(cls, *args: Any, **settings: Any) -> Any:
         for old in settings.keys() & cls.renamed.keys():
-            settings[current_name(cls, old)] = settings.pop(old)
+            _warn(cls, old, cls.renamed[old])
+            settings[cls.renamed[old]] = settings.pop(old)
         return super().__call__(*args, **settings)
 
 
@@ -32,16 +33,8 @@ class Renamed(metaclass=_Renaming):
         # asked only where there is no attribute of this name
         if name not in type(self).renamed:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self, current_name(type(self), name))
-
-
-def current_name(settings: type, name: str) -> str:
-    """What ``name`` is called now among the fields of ``settings``, with a warning where that is new."""
-    new = getattr(settings, "renamed", {}).get(name)
-    if new is None:
-        return name
-    _warn(settings, name, new, depth=4)  # of who asked the class or the object
-    return new
+        _warn(type(self), name, type(self).renamed[name])
+        return getattr(self, type(self).renamed[name])
 
 
 def renamed_fields(**renamed: str) -> Callable[[type[Result]], type[Result]]:
@@ -51,7 +44,7 @@ def renamed_fields(**renamed: str) -> Callable[[type[Result]], type[Result]]:
         for old, new in renamed.items():
 
             def read(self: Any, old: str = old, new: str = new) -> Any:
-                _warn(result, old, new, depth=3)
+                _warn(result, old, new)
                 return getattr(self, new)
 
             setattr(result, old, property(read, doc=f"The old name of :attr:`{new}`."))
@@ -60,9 +53,9 @@ def renamed_fields(**renamed: str) -> Callable[[type[Result]], type[Result]]:
     return decorate
 
 
-def _warn(owner: type, old: str, new: str, *, depth: int) -> None:
+def _warn(owner: type, old: str, new: str) -> None:
     warnings.warn(
         f"{owner.__name__}: {old} is called {new} now; the old name goes with the next release",
         DeprecationWarning,
-        stacklevel=depth,
+        stacklevel=3,
     )

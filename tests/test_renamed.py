@@ -58,11 +58,3 @@ def test_a_result_is_read_by_its_old_name():
         assert result.generator is result.model == "a network"
     assert heard[0].filename == __file__
     assert "generator" not in result._fields
-
-
-def test_a_method_of_an_evaluation_is_named_with_its_old_setting():
-    from geokernels.cli.evaluate import _contenders
-
-    with pytest.warns(DeprecationWarning, match="DdimSwapConfig: guidance is called guidance_scale now"):
-        (contender,) = _contenders(["ddim_swap:guidance=2"], False)
-    assert contender.settings.guidance_scale == 2
