@@ -1,7 +1,8 @@
 """The command line: ``geokernels demo | morph | video | adapt | edit | eval | interpolate | world | ...``.
 
 One module a command. Models, picture files and reports load when a command runs, so that
-``doctor`` needs torch alone.
+``doctor`` needs torch alone. typer reads options from the parameters of a function: that is why
+the functions of commands are longer than a screen. What several commands share is in ``options``.
 """
 
 import sys

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import extras, say, sentences, showing, took
+from .console import driven, extras, say, sentences, took
 from .encoders import encoders_of, require_clips, warn_of_unknown_words
 from .options import (
     CLIP,
@@ -29,6 +29,7 @@ from .options import (
     folder_option,
     formerly,
 )
+from .typed import chosen
 
 NOUNS = {"invert": "inversion", "adapt": "adaptation"}  # what stages are called
 
@@ -95,10 +96,7 @@ def adapt(
     overwrite: Overwrite = False,
 ) -> None:
     """Train a generator to draw what a text describes, without any pictures of it."""
-    with (
-        sentences(adapt, encoder_weights="--clip-share", checkpoint="--model", picture="--real"),
-        extras(),
-    ):
+    with sentences(adapt, encoder_weights="--clip-share", checkpoint="--model", picture="--real"), extras():
         import torch
 
         from ..media.pictures import read_picture
@@ -107,7 +105,6 @@ def adapt(
         from ..models.stylegan2_files import FORMATS
         from ..pipelines import Adaptation, AdaptationConfig
         from ..runs.adapt import AdaptFolder, AdaptJob
-        from ..runs.loop import drive
 
         where = device_of(device)
         for name in clip or []:
@@ -119,7 +116,7 @@ def adapt(
         clips = clip or ["world"]
         if clips != ["world"] * len(clips):
             given["templates"] = imagenet_templates()
-        config = AdaptationConfig(loss=loss, train=train, **{k: v for k, v in given.items() if v is not None})
+        config = AdaptationConfig(loss=loss, train=train, **chosen(**given))
         ending = Path(model).suffix
         folder = AdaptFolder(out, ending if ending in FORMATS else ".safetensors")
         inputs = [Path(model), *([real] if real else [])]
@@ -127,14 +124,8 @@ def adapt(
             picture = None if real is None else read_picture(real, most_megapixels=most_megapixels).rgb
             network = load_generator(model, device=where)
             encoders = encoders_of(clips, clip_weights or [], clip_tokenizer or [], where)
-            adaptation = Adaptation(
-                network,
-                encoders,
-                source,
-                target,
-                config=config,
-                generator=torch.Generator().manual_seed(seed),
-            )
+            chance = torch.Generator().manual_seed(seed)
+            adaptation = Adaptation(network, encoders, source, target, config=config, generator=chance)
             inversion = _inversion(network, picture, real_steps, lpips, chunk, seed)
             warn_of_unknown_words(encoders, source, target)
             facts = {
@@ -147,8 +138,7 @@ def adapt(
                 "lpips": lpips,
             }
             job = AdaptJob(network, adaptation, inversion, folder, facts=facts, seed=seed)
-            with showing(out, NOUNS) as show:
-                record = drive(job, resume=resume, on_step=show, tell=lambda what, *_: show.tell(what))
+            record = driven(job, out, NOUNS, resume=resume)
     say(took(record, out))
 
 
@@ -177,8 +167,7 @@ def _inversion(network, picture, steps: int | None, lpips: str | None, chunk: in
     from ..models.perceptual import load_lpips
     from ..pipelines import WInversion, WInversionConfig
 
-    given = {"steps": steps, "chunk": chunk}
-    config = WInversionConfig(**{k: v for k, v in given.items() if v is not None})
+    config = WInversionConfig(**chosen(steps=steps, chunk=chunk))
     where = network.latent_avg.device
     how = {}
     if lpips is not None:

@@ -148,11 +148,10 @@ class Seen(NamedTuple):
 
 def steps_of(run, seconds: float) -> Seen:
     """How far a run of steps has come."""
-    total = run.steps if hasattr(run, "steps") else run.config.steps
     if not run.index:
-        return Seen(0, total)
+        return Seen(0, run.steps)
     speed = f"{run.index / max(seconds, 1e-9):.1f} steps/s"
-    return Seen(run.index, total, f"loss {run.loss:.3f}", speed)
+    return Seen(run.index, run.steps, f"loss {run.loss:.3f}", speed)
 
 
 class Showing:
@@ -161,10 +160,11 @@ class Showing:
     Args:
         nouns: What stages are called, by their names; others are called by their names.
         look: How far a run has come after so many seconds.
+        unit: What is counted where there are no stages.
     """
 
-    def __init__(self, nouns: Mapping[str, str], look: Callable[..., Seen]) -> None:
-        self.nouns, self.look = nouns, look
+    def __init__(self, nouns: Mapping[str, str], look: Callable[..., Seen], unit: str) -> None:
+        self.nouns, self.look, self.unit = nouns, look, unit
         self.last: tuple[str, Seen] | None = None
         self.told = ""
         to = console()
@@ -179,10 +179,13 @@ class Showing:
         self.last = name, seen
         self.show.update(name, label or self.nouns.get(name, name), seen)
 
-    def tell(self, what: str) -> None:
-        """Say what is being done, of which nobody knows how long it takes."""
+    def tell(self, what: str, done: int = 0, total: int | None = None) -> None:
+        """Say what is done besides the stages, and how far it has come where that is known."""
         self.told = what
-        self.show.update(what, what, Seen(0, None))
+        if done:
+            self.update(what, Seen(done, total, unit=self.unit))
+        else:
+            self.show.update(what, what, Seen(0, total))
 
     def reached(self) -> str:
         """How far it was when it was interrupted."""
@@ -198,7 +201,11 @@ class Showing:
 
 @contextmanager
 def showing(
-    out: Path | None = None, nouns: Mapping[str, str] | None = None, *, look: Callable[..., Seen] = steps_of
+    out: Path | None = None,
+    nouns: Mapping[str, str] | None = None,
+    *,
+    look: Callable[..., Seen] = steps_of,
+    unit: str = "steps",
 ) -> Iterator[Showing]:
     """Show how far a command has come; where it is interrupted, say how to continue it in ``out``, and end.
 
@@ -206,8 +213,9 @@ def showing(
         out: The folder that it can be continued in; None where there is nothing to continue.
         nouns: What its stages are called, by their names; of several, the sentence says which was reached.
         look: How far a run has come after so many seconds.
+        unit: What is counted where there are no stages.
     """
-    shown = Showing(nouns or {}, look)
+    shown = Showing(nouns or {}, look, unit)
     try:
         yield shown
     except KeyboardInterrupt:
@@ -217,6 +225,14 @@ def showing(
         stop(shown.reached(), out)
     finally:
         shown.show.close()
+
+
+def driven(job, out: Path, nouns: Mapping[str, str] | None = None, *, resume: bool, **how) -> dict:
+    """Drive a job, and show how far it has come; see :func:`showing`. Gives its record."""
+    from ..runs.loop import drive
+
+    with showing(out, nouns, **how) as show:
+        return drive(job, resume=resume, on_step=show, tell=show.tell)
 
 
 class _Bars:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import Seen, extras, say, sentences, showing, took, warn
+from .console import driven, extras, say, sentences, took, warn
 from .encoders import encoder_of, require_clips, warn_of_unknown_words
 from .options import (
     Clip,
@@ -34,6 +34,7 @@ from .options import (
     file_option,
 )
 from .pipelines import models_of, precision_of, require_captioner, require_sources
+from .typed import chosen
 
 NOUNS = {"edit": "editing"}  # what stages are called
 
@@ -111,30 +112,18 @@ def edit(
     overwrite: Overwrite = False,
 ) -> None:
     """Edit a picture with a diffusion model: what the text asks for changes, the structure stays."""
-    with (
-        sentences(edit, clip="--clip-weight", captions="--from", targets="--to"),
-        extras(),
-    ):
+    with sentences(edit, clip="--clip-weight", captions="--from", targets="--to"), extras():
         from ..media.pictures import read_picture
         from ..models.denoiser import Denoiser
         from ..pipelines.edit.oig import OIGConfig, OIGEdit, require_texts
         from ..pipelines.run_state import plain
         from ..runs.edit import INVERSION, EditFolder, EditJob
-        from ..runs.loop import drive
 
-        given = {
-            "guidance_scale": guidance_scale,
-            "clip": clip_weight,
-            "structure": structure,
-            "every": every,
-        }
-        given |= {"until": until, "decode_size": decode_size, "cycle": cycle, "cycle_steps": cycle_steps}
-        config = OIGConfig(
-            negative=negative,
-            gradient=gradient,
-            checkpointing=checkpointing,
-            **{k: v for k, v in given.items() if v is not None},
-        )
+        given = {"guidance_scale": guidance_scale, "clip": clip_weight, "structure": structure}
+        given |= {"every": every, "until": until, "decode_size": decode_size}
+        given |= {"cycle": cycle, "cycle_steps": cycle_steps}
+        given |= {"negative": negative, "gradient": gradient, "checkpointing": checkpointing}
+        config = OIGConfig(**chosen(**given))
         folder, where = EditFolder(out), device_of(device)
         precision_of(dtype)
         require_clips(clip=clip)
@@ -152,8 +141,7 @@ def edit(
             target = readable_by(pipeline, encoder, target, option="--to", truncate=truncate)
             require_texts([source], target)
             shown = None if original is None else Denoiser(pipeline).suited(original, size)
-            own = out / INVERSION
-            made = inversion or (own if resume and shown is not None and own.exists() else None)
+            own = out / INVERSION if resume and shown is not None else None
             job = EditJob(
                 lambda begun: OIGEdit(pipeline, encoder, begun, target, config=config, decoder=tiny),
                 lambda tell: _begin(pipeline, shown, source, steps, size, seed, tell),
@@ -171,15 +159,10 @@ def edit(
                     "dtype": dtype,
                 },
                 config={**plain(config), "steps": steps, "size": size},
-                kept=None if made is None else _kept(made, source, steps),
+                kept=_kept(inversion, own, source, steps),
                 device=where,
             )
-            with showing(out, NOUNS) as show:
-
-                def tell(what: str, done: int, total: int | None) -> None:
-                    show.update(what, Seen(done, total))
-
-                record = drive(job, resume=resume, on_step=show, tell=tell)
+            record = driven(job, out, NOUNS, resume=resume)
     say(took(record, out))
 
 
@@ -237,10 +220,13 @@ def _refusal(pipeline, encoder, text: str, option: str) -> ValueError | None:
     return None
 
 
-def _kept(path: Path, caption: str, steps: int):
-    """An inversion that was made before; refuses one of another text, or of other steps."""
+def _kept(given: Path | None, own: Path | None, caption: str, steps: int):
+    """An inversion that was made before, if there is one; refuses one of another text, or of other steps."""
     from ..pipelines.edit.source import EditSource
 
+    path = given or (own if own is not None and own.exists() else None)
+    if path is None:
+        return None
     kept = EditSource.load(path)
     if kept.captions != (caption,) or kept.steps != steps:
         raise ValueError(

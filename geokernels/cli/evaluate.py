@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import Seen, console, extras, say, sentences, showing, took, warn
+from .console import Seen, console, driven, extras, say, sentences, took, warn
 from .encoders import encoder_of, require_clips
 from .options import (
     Clip,
@@ -116,7 +116,6 @@ def evaluate(
         from ..pipelines.comparators import EditModels
         from ..runs.edit_batch import Plan
         from ..runs.evaluate import EvalFolder, EvalJob
-        from ..runs.loop import drive
         from ..world import read_edit_folder
         from ..world.edit_folder import require_edit_folder
 
@@ -157,8 +156,7 @@ def evaluate(
                     "dtype": dtype,
                 },
             )
-            with showing(out, look=_made) as show:
-                record = drive(job, resume=resume, on_step=show, tell=lambda what, *_: show.tell(what))
+            record = driven(job, out, resume=resume, look=_made)
         _print(record["summary"])
     say(took(record, out))
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from .console import Seen, console, extras, say, sentences, showing, took, warn, warn_of_words
+from .console import Seen, console, driven, extras, say, sentences, took, warn, warn_of_words
 from .options import (
     MOST_SEED,
     SEED,
@@ -93,10 +93,7 @@ def interpolate(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw pictures along a path from prompt to prompt, whose tokens are matched by optimal transport."""
-    with (
-        sentences(interpolate, prompts="--prompt", generator="--seed"),
-        extras(),
-    ):
+    with sentences(interpolate, prompts="--prompt", generator="--seed"), extras():
         from .._checks import require_choice
         from ..media.clips import require_av
         from ..models.text_to_image import TextToImage
@@ -104,7 +101,6 @@ def interpolate(
         from ..pipelines.interpolate.couplings import COUPLINGS
         from ..report.interpolate import HEAD, scores_table
         from ..runs.interpolate import InterpolateJob, InterpolationFolder
-        from ..runs.loop import drive
 
         if compare and coupling is not None:
             raise ValueError(f"--compare runs every coupling, got --coupling {coupling} with it")
@@ -129,8 +125,7 @@ def interpolate(
             facts |= {"model": model if model == "world" else Path(model).name, "pipeline": drawing.name}
             facts |= {"dtype": dtype, "distance": called, "encoders": []}
             job = InterpolateJob(runs, folder, facts=facts, judged=model == "world")
-            with showing(out, look=_drawn) as show:
-                record = drive(job, resume=resume, on_step=show, tell=lambda what, *_: show.tell(what))
+            record = driven(job, out, resume=resume, look=_drawn)
         if measure is not None:
             table = Table(*HEAD)
             for cells in scores_table({name: run["score"] for name, run in record["paths"].items()}):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import extras, say, sentences, showing, took
+from .console import driven, extras, say, sentences, took
 from .encoders import encoder_of, warn_of_unknown_words
 from .options import (
     Clip,
@@ -31,6 +31,7 @@ from .options import (
     file_argument,
     file_option,
 )
+from .typed import chosen
 
 METHODS = ("clip-inversion", "text2live")
 NOUNS = {"morph": "morphing"}  # what stages are called
@@ -72,7 +73,6 @@ def morph(
         import torch
 
         from ..media.pictures import read_picture
-        from ..runs.loop import drive
         from ..runs.morph import MorphFolder, MorphJob
 
         given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size}
@@ -87,10 +87,7 @@ def morph(
             encoder = encoder_of(clip, clip_weights, device, tokenizer=clip_tokenizer)
             warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
             how = {"config": config, "generator": torch.Generator().manual_seed(seed)}
-            if beginning is not None:
-                how["relevancy"] = beginning
-            if screen is not None:
-                how["screen"] = screen
+            how |= chosen(relevancy=beginning, screen=screen)
             run = _run(method)(original.rgb.to(device), [encoder], source, target, **how)
             facts = {
                 "method": method,
@@ -101,8 +98,7 @@ def morph(
                 "encoders": [encoder.name],
             }
             job = MorphJob(run, original, folder, facts=facts)
-            with showing(out, NOUNS) as show:
-                record = drive(job, resume=resume, on_step=show, tell=lambda what, *_: show.tell(what))
+            record = driven(job, out, NOUNS, resume=resume)
     say(took(record, out))
 
 
@@ -117,7 +113,7 @@ def _config(method: str, given: dict, of_layers: dict):
         if value is not None:
             raise ValueError(f"{option} is no option of --method {method}, got {value}")
     kind = LayerEditConfig if method == "text2live" else ClipInversionConfig
-    return kind(**{name: value for name, value in given.items() if value is not None})
+    return kind(**chosen(**given))
 
 
 def _beginning(where: Path, picture, most_megapixels: float):

@@ -57,6 +57,11 @@ def options_of(command: Callable) -> dict[str, str]:
     return found
 
 
+def chosen(**options: Any) -> dict[str, Any]:
+    """Those options that were given; the settings have defaults for the others."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def older_name(old: str, new: str) -> str:
     """What is said of an older name, which is still taken."""
     return f"Warning: {old} is called {new} now; the old name goes with the next release."

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import Seen, extras, say, sentences, showing, took, warn
+from .console import driven, extras, say, sentences, took, warn
 from .encoders import encoder_of, require_clips, warn_of_unknown_words
 from .options import (
     Clip,
@@ -33,6 +33,7 @@ from .options import (
     path_argument,
     path_option,
 )
+from .typed import chosen
 
 # of a run: what each is of
 STAGES = {"frames": "clip", "flow": "flow", "masks": "masks", "atlas": "atlas", "edit": "edit"}
@@ -98,12 +99,11 @@ def video(
         from ..pipelines import VideoEdit, VideoEditConfig
         from ..pipelines.guidance.terms import require_guides
         from ..pipelines.run_state import plain
-        from ..runs.loop import drive
         from ..runs.video import Clip, VideoFolder, VideoJob
 
         given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size, "layer": layer}
-        config = VideoEditConfig(**{k: v for k, v in given.items() if v is not None})
-        fitting = {k: v for k, v in {"steps": fit_steps, "samples": samples}.items() if v is not None}
+        config = VideoEditConfig(**chosen(**given))
+        fitting = chosen(steps=fit_steps, samples=samples)
         folder, where = VideoFolder(out), device_of(device)
         require_clips(clip=clip_model)
         inputs = [path for path in (clip, masks, atlas) if path is not None]
@@ -143,13 +143,7 @@ def video(
                 seed=seed,
                 device=where,
             )
-            with showing(out, STAGES) as show:
-
-                def tell(stage: str, done: int, total: int | None) -> None:
-                    show.update(stage, Seen(done, total, unit="frames"))
-
-                show.tell("reading the clip")
-                record = drive(job, resume=resume, on_step=show, tell=tell)
+            record = driven(job, out, STAGES, resume=resume, unit="frames")
     say(took(record, out))
 
 

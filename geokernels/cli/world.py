@@ -13,10 +13,10 @@ from .console import (
     Seen,
     add,
     console,
+    driven,
     extras,
     say,
     sentences,
-    showing,
     took,
     warn,
     warn_of_words,
@@ -94,7 +94,6 @@ def sample(
     """
     with sentences(sample, name="--model", checkpoint="--model"), extras():
         from ..metrics.summary import shares
-        from ..runs.loop import drive
         from ..runs.samples import EDITS, SampleFolder, SampleJob
         from ..world.edit_folder import require_edit_folder
 
@@ -111,8 +110,7 @@ def sample(
                 require_edit_folder(out / EDITS, seed=seed, size=source.settings["size"], replace=overwrite)
             facts = {"seeds": [seed], "encoders": []}
             job = SampleJob(source, folder, facts=facts, device=where)
-            with showing(out, look=_samples) as show:
-                record = drive(job, resume=resume, on_step=show)
+            record = driven(job, out, resume=resume, look=_samples)
         table = Table("the judge", "names a value", "as asked")
         for cells in shares(record["judged"]):
             table.add_row(*cells)

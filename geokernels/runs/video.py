@@ -123,6 +123,7 @@ class VideoJob(Job):
         Raises:
             ValueError: If the clip or its masks cannot be used, or no object was found that is to be edited.
         """
+        tell("reading the clip", 0, None)
         clip = self.clip
         masks = None if clip.masks is None else clip.masks.masks(may_be_empty=clip.empty_masks)
         self.times.clear()
