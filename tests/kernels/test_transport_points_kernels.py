@@ -8,7 +8,7 @@ import torch
 import geokernels as gk
 from geokernels import reference
 from geokernels.kernels import native
-from geokernels.kernels import transport as kernels
+from geokernels.kernels import transport_assignment as kernels
 from geokernels.kernels.costs import PRODUCTS
 from geokernels.reference import potentials
 from geokernels.testing import assert_as_accurate, cloud, weights
