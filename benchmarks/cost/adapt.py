@@ -20,11 +20,9 @@ ViT-B/16. What preparation costs once a run, for each latent of the pool, stands
 import argparse
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -34,8 +32,7 @@ from geokernels.losses import directional_loss
 from geokernels.models import Generator, GeneratorConfig, load_clip, load_generator
 from geokernels.models.clip import ClipEncoder
 from geokernels.pipelines import Adaptation, AdaptationConfig
-from geokernels.pipelines.adapt import nada as pipeline
-from geokernels.pipelines.guidance.terms import Texts
+from geokernels.pipelines.adapt.nada import LEARNING_RATES
 
 from ..harness.machine import machine
 from .counting import MIB, CountingEncoder, Encodes, Memory
@@ -66,15 +63,13 @@ def ours(model: Generator, encoders: list[ClipEncoder], config: AdaptationConfig
     return run
 
 
-def original(
-    model: Generator, encoders: list[ClipEncoder], steps: int, seed: int, kind: type = OriginalPattern
-) -> OriginalPattern:
-    return kind(
+def original(model: Generator, encoders: list[ClipEncoder], steps: int, seed: int) -> OriginalPattern:
+    return OriginalPattern(
         model,
         encoders,
         *TEXTS,
         steps=steps,
-        rate=pipeline.LEARNING_RATES["layers"],
+        rate=LEARNING_RATES["layers"],
         batch=PUBLISHED.batch,
         templates=PUBLISHED.templates,
         generator=torch.Generator().manual_seed(seed),
@@ -163,34 +158,6 @@ def measure_embedded(steps: int, seeds: int) -> dict[str, dict]:
     return found
 
 
-class MetaPattern(OriginalPattern):
-    """The original's pattern on tensors without values, which cannot be put in order."""
-
-    def rows(self, moved: Tensor) -> list[int]:
-        """As many rows as ever, whichever."""
-        return super().rows(torch.arange(float(len(moved)), device="cpu"))
-
-
-@contextmanager
-def without_values() -> Iterator[None]:
-    """Leave out what reads values: checksum, check of finite steps, order of rows, basis of the texts."""
-    movements = pipeline.code_movements
-
-    def ordered(model, *args, **kw) -> Tensor:
-        return torch.arange(float(len(movements(model, *args, **kw))), device="cpu")
-
-    def read(encoder: ClipEncoder, source: str, target: str, config: AdaptationConfig) -> Texts:
-        return Texts(*encoder.encode_text([source, target], config.templates), None)
-
-    with (
-        patch.object(pipeline, "_checksum", lambda model: ""),
-        patch.object(pipeline, "require_finite_step", lambda *args: None),
-        patch.object(pipeline, "code_movements", ordered),
-        patch.object(pipeline, "read_texts", read),
-    ):
-        yield
-
-
 def measure_real(size: int, names: Sequence[str]) -> dict[str, dict]:
     """Flops and memory at real sizes, on tensors without values."""
     import open_clip
@@ -200,18 +167,17 @@ def measure_real(size: int, names: Sequence[str]) -> dict[str, dict]:
         models = {name: open_clip.create_model(name, device="meta", load_weights=False) for name in names}
         encoders = [CountingEncoder(n, model, open_clip.get_tokenizer(n)) for n, model in models.items()]
     found = {}
-    with without_values():
-        for name, config in variants(100).items():
-            span = config.choose_every if config else 1
-            config = config and replace(config, pool=FEW)
+    for name, config in variants(100).items():
+        span = config.choose_every if config else 1
+        config = config and replace(config, pool=FEW)
+        if config:
+            run = Adaptation(given, encoders, *TEXTS, config=config, generator=torch.Generator())
+        else:
+            run = original(given, encoders, 100, 0)
+        with FlopCounterMode(display=False) as counter:
             if config:
-                run = Adaptation(given, encoders, *TEXTS, config=config, generator=torch.Generator())
-            else:
-                run = original(given, encoders, 100, 0, kind=MetaPattern)
-            with FlopCounterMode(display=False) as counter:
-                if config:
-                    run.prepare()
-            found[name] = {**count(run, span), "prepare_flops": counter.get_total_flops() / FEW}
+                run.prepare()
+        found[name] = {**count(run, span), "prepare_flops": counter.get_total_flops() / FEW}
     return found
 
 

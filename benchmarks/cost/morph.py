@@ -21,11 +21,8 @@ The second counts flops and memory at real sizes, on tensors without values: 512
 import argparse
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -35,9 +32,6 @@ from geokernels import world
 from geokernels.losses import lay_over, sparsity_loss
 from geokernels.models.clip import ClipEncoder, load_clip
 from geokernels.pipelines import LayerEdit, LayerEditConfig
-from geokernels.pipelines.guidance import clip as guidance
-from geokernels.pipelines.guidance.terms import Texts
-from geokernels.pipelines.morph import text2live
 from geokernels.pipelines.morph.edit_network import as_layer
 from geokernels.pipelines.morph.internal_dataset import Crop, InternalDataset
 from geokernels.pipelines.morph.layer_guidance import LayerGuidance, screen_text
@@ -164,21 +158,6 @@ def measure_embedded(steps: int, scenes: int) -> dict[str, dict]:
     return found
 
 
-@contextmanager
-def without_values() -> Iterator[None]:
-    """Leave out what reads values: checksums, the check of finite steps, the basis of the texts."""
-
-    def read(encoder: ClipEncoder, source: str, target: str, config) -> Texts:
-        return Texts(*encoder.encode_text([source, target], config.templates), None)
-
-    with (
-        patch.object(text2live, "_checksum", lambda picture: ""),
-        patch.object(text2live, "require_finite_step", lambda *args: None),
-        patch.object(guidance, "read_texts", read),
-    ):
-        yield
-
-
 def measure_real(size: int, name: str) -> dict[str, dict]:
     """Encodes, flops and memory at a real size, on tensors without values."""
     import open_clip
@@ -188,11 +167,10 @@ def measure_real(size: int, name: str) -> dict[str, dict]:
         encoder = CountingEncoder(name, model, open_clip.get_tokenizer(name))
         picture = torch.empty(3, size, size)
     texts = ("a cake", "a cake with icing", "icing over a green screen")
-    with without_values():
-        return {
-            variant: count(begin(variant, picture, encoder, texts, config, 0), encoder)
-            for variant, config in variants(crops=1, working_size=size).items()
-        }
+    return {
+        variant: count(begin(variant, picture, encoder, texts, config, 0), encoder)
+        for variant, config in variants(crops=1, working_size=size).items()
+    }
 
 
 def main() -> None:

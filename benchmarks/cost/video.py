@@ -29,12 +29,9 @@ The second counts at 768 x 432 pixels with ViT-B/32, on tensors without values.
 import argparse
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -56,14 +53,12 @@ from geokernels.pipelines import (
 )
 from geokernels.pipelines.morph.edit_network import as_layer
 from geokernels.pipelines.morph.layer_guidance import screen_text
-from geokernels.pipelines.video import atlas_edit as pipeline
 from geokernels.pipelines.video.atlas_view import AtlasPicture, atlas_picture, view_frame
 
 from ..harness.machine import machine
 from ..quality.video import draw_clip, draw_edit
 from .counting import MIB, CountingEncoder, Encodes, Memory
 from .morph import held_out_loss
-from .morph import without_values as pictures_without_values
 from .published.text2live_video import OriginalVideoPattern
 
 PATTERN = "original's pattern"
@@ -129,18 +124,8 @@ def begin(name: str, clip: Clip, encoder: ClipEncoder, *, seed: int = 0, **how) 
     if name == PATTERN:
         return OriginalVideoPattern(*clip[:3], encoder, clip.texts, config=settings, generator=chance)
     picture = AtlasPicture(clip.source, torch.ones_like(clip.source[:, :1]))
-    with (
-        patch.object(pipeline, "atlas_picture", lambda *args: picture),
-        patch.object(pipeline, "require_layer", lambda *args: 0),
-    ):
-        return VideoEdit(
-            *clip[:2],
-            [encoder],
-            *clip.texts[:2],
-            screen=clip.texts[2],
-            config=settings,
-            generator=chance,
-        )
+    how = {"screen": clip.texts[2], "config": settings, "picture": picture, "generator": chance}
+    return VideoEdit(*clip[:2], [encoder], *clip.texts[:2], **how)
 
 
 @torch.no_grad()
@@ -176,37 +161,25 @@ def count(run: Run, name: str, size: tuple[int, int]) -> dict[str, float]:
     return {"encodes": shown.count / COUNTED, "flops": counter.get_total_flops() / COUNTED}
 
 
-@contextmanager
-def without_values() -> Iterator[None]:
-    """Leave out what reads values."""
-    with (
-        pictures_without_values(),
-        patch.object(pipeline, "_checksum", lambda atlas: ""),
-        patch.object(pipeline, "require_finite_step", lambda *args: None),
-    ):
-        yield
-
-
 def measure(size: tuple[int, int], encoder: ClipEncoder, device: str, steps: int) -> dict[str, dict]:
     """Every figure; ``steps`` timed ones, none on tensors without values."""
     rows: dict[str, dict] = {}
     clip = noise_clip(LENGTHS[1], size, device)
-    with without_values() if device == "meta" else nullcontext():
-        runs = {name: begin(name, clip, encoder) for name in VIEWS}
+    runs = {name: begin(name, clip, encoder) for name in VIEWS}
+    for name, run in runs.items():
+        rows[name] = count(run, name, size)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(steps):
         for name, run in runs.items():
-            rows[name] = count(run, name, size)
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(steps):
-            for name, run in runs.items():
-                clock = time.process_time()
-                run.step()
-                times[name].append(time.process_time() - clock)
-        for name in rows:
-            if steps:
-                rows[name]["seconds"] = statistics.fmean(times[name])
-            rows[name]["peak_mib"] = {
-                str(T): peak_mib(name, noise_clip(T, size, device), encoder) for T in LENGTHS
-            }
+            clock = time.process_time()
+            run.step()
+            times[name].append(time.process_time() - clock)
+    for name in rows:
+        if steps:
+            rows[name]["seconds"] = statistics.fmean(times[name])
+        rows[name]["peak_mib"] = {
+            str(T): peak_mib(name, noise_clip(T, size, device), encoder) for T in LENGTHS
+        }
     return rows
 
 

@@ -3,6 +3,7 @@
 python -m benchmarks.gpu.small
 """
 
+import argparse
 import math
 import sys
 
@@ -55,6 +56,7 @@ def geodesic(dtype: torch.dtype) -> None:
 
 def main() -> int:
     """0 when everything ran; what the sanitizer finds is its own exit code."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     if native.missing_cuda:
         print(f"nothing to check: {native.missing_cuda}", file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@
 python -m benchmarks.operators.memory FEATURES NAME
 """
 
+import argparse
 import ctypes
 import gc
 import json
@@ -94,5 +95,14 @@ def measure(features: int, *, rivals: bool) -> list[dict]:
     return rows
 
 
+def main() -> None:
+    """Print the bytes of one contender's call."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("features", type=int, choices=tuple(cloud_cases.FEATURES), help="of the clouds")
+    parser.add_argument("name", help="of the contender, such as native")
+    arguments = parser.parse_args()
+    _in_this_process(arguments.features, arguments.name)
+
+
 if __name__ == "__main__":
-    _in_this_process(int(sys.argv[1]), sys.argv[2])
+    main()

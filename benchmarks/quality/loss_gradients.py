@@ -91,11 +91,9 @@ def of_adaptation(target: str, steps: Sequence[int], encoder, model) -> list[dic
     rows = []
     while run.index <= max(steps):
         if run.index in steps:
-            parameters, pool = run._unfreeze(), run.pool
-            visited = pool.visit(run.index, run.config.batch, key=run._seed + 1)
-            current = encoder.encode_image(run._draw(pool.w[visited]))
-            given = pool.source[0][visited], pool.previous[0][visited], run.texts[0], run.config
-            found = pulls(current, *given, parameters)
+            batch = run.next_batch()
+            compared = batch.current[0], batch.source[0], batch.previous[0]
+            found = pulls(*compared, run.texts[0], run.config, batch.parameters)
             rows.append({"run": f"to {target}", "rank": run.config.rank, "at": run.index, **found})
         run.step()
     return rows

@@ -77,8 +77,14 @@ class Denoiser:
         return self.unet.device
 
     def digest(self) -> str:
-        """Names the U-Net: the checksum of its first convolution's signs, which no precision changes."""
-        signs = (self.unet.conv_in.weight.detach() > 0).cpu()
+        """Names the U-Net: the checksum of its first convolution's signs, which no precision changes.
+
+        On the meta device, where weights have no values, it is empty.
+        """
+        weight = self.unet.conv_in.weight.detach()
+        if weight.is_meta:
+            return ""
+        signs = (weight > 0).cpu()
         return hashlib.sha256(signs.numpy().tobytes()).hexdigest()
 
     def read(self, prompts: Sequence[str]) -> Words:

@@ -260,7 +260,7 @@ class TextToImage:
             kinds = self._kinds(said, rows.shape[1]).to(rows.device)
             keep = slice(None) if mask is None else mask[0].bool()
             rows, kinds = rows[0][keep], kinds[keep]
-            if not bool(torch.isfinite(rows).all()):
+            if not rows.is_meta and not bool(torch.isfinite(rows).all()):
                 raise FloatingPointError(_nan("embeddings", rows.dtype))
             embeddings.append(Embedding(rows, kinds, None if pooled is None else pooled[0]))
         return embeddings[0], embeddings[1]

@@ -323,6 +323,8 @@ def _copied(value: Any) -> Any:
 def require_finite_step(step: int, loss: Tensor, gradients: Tensor | None = None) -> None:
     """Refuse a step that would spoil the parameters, before it is taken; waits for the device.
 
+    On the meta device, where a step is counted and not computed, there are no values to refuse.
+
     Args:
         step: Its number, from 0.
         loss: What it minimises.
@@ -331,6 +333,8 @@ def require_finite_step(step: int, loss: Tensor, gradients: Tensor | None = None
     Raises:
         FloatingPointError: If any of them is not finite.
     """
+    if loss.is_meta:
+        return
     if not math.isfinite(loss.item()):
         reason = f"the loss at step {step} is {loss.item()}"
     elif gradients is not None and not torch.isfinite(gradients).all():

@@ -21,10 +21,16 @@ def plain(config) -> dict:
 
 
 def checksum(values: Hashed | Iterable[Hashed]) -> str:
-    """Of shapes, dtypes and values: of tensors, of arrays, or of a module's state with its names."""
+    """Of shapes, dtypes and values: of tensors, of arrays, or of a module's state with its names.
+
+    Tensors without values, on the meta device, have shapes and dtypes alone: such a run can be counted, not
+    continued.
+    """
     digest = hashlib.sha256()
     for name, value in _named(values):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        if isinstance(value, Tensor) and value.is_meta:
+            continue
         if isinstance(value, Tensor):  # as bytes, for NumPy has no bfloat16
             value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         digest.update(np.ascontiguousarray(value).data)

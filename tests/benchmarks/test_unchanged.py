@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import tables
 from benchmarks.cost import adapt as cost_of_adapt
 from benchmarks.cost import morph as cost_of_morph
 from benchmarks.cost import video as cost_of_video
 from benchmarks.cost.counting import CountingEncoder
-from benchmarks.quality import interpolate, plasticity_adapt, plasticity_morph
+from benchmarks.quality import interpolate, loss_gradients, plasticity_adapt, plasticity_morph
 from geokernels import losses, world
 from geokernels.kernels import native
 from geokernels.models import (
@@ -57,6 +58,7 @@ RECORD = Path(__file__).parent / "unchanged.json"
 # difference was 1e-5
 CLOSE = {"rel": 1e-4, "abs": 2e-5}
 EXACT = {"rel": 0, "abs": 0}
+GRADIENTS = ("geo~dir", "geo~sph", "step", "agreement")
 CAPTIONS = "a red circle on a white background", "a blue circle on a white background"
 PIECES: dict[str, tuple[Callable[[], dict], dict]] = {}
 
@@ -281,6 +283,27 @@ def test_unchanged(name, one_thread):
 def test_unchanged_at_every_simd_level(name, level, one_thread, simd_level):
     simd_level(level)
     agree(name)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["adaptation-cost-real", "layer-edit-cost-real", "video-cost-real"])
+def test_counts_at_real_sizes_are_the_published_ones(name, one_thread):
+    measure = {
+        "adaptation-cost-real": lambda: cost_of_adapt.measure_real(1024, ("ViT-B-32", "ViT-B-16")),
+        "layer-edit-cost-real": lambda: cost_of_morph.measure_real(512, "ViT-B-32"),
+        "video-cost-real": lambda: cost_of_video.measure(
+            (432, 768), cost_of_video.real_encoder("ViT-B-32"), "meta", 0
+        ),
+    }[name]
+    published = tables.load(name)
+    assert json.loads(json.dumps(measure())) == published.get("variants", published.get("patterns"))
+
+
+def test_gradients_at_the_first_step_are_the_published_ones(one_thread):
+    (row,) = loss_gradients.of_edit(0, 1, (1,), load_clip())
+    rounded = {key: round(row[key], 2) for key in GRADIENTS}
+    assert {**row, **rounded} == tables.load("loss-gradients")["rows"][0]
 
 
 def write(path: Path) -> None:

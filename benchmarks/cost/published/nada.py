@@ -15,7 +15,7 @@ from torch import Tensor
 from geokernels.losses import directional_loss, unit_rows
 from geokernels.models import Generator
 from geokernels.models.clip import ClipEncoder
-from geokernels.pipelines.adapt.layer_choice import trained_parameters, usual_count
+from geokernels.pipelines.adapt.layer_choice import moved_most, trained_parameters, usual_count
 from geokernels.pipelines.adapt.nada import BETAS
 
 CHOSEN_FROM = 8  # pictures by which the layers are chosen
@@ -98,11 +98,7 @@ class OriginalPattern:
         torch.stack(unlike).mean().backward()
         descent.step()
         moved = (codes.detach() - start).abs().mean((0, 2))
-        return self.rows(moved)
-
-    def rows(self, moved: Tensor) -> list[int]:
-        """The rows that moved most, as many as the size of the pictures asks."""
-        return moved.topk(usual_count(self.model.config.size)).indices.tolist()
+        return moved_most(moved, usual_count(self.model.config.size))
 
     @torch.no_grad()
     def codes(self, count: int) -> Tensor:

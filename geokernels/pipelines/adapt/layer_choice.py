@@ -40,6 +40,13 @@ def code_movements(model: Generator, w: Tensor, loss: Callable[[Tensor], Tensor]
     return moved
 
 
+def moved_most(movements: Tensor, count: int) -> list[int]:
+    """The ``count`` rows that :func:`code_movements` says move most, in order; the last without values."""
+    if movements.is_meta:
+        return list(range(len(movements) - count, len(movements)))
+    return sorted(movements.topk(count).indices.tolist())
+
+
 def trained_parameters(model: Generator, rows: list[int] | range, part: str) -> list[torch.nn.Parameter]:
     """The parameters of the layers that ``rows`` style: all of them, or those that read the code."""
     layers = [model.layer(row) for row in rows]

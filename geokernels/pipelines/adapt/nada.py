@@ -21,7 +21,7 @@ from ..run import Descent, Prepared, Tell, require_finite_step
 from ..run_state import checksum, plain
 from .latent_pool import LatentPool, encode_codes, encode_maps
 from .latent_transport import Start, absorb, find_start
-from .layer_choice import PARTS, code_movements, trained_parameters, usual_count
+from .layer_choice import PARTS, code_movements, moved_most, trained_parameters, usual_count
 
 BETAS = (0.0, 0.99**0.8)  # of StyleGAN-NADA
 LEARNING_RATES = {"modulation": 0.003, "layers": 0.0016}
@@ -101,6 +101,15 @@ class AdaptationResult(NamedTuple):
     history: Tensor
     terms: tuple[str, ...]
     chosen: tuple[tuple[int, ...], ...]
+
+
+class Batch(NamedTuple):
+    """What a step of an adaptation compares, features ``(B, D)`` one an encoder, and what it moves."""
+
+    parameters: list[nn.Parameter]
+    current: list[Tensor]  # with a graph to the parameters
+    source: list[Tensor]
+    previous: list[Tensor]
 
 
 class Adaptation(Descent):
@@ -226,9 +235,24 @@ class Adaptation(Descent):
             with torch.no_grad(), self._half():
                 pool.maps = encode_maps(pool.w, self.pictures, self.encoders, chunk=self.config.chunk)
 
+    @own_modes
+    def next_batch(self) -> Batch:
+        """What the next step compares, and what it moves: for a loss of one's own on the same features."""
+        self.prepare()
+        parameters, visited = self._unfreeze(), self._visited
+        with self._half():
+            pictures = self._draw(self.pool.w[visited])
+            current = [encoder.encode_image(pictures).float() for encoder in self.encoders]
+        source, previous = ([rows[visited] for rows in of] for of in (self.pool.source, self.pool.previous))
+        return Batch(parameters, current, source, previous)
+
+    @property
+    def _visited(self) -> Tensor:
+        """The latents of the next step."""
+        return self.pool.visit(self.index, self.config.batch, key=self._seed + 1)
+
     def _step(self) -> Tensor:
-        parameters = self._unfreeze()
-        visited = self.pool.visit(self.index, self.config.batch, key=self._seed + 1)
+        parameters, visited = self._unfreeze(), self._visited
         terms, features = self._terms(visited)
         loss = sum(self.config.weight(name) * term for name, term in terms.items())
         self.optimizer.zero_grad()
@@ -260,7 +284,7 @@ class Adaptation(Descent):
                 lambda codes: self._unlikeness(self._draw(codes)),
                 chunk=self.config.chunk,
             )
-        return sorted(moved.topk(self.count).indices.tolist())
+        return moved_most(moved, self.count)
 
     def _terms(self, visited: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The guiding terms of a batch of latents, and their features, one an encoder."""

@@ -20,7 +20,15 @@ from ..morph.text2live import LayerEditConfig
 from ..run_state import checksum, plain
 from ..start.guess import Guess, colour_centres
 from ..start.recolour import recolour
-from .atlas_view import LAYERS, FrameView, atlas_picture, require_layer, resize_view, view_frame
+from .atlas_view import (
+    LAYERS,
+    AtlasPicture,
+    FrameView,
+    atlas_picture,
+    require_layer,
+    resize_view,
+    view_frame,
+)
 from .footage import Footage
 
 AREA = 0.1  # what it costs a first guess to repaint a whole frame, in cosines
@@ -109,6 +117,8 @@ class VideoEdit(LayerDescent):
         target: What they shall show.
         screen: What the edit alone shows, over green; see :class:`LayerEdit`.
         config: See :class:`VideoEditConfig`.
+        picture: The layer as :func:`atlas_picture` draws it, where it is at hand, for several edits of it
+            say; None to draw it.
         generator: Source of random numbers, on the CPU.
 
     Raises:
@@ -127,14 +137,17 @@ class VideoEdit(LayerDescent):
         *,
         screen: str | None = None,
         config: VideoEditConfig | None = None,
+        picture: AtlasPicture | None = None,
         generator: torch.Generator,
     ):
         config = config or VideoEditConfig()
         atlas.require_clip(footage.checksum)
-        self.footage, self.atlas, self.layer = footage, atlas, require_layer(atlas, config.layer)
+        self.footage, self.atlas = footage, atlas
+        # what has a picture is there
+        self.layer = require_layer(atlas, config.layer) if picture is None else LAYERS[config.layer]
         self._begin_layer(encoders, source, target, config, screen=screen, generator=generator)
         self.longest = config.working_size or min(512, 2 * max(encoder.image_size for encoder in encoders))
-        self.source, self.seen = atlas_picture(atlas, self.layer, self.longest)
+        self.source, self.seen = picture or atlas_picture(atlas, self.layer, self.longest)
         crops = self._crops(self._working_shape())
         self.dataset = Moments(self._working_view, len(footage), self.guidance, crops)
         facts = {
