@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import geokernels as gk
+from geokernels.kernels import native
 from geokernels.losses import geodesic_consistency_loss, geodesic_regularisation_loss, unit_rows
 from geokernels.testing import cloud, directions
 
@@ -207,3 +208,35 @@ def test_refusals_are_sentences():
         geodesic_consistency_loss(z, z0, before, after, text_basis=torch.eye(12)[:, :3])
     with pytest.raises(gk.BackendError, match="has no backend 'abacus'"):
         geodesic_consistency_loss(z, z0, before, after, backend="abacus")
+
+
+@pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
+class TestFused:
+    """The one compiled call can be named, and says why it cannot run."""
+
+    def test_is_what_runs_by_itself(self):
+        assert torch.equal(losses(*embeddings(), "fused"), losses(*embeddings()))
+
+    @pytest.mark.parametrize(
+        "reason, change",
+        [
+            ("gradients to the current rows alone", lambda given: given[2].requires_grad_()),
+            ("no fused kernel for torch.bfloat16", lambda given: [part.bfloat16() for part in given]),
+            ("one batch shape on both sides", lambda given: [given[0][None], given[1][None], *given[2:]]),
+            ("up to 128 rows, not 130", lambda given: embeddings(B=130)),
+            ("up to 64 columns, not 70", lambda given: embeddings(B=70, D=90)),
+        ],
+    )
+    def test_refusals_are_reasons(self, reason, change):
+        given = list(embeddings())
+        changed = change(given)
+        given = changed if isinstance(changed, (list, tuple)) else given
+        with pytest.raises(gk.BackendError, match=f"geodesic_consistency_loss cannot run.*fused: .*{reason}"):
+            geodesic_consistency_loss(*given, backend="fused")
+        if len(given[0].shape) == len(given[2].shape):
+            assert geodesic_consistency_loss(*given).isfinite()
+
+    def test_is_refused_under_transforms(self):
+        z, *others = embeddings()
+        with pytest.raises(gk.BackendError, match=r"no rules for torch.compile, torch.func"):
+            torch.func.grad(lambda z: geodesic_consistency_loss(z, *others, backend="fused"))(z)
