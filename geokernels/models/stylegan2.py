@@ -132,8 +132,8 @@ class Generator(nn.Module):
     def layer(self, code: int) -> StyledConv | ToRGB:
         """The convolution that row ``code`` of W+ styles; of the last row, the RGB output.
 
-        To train chosen layers alone: ``generator.requires_grad_(False)``, then
-        ``generator.layer(i).requires_grad_()`` for each.
+        To train chosen layers alone: ``model.requires_grad_(False)``, then
+        ``model.layer(i).requires_grad_()`` for each.
         """
         if not 0 <= code < self.config.codes:
             raise ValueError(f"code must be from 0 to {self.config.codes - 1}, got {code}")
@@ -231,8 +231,8 @@ class Generator(nn.Module):
         """W+ of ``w`` (or W+) but for the rows ``codes``, which are those of ``other``: style mixing.
 
         Example:
-            >>> generator = Generator(GeneratorConfig(channels=(4, 4, 4), style_dim=2, mapping_layers=1))
-            >>> generator.mix(torch.zeros(1, 2), torch.ones(1, 2), generator.codes("coarse"))[0, :, 0]
+            >>> model = Generator(GeneratorConfig(channels=(4, 4, 4), style_dim=2, mapping_layers=1))
+            >>> model.mix(torch.zeros(1, 2), torch.ones(1, 2), model.codes("coarse"))[0, :, 0]
             tensor([1., 1., 1., 0., 0., 0.])
         """
         return torch.where(self._rows(codes), self._expand(other), self._expand(w))

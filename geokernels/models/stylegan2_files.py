@@ -36,8 +36,8 @@ def load_generator(checkpoint: str | Path = "world", *, device: str | torch.devi
             are not finite; the message names the first key that disagrees.
 
     Example:
-        >>> generator = load_generator()
-        >>> generator(torch.zeros(1, generator.config.style_dim)).shape
+        >>> model = load_generator()
+        >>> model(torch.zeros(1, model.config.style_dim)).shape
         torch.Size([1, 3, 64, 64])
     """
     path = Path(checkpoint)
@@ -49,22 +49,22 @@ def load_generator(checkpoint: str | Path = "world", *, device: str | torch.devi
         verify(path)
     content = read_tensors("checkpoint", path)
     state = from_nvidia(part_of(unwrap("checkpoint", path, content, WRAPPERS)))
-    generator = Generator(GeneratorConfig.of(state), name=str(checkpoint))
-    mean = mean_of(content, state, generator.config.style_dim, path)
-    expected = generator.state_dict()
+    model = Generator(GeneratorConfig.of(state), name=str(checkpoint))
+    mean = mean_of(content, state, model.config.style_dim, path)
+    expected = model.state_dict()
     how = {"name": "checkpoint", "file": path.name, "what": "a StyleGAN2 generator", "asked": "generator"}
-    fill(generator, state | rebuilt(expected, state), **how)
+    fill(model, state | rebuilt(expected, state), **how)
     if mean is not None:
-        generator.latent_avg.copy_(mean)
-    generator.bare = not any(isinstance(value, dict) for value in content.values())
-    return generator.eval().to(device)
+        model.latent_avg.copy_(mean)
+    model.bare = not any(isinstance(value, dict) for value in content.values())
+    return model.eval().to(device)
 
 
-def save_generator(generator: Generator, path: str | Path) -> None:
+def save_generator(model: Generator, path: str | Path) -> None:
     """Write a generator so that :func:`load_generator`, and others, can read it; whole or not at all.
 
     Args:
-        generator: What to write.
+        model: What to write.
         path: Ends in ``.safetensors`` for the bare state dict with ``latent_avg`` in it, else in ``.pt``,
             ``.pth`` or ``.ckpt`` for ``{"g_ema": ..., "latent_avg": ...}``, or for the bare state dict where
             that is what was read.
@@ -75,13 +75,13 @@ def save_generator(generator: Generator, path: str | Path) -> None:
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(f"path must end in {', '.join(FORMATS)}, got {path.name!r}")
-    state = {k: v.detach().cpu().contiguous() for k, v in generator.state_dict().items()}
-    mean = generator.latent_avg.cpu()
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    mean = model.latent_avg.cpu()
     if path.suffix == ".safetensors":
         content = safetensors().save(state | {"latent_avg": mean})
     else:
         known = {"latent_avg": mean} if mean.any() else {}
-        kept = state | known if generator.bare else {"g_ema": state, "latent_avg": mean}
+        kept = state | known if model.bare else {"g_ema": state, "latent_avg": mean}
         content = serialised(kept).getbuffer()
     with replacing(path) as partial:
         partial.write_bytes(content)

@@ -1,1 +1,1 @@
-"""A generator is moved from one text to another: StyleGAN-NADA."""
+"""A StyleGAN2 is moved from one text to another: StyleGAN-NADA."""

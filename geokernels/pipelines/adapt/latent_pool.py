@@ -1,4 +1,4 @@
-"""A fixed set of latents: what the frozen generator drew of each, how each looked when last seen."""
+"""A fixed set of latents: what the frozen network drew of each, how each looked when last seen."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,8 +11,8 @@ from ...models.clip import ClipEncoder
 class LatentPool:
     """Latents that an adaptation visits again and again.
 
-    Because they are fixed, the frozen generator draws each once, every encoder encodes that picture once,
-    and then the frozen generator is no longer needed. Because a latent comes again, its features at the last
+    Because they are fixed, the frozen network draws each once, every encoder encodes that picture once,
+    and then the frozen network is no longer needed. Because a latent comes again, its features at the last
     visit are the "previous iterate" of the regularisation.
 
     Attributes:

@@ -1,13 +1,13 @@
-r"""What an adaptation can start from: the style codes of a generator, carried to those that look as asked.
+r"""What an adaptation can start from: the style codes of a network, carried to those that look as asked.
 
-Some samples of a generator may show what a text asks for already. Both all style codes and those of such
+Some samples of a network may show what a text asks for already. Both all style codes and those of such
 samples are taken for Gaussians; the optimal transport between two Gaussians is an affine map,
 
 $$T(w) = \mu' + (w - \mu)\,A, \qquad
   A = \Sigma^{-1/2} \big(\Sigma^{1/2} \Sigma' \Sigma^{1/2}\big)^{1/2} \Sigma^{-1/2}$$
 
-which moves what those samples have in common and leaves alone in what they differ. A generator reads its
-codes by affine layers, so that the map disappears into their weights: the result is a generator like any
+which moves what those samples have in common and leaves alone in what they differ. A network reads its
+codes by affine layers, so that the map disappears into their weights: the result is a network like any
 other. Search, forward only; there is no published counterpart.
 """
 

@@ -1,4 +1,4 @@
-"""Adaptive layer freezing: which layers of a generator a text moves most."""
+"""Adaptive layer freezing: which layers of a network a text moves most."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def code_movements(model: Generator, w: Tensor, loss: Callable[[Tensor], Tensor]
     depend on the others: taking ``chunk`` pictures at a time changes the memory and nothing else.
 
     Args:
-        model: The generator.
+        model: The network.
         w: Codes, ``(B, D)``.
         loss: W+ codes ``(b, rows, D)`` to losses ``(b,)``.
         chunk: Pictures at a time.

@@ -1,4 +1,4 @@
-"""StyleGAN-NADA: a generator learns to draw what a text asks, from that text alone."""
+"""StyleGAN-NADA: a network learns to draw what a text asks, from that text alone."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -16,8 +16,9 @@ from ...losses.directional import unit_rows
 from ...losses.perceptual import feature_distance
 from ...models.clip import ClipEncoder
 from ...models.stylegan2 import Generator
+from ..descent import Descent, require_finite_step
 from ..guidance.terms import GuidanceConfig, add_terms, guiding_terms, read_texts, require_guides
-from ..run import Descent, Prepared, Tell, require_finite_step
+from ..run import Prepared, Tell
 from ..run_state import checksum, plain
 from .latent_pool import LatentPool, encode_codes, encode_maps
 from .latent_transport import Start, absorb, find_start
@@ -29,7 +30,7 @@ LEARNING_RATES = {"modulation": 0.003, "layers": 0.0016}
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptationConfig(GuidanceConfig):
-    """How a generator is guided, which of its layers learn, and how fast.
+    """How a network is guided, which of its layers learn, and how fast.
 
     Here the pictures of :class:`GuidanceConfig` are those of a batch of latents. The defaults were chosen on
     the rendered world. StyleGAN-NADA as published is ``train="layers"``, ``guess=2``, ``choose_every=1``,
@@ -40,7 +41,7 @@ class AdaptationConfig(GuidanceConfig):
         train: Of a chosen layer, its ``"modulation"``, by which it reads the style code, or the whole
             ``"layers"``.
         guess: Least cosine, between what carrying all codes to those that look as asked changes and what the
-            text asks, for the adaptation to start from it; above 1, it starts from the generator as it is.
+            text asks, for the adaptation to start from it; above 1, it starts from the network as it is.
         searched: Latents among which those are looked for.
         carried: Share of them that the others are carried to.
         steps: Adam steps.
@@ -120,7 +121,7 @@ class Adaptation(Descent):
     as if it had never stopped, to the bit on the CPU.
 
     Args:
-        model: The generator; a copy of it is adapted.
+        model: The network; a copy of it is adapted.
         encoders: Frozen CLIP encoders on its device; each guides by its weight, whatever size it sees.
         source: What its pictures show, as far as it shall change.
         target: What they shall show.
@@ -129,7 +130,7 @@ class Adaptation(Descent):
         prepared: What a run of the same model, encoders, prompts and seed has prepared.
 
     Attributes:
-        model: The generator as it stands.
+        model: The network as it stands.
         start: The start that was found, where one was looked for.
         chosen: Rows of W+ whose layers learned, each time they were chosen.
 
@@ -183,13 +184,13 @@ class Adaptation(Descent):
 
     @property
     def device(self) -> torch.device:
-        """Where the generator is."""
+        """Where the network is."""
         return self.model.latent_avg.device
 
     @own_modes
     @torch.no_grad()
     def pictures(self, w: Tensor) -> Tensor:
-        """What the generator draws of codes as it stands, in [0, 1], ``config.chunk`` at a time."""
+        """What the network draws of codes as it stands, in [0, 1], ``config.chunk`` at a time."""
         return torch.cat([self._draw(part) for part in w.split(self.config.chunk)])
 
     @torch.no_grad()
@@ -230,7 +231,7 @@ class Adaptation(Descent):
         return self.pool.w, self.pool.source, self.start
 
     def _draw_maps(self, pool: LatentPool) -> None:
-        """The frozen pictures' feature maps, where they are needed; while the generator is still as given."""
+        """The frozen pictures' feature maps, where they are needed; while the network is still as given."""
         if self.config.perceptual:
             with torch.no_grad(), self._half():
                 pool.maps = encode_maps(pool.w, self.pictures, self.encoders, chunk=self.config.chunk)
@@ -359,13 +360,13 @@ def adapt_generator(
     generator: torch.Generator,
     callback: Callable[[Adaptation], None] | None = None,
 ) -> AdaptationResult:
-    """Teach a generator that draws what ``source`` says to draw what ``target`` says.
+    """Teach a network that draws what ``source`` says to draw what ``target`` says.
 
     Arguments and errors are those of :class:`Adaptation`, which this runs to its end; ``callback`` is called
     with it after every step.
 
     Returns:
-        The adapted generator, the history of its losses, and which layers learned.
+        The adapted network, the history of its losses, and which layers learned.
     """
     run = Adaptation(model, encoders, source, target, config=config, generator=generator)
     run.finish(callback)

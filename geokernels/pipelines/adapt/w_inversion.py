@@ -1,4 +1,4 @@
-"""Inversion: the W+ code by which a generator draws a given picture."""
+"""Inversion: the W+ code by which a network draws a given picture."""
 
 import math
 from collections.abc import Callable
@@ -13,8 +13,9 @@ from ..._checks import require_positive, settle
 from ..._modes import own_modes
 from ...losses.perceptual import pyramid_distance
 from ...models.stylegan2 import Generator
+from ..descent import Descent, require_finite_step
 from ..morph.picture import require_picture
-from ..run import Descent, Tell, require_finite_step
+from ..run import Tell
 from ..run_state import checksum, plain
 
 
@@ -64,9 +65,9 @@ class WInversion(Descent):
     """An inversion in progress, see :class:`Run`; :meth:`prepare` looks for the nearest of some samples.
 
     Args:
-        model: The generator; not changed.
+        model: The network; not changed.
         picture: ``(3, H, W)`` in [0, 1], floating point, on its device; its middle square is resized to the
-            generator's size.
+            network's size.
         config: See :class:`WInversionConfig`.
         generator: Source of random numbers, on the CPU.
         perceptual: Distance of two ``(1, 3, H, W)`` pictures to a scalar or ``(1,)``, LPIPS for instance;
@@ -77,7 +78,7 @@ class WInversion(Descent):
         TypeError: If it is not floating point.
     """
 
-    knobs = "chunk (--chunk), or take a smaller generator"
+    knobs = "chunk (--chunk), or take a smaller network"
 
     @own_modes
     def __init__(

@@ -11,9 +11,10 @@ from ..._checks import require_choice
 from ..._modes import own_modes
 from ...losses.perceptual import total_variation
 from ...models.clip import ClipEncoder
+from ..descent import Descent, require_finite_step
 from ..guidance.clip import Guidance
 from ..guidance.terms import require_guides
-from ..run import Descent, Prepared, Tell, require_finite_step
+from ..run import Prepared, Tell
 from ..run_state import checksum, plain
 from ..start.guess import Guess
 from ..start.search import search_guess

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ...models.clip import ClipEncoder
-from ..run import Descent, Tell, require_finite_step
+from ..descent import Descent, require_finite_step
+from ..run import Tell
 from ..start.guess import Guess
 from .edit_network import EditNetwork, as_layer
 from .internal_dataset import Crop, InternalDataset, Sample, draw_crops

@@ -13,7 +13,7 @@ from ..._checks import require_positive, settle
 from ..._modes import own_modes
 from ...losses.atlas import colour_gradient_loss, flow_loss, hidden_colour_loss, mask_loss, rigidity_loss
 from ...models.atlas import AtlasShape, LayeredAtlas, Points
-from ..run import Descent, require_finite_step
+from ..descent import Descent, require_finite_step
 from ..run_state import checksum, plain
 from .footage import Footage
 
