@@ -153,4 +153,4 @@ def require_rows(state: Mapping) -> None:
     """
     index, rows = state["index"], len(state["history"])
     if rows != index:
-        raise ValueError(f"history must have {index} rows, one a step, the checkpoint has {rows}")
+        raise ValueError(f"history must have {index} rows, one per step, the checkpoint has {rows}")

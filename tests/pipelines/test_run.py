@@ -89,7 +89,7 @@ def test_a_step_that_is_none_of_this_run(index):
 
 def test_a_history_has_a_row_for_every_step():
     require_rows({"index": 2, "history": torch.zeros(2, 3)})
-    with pytest.raises(ValueError, match="history must have 2 rows, one a step, the checkpoint has 1"):
+    with pytest.raises(ValueError, match="history must have 2 rows, one per step, the checkpoint has 1"):
         require_rows({"index": 2, "history": torch.zeros(1, 3)})
 
 

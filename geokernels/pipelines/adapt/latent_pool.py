@@ -17,9 +17,9 @@ class LatentPool:
 
     Attributes:
         w: Codes, ``(P, D)``.
-        source: Features of the frozen pictures, ``(P, D)`` an encoder.
+        source: Features of the frozen pictures, ``(P, D)`` per encoder.
         previous: Features when last visited, like ``source``; at first those.
-        maps: Feature maps of the frozen pictures, ``(P, C, h, w)`` an encoder and a layer, where needed.
+        maps: Feature maps of the frozen pictures, ``(P, C, h, w)`` per encoder and layer, where needed.
     """
 
     def __init__(self, w: Tensor, source: list[Tensor], previous: list[Tensor] | None = None):
@@ -51,7 +51,7 @@ class LatentPool:
 def encode_codes(
     w: Tensor, render: Callable[[Tensor], Tensor], encoders: Sequence[ClipEncoder], *, chunk: int
 ) -> list[Tensor]:
-    """Features of the pictures of codes ``(N, D)``, ``(N, D)`` an encoder, ``chunk`` pictures at a time."""
+    """Features of the pictures of codes ``(N, D)``, ``(N, D)`` per encoder, ``chunk`` pictures at a time."""
     features = []
     for part in w.split(chunk):
         pictures = render(part)
@@ -63,7 +63,7 @@ def encode_codes(
 def encode_maps(
     w: Tensor, render: Callable[[Tensor], Tensor], encoders: Sequence[ClipEncoder], *, chunk: int
 ) -> list[list[Tensor]]:
-    """Feature maps of the same pictures, ``(N, C, h, w)`` an encoder and a layer."""
+    """Feature maps of the same pictures, ``(N, C, h, w)`` per encoder and layer."""
     maps = []
     for part in w.split(chunk):
         pictures = render(part)

@@ -1,14 +1,14 @@
 r"""What an adaptation can start from: the style codes of a network, carried to those that look as asked.
 
 Some samples of a network may show what a text asks for already. Both all style codes and those of such
-samples are taken for Gaussians; the optimal transport between two Gaussians is an affine map,
+samples are approximated by Gaussians. The optimal transport between two Gaussians is an affine map,
 
 $$T(w) = \mu' + (w - \mu)\,A, \qquad
   A = \Sigma^{-1/2} \big(\Sigma^{1/2} \Sigma' \Sigma^{1/2}\big)^{1/2} \Sigma^{-1/2}$$
 
 which moves what those samples have in common and leaves alone in what they differ. A network reads its
 codes by affine layers, so that the map disappears into their weights: the result is a network like any
-other. Search, forward only; there is no published counterpart.
+other. The search computes no gradients. There is no published counterpart.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class CodeMap(NamedTuple):
 
 
 class Start(NamedTuple):
-    """The best map that was found."""
+    """The best of the maps that were tried."""
 
     map: CodeMap
     cosine: float  # of the change of the pictures with that of the texts
@@ -109,7 +109,7 @@ def find_start(
 
     Args:
         w: Codes, ``(N, D)``.
-        seen: Features of their pictures, ``(N, D)`` an encoder.
+        seen: Features of their pictures, ``(N, D)`` per encoder.
         see: Codes to features of their pictures.
         texts: What each encoder makes of the prompts.
         weights: Of the encoders, with a sum of 1.

@@ -40,13 +40,14 @@ class AdaptationConfig(GuidanceConfig):
         perceptual: Weight of the distance to the frozen picture in the encoders' feature maps.
         train: Of a chosen layer, its ``"modulation"``, by which it reads the style code, or the whole
             ``"layers"``.
-        guess: Least cosine, between what carrying all codes to those that look as asked changes and what the
-            text asks, for the adaptation to start from it; above 1, it starts from the network as it is.
-        searched: Latents among which those are looked for.
-        carried: Share of them that the others are carried to.
+        guess: Least cosine, between the change that the best map of style codes makes and the change of the
+            text, for the adaptation to start from that map. Above 1 none is searched, and the adaptation
+            starts from the network as it is.
+        searched: Samples among which those that look as asked are searched.
+        carried: Share of the samples that are taken to look as asked.
         steps: Adam steps.
         learning_rate: Of the first step; the cosine schedule ends at 0. None for that of ``train``.
-        batch: Latents a step.
+        batch: Latents per step.
         pool: Latents that are visited in turn.
         layers: How many layers learn at a time; None for StyleGAN-NADA's number.
         choose_every: Steps for which the layers are kept before they are chosen again.
@@ -92,7 +93,7 @@ class AdaptationResult(NamedTuple):
     """The adapted model, and every loss term at every step.
 
     Attributes:
-        model: Another than the one given.
+        model: The adapted copy; the model given is left alone.
         history: ``(steps, terms)`` float32.
         terms: Names of the columns of ``history``; ``"loss"`` is the weighted sum.
         chosen: Rows of W+ whose layers learned, each time they were chosen.
@@ -105,7 +106,7 @@ class AdaptationResult(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a step of an adaptation compares, features ``(B, D)`` one an encoder, and what it moves."""
+    """What a step of an adaptation compares, features ``(B, D)`` one per encoder, and what it moves."""
 
     parameters: list[nn.Parameter]
     current: list[Tensor]  # with a graph to the parameters
@@ -116,22 +117,22 @@ class Batch(NamedTuple):
 class Adaptation(Descent):
     """An adaptation in progress, see :class:`Run`.
 
-    The frozen pictures are drawn and encoded, and a start is looked for, by :meth:`prepare`. Everything
+    :meth:`prepare` draws and encodes the frozen pictures, and searches a map to start from. Everything
     random is drawn from ``generator`` at once and keyed by the step, so that a run resumed from a state ends
     as if it had never stopped, to the bit on the CPU.
 
     Args:
         model: The network; a copy of it is adapted.
         encoders: Frozen CLIP encoders on its device; each guides by its weight, whatever size it sees.
-        source: What its pictures show, as far as it shall change.
-        target: What they shall show.
+        source: What its pictures show, as far as it should change.
+        target: What they should show.
         config: See :class:`AdaptationConfig`.
         generator: Source of random numbers, on the CPU.
         prepared: What a run of the same model, encoders, prompts and seed has prepared.
 
     Attributes:
         model: The network as it stands.
-        start: The start that was found, where one was looked for.
+        start: The best map of style codes, if one was searched.
         chosen: Rows of W+ whose layers learned, each time they were chosen.
 
     Raises:
@@ -288,7 +289,7 @@ class Adaptation(Descent):
         return moved_most(moved, self.count)
 
     def _terms(self, visited: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """The guiding terms of a batch of latents, and their features, one an encoder."""
+        """The guiding terms of a batch of latents, and their features, one per encoder."""
         config, pool = self.config, self.pool
         terms: dict[str, Tensor] = {}
         features = []

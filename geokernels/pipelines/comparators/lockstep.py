@@ -49,7 +49,7 @@ def leave_noise(
     Args:
         denoiser: The models.
         source: An inversion of B pictures.
-        targets: What the edits shall show.
+        targets: What the edits should show.
         guidance_scale: Scale of classifier-free guidance.
         negatives: What guidance leads away from at each step; None for no prompt.
         looking: From the share of steps taken to a context in which the U-Net lets edits look at sources.

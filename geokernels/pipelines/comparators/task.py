@@ -33,9 +33,9 @@ class EditTask:
     Attributes:
         pictures: ``(B, 3, H, W)`` in [0, 1].
         source: Their inversion, which all methods share; its captions say what they show.
-        targets: What each shall show.
+        targets: What each should show.
         instructions: The same as commands.
-        seeds: One an edit, so that it does not depend on what else is in the batch.
+        seeds: One per edit, so that it does not depend on what else is in the batch.
     """
 
     pictures: Tensor

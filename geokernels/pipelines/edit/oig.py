@@ -52,7 +52,7 @@ class OIGEdit(Run):
         pipeline: Of diffusers: Stable Diffusion 1, 2 or XL, with or without LoRA, of any precision.
         encoder: A CLIP with the face of :class:`ClipEncoder`.
         source: Of :func:`ddim_inversion` or :func:`draw_source`.
-        targets: What the pictures shall show: one for each source, or any number for a single one.
+        targets: What the pictures should show: one for each source, or any number for a single one.
         config: See :class:`OIGConfig`.
         decoder: What shows CLIP the picture, such as an ``AutoencoderTiny`` for the same latents; None for
             the pipeline's own. The results are always decoded by the pipeline's own.
@@ -337,7 +337,9 @@ def require_texts(captions: Sequence[str], targets: Sequence[str]) -> tuple[str,
     """
     S = len(captions)
     if isinstance(targets, str) or not targets or S not in (1, len(targets)):
-        raise ValueError(f"targets must be one text for each of {S} sources, or any for one, got {targets!r}")
+        raise ValueError(
+            f"targets must be one text for each of {S} sources, or any number for one, got {targets!r}"
+        )
     for caption, target in zip(list(captions) * len(targets), targets):
         for name, said in (("source", caption), ("target", target)):
             if not said.strip():

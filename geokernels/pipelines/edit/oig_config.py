@@ -18,12 +18,12 @@ class OIGConfig(Renamed, guidance="guidance_scale"):
         guidance_scale: Scale of classifier-free guidance.
         clip: Weight of the loss that moves the picture from the source text to the target text.
         structure: Weight of the loss that keeps the source's features; 0.5, 1 and 1.5 were published.
-        margin: By how much the cosine with the target text shall exceed that with the source text.
+        margin: By how much the cosine with the target text should exceed that with the source text.
         pull: How much more the distance to the source's features counts than the last step's movement.
         step: Largest length of a gradient step; see :func:`step_length`.
         gradient: ``"exact"``, the loss's gradient; or ``"released"``, through the U-Net's unconditional copy
             alone, as the published numbers were made.
-        every: Guide each ``every``-th step, the first among them. Ours; 1 was published.
+        every: Guide every n-th step, beginning with the first. Ours; 1 was published.
         until: Share of the steps after which guidance ends. Ours; 1 was published.
         decode_size: Longest side of the pictures that CLIP is shown; latents of larger ones are averaged
             before they are decoded. Ours; None, which decodes whole ones, was published.

@@ -28,7 +28,7 @@ SOURCE_SHARE = 0.2  # of the edit's weight, for the source
 
 
 class Cycle:
-    """The source's latents on their way back into noise, ``(B, C, h, w)``: one row an edit.
+    """The source's latents on their way back into noise, ``(B, C, h, w)``: one row per edit.
 
     Args:
         output: The U-Net's, of latents, timestep and words: :func:`guided_output` with its settings.

@@ -104,7 +104,7 @@ class OIGPipeline(DiffusionPipeline):
 
         Args:
             source: Of :meth:`invert` or :meth:`draw`.
-            prompt: What the pictures shall show.
+            prompt: What the pictures should show.
             encoder: A CLIP, such as :func:`geokernels.models.load_clip` returns.
             decoder: A tiny autoencoder to show CLIP the picture with, or None.
             output_type: ``"pil"`` or ``"pt"``.

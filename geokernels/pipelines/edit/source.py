@@ -76,7 +76,7 @@ def draw_source(
 
     Args:
         pipeline: Of diffusers: Stable Diffusion 1, 2 or XL.
-        captions: One a picture.
+        captions: One per picture.
         steps: DDIM steps.
         height: Of the pictures, in pixels; None for the model's own.
         width: The same.
@@ -130,7 +130,8 @@ def ddim_inversion(
     require_float("pictures", pictures)
     if pictures.dim() != 4 or pictures.shape[1] != 3 or len(pictures) != len(captions):
         raise ValueError(
-            f"pictures must have shape ({len(captions)}, 3, H, W), one a caption, got {tuple(pictures.shape)}"
+            f"pictures must have shape ({len(captions)}, 3, H, W), one for each caption, "
+            f"got {tuple(pictures.shape)}"
         )
     require_finite("pictures", pictures)
     require_shades("pictures", pictures)
@@ -150,5 +151,5 @@ def ddim_inversion(
 
 def _listed(captions: Sequence[str]) -> tuple[str, ...]:
     if isinstance(captions, str) or not captions:
-        raise ValueError(f"captions must be one text a picture, got {captions!r}")
+        raise ValueError(f"captions must be one text per picture, got {captions!r}")
     return tuple(captions)

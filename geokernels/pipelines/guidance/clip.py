@@ -95,12 +95,12 @@ class Guidance:
         return torch.stack(distances).sum()
 
     def see_with_tokens(self, picture: Tensor, views: Sequence[Views]) -> list[tuple[Tensor, Tensor]]:
-        """Features and tokens of ``picture`` under ``views``, in one pass an encoder; float32."""
+        """Features and tokens of ``picture`` under ``views``, in one pass per encoder; float32."""
         with self.precision(picture):
             return [e.encode_image_and_tokens(look(picture, v)) for e, v in zip(self.encoders, views)]
 
     def see(self, picture: Tensor, views: Sequence[Views]) -> list[Tensor]:
-        """Features of ``picture`` under ``views``, ``(views, D)`` float32, one an encoder."""
+        """Features of ``picture`` under ``views``, ``(views, D)`` float32, one per encoder."""
         with self.precision(picture):
             return [e.encode_image(look(picture, v)).float() for e, v in zip(self.encoders, views)]
 
@@ -111,7 +111,7 @@ class Guidance:
             self.views = self.draw(index // self.config.hold, device)
 
     def draw(self, turn: int, device: torch.device) -> list[Views]:
-        """The views of one turn, one an encoder; the same whenever they are asked for."""
+        """The views of one turn, one per encoder; the same whenever they are asked for."""
         config = self.config
         drawn = [
             draw_views(

@@ -42,7 +42,7 @@ class GuidanceConfig(Renamed, reach="reach_weight"):
         text_rank: The same of the text's change under the templates.
         through_bases: Whether gradients also flow through the pictures' bases, as the loss is defined.
         templates: Sentences around both prompts, each with one ``{}``.
-        encoder_weights: One weight an encoder; None for equal ones.
+        encoder_weights: One weight per encoder; None for equal ones.
         mixed_precision: Whether networks run in bfloat16 on CUDA; losses and steps never do.
     """
 

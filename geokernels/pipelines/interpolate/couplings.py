@@ -79,9 +79,9 @@ def prompt_path(
         coupling: ``"ot"`` (exact), ``"entropic"`` (each row to the mean of where the entropic plan sends it;
             the last key is then not reached exactly), ``"row"`` (in order, straight), ``"slerp"`` (in order,
             along arcs) or ``"random"``.
-        rows: Which rows may go where: ``"all"`` anywhere; ``"pinned"``: start to start and end to end;
-            ``"blockwise"``: also content to content, except for the surplus of the longer prompt. In order,
-            every mode is the same.
+        rows: Which rows may go where. ``"all"`` lets every row go anywhere, ``"pinned"`` sends start to start
+            and end to end, and ``"blockwise"`` also content to content, except for the surplus of the longer
+            prompt. For couplings that keep the order every mode is the same.
         eps: Regularisation of the entropic plan, as a share of the mean cost.
         generator: Source of random numbers for ``"random"``.
 

@@ -33,9 +33,9 @@ class ClipInversionConfig(PictureConfig):
             where there is none, of the encoders' own feature maps.
         total_variation: Weight of roughness.
         opacity: Weight of the edit layer's mean opacity.
-        indecision: Weight of opacities between 0 and 1.
+        indecision: Weight of opacities that are neither 0 nor 1.
         parametrisation: ``"layer"``, ``"fourier"`` or ``"pixels"``.
-        hold: Steps for which the views are kept before new ones are drawn.
+        hold: Steps between two draws of new views.
     """
 
     perceptual: float = 0.0
@@ -75,7 +75,7 @@ class ClipInversionResult(NamedTuple):
 class ClipInversion(Descent):
     """A morph in progress, see :class:`Run`; :meth:`prepare` searches its first guess.
 
-    Whether the loss is finite is looked at on the CPU alone: a GPU would have to be waited for.
+    The loss is checked for being finite on the CPU alone: on a GPU every step would have to wait for it.
 
     Everything random is drawn from ``generator`` at the start and keyed by the step, so that a run resumed
     from a state ends as if it had never stopped, to the bit on the CPU.
@@ -84,14 +84,14 @@ class ClipInversion(Descent):
         picture: ``(3, H, W)`` in [0, 1], any size, floating point.
         encoders: Frozen CLIP encoders on the picture's device; each guides by its weight.
         source: What the picture shows.
-        target: What it shall show.
+        target: What it should show.
         config: See :class:`ClipInversionConfig`.
         generator: Source of random numbers, on the CPU.
         perceptual: Distance of two ``(1, 3, h, w)`` pictures to a scalar, for ``config.perceptual``.
         prepared: The first guess of a run of the same picture, encoders, prompts and seed.
 
     Attributes:
-        start: The first guess, where one was found that says enough of what is asked; None before.
+        start: The first guess, if the search found one that is good enough; None before :meth:`prepare`.
         edit: What is optimised; made by :meth:`prepare`.
 
     Raises:

@@ -56,7 +56,7 @@ class EditNetwork(nn.Module):
 
 
 def require_widths(widths: Sequence[int]) -> None:
-    """Refuse what no network can be built of."""
+    """Refuse widths that no network can be built with."""
     if not widths or any(width < 1 or width % GROUPS for width in widths):
         raise ValueError(f"widths must be multiples of {GROUPS}, at least one, got {tuple(widths)}")
 
@@ -84,10 +84,10 @@ def enlarge(x: Tensor, like: Tensor) -> Tensor:
 
 
 def by_bands(mix: Callable[..., Tensor], *planes: Tensor) -> Tensor:
-    """``mix(*planes)`` of what is mixed pixel by pixel; without gradients, and with little memory besides.
+    """``mix(*planes)``, band by band, so that it takes little memory; without gradients.
 
     Args:
-        mix: Of planes ``(B, C, H, W)``.
+        mix: A function of planes ``(B, C, H, W)`` that treats every pixel by itself.
         planes: The first is like the result.
     """
     mixed = torch.empty_like(planes[0])

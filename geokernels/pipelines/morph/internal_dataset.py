@@ -58,8 +58,8 @@ class Sample(NamedTuple):
     turn: int  # its number in the data set
     crop: Crop
     views: list[Views]
-    features: list[Tensor]  # (V, D) an encoder
-    similarity: list[Tensor]  # (V, N, N) an encoder, of its tokens
+    features: list[Tensor]  # (V, D) per encoder
+    similarity: list[Tensor]  # (V, N, N) per encoder, of its tokens
 
 
 class InternalDataset:
@@ -78,7 +78,7 @@ class InternalDataset:
         return self.crops[turn].take(self.source)
 
     def sample(self, step: int) -> Sample:
-        """What step ``step`` is about: every crop in turn."""
+        """The sample of step ``step``: every crop in turn."""
         turn = step % len(self.crops)
         picture, crop = self.picture(turn), self.crops[turn]
         views = self.guidance.draw(turn, picture.device)

@@ -27,8 +27,8 @@ class LayerDescent(Descent):
     Attributes:
         guidance: What the encoders say.
         network: What paints the layer.
-        start: The first guess as logits, ``(1, 4, h, w)``, where one was found that says enough of what is
-            asked; None before :meth:`prepare`, which searches it.
+        start: The first guess as logits, ``(1, 4, h, w)``, if the search found one that is good enough; None
+            before :meth:`prepare`.
     """
 
     knobs = "views, or working_size (--size)"
@@ -68,7 +68,7 @@ class LayerDescent(Descent):
 
     @abstractmethod
     def _first_guess(self) -> Guess | None:
-        """The guess to start from, if one says enough of what is asked."""
+        """The guess to start from, if one is good enough."""
 
     @abstractmethod
     def _layer_of(self, sample: Sample) -> Tensor:

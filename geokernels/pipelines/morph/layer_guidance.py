@@ -22,14 +22,14 @@ class LayerGuidance(Guidance):
     Args:
         encoders: Frozen CLIP encoders.
         source: What the picture shows.
-        target: What it shall show.
+        target: What it should show.
         config: With the weights and the views of an edit.
         screen: What the edit alone shows over green; None for :func:`screen_text`.
         key: Seed of the views.
 
     Attributes:
         screen: What the edit alone shows over green.
-        previous: Features of each sample's composite when it was last visited, one an encoder, where the
+        previous: Features of each sample's composite when it was last visited, one per encoder, where the
             regularisation asks for them.
     """
 
@@ -67,7 +67,7 @@ class LayerGuidance(Guidance):
         return self.terms_of_composite(lay_over(layer[:, :3], layer[:, 3:], ground), sample)
 
     def terms_of_composite(self, composite: Tensor, sample: Sample) -> dict[str, Tensor]:
-        """The same of a composite ``(1, 3, h, w)`` that was made otherwise.
+        """The same terms, of a composite ``(1, 3, h, w)`` that is given.
 
         Gradients:
             To ``composite``.
@@ -107,8 +107,8 @@ class LayerGuidance(Guidance):
 def screen_text(encoders: Sequence[ClipEncoder], source: str, target: str) -> str:
     """What an edit from ``source`` to ``target`` looks like over green, in words that the encoders know.
 
-    The world's CLIP has never read of a screen. For it the ground of a scene becomes green or, where the
-    ground is what is edited, the object. What else it reads is asked for as it is.
+    The world's CLIP does not know the word "screen". For it the text says that the background is green or,
+    where the background is what is edited, the object. Any other text that it reads is used as it is.
     """
     if not any(encoder.unknown_words(SCREEN.format("")) for encoder in encoders):
         return SCREEN.format(target)

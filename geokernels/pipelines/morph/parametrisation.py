@@ -41,7 +41,7 @@ def parametrise(
 class EditLayer(EditNetwork):
     """A small U-Net that paints a colour and an opacity over the source; the default.
 
-    Without a ``start`` the opacity starts near 0.5; with one, the network adds its doubts to a guess.
+    Without a ``start`` the opacity starts near 0.5; with one, the network corrects it.
     """
 
     starts_at_source = False
@@ -72,7 +72,7 @@ class EditLayer(EditNetwork):
 
 
 def logits_of(guess: Guess) -> Tensor:
-    """What a network that starts from ``guess`` adds its doubts to, ``(1, 4, H, W)``."""
+    """The logits of ``guess``, which a network that starts from it corrects, ``(1, 4, H, W)``."""
     return torch.cat([guess.colour.logit(), CERTAINTY * (2 * guess.opacity - 1)], 1)
 
 
@@ -114,7 +114,7 @@ class FourierChange(_Change):
 
 
 class PixelChange(_Change):
-    """Free pixels. A small CLIP is fooled rather than followed: it is convinced, the judge sees no change.
+    """Free pixels. They fool a small CLIP: it scores the target text high, and the judge sees no change.
 
     Kept for comparison, and for large CLIPs under strong views and total variation.
     """

@@ -17,11 +17,11 @@ class PictureConfig(GuidanceConfig):
     """How one picture is shown to the encoders; the pictures of :class:`GuidanceConfig` are its views.
 
     Attributes:
-        guess: Least cosine between what a first guess found by search changes and what the text asks, for an
-            edit layer to start from it; above 1, every edit starts from nothing.
+        guess: Least cosine, between the change that a searched first guess makes and the change of the text,
+            for an edit layer to start from it. Above 1 nothing is searched.
         steps: Adam steps.
         learning_rate: Of the first step; the cosine schedule ends at 0. None for the pipeline's own.
-        views: Random views a step.
+        views: Random views per step.
         scale: Range of the share of the picture that a view shows.
         shift: Largest displacement of a view, in picture widths.
         jitter: Largest rotation (radians) and shear of a view.

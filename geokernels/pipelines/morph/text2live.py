@@ -24,15 +24,15 @@ from .picture import PictureConfig, require_picture, require_range, to_preview, 
 class LayerEditConfig(PictureConfig):
     """How an edit layer is guided, shown and stepped. The defaults were chosen on the rendered world.
 
-    The composition loss is ``spherical`` and the term of ``loss``, whose weight is ``strength``; with
-    ``loss="spherical"`` it has no direction.
+    Text2LIVE's composition loss is the sum of ``spherical`` and of the term of ``loss``, which ``strength``
+    weighs. With ``loss="spherical"`` there is no term for the direction.
 
     Attributes:
         spherical: Weight of the angle between the composite and the target text.
         screen: Weight of the same angle between the edit over green and the text that describes it.
         structure: Weight of the change of CLIP tokens' self-similarity.
         sparsity: Weight of what is painted over.
-        bootstrap: Weight of the opacity's distance to the relevancy, where that is given, at the first step.
+        bootstrap: Weight, at the first step, of the opacity's distance to the relevancy, if one is given.
         bootstrapped: Share of the steps after which that weight has fallen to 0.
         screen_views: How many of the views also show the edit over green.
         crops: Windows of the picture that are visited in turn, the whole picture among them.
@@ -108,8 +108,8 @@ class LayerEdit(LayerDescent):
     """A layered edit of a picture in progress, see :class:`Run`; :meth:`prepare` searches its first guess.
 
     A step shows one crop of the picture. Its composite is encoded once under all views, and every loss reads
-    that; the source under the same views was encoded when the crop came first. The composite's graph is gone
-    before the edit is looked at over green.
+    those features. The source under the same views was encoded when the crop came first. The composite's
+    graph is freed before the edit is encoded over green.
 
     Everything random is drawn from ``generator`` at the start and keyed by the crop, so that a run resumed
     from a state ends as if it had never stopped, to the bit on the CPU.
@@ -118,7 +118,7 @@ class LayerEdit(LayerDescent):
         picture: ``(3, H, W)`` in [0, 1], any size, floating point.
         encoders: Frozen CLIP encoders on the picture's device; each guides by its weight.
         source: What the picture shows.
-        target: What it shall show.
+        target: What it should show.
         screen: What the edit alone shows, over green; None for the target text "over a green screen", or what
             the world's CLIP can read of that.
         config: See :class:`LayerEditConfig`.
@@ -205,7 +205,7 @@ class LayerEdit(LayerDescent):
         )
 
     def _opacity_terms(self, layer: Tensor, sample: Sample) -> dict[str, Tensor]:
-        """What speaks of the opacity alone."""
+        """The terms that depend on the opacity alone."""
         terms = {"sparsity": sparsity_loss(layer[:, 3:])}
         if self.relevancy is not None:
             terms["bootstrap"] = bootstrap_loss(layer[:, 3:], sample.crop.take(self.relevancy))

@@ -86,7 +86,7 @@ def reshape(
         likeness: Of pictures ``(n, 3, size, size)``, given the source ``(1, 3, size, size)``.
         size: Side of the square at which outlines are tried.
         area: What it costs to repaint the whole picture, in cosines.
-        least: Cosine along the change asked for that one of the first outlines must reach; without, the
+        least: Cosine along the change asked for that one of the first outlines must reach. If none does, the
             search is given up.
         generator: Source of random numbers, on the CPU.
 

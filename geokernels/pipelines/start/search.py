@@ -11,11 +11,11 @@ from .reshape import reshape
 
 
 def search_guess(source: Tensor, guidance: Guidance, *, area: float, seed: int) -> Guess | None:
-    """The guess to start an edit of ``source`` (1, 3, h, w) from, if one says enough of what the text asks.
+    """The guess to start an edit of ``source`` (1, 3, h, w) from, if one is good enough.
 
     Args:
         source: The picture at working size.
-        guidance: Of the run; its config says how much is enough.
+        guidance: Of the run; its config says how good is enough.
         area: What it costs to repaint the whole picture, in cosines.
         seed: Of the search.
     """

@@ -22,7 +22,8 @@ def signed_distance(silhouettes: Tensor, x: Tensor, y: Tensor) -> Tensor:
     lies in the disc is outside.
 
     Args:
-        silhouettes: ``(n, DIMENSIONS)``: s; the disc's radius (0 or less for none), x and y; a_1 ... b_1 ...
+        silhouettes: ``(n, DIMENSIONS)``: s, the disc's radius (0 or less for none), its x and y, and then
+            a_1 ... b_1 ...
         x: Coordinates, ``(n, h, w)`` or ``(1, h, w)`` if all share them.
         y: Like ``x``; points down.
 
@@ -45,7 +46,7 @@ def signed_distance(silhouettes: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def draw_silhouettes(n: int, *, generator: torch.Generator) -> Tensor:
-    """Silhouettes by chance, ``(n, DIMENSIONS)``: smooth and ragged, few- and many-lobed, some bitten."""
+    """Random silhouettes, ``(n, DIMENSIONS)``: smooth and ragged, few- and many-lobed, some bitten."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand((n, *shape), generator=generator, dtype=torch.float32)

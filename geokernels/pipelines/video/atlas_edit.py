@@ -114,7 +114,7 @@ class VideoEdit(LayerDescent):
         atlas: Fitted to it, on the encoders' device.
         encoders: Frozen CLIP encoders; each guides by its weight.
         source: What the frames show.
-        target: What they shall show.
+        target: What they should show.
         screen: What the edit alone shows, over green; see :class:`LayerEdit`.
         config: See :class:`VideoEditConfig`.
         picture: The layer as :func:`atlas_picture` draws it, where it is at hand, for several edits of it

@@ -28,7 +28,7 @@ class AtlasFitConfig:
 
     Attributes:
         steps: Adam steps.
-        samples: Pixels a step, from all frames; each comes with its neighbours right, below and in the next
+        samples: Pixels per step, from all frames; each comes with its neighbours right, below and in the next
             frame.
         learning_rate: Of the first step; the cosine schedule ends at 0.
         colour: Weight of the squared error of the colours.
