@@ -75,7 +75,7 @@ def embedded(figure: Figure) -> str:
 
 
 def verdict_text(verdict: results.Verdict) -> str:
-    state = "not measured" if verdict.found is None else "reached" if verdict.reached else "missed"
+    state = "not measured" if verdict.value is None else "reached" if verdict.reached else "missed"
     return f"{verdict.text}: {state}"
 
 
@@ -116,26 +116,26 @@ def case_section(rows: list[dict]) -> str:
 def peaks_text(peaks: list[dict]) -> str:
     """The rates the floors were formed with."""
     lines = []
-    for found in peaks:
+    for rates in peaks:
         copies = ", ".join(
-            f"{rate / 1e9:.1f} at {int(size) / 2**20:g} MiB" for size, rate in found["copies"].items()
+            f"{rate / 1e9:.1f} at {int(size) / 2**20:g} MiB" for size, rate in rates["copies"].items()
         )
         lines.append(
-            f"Threads {found['threads']}: {found['flops'] / 1e9:.0f} GFLOP/s of a product, "
-            f"{found['exps'] / 1e9:.2f} G exponentials/s, copies of {copies} GB/s."
+            f"Threads {rates['threads']}: {rates['flops'] / 1e9:.0f} GFLOP/s of a product, "
+            f"{rates['exps'] / 1e9:.2f} G exponentials/s, copies of {copies} GB/s."
         )
     return " ".join(lines)
 
 
-def origin(found: dict) -> str:
+def origin(contents: dict) -> str:
     """Where figures come from, in one sentence; which cases are of another commit than the rest."""
-    machine = found["machine"]
+    machine = contents["machine"]
     parts = [
         f"{machine['processor']}, {machine['threads']} threads, {machine['simd']}, torch {machine['torch']}, "
         f"commit {_short(machine['commit'])}"
     ]
     others: dict[str, list[str]] = {}
-    for row in found["rows"]:
+    for row in contents["rows"]:
         if row["commit"] != machine["commit"] and row["case"] not in others.setdefault(row["commit"], []):
             others[row["commit"]].append(row["case"])
     parts += [f"of commit {_short(commit)}: {', '.join(names)}" for commit, names in others.items()]
@@ -146,14 +146,14 @@ def _short(commit: str) -> str:
     return commit[:12] + (" with changes" if "with changes" in commit else "")
 
 
-def page(found: dict, name: str) -> str:
+def page(contents: dict, name: str) -> str:
     """The whole page."""
-    rows = found["rows"]
+    rows = contents["rows"]
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>geokernels, measured</title><style>{STYLE}"
     ]
-    parts.append(f"</style><h1>geokernels beside others</h1><p>{html.escape(origin(found))}. {HOW}</p>")
-    parts.append(f"<p class=note>{html.escape(peaks_text(found['peaks']))} From {html.escape(name)}.</p>")
+    parts.append(f"</style><h1>geokernels beside others</h1><p>{html.escape(origin(contents))}. {HOW}</p>")
+    parts.append(f"<p class=note>{html.escape(peaks_text(contents['peaks']))} From {html.escape(name)}.</p>")
     drawn = figures.pictures(rows)
     for key, (title, text) in SECTIONS.items():
         if key in drawn:
@@ -170,15 +170,15 @@ def _asked(rows: list[dict]) -> str:
     return "; ".join(verdict_text(verdict) for verdict in results.verdicts(rows))
 
 
-def table(found: dict, name: str) -> str:
+def table(contents: dict, name: str) -> str:
     """The chapter's table, in Markdown: cases of the table and of memory, lost ones too."""
     lines = ["![Speed against the fastest rival, and error against time](pictures/benchmarks.png)", ""]
-    lines += [f"From [{name}](../{name}): {origin(found)}.", ""]
+    lines += [f"From [{name}](../{name}): {origin(contents)}.", ""]
     lines += [
         "| work | ours | over floor | fastest rival as exact | ratio | asked |",
         "|---|---|---|---|---|---|",
     ]
-    for case, rows in results.by_case(found["rows"]).items():
+    for case, rows in results.by_case(contents["rows"]).items():
         if rows[0]["series"] not in (TABLE, MEMORY):
             continue
         own, rival, against = results.ours(rows), results.best_rival(rows), results.ratio(rows)
@@ -187,7 +187,7 @@ def table(found: dict, name: str) -> str:
         mark = "" if rows[0]["quiet"] else " (machine disturbed)"
         ratio = f"{against:.3g}" if against else ""
         lines.append(f"| {case}{mark} | {_cost(own)} | {above} | {beside} | {ratio} | {_asked(rows)} |")
-    gains = [f"{curve} {gain:.2f}" for curve, count, gain in figures.speedups(found["rows"]) if count == 2]
+    gains = [f"{curve} {gain:.2f}" for curve, count, gain in figures.speedups(contents["rows"]) if count == 2]
     return "\n".join([*lines, *(["", f"Two threads over one: {', '.join(gains)}."] if gains else [])])
 
 
@@ -215,12 +215,12 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="?", default=RESULTS)
     parser.add_argument("--table", action="store_true", help="fill the table of docs/bench.md too")
     arguments = parser.parse_args()
-    found = results.read(arguments.results)
+    contents = results.read(arguments.results)
     name = arguments.results.resolve().relative_to(ROOT).as_posix()
-    PAGE.write_text(page(found, name), encoding="utf-8")
-    figures.front(found["rows"]).savefig(PICTURE, dpi=120)
+    PAGE.write_text(page(contents, name), encoding="utf-8")
+    figures.front(contents["rows"]).savefig(PICTURE, dpi=120)
     if arguments.table:
-        CHAPTER.write_text(fill(CHAPTER.read_text(encoding="utf-8"), table(found, name)), encoding="utf-8")
+        CHAPTER.write_text(fill(CHAPTER.read_text(encoding="utf-8"), table(contents, name)), encoding="utf-8")
 
 
 if __name__ == "__main__":

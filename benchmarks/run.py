@@ -41,13 +41,13 @@ def jobs(peaks: Callable[[int, str], Peaks], *, only: str, rivals: bool, device:
     Raises:
         ValueError: If ``only`` occurs in no name.
     """
-    canary, found = Canary(device), {}
+    canary, known = Canary(device), {}
     for case in all_cases(device):
         count = case.threads or torch.get_num_threads()
-        found[case.name] = partial(_timed, case, canary, peaks, count, rivals)
+        known[case.name] = partial(_timed, case, canary, peaks, count, rivals)
     for features in cloud_cases.FEATURES if device == "cpu" else ():
-        found[memory.case_name(features)] = partial(memory.measure, features, rivals=rivals)
-    kept = {name: job for name, job in found.items() if only in name}
+        known[memory.case_name(features)] = partial(memory.measure, features, rivals=rivals)
+    kept = {name: job for name, job in known.items() if only in name}
     if not kept:
         raise ValueError(f"--only must occur in the name of a case, got {only!r}")
     return kept
@@ -86,8 +86,8 @@ def show(console: Console, rows: list[dict]) -> None:
     if against := results.ratio(rows):
         console.print(f"  {against:.2g} x {results.best_rival(rows)['name']}")
     for verdict in results.verdicts(rows):
-        found = "not measured" if verdict.found is None else "reached" if verdict.reached else "missed"
-        console.print(f"  asked: {verdict.text}: {found}")
+        state = "not measured" if verdict.value is None else "reached" if verdict.reached else "missed"
+        console.print(f"  asked: {verdict.text}: {state}")
     if not rows[0]["quiet"]:
         console.print("  the machine was disturbed during this case: --resume measures it again")
 
@@ -121,8 +121,8 @@ def measure_all(
         raise ValueError("--resume needs --json FILE, the results to go on with, got none")
     here, peaks = machine(), cache(Peaks.measure)
     # read even if it is replaced: only a results file is
-    found = results.read(json)["rows"] if json and json.exists() else []
-    earlier = found if resume else []
+    kept_rows = results.read(json)["rows"] if json and json.exists() else []
+    earlier = kept_rows if resume else []
     done = {
         name: rows
         for name, rows in results.by_case(earlier).items()
@@ -158,12 +158,12 @@ def _progress(console: Console) -> Progress:
 
 def disturbed(rows: list[dict]) -> list[str]:
     """Cases to be measured again."""
-    return [name for name, found in results.by_case(rows).items() if not found[0]["quiet"]]
+    return [name for name, case in results.by_case(rows).items() if not case[0]["quiet"]]
 
 
 def wrong(rows: list[dict]) -> list[str]:
     """Cases in which ours has no figure: wrong, or failed."""
-    return [name for name, found in results.by_case(rows).items() if "why" in results.ours(found)]
+    return [name for name, case in results.by_case(rows).items() if "why" in results.ours(case)]
 
 
 def command(

@@ -62,11 +62,11 @@ def compared_methods() -> str:
 
 def _summary_of(line: dict[str, str]) -> dict:
     """One method's summary, as the evaluation has it, from its line of the file."""
-    found: dict = {"edits": line["edits"], "failed": line["failed"], "seconds": float(line["seconds"])}
+    summary: dict = {"edits": line["edits"], "failed": line["failed"], "seconds": float(line["seconds"])}
     for name in COLUMNS:
         parts = {"value": name} | {part: f"{name}_{part}" for part in ("low", "high")}
-        found[name] = {part: float(line[key]) for part, key in parts.items()} if line[name] else None
-    return found
+        summary[name] = {part: float(line[key]) for part, key in parts.items()} if line[name] else None
+    return summary
 
 
 def fronts_of(name: str) -> str:
@@ -119,8 +119,8 @@ def fill(text: str) -> str:
 
 def pages() -> list[Path]:
     """The documents that show results."""
-    found = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-    return [page for page in found if "<!-- table:" in page.read_text(encoding="utf-8")]
+    documents = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    return [page for page in documents if "<!-- table:" in page.read_text(encoding="utf-8")]
 
 
 def main() -> None:

@@ -136,7 +136,7 @@ def measure_embedded(steps: int, seeds: int) -> dict[str, dict]:
     """Every figure, on the embedded models; the variants' steps are taken in turns."""
     torch.set_num_threads(1)
     given, encoder = load_generator(), CountingEncoder.of(load_clip())
-    found = {name: {"final": [], "seconds": []} for name in variants(steps)}
+    rows = {name: {"final": [], "seconds": []} for name in variants(steps)}
     for seed in range(seeds):
         runs = {
             name: ours(given, [encoder], config, seed) if config else original(given, [encoder], steps, seed)
@@ -146,16 +146,16 @@ def measure_embedded(steps: int, seeds: int) -> dict[str, dict]:
             for name, run in runs.items():
                 clock = time.process_time()
                 run.step()
-                found[name]["seconds"].append(time.process_time() - clock)
+                rows[name]["seconds"].append(time.process_time() - clock)
         for name, run in runs.items():
-            found[name]["final"].append(final_loss(run.model, given, encoder))
+            rows[name]["final"].append(final_loss(run.model, given, encoder))
     for name, config in variants(steps).items():
         run = ours(given, [encoder], config, 0) if config else original(given, [encoder], steps, 0)
-        found[name] |= count(run, min(10, steps // 2))
-    for row in found.values():
+        rows[name] |= count(run, min(10, steps // 2))
+    for row in rows.values():
         row["loss"], row["spread"] = statistics.fmean(row["final"]), statistics.pstdev(row["final"])
         row["seconds"] = statistics.fmean(row["seconds"])
-    return found
+    return rows
 
 
 def measure_real(size: int, names: Sequence[str]) -> dict[str, dict]:
@@ -166,7 +166,7 @@ def measure_real(size: int, names: Sequence[str]) -> dict[str, dict]:
         given = Generator(GeneratorConfig.standard(size)).eval()
         models = {name: open_clip.create_model(name, device="meta", load_weights=False) for name in names}
         encoders = [CountingEncoder(n, model, open_clip.get_tokenizer(n)) for n, model in models.items()]
-    found = {}
+    rows = {}
     for name, config in variants(100).items():
         span = config.choose_every if config else 1
         config = config and replace(config, pool=FEW)
@@ -177,8 +177,8 @@ def measure_real(size: int, names: Sequence[str]) -> dict[str, dict]:
         with FlopCounterMode(display=False) as counter:
             if config:
                 run.prepare()
-        found[name] = {**count(run, span), "prepare_flops": counter.get_total_flops() / FEW}
-    return found
+        rows[name] = {**count(run, span), "prepare_flops": counter.get_total_flops() / FEW}
+    return rows
 
 
 def main() -> None:

@@ -150,9 +150,9 @@ def count_published(pipeline, encoder, weights) -> dict[str, float]:
     run.stored += [[torch.empty_like(part) for part in run.stored[0]] for _ in range(1, STEPS)]
     run.step()
     stored = [part for features in run.stored for part in features]
-    found = count(run.step, weights, [*stored, *run.previous])
-    found["tmac"] += counter.get_total_flops() / 2e12
-    return found
+    costs = count(run.step, weights, [*stored, *run.previous])
+    costs["tmac"] += counter.get_total_flops() / 2e12
+    return costs
 
 
 def measure(done: dict[str, dict[str, float]], advance: Callable[[dict], None]) -> None:

@@ -4,7 +4,7 @@
     python -m benchmarks.cost.edit_time --shapes sd14 --device cuda --out editing-time-sd14.json
 
 The first command edits one picture of the embedded model on one thread. The second, for a GPU, has the shapes
-of Stable Diffusion 1.4 and ViT-B/32 with weights of chance, 512 pixels. Sources are drawn by the model.
+of Stable Diffusion 1.4 and ViT-B/32 with random weights, 512 pixels. Sources are drawn by the model.
 
   ms a step  by the clock, the source's part included, median over all steps; the variants' steps are taken in
              turns, so that whatever else runs disturbs all
@@ -44,7 +44,7 @@ def embedded(device: str) -> tuple:
 
 
 def shaped(device: str) -> tuple:
-    """The same in the shapes of Stable Diffusion 1.4, with weights of chance."""
+    """The same in the shapes of Stable Diffusion 1.4, with random weights."""
     torch.manual_seed(0)
     return tuple(part.to(device) for part in models_of_shape(device))
 
@@ -122,9 +122,9 @@ def measure_time(models: tuple, steps: int, device: str) -> dict[str, float]:
                 module.requires_grad_(name == PUBLISHED)
             spent[name].append(timed(next(run), device))
     freeze(models)
-    found = {name: 1e3 * statistics.median(values[1:]) for name, values in spent.items()}
-    found[PUBLISHED] += 1e3 * statistics.median(first[1:])
-    return found
+    milliseconds = {name: 1e3 * statistics.median(values[1:]) for name, values in spent.items()}
+    milliseconds[PUBLISHED] += 1e3 * statistics.median(first[1:])
+    return milliseconds
 
 
 def measure_memory(begin: Callable[[], Iterator], models: tuple, device: str) -> float:

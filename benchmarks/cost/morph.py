@@ -136,7 +136,7 @@ def measure_embedded(steps: int, scenes: int) -> dict[str, dict]:
     """Every figure, on the rendered world."""
     torch.set_num_threads(1)
     encoder = CountingEncoder.of(load_clip())
-    found = {name: {"seconds": [], "final": []} for name in variants()}
+    rows = {name: {"seconds": [], "final": []} for name in variants()}
     for index in range(scenes):
         scene, target = draw(2, index, "colour")
         picture, pair = world.render(scene)[0], (world.caption(scene)[0], world.caption(target)[0])
@@ -147,15 +147,15 @@ def measure_embedded(steps: int, scenes: int) -> dict[str, dict]:
             for name, run in runs.items():
                 clock = time.process_time()
                 run.step()
-                found[name]["seconds"].append(time.process_time() - clock)
+                rows[name]["seconds"].append(time.process_time() - clock)
         for name, run in runs.items():
-            found[name]["final"].append(final_loss(run, encoder, texts))
+            rows[name]["final"].append(final_loss(run, encoder, texts))
     for name, config in variants(crops=1).items():
-        row = found[name]
+        row = rows[name]
         row |= count(begin(name, picture, encoder, texts, config, 0), encoder)
         row["seconds"] = statistics.fmean(row["seconds"])
         row["loss"], row["spread"] = statistics.fmean(row["final"]), statistics.pstdev(row["final"])
-    return found
+    return rows
 
 
 def measure_real(size: int, name: str) -> dict[str, dict]:

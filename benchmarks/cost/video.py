@@ -200,11 +200,11 @@ def measure_losses(clip: Clip, encoder: ClipEncoder, steps: int, seeds: int) -> 
     """Where every pattern ends on one clip, seed by seed."""
     losses: dict[str, list[float]] = {name: [] for name in VIEWS}
     for seed in range(seeds):
-        for name, found in losses.items():
+        for name, ends in losses.items():
             run = begin(name, clip, encoder, seed=seed, steps=steps)
             for _ in range(steps):
                 run.step()
-            found.append(final_loss(run, clip, encoder))
+            ends.append(final_loss(run, clip, encoder))
     return losses
 
 

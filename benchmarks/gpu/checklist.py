@@ -46,9 +46,9 @@ def _install(place: Place) -> list[Command]:
     """Unpack carried wheels beside the results; the machine's own packages stay as they are."""
     if place.wheels is None:
         return []
-    found = sorted(str(path) for path in place.wheels.glob("*.whl"))
+    wheels = sorted(str(path) for path in place.wheels.glob("*.whl"))
     pip = [place.python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--upgrade"]
-    return [[*pip, "--target", str(place.out / "site"), *found]] if found else []
+    return [[*pip, "--target", str(place.out / "site"), *wheels]] if wheels else []
 
 
 def build(place: Place) -> list[Command]:
@@ -105,9 +105,9 @@ def architecture(python: str) -> str | None:
     done = subprocess.run([python, "-c", ask], capture_output=True, text=True)
     if done.returncode != 0:
         return None
-    found = done.stdout.split()[-1]
+    capability = done.stdout.split()[-1]
     # from Hopper on, an architecture's own instructions have a name of their own
-    return f"{found}a" if int(found.split(".")[0]) >= 9 else found
+    return f"{capability}a" if int(capability.split(".")[0]) >= 9 else capability
 
 
 def run(commands: list[Command], log: Path, settings: dict[str, str], seconds: float) -> tuple[int, float]:
@@ -147,8 +147,8 @@ def run(commands: list[Command], log: Path, settings: dict[str, str], seconds: f
 def table(results: list[dict]) -> str:
     """A line for every stage."""
     lines = [f"{'stage':10} {'result':10} {'seconds':>8}  last line"]
-    for found in results:
-        lines.append(f"{found['stage']:10} {found['result']:10} {found['seconds']:8.0f}  {found['last']}")
+    for result in results:
+        lines.append(f"{result['stage']:10} {result['result']:10} {result['seconds']:8.0f}  {result['last']}")
     return "\n".join(lines)
 
 
@@ -158,9 +158,9 @@ def perform(stage: str, place: Place, settings: dict[str, str]) -> dict:
     code, seconds = run(STAGES[stage](place), log, settings, SECONDS)
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     result = {0: "passed", 124: "timed out"}.get(code, f"failed {code}")
-    found = {"stage": stage, "result": result, "seconds": seconds, "last": lines[-1][:100] if lines else ""}
-    (place.out / f"{stage}.json").write_text(json.dumps(found | {"code": code}) + "\n")
-    return found
+    outcome = {"stage": stage, "result": result, "seconds": seconds, "last": lines[-1][:100] if lines else ""}
+    (place.out / f"{stage}.json").write_text(json.dumps(outcome | {"code": code}) + "\n")
+    return outcome
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -182,11 +182,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     settings = environment(place)
     if "TORCH_CUDA_ARCH_LIST" not in settings:
-        found = architecture(place.python)
-        if found is None:
+        capability = architecture(place.python)
+        if capability is None:
             print(f"the checklist needs a GPU, the torch of {place.python} sees none", file=sys.stderr)
             return 2
-        settings["TORCH_CUDA_ARCH_LIST"] = found
+        settings["TORCH_CUDA_ARCH_LIST"] = capability
     out.mkdir(parents=True, exist_ok=True)
     results = []
     for stage in chosen:
@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
         if results[-1]["result"] != "passed":
             print((out / f"{stage}.log").read_text(errors="replace")[-4000:])
     print(table(results))
-    return 0 if all(found["result"] == "passed" for found in results) else 1
+    return 0 if all(capability["result"] == "passed" for capability in results) else 1
 
 
 if __name__ == "__main__":

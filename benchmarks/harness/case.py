@@ -92,8 +92,8 @@ class Case:
 
     def contenders(self, *, rivals: bool) -> dict[tuple[str, str], Rival]:
         """Everybody by side ("ours" or "rival") and name."""
-        found = {("ours", name): Rival(run) for name, run in self.ours.items()}
+        everybody = {("ours", name): Rival(run) for name, run in self.ours.items()}
         if rivals:
             for name, rival in self.rivals.items():
-                found["rival", name] = rival if isinstance(rival, Rival) else Rival(rival)
-        return found
+                everybody["rival", name] = rival if isinstance(rival, Rival) else Rival(rival)
+        return everybody

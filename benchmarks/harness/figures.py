@@ -45,12 +45,12 @@ def bars(canvas: FigureBase, rows: list[dict]) -> None:
     """How many times faster than the best rival each case of the table is; losses in another colour."""
     shown = with_ratio(rows)
     axes = canvas.subplots()
-    for place, (_, ratio, found) in enumerate(shown):
+    for place, (_, ratio, own) in enumerate(shown):
         axes.barh(place, ratio - 1, left=1, color=WIN if ratio >= 1 else LOSS, height=0.62)
-        target = results.ours(found)["targets"].get("ratio", 1)
+        target = results.ours(own)["targets"].get("ratio", 1)
         if target > 1:
             axes.plot([target] * 2, [place - 0.42, place + 0.42], color="black", lw=1.2)
-        text = f" {ratio:.3g} x {results.best_rival(found)['name']}"
+        text = f" {ratio:.3g} x {results.best_rival(own)['name']}"
         axes.text(max(ratio, target), place, text, va="center", fontsize=8)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
@@ -108,8 +108,8 @@ def _lines(axes: Axes, points: list[dict], *, x: str) -> None:
 def speedups(rows: list[dict]) -> list[tuple[str, float, float]]:
     """Curve, number of threads, and how many times as fast as on one."""
     cases = results.by_case(row for row in rows if row["series"] == THREADS)
-    found = [(points[0]["curve"], points[0]["at"], results.ratio(points)) for points in cases.values()]
-    return [point for point in found if point[2]]
+    curve_points = [(points[0]["curve"], points[0]["at"], results.ratio(points)) for points in cases.values()]
+    return [point for point in curve_points if point[2]]
 
 
 def threads(canvas: FigureBase, rows: list[dict]) -> None:
@@ -118,18 +118,18 @@ def threads(canvas: FigureBase, rows: list[dict]) -> None:
     names, counts = list(dict.fromkeys(curve for curve, *_ in shown)), sorted({at for _, at, _ in shown})
     axes, width = canvas.subplots(), 0.8 / len(counts)
     for i, count in enumerate(counts):
-        found = {curve: gain for curve, at, gain in shown if at == count}
-        places = [names.index(curve) + (i - (len(counts) - 1) / 2) * width for curve in found]
+        gains = {curve: gain for curve, at, gain in shown if at == count}
+        places = [names.index(curve) + (i - (len(counts) - 1) / 2) * width for curve in gains]
         axes.bar(
             places,
-            list(found.values()),
+            list(gains.values()),
             0.9 * width,
             label=f"{count:g} threads",
             color=WIN,
             alpha=1 - 0.2 * i,
         )
         axes.axhline(count, color=MUTED, lw=0.8, ls=":")
-        for place, gain in zip(places, found.values()):
+        for place, gain in zip(places, gains.values()):
             axes.text(place, gain, f"{gain:.2f}", ha="center", va="bottom", fontsize=8)
     axes.set_xticks(range(len(names)), [fill(name, 14) for name in names])
     axes.set_ylim(0, 1.2 * max(max(counts), *(gain for *_, gain in shown)))
@@ -157,33 +157,33 @@ def floors(canvas: FigureBase, rows: list[dict]) -> None:
 def above_floor(rows: list[dict]) -> list[tuple[str, float]]:
     """Cases of the table with ours over the floor."""
     cases = results.by_case(row for row in rows if row["series"] == TABLE)
-    found = [(name, results.ours(points).get("over_floor")) for name, points in cases.items()]
-    return [(name, above) for name, above in found if above]
+    heights = [(name, results.ours(points).get("over_floor")) for name, points in cases.items()]
+    return [(name, above) for name, above in heights if above]
 
 
 def with_ratio(rows: list[dict]) -> list[tuple[str, float, list[dict]]]:
     """Cases of the table that have a ratio, with it and their rows."""
     cases = results.by_case(row for row in rows if row["series"] == TABLE)
-    found = [(name, results.ratio(points), points) for name, points in cases.items()]
-    return [case for case in found if case[1]]
+    ratios = [(name, results.ratio(points), points) for name, points in cases.items()]
+    return [case for case in ratios if case[1]]
 
 
 def pictures(rows: list[dict]) -> dict[str, Figure]:
     """Every picture that the rows have something for, by name: "ratio", "floor", "threads" and the curves."""
     plans = {"ratio": (bars, with_ratio(rows)), "floor": (floors, above_floor(rows))}
-    found = {}
+    drawn = {}
     for name, (draw, shown) in plans.items():
         if shown:
-            found[name] = Figure(figsize=(9.5, 0.8 + 0.4 * len(shown)), layout="constrained")
-            draw(found[name], rows)
+            drawn[name] = Figure(figsize=(9.5, 0.8 + 0.4 * len(shown)), layout="constrained")
+            draw(drawn[name], rows)
     for series in (ERROR, POINTS, FEATURES, BATCH):
         if count := len(panels_of(rows, series)):
-            found[series] = Figure(figsize=(4.75 * count, 3.4), layout="constrained")
-            curves(found[series], rows, series)
+            drawn[series] = Figure(figsize=(4.75 * count, 3.4), layout="constrained")
+            curves(drawn[series], rows, series)
     if speedups(rows):
-        found["threads"] = Figure(figsize=(9.5, 3), layout="constrained")
-        threads(found["threads"], rows)
-    return found
+        drawn["threads"] = Figure(figsize=(9.5, 3), layout="constrained")
+        threads(drawn["threads"], rows)
+    return drawn
 
 
 def front(rows: list[dict]) -> Figure:

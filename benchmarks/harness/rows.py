@@ -16,10 +16,10 @@ SAME = ("processor", "threads", "torch", "simd", "commit")  # rows that agree in
 
 def by_case(rows: Iterable[dict]) -> dict[str, Rows]:
     """Rows of each case, in the order they were measured."""
-    found: dict[str, Rows] = {}
+    cases: dict[str, Rows] = {}
     for row in rows:
-        found.setdefault(row["case"], []).append(row)
-    return found
+        cases.setdefault(row["case"], []).append(row)
+    return cases
 
 
 def cost_of(row: dict) -> float | None:
@@ -57,12 +57,12 @@ class Verdict(NamedTuple):
 
     Attributes:
         text: What is asked.
-        found: What is so; None where it was not measured.
+        value: What is so; None where it was not measured.
         reached: Whether that is enough.
     """
 
     text: str
-    found: float | None
+    value: float | None
     reached: bool
 
 
@@ -71,16 +71,16 @@ def _verdict(rows: Rows, quantity: str, target: float) -> Verdict:
     if quantity.startswith("ratio"):
         name = quantity.removeprefix("ratio").removeprefix(" to ")
         named = next((r for r in rows if name and r["name"] == name), None)
-        found = None if name and named is None else ratio(rows, named)
+        value = None if name and named is None else ratio(rows, named)
         text = f"{target:g} x {name or 'the best rival'}"
-        return Verdict(f"at least {text}", found, found is not None and found >= target)
+        return Verdict(f"at least {text}", value, value is not None and value >= target)
     key, text = {
         "seconds": ("median_s", f"at most {1e6 * target:g} us"),
         "over floor": ("over_floor", f"at most {target:g} x the floor"),
         "megabytes": ("megabytes", f"at most {target:g} MB"),
     }[quantity]
-    found = row.get(key)
-    return Verdict(text, found, found is not None and found <= target)
+    value = row.get(key)
+    return Verdict(text, value, value is not None and value <= target)
 
 
 def verdicts(rows: Rows) -> list[Verdict]:
@@ -112,12 +112,12 @@ def read(path: Path) -> dict:
     Raises:
         ValueError: If it is none, or damaged.
     """
-    found = read_json(path)
-    if not isinstance(found, dict) or not {"machine", "peaks", "rows"} <= found.keys():
+    contents = read_json(path)
+    if not isinstance(contents, dict) or not {"machine", "peaks", "rows"} <= contents.keys():
         raise ValueError(f"{path} must be a results file of this harness, it has no machine, peaks and rows")
-    return unseal(found, path, kind="bench", remedy="measure again without it")
+    return unseal(contents, path, kind="bench", remedy="measure again without it")
 
 
-def write(path: Path, found: dict) -> None:
+def write(path: Path, contents: dict) -> None:
     """Replace a results file whole: a reader, or an interruption, never sees half of it."""
-    write_text(path, json.dumps(seal(found, kind="bench"), indent=1) + "\n")
+    write_text(path, json.dumps(seal(contents, kind="bench"), indent=1) + "\n")

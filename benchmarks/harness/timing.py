@@ -180,8 +180,8 @@ def measure(case: Case, *, canary: Canary, peaks: Peaks | None = None, rivals: b
         "targets": case.targets,
     } | canary.heard()
     rows = []
-    for (side, name), found in facts.items():
-        row = shared | {"side": side, "name": name} | found
+    for (side, name), known in facts.items():
+        row = shared | {"side": side, "name": name} | known
         if seconds := times.get((side, name)):
             row |= spread(seconds)
             row |= against_floor(row["median_s"], work, peaks)

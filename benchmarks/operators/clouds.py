@@ -92,7 +92,7 @@ def work_of(inputs: tuple, tol: float) -> Work:
 
 def rivals(tol: float, names: tuple[str, ...] = ()) -> dict[str, Rival]:
     settings = (tol, 0.5 * tol, 0.25 * tol)
-    found = {
+    known = {
         "eager in blocks": Rival(alternating(soft_minimum), settings=settings),
         "torch.compile in blocks": Rival(
             lambda *inputs: alternating(compiled_soft_minimum())(*inputs), settings=settings
@@ -100,7 +100,7 @@ def rivals(tol: float, names: tuple[str, ...] = ()) -> dict[str, Rival]:
         "KeOps": Rival(alternating(keops_soft_minimum), needs=("pykeops",), settings=settings),
         "GeomLoss, KeOps": GEOMLOSS_KEOPS,
     }
-    return {name: rival for name, rival in found.items() if name in (names or found)}
+    return {name: rival for name, rival in known.items() if name in (names or known)}
 
 
 def cloud_case(

@@ -18,7 +18,7 @@ CLOUDS_WITHOUT_COMPILING = ("eager in blocks", "KeOps")
 
 def against_tolerance() -> list[Case]:
     """Error against time: every library asked for more and more, ours as well."""
-    found = []
+    cases = []
     for tol in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
         small = transport_cases.cost_case(
             f"64 costs 77 x 77, eps 0.05, to {tol:g}",
@@ -30,7 +30,7 @@ def against_tolerance() -> list[Case]:
             at=tol,
             seconds=SECONDS,
         )
-        found.append(small)
+        cases.append(small)
     for tol in (1e-1, 1e-2, 1e-3, 1e-4):
         # GeomLoss anneals its way to an error, and reached 8e-3 at best on the table's dense costs
         annealed = ("GeomLoss, KeOps",) if tol >= 1e-2 else ()
@@ -47,13 +47,13 @@ def against_tolerance() -> list[Case]:
             seconds=SECONDS,
             patience=12.0,
         )
-        found.append(large)
-    return found
+        cases.append(large)
+    return cases
 
 
 def against_sizes() -> list[Case]:
     """Scaling in n, d and the batch."""
-    found = [
+    cases = [
         cloud_cases.cloud_case(
             f"clouds {n} x 3",
             "doubling the points quadruples the pairs",
@@ -67,7 +67,7 @@ def against_sizes() -> list[Case]:
         )
         for n in (500, 1000, 2000, 4000, 8000)
     ]
-    found += [
+    cases += [
         transport_cases.cost_case(
             f"64 costs {n} x {n}",
             "to the largest size of the kernel for costs in the cache",
@@ -81,7 +81,7 @@ def against_sizes() -> list[Case]:
         )
         for n in (16, 32, 77, 128, 256)
     ]
-    found += [
+    cases += [
         cloud_cases.cloud_case(
             f"2000 points in {d} dimensions",
             "from where exponentials dominate to where products do",
@@ -95,12 +95,12 @@ def against_sizes() -> list[Case]:
         )
         for d in (3, 16, 64, 512)
     ]
-    return found
+    return cases
 
 
 def against_batches() -> list[Case]:
     """Scaling in the number of problems a call."""
-    found = [
+    cases = [
         transport_cases.cost_case(
             f"{B} costs at once, 77 x 77",
             "from latency to throughput",
@@ -113,7 +113,7 @@ def against_batches() -> list[Case]:
         )
         for B in (1, 4, 16, 64, 256)
     ]
-    found += [
+    cases += [
         geodesic_cases.cosine_case(
             f"{B} geodesic cosines at once, 16 x 512",
             "from latency to throughput; gradient to x",
@@ -127,7 +127,7 @@ def against_batches() -> list[Case]:
         )
         for B in (1, 8, 64, 512)
     ]
-    return found
+    return cases
 
 
 def on_threads(run: Callable, count: int) -> Callable:

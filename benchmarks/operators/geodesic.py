@@ -105,8 +105,8 @@ def cosine_case(
         wide = (part.double() for part in inputs)
         return with_gradient(lambda *args: cosine_by_operators(*args, backend="reference"), which)(*wide)
 
-    def error(found: tuple[Tensor, ...], inputs: tuple) -> float:
-        return max((a.double() - b).abs().max().item() for a, b in zip(found, exact(inputs), strict=True))
+    def error(result: tuple[Tensor, ...], inputs: tuple) -> float:
+        return max((a.double() - b).abs().max().item() for a, b in zip(result, exact(inputs), strict=True))
 
     def work(inputs: tuple) -> Work:
         numbers = sum(part.numel() for part in inputs) + sum(inputs[i].numel() for i in which)
@@ -147,14 +147,14 @@ def loss_case(name: str, reason: str, rows: tuple[int, ...], loss, by_svd, with_
 
     def with_its_gradient(loss):
         def run(current: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
-            found = loss(current, *constants)
-            return found.detach(), *torch.autograd.grad(found, current)
+            result = loss(current, *constants)
+            return result.detach(), *torch.autograd.grad(result, current)
 
         return run
 
-    def error(found: tuple[Tensor, ...], inputs: tuple) -> float:
+    def error(result: tuple[Tensor, ...], inputs: tuple) -> float:
         exact = with_its_gradient(partial(loss, backend="reference"))(*(part.double() for part in inputs))
-        return max((a.double() - b).abs().max().item() for a, b in zip(found, exact, strict=True))
+        return max((a.double() - b).abs().max().item() for a, b in zip(result, exact, strict=True))
 
     return Case(
         name=name,

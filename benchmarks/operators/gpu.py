@@ -48,8 +48,8 @@ def solved_by(backend: str, tol: float) -> Callable:
     """Ours from points, by a named backend."""
 
     def run(x: Tensor, y: Tensor, eps: float) -> Potentials:
-        found = gk.sinkhorn(x, y, eps=eps, tol=tol, max_iter=transport_cases.MOST_STEPS, backend=backend)
-        return found.f, found.g
+        solution = gk.sinkhorn(x, y, eps=eps, tol=tol, max_iter=transport_cases.MOST_STEPS, backend=backend)
+        return solution.f, solution.g
 
     return run
 
@@ -91,7 +91,7 @@ def transport() -> list[Case]:
 
 
 def clouds() -> list[Case]:
-    found = []
+    cases = []
     for features, points in POINTS.items():
         case = cloud_cases.cloud_case("", "", features=features, points=points)
         rivals = case.rivals | {"GeomLoss, KeOps": GEOMLOSS_KEOPS, "flash-sinkhorn": FLASH_SINKHORN}
@@ -100,7 +100,7 @@ def clouds() -> list[Case]:
             x, y, eps = cloud_cases.clouds(features, points)
             return x.cuda(), y.cuda(), eps
 
-        found.append(
+        cases.append(
             on_gpu(
                 case, f"sinkhorn, clouds {points} x {features}, GPU",
                 f"costs never formed, to marginal error {cloud_cases.TOLERANCE}",
@@ -110,7 +110,7 @@ def clouds() -> list[Case]:
                 targets={"ratio to flash-sinkhorn": 2, "ratio to KeOps": 20},
             )
         )  # fmt: skip
-    return found
+    return cases
 
 
 def geodesic() -> list[Case]:

@@ -40,14 +40,14 @@ def peak_extra(run: Callable[[], object]) -> int:
 def contenders(features: int) -> dict[tuple[str, str], tuple[Callable, str | None]]:
     """By side and name: the call, and what is missing for it."""
     (case,) = [c for c in cloud_cases.cases() if c.name.endswith(f" x {features}")]
-    found = case.contenders(rivals=True)
+    everybody = case.contenders(rivals=True)
     # KeOps forms no matrix whatever the features, so one number of them says enough
     kept = ("native", "eager in blocks", *(("KeOps",) if features == min(cloud_cases.FEATURES) else ()))
 
     def with_setting(rival):
         return lambda *inputs: rival.run(*inputs, *rival.settings[:1])
 
-    return {key: (with_setting(rival), rival.missing()) for key, rival in found.items() if key[1] in kept}
+    return {key: (with_setting(rival), rival.missing()) for key, rival in everybody.items() if key[1] in kept}
 
 
 def _in_this_process(features: int, name: str) -> None:

@@ -90,8 +90,8 @@ def _ott_solver(batched: bool) -> Callable:
 
     def solve(cost, eps, tol):
         given = geometry.Geometry(cost_matrix=cost, epsilon=eps)
-        found = linear.solve(given, threshold=tol, max_iterations=MOST_STEPS)
-        return found.f, found.g
+        solution = linear.solve(given, threshold=tol, max_iterations=MOST_STEPS)
+        return solution.f, solution.g
 
     return jax.jit(jax.vmap(solve, (0, None, None)) if batched else solve)
 
@@ -109,13 +109,13 @@ def ott(cost: Tensor, eps: float, tol: float) -> Potentials:
 def from_cost(tol: float, *, names: tuple[str, ...] = ()) -> dict[str, Rival]:
     """Everybody who takes a cost matrix, asked for an error of ``tol``; all of them, or those named."""
     looser = tuple(tol * factor for factor in (3.0, 1.0, 0.5, 0.25, 0.1))
-    found = {
+    known = {
         "eager": Rival(eager, settings=looser[1:]),
         "torch.compile": Rival(compiled, settings=looser[1:]),
         "POT": Rival(pot, needs=("ot",), settings=looser),
         "OTT-JAX": Rival(ott, needs=("ott", "jax"), settings=looser),
     }
-    return {name: rival for name, rival in found.items() if name in (names or found)}
+    return {name: rival for name, rival in known.items() if name in (names or known)}
 
 
 def geomloss(x: Tensor, y: Tensor, eps: float, scaling: float) -> Potentials:

@@ -43,8 +43,8 @@ def judge_edit(edited: Tensor, scene, target, attribute: str) -> dict:
 
 def mean_of(values: list[float], name: str) -> dict[str, float]:
     """A mean, called ``name``, of numbers up to 1, with its 95% interval over edits."""
-    found = mean_interval(values)
-    return {name: found.mean, "low": found.low, "high": min(1.0, found.high)}
+    interval = mean_interval(values)
+    return {name: interval.mean, "low": interval.low, "high": min(1.0, interval.high)}
 
 
 def percent(interval: dict[str, float]) -> str:

@@ -86,14 +86,14 @@ def _resampled(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
     """Hypervolumes of every loss on trials drawn with replacement, ``(RESAMPLED,)``."""
     chance = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(rows), (RESAMPLED, len(rows)), generator=chance)
-    found = {}
+    volumes = {}
     for loss, strengths in rows[0]["found"].items():
         values = torch.tensor(
             [[[row["found"][loss][n][k] for k in ("reached", "kept")] for n in strengths] for row in rows],
             dtype=torch.float64,
         )
-        found[loss] = torch.tensor([hypervolume(points) for points in values[drawn].mean(1).tolist()])
-    return found
+        volumes[loss] = torch.tensor([hypervolume(points) for points in values[drawn].mean(1).tolist()])
+    return volumes
 
 
 def _middle(values: torch.Tensor) -> list[float]:
@@ -103,13 +103,13 @@ def _middle(values: torch.Tensor) -> list[float]:
 
 def points_of(losses: Mapping[str, Mapping]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and cells of the table of all points."""
-    fidelity = any("psnr" in p for found in losses.values() for p in found["points"].values())
+    fidelity = any("psnr" in p for result in losses.values() for p in result["points"].values())
     rows = []
-    for loss, found in losses.items():
-        for name, point in found["points"].items():
+    for loss, result in losses.items():
+        for name, point in result["points"].items():
             shares = [percent(point[key]) for key in ("reached", "kept")]
             more = [f"{point['psnr']:.1f} dB"] if fidelity else []
-            rows.append((loss, name, *shares, *more, "yes" if name in found["front"] else ""))
+            rows.append((loss, name, *shares, *more, "yes" if name in result["front"] else ""))
     head = ("loss", "strength", "reached", "kept", *(["PSNR, untouched"] if fidelity else []))
     return (*head, "on its front"), rows
 
@@ -117,11 +117,11 @@ def points_of(losses: Mapping[str, Mapping]) -> tuple[tuple[str, ...], list[tupl
 def areas_of(losses: Mapping[str, Mapping]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and cells of the table of hypervolumes."""
     rows = []
-    for loss, found in losses.items():
-        low, high = found["hypervolume interval"]
-        less = found.get(f"less {AGAINST}")
+    for loss, result in losses.items():
+        low, high = result["hypervolume interval"]
+        less = result.get(f"less {AGAINST}")
         apart = f"{less[0]:+.3f} to {less[1]:+.3f}" if less else ""
-        rows.append((loss, f"{found['hypervolume']:.3f} [{low:.3f}, {high:.3f}]", apart))
+        rows.append((loss, f"{result['hypervolume']:.3f} [{low:.3f}, {high:.3f}]", apart))
     return ("loss", "hypervolume", f"difference from {AGAINST}"), rows
 
 
@@ -143,8 +143,8 @@ def draw_fronts(path: Path, panels: Mapping[str, Mapping[str, Mapping]]) -> None
     size = (6.2 * len(panels), 5)
     drawing, places = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
     for axes, (title, losses) in zip(places[0], panels.items()):
-        for loss, found in losses.items():
-            _draw_front(axes, loss, found)
+        for loss, result in losses.items():
+            _draw_front(axes, loss, result)
         axes.set_title(title)
         axes.set_xlabel("plasticity: asked attribute reached")
         axes.set_ylabel("stability: other attributes kept")
@@ -154,15 +154,15 @@ def draw_fronts(path: Path, panels: Mapping[str, Mapping[str, Mapping]]) -> None
     pyplot.close(drawing)
 
 
-def _draw_front(axes, loss: str, found: Mapping) -> None:
-    points, ink = found["points"], INKS.get(loss, "#666a73")
+def _draw_front(axes, loss: str, result: Mapping) -> None:
+    points, ink = result["points"], INKS.get(loss, "#666a73")
     x, y = ([p[key] for p in points.values()] for key in ("reached", "kept"))
     spread = [[[p["share"] - p["low"] for p in v], [p["high"] - p["share"] for p in v]] for v in (x, y)]
     at = [p["share"] for p in x], [p["share"] for p in y]
     axes.errorbar(
         *at, xerr=spread[0], yerr=spread[1], fmt="o", ms=4, lw=0.6, color=ink, ecolor=ink + "66", label=loss
     )
-    on = sorted((points[n]["reached"]["share"], points[n]["kept"]["share"]) for n in found["front"])
+    on = sorted((points[n]["reached"]["share"], points[n]["kept"]["share"]) for n in result["front"])
     axes.plot(*zip(*on), color=ink, lw=1.5)
     for name, *place in zip(points, *at):
         axes.annotate(name, place, textcoords="offset points", xytext=(4, 4), fontsize=7, color=ink)

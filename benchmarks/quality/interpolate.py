@@ -181,7 +181,7 @@ def swap_padding(
     return {
         "kind": kind,
         "way": words / (words + pads),
-        "read": [sum(found) for found in zip(*read)] if read else [0, 0],
+        "read": [sum(hits) for hits in zip(*read)] if read else [0, 0],
         "of": len(read),
     }
 
@@ -201,10 +201,10 @@ def summarise(rows: list[dict]) -> dict:
     return {
         "pairs": len(rows),
         "facts": facts,
-        "couplings": {c: {m: interval(v) for m, v in found.items()} for c, found in of.items()},
+        "couplings": {c: {m: interval(v) for m, v in measured.items()} for c, measured in of.items()},
         "less row by row": {
-            c: {m: interval([a - b for a, b in zip(v, plain[m])]) for m, v in found.items()}
-            for c, found in of.items()
+            c: {m: interval([a - b for a, b in zip(v, plain[m])]) for m, v in measured.items()}
+            for c, measured in of.items()
             if c != "row"
         },
     }
@@ -223,7 +223,7 @@ def as_markdown(summary: dict) -> str:
         drawn = "{frames} pictures a path, {steps} steps, guidance {guidance}, rows {rows}, seed {seed}"
         lines += [f"Embedded diffusion model, {drawn.format(**summary)}", ""]
     for kind, group in summary["kinds"].items():
-        of = {name: found["mean"] for name, found in group["facts"].items()}
+        of = {name: measured["mean"] for name, measured in group["facts"].items()}
         lines += [
             f"**{kind}**, {group['pairs']} pairs. Transport sends {of['moved']:.1f} of 77 rows to another "
             f"place, {of['words_moved']:.1f} of {of['words']:.1f} that are not padding in both prompts, and "
@@ -238,8 +238,8 @@ def as_markdown(summary: dict) -> str:
             ("", group["couplings"], ""),
             (" less row", group["less row by row"], "+"),
         ):
-            for coupling, found in table.items():
-                cells = [f"{found[m]['mean']:{sign}.3f} ± {found[m]['half']:.3f}" for m in MEASURES]
+            for coupling, measured in table.items():
+                cells = [f"{measured[m]['mean']:{sign}.3f} ± {measured[m]['half']:.3f}" for m in MEASURES]
                 lines.append(f"| {coupling}{title} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)

@@ -50,8 +50,8 @@ def pulls(
         terms = guiding_terms(current, source, previous, texts, chosen, unmoved=False)
         for name in (MAIN[loss], "regularisation"):
             if name in terms:
-                found = torch.autograd.grad(terms[name], parameters, retain_graph=True, allow_unused=True)
-                flat = torch.cat([slope.flatten() for slope in found if slope is not None])
+                gradients = torch.autograd.grad(terms[name], parameters, retain_graph=True, allow_unused=True)
+                flat = torch.cat([slope.flatten() for slope in gradients if slope is not None])
                 slopes[name] = chosen.weight(name) * flat
     change = unit_rows((current - source).detach())
     geodesic = slopes["consistency"]
@@ -78,8 +78,8 @@ def of_edit(index: int, rank: int | None, steps: Sequence[int], encoder) -> list
             kept = guidance.kept
             current = guidance.see(run.edit(run.source)[0], guidance.views)[0]
             given = kept["source_features"][0], kept["features"][0], guidance.texts[0], config
-            found = pulls(current, *given, list(run.edit.parameters()))
-            rows.append({"run": f"edit {index}", "rank": rank or "full", "at": run.index, **found})
+            cosines = pulls(current, *given, list(run.edit.parameters()))
+            rows.append({"run": f"edit {index}", "rank": rank or "full", "at": run.index, **cosines})
         run.step()
     return rows
 
@@ -93,8 +93,8 @@ def of_adaptation(target: str, steps: Sequence[int], encoder, model) -> list[dic
         if run.index in steps:
             batch = run.next_batch()
             compared = batch.current[0], batch.source[0], batch.previous[0]
-            found = pulls(*compared, run.texts[0], run.config, batch.parameters)
-            rows.append({"run": f"to {target}", "rank": run.config.rank, "at": run.index, **found})
+            cosines = pulls(*compared, run.texts[0], run.config, batch.parameters)
+            rows.append({"run": f"to {target}", "rank": run.config.rank, "at": run.index, **cosines})
         run.step()
     return rows
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality.morph --edits 200 --loss geodesic --out results/geodesic
 
-Edits are drawn from ``--seed``: a scene by chance (any shape, colours, size, texture), then one attribute,
+Edits are drawn from ``--seed``: a random scene (any shape, colours, size, texture), then one attribute,
 object colour and background in turn, to another legal value. With ``--shapes N``, N edits of the shape
 follow, which are reported beside the others and not among them. The picture is morphed with the default
 recipe of ``--method`` (``--strength`` and ``--set`` change it), from the caption of the scene to that of the
@@ -133,10 +133,10 @@ def summarise(rows: list[dict]) -> dict:
 
 def groups(rows: list[dict]) -> dict[str, dict]:
     """Colour and background together and apart, and the shapes beside them."""
-    found = {"colour and background": [row for row in rows if row["attribute"] != "shape"]}
+    members = {"colour and background": [row for row in rows if row["attribute"] != "shape"]}
     for attribute in (*ATTRIBUTES, "shape"):
-        found[attribute] = [row for row in rows if row["attribute"] == attribute]
-    return {name: summarise(group) for name, group in found.items() if group}
+        members[attribute] = [row for row in rows if row["attribute"] == attribute]
+    return {name: summarise(group) for name, group in members.items() if group}
 
 
 def as_markdown(summary: dict) -> str:

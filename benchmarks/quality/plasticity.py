@@ -103,12 +103,12 @@ def main(arguments: list[str] | None = None) -> None:
 
     parts = {args.method: run_edits, "adapt": run_adaptations}
     counts = {args.method: args.edits, "adapt": args.adaptations}
-    found = {name: run(args.out, counts[name], args) for name, run in parts.items()}
-    found = {name: part for name, part in found.items() if part}
-    if not found:
+    results = {name: run(args.out, counts[name], args) for name, run in parts.items()}
+    results = {name: part for name, part in results.items() if part}
+    if not results:
         raise SystemExit(f"{args.out} holds no trials, and none were asked for")
     known = {"seed": args.seed, "machine": machine(), "versions": versions()}
-    report({**known, "pipelines": found}, args.out, args.pages or args.out)
+    report({**known, "pipelines": results}, args.out, args.pages or args.out)
 
 
 if __name__ == "__main__":

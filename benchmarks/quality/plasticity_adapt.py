@@ -92,21 +92,21 @@ def run_adaptation(task: tuple[int, int, AdaptationConfig, tuple[float, ...]]) -
     before = world.judge((first.pictures(w) * 255).round() / 255).names()
     clock = time.process_time()
     prepared = first.prepared
-    found = {START: {"1": judged(first)}}
+    scores = {START: {"1": judged(first)}}
     seconds = {"prepare": time.process_time() - clock}
     for loss in LOSSES:
-        found[loss], clock = {}, time.process_time()
+        scores[loss], clock = {}, time.process_time()
         for factor in strengths:
             run = begin(loss, factor, prepared)
             while not run.done:
                 run.step()
-            found[loss][f"{factor:g}"] = judged(run)
+            scores[loss][f"{factor:g}"] = judged(run)
         seconds[loss] = (time.process_time() - clock) / len(strengths)
     return {
         "index": index,
         "attribute": attribute,
         "value": value,
         "start": first.start and {"cosine": first.start.cosine, "taken": first.started},
-        "found": found,
+        "found": scores,
         "processor_seconds": {name: round(spent, 2) for name, spent in seconds.items()},
     }

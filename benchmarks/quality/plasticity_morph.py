@@ -1,6 +1,6 @@
 """Edits of pictures with every loss at every strength, for ``benchmarks.quality.plasticity``.
 
-Edit ``i`` is that of ``benchmarks.quality.morph``: a scene by chance, object colour and background in
+Edit ``i`` is that of ``benchmarks.quality.morph``: a random scene, object colour and background in
 turn to another value. All losses and strengths start from the same first guess, which is searched for once,
 and see the same views.
 """
@@ -69,26 +69,26 @@ def run_edit(task: tuple[int, int, PictureConfig, str, tuple[float, ...]]) -> di
         how = {"config": chosen, "generator": chance, "prepared": prepared}
         return ClipInversion(source, [_encoder], *texts, **how)
 
-    found, prepared, clock = {}, None, time.process_time()
+    scores, prepared, clock = {}, None, time.process_time()
     if method == "clip-inversion":
         first = begin(LOSSES[0], 1.0)
         prepared = first.prepared
-        found[START] = {"1": judged(_guessed(first))}
+        scores[START] = {"1": judged(_guessed(first))}
     seconds = {"prepare": time.process_time() - clock}
     for loss in LOSSES:
-        found[loss], clock = {}, time.process_time()
+        scores[loss], clock = {}, time.process_time()
         for factor in strengths:
             run = begin(loss, factor)
             while not run.done:
                 run.step()
-            found[loss][f"{factor:g}"] = judged(run.picture())
+            scores[loss][f"{factor:g}"] = judged(run.picture())
         seconds[loss] = (time.process_time() - clock) / len(strengths)
     return {
         "index": index,
         "attribute": attribute,
         "from": texts[0],
         "to": texts[1],
-        "found": found,
+        "found": scores,
         "processor_seconds": {name: round(spent, 2) for name, spent in seconds.items()},
     }
 

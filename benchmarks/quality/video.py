@@ -94,7 +94,7 @@ def run_clip(seed: int, encoder: ClipEncoder, sheets: Path | None) -> dict:
     atlas = fit_atlas(footage, generator=chance(seed)).atlas
     fitted = time.process_time()
     seen = torch.stack([atlas.frame(t) for t in range(FRAMES)])
-    found: dict = {
+    result: dict = {
         "seed": seed,
         "clip": clip.caption,
         "atlas": {"psnr": psnr(seen, clip.frames), "worst": min(map(psnr, seen, clip.frames))},
@@ -111,12 +111,12 @@ def run_clip(seed: int, encoder: ClipEncoder, sheets: Path | None) -> dict:
         )
         frames = torch.stack(list(edit.frames))
         row = {"to": texts[1], **score(frames, clip, wanted, attribute)}
-        found["edits"][attribute] = {**row, "seconds": time.process_time() - clock}
+        result["edits"][attribute] = {**row, "seconds": time.process_time() - clock}
         shown.append(frames)
     if sheets is not None:
         picked = [part[:: FRAMES // SHOWN] for part in shown]
         write_picture(sheets / f"{seed}.png", grid(list(torch.cat(picked)), columns=SHOWN))
-    return found
+    return result
 
 
 def run_beside(seed: int, encoder: ClipEncoder) -> dict:

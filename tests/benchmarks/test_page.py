@@ -20,7 +20,7 @@ def test_a_verdict_on_a_named_rival(found):
     rows = results.by_case(found["rows"])["won"]
     rows[0]["targets"] = {"ratio to eager": 4, "ratio to POT": 4, "seconds": 1e-4, "over floor": 20}
     assert [v.reached for v in results.verdicts(rows)] == [True, False, False, True]
-    assert results.verdicts(rows)[1].found is None
+    assert results.verdicts(rows)[1].value is None
 
 
 def test_the_page_is_self_contained_and_shows_losses(found):

@@ -76,10 +76,18 @@ def test_the_summary_of_the_fronts_is_that_of_their_lines(name, pipeline):
     assert json.loads(json.dumps(summarise(rows))) == part["losses"]
 
 
+def figures_of(html: str) -> list[str]:
+    """What the tables of a page say, however they are drawn."""
+    tables = re.findall(r"<table.*?</table>", html, re.DOTALL)
+    return [text for table in tables for text in re.split(r"(?:<[^>]*>\s*)+", table) if text.strip()]
+
+
 def test_the_page_of_the_fronts_is_that_of_their_summary():
     drawing = ROOT / "docs/plasticity/fronts.png"
-    summary = tables.load("plasticity-fronts/summary")
-    assert (drawing.parent / "fronts.html").read_text(encoding="utf-8") == front_page(summary, drawing)
+    made = front_page(tables.load("plasticity-fronts/summary"), drawing)
+    shown = (drawing.parent / "fronts.html").read_text(encoding="utf-8")
+    assert len(figures_of(made)) > 100
+    assert figures_of(shown) == figures_of(made)
 
 
 def test_the_shares_of_the_front_page_are_those_of_the_results():

@@ -33,7 +33,7 @@ class OriginalPattern:
         steps: How many there will be, for the schedule of the rate.
         rate: Of the first step.
         batch: Latents a step.
-        generator: Source of chance.
+        generator: Source of random numbers.
     """
 
     def __init__(

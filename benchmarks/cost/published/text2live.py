@@ -37,7 +37,7 @@ class OriginalPattern:
         target: What it shall show.
         screen: What the edit alone shows, over green.
         config: The settings, of which ``screen_views`` and whatever concerns a first guess are not looked at.
-        generator: Source of chance.
+        generator: Source of random numbers.
     """
 
     def __init__(

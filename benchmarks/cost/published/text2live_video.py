@@ -36,7 +36,7 @@ class OriginalVideoPattern:
         encoder: A frozen CLIP.
         texts: What the frames show, what they shall show, and what the edit alone shows over green.
         config: The settings.
-        generator: Source of chance.
+        generator: Source of random numbers.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class OriginalVideoPattern:
         return Views(*(part.to(self.source.device) for part in drawn))
 
     def moment(self) -> FrameView:
-        """A frame by chance."""
+        """A random frame."""
         index = int(torch.randint(len(self.kept), (), generator=self.chance))
         return resize_view(self.kept[index], self.config.working_size)
 
