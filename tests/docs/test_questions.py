@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = sorted(page for page in (ROOT / "docs/questions").glob("*.md") if page.name != "index.md")
 PAGES = [*QUESTIONS, ROOT / "docs/index.md", ROOT / "docs/world.md"]
 RUN = ROOT / "tests/docs/pages.py"
+SLOW = {"resume", "prompt-interpolation"}  # they run commands that load models
 pytestmark = pytest.mark.cpu
 
 
@@ -22,7 +23,10 @@ def run(page: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem in SLOW else []) for p in PAGES],
+)
 def test_a_page_prints_what_it_shows(page):
     if page.stem == "gpu" and torch.cuda.is_available():
         pytest.skip("the page shows a machine without a GPU")
