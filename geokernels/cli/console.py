@@ -240,6 +240,7 @@ class _Bars:
 
     def __init__(self, to: Console) -> None:
         self.tasks: dict[str, TaskID] = {}
+        self.passing = ""  # what has no measure, and goes when something else is shown
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -251,6 +252,13 @@ class _Bars:
         self.progress.start()
 
     def update(self, name: str, label: str, seen: Seen) -> None:
+        if self.passing not in ("", name):
+            self.progress.remove_task(self.tasks.pop(self.passing))
+            self.passing = ""
+        if not seen.done and seen.total is None:
+            self.passing = name
+        elif name == self.passing:
+            self.passing = ""
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(label, total=seen.total, loss="", speed="")
         self.progress.update(

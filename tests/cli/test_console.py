@@ -82,6 +82,17 @@ def test_in_a_terminal_it_is_a_bar(monkeypatch):
     assert "50/100" in file.getvalue()
 
 
+def test_what_has_no_measure_goes_from_the_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "console", lambda: Console(file=Terminal(), force_terminal=True, width=80))
+    with showing(nouns={"morph": "morphing"}) as show:
+        for turn in range(2):
+            show.tell("searching")
+            assert [task.description for task in show.show.progress.tasks][-1] == "searching"
+            show(None, "morph", run(turn), 1.0)
+            assert [task.description for task in show.show.progress.tasks] == ["morphing"]
+
+
 @pytest.mark.parametrize(
     ("nouns", "shown", "said"),
     [
