@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmarks import tables
 from benchmarks.cost import adapt as cost_of_adapt
+from benchmarks.cost import edit as cost_of_edit
 from benchmarks.cost import morph as cost_of_morph
 from benchmarks.cost import video as cost_of_video
 from benchmarks.cost.counting import CountingEncoder
@@ -285,19 +286,29 @@ def test_unchanged_at_every_simd_level(name, level, one_thread, simd_level):
     agree(name)
 
 
+def counted_edits() -> dict:
+    """Every variant of a step of an edit."""
+    rows: dict = {}
+    cost_of_edit.measure(rows, lambda done: None)
+    return rows
+
+
+AT_REAL_SIZES = {
+    "adaptation-cost-real": lambda: cost_of_adapt.measure_real(1024, ("ViT-B-32", "ViT-B-16")),
+    "editing-cost": counted_edits,
+    "layer-edit-cost-real": lambda: cost_of_morph.measure_real(512, "ViT-B-32"),
+    "video-cost-real": lambda: cost_of_video.measure(
+        (432, 768), cost_of_video.real_encoder("ViT-B-32"), "meta", 0
+    ),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", ["adaptation-cost-real", "layer-edit-cost-real", "video-cost-real"])
+@pytest.mark.parametrize("name", AT_REAL_SIZES)
 def test_counts_at_real_sizes_are_the_published_ones(name, one_thread):
-    measure = {
-        "adaptation-cost-real": lambda: cost_of_adapt.measure_real(1024, ("ViT-B-32", "ViT-B-16")),
-        "layer-edit-cost-real": lambda: cost_of_morph.measure_real(512, "ViT-B-32"),
-        "video-cost-real": lambda: cost_of_video.measure(
-            (432, 768), cost_of_video.real_encoder("ViT-B-32"), "meta", 0
-        ),
-    }[name]
-    published = tables.load(name)
-    assert json.loads(json.dumps(measure())) == published.get("variants", published.get("patterns"))
+    published, counted = tables.load(name), AT_REAL_SIZES[name]()
+    assert json.loads(json.dumps(counted)) == published.get("variants", published.get("patterns"))
 
 
 def test_gradients_at_the_first_step_are_the_published_ones(one_thread):
