@@ -43,8 +43,8 @@ def _named(values: Hashed | Iterable[Hashed]) -> Iterable[tuple[str, Tensor | np
     return (("", value) for value in ([values] if isinstance(values, Tensor | np.ndarray) else values))
 
 
-def require_format(state: Mapping) -> None:
-    """Refuse a state of another format than this version writes.
+def require_format(state: Mapping, *, remedy: str = "start the run again") -> None:
+    """Refuse a state of another format than this version writes; ``remedy`` is what to do about it.
 
     Raises:
         ValueError: Says which version made it, as far as that is known, and what to do.
@@ -52,12 +52,12 @@ def require_format(state: Mapping) -> None:
     if "format" not in state:
         raise ValueError(
             "the checkpoint was made by geokernels 0.1.0, which this version cannot continue; "
-            "start the run again, or continue it with 0.1.0"
+            f"{remedy}, or continue it with 0.1.0"
         )
     if state["format"] != FORMAT:
         raise ValueError(
             f"the checkpoint has format {state['format']!r}, this version reads format {FORMAT}; "
-            "start the run again, or continue it with the version that made it"
+            f"{remedy}, or continue it with the version that made it"
         )
 
 

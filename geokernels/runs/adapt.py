@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._files import write_text
-from ..media.pictures import fit, gif, grid, png, write_bytes, write_picture
+from ..media.pictures import gif, grid, png, write_bytes, write_picture
 from ..models import Generator, save_generator
 from ..models.stylegan2_files import FORMATS
 from ..pipelines import Adaptation, WInversion
@@ -17,7 +17,8 @@ from ..report.page import PICTURE_SIDE
 from ..world import judge
 from ..world.captions import understand
 from .folder import RunFolder
-from .loop import Job, Tell, kept_steps
+from .frames import as_kept, as_shown, kept_steps
+from .loop import Job, Tell
 
 FRAMES = 6
 SAMPLES = 16
@@ -92,7 +93,7 @@ class AdaptJob(Job):
     def prepare(self, tell: Tell) -> None:
         """Keep the samples as they are before."""
         if not self.frames:
-            self.frames, self.labels = [_kept(self.adaptation.pictures(self.w))], ["before"]
+            self.frames, self.labels = [as_kept(self.adaptation.pictures(self.w), SIDE)], ["before"]
 
     def stages(self) -> Iterator[tuple[str, WInversion | Adaptation]]:
         """The inversion, if there is one, and the adaptation."""
@@ -107,7 +108,7 @@ class AdaptJob(Job):
         if stage.index == 1:
             self._keep_way()
         if stage.index in kept_steps(stage.steps, FRAMES):
-            self.frames.append(_kept(stage.pictures(self.w)))
+            self.frames.append(as_kept(stage.pictures(self.w), SIDE))
             self.labels.append(f"step {stage.index}")
 
     def _keep_way(self) -> None:
@@ -119,7 +120,7 @@ class AdaptJob(Job):
                 codes = self.adaptation.start.map.part(extent)(self.w)
                 parts = codes.split(self.adaptation.config.chunk)
                 shown = torch.cat([self.model.synthesis(part) for part in parts])
-            self.frames.append(_kept(shown.clamp(0, 1)))
+            self.frames.append(as_kept(shown.clamp(0, 1), SIDE))
             self.labels.append(f"{extent:.0%} of the way to the start")
 
     def state_dict(self) -> dict:
@@ -158,7 +159,7 @@ class AdaptJob(Job):
         """Write the network, pictures, animation and page."""
         file = self.folder.file
         self._save_model()
-        frames, real = _shown(self.frames), self._real_pictures()
+        frames, real = as_shown(self.frames), self._real_pictures()
         grids = [grid(list(frame)) for frame in frames]
         write_picture(file(BEFORE), grids[0])
         write_picture(file(AFTER), grids[-1])
@@ -202,7 +203,7 @@ def _judged(frames: list[Tensor], facts: dict) -> dict[str, dict]:
     if facts["model"] != "world" or asked is None:
         return {}
     asked = {name: value for name, value in asked.items() if (had or {}).get(name) != value}
-    before, after = (judge(frame).names() for frame in _shown([frames[0], frames[-1]]))
+    before, after = (judge(frame).names() for frame in as_shown([frames[0], frames[-1]]))
     verdicts = {}
     for name in before[0]:
         pairs = [(was[name], now[name]) for was, now in zip(before, after)]
@@ -214,13 +215,3 @@ def _judged(frames: list[Tensor], facts: dict) -> dict[str, dict]:
             "kept": sum(was == now for was, now in pairs) / len(pairs),
         }
     return verdicts
-
-
-def _kept(pictures: Tensor) -> Tensor:
-    """Samples as they are kept, at most ``SIDE`` a side, 8 bits a channel, on the CPU."""
-    shown = torch.stack([fit(p, SIDE) if p.shape[-1] > SIDE else p for p in pictures])
-    return shown.mul(255).round().to(torch.uint8).cpu()
-
-
-def _shown(frames: list[Tensor]) -> list[Tensor]:
-    return [frame.float() / 255 for frame in frames]

@@ -102,8 +102,8 @@ class DemoFolder(RunFolder):
         if not self.path.is_dir() or not any(path.name != OWNER for path in self.path.iterdir()):
             return False
         # of one that was killed while it was written, there is only the latter
-        found = [read_json(self.path / name) for name in (RECORD, BEGUN) if (self.path / name).is_file()]
-        if not (found and all(isinstance(one, dict) and one.get("command") == self.command for one in found)):
+        kept = [read_json(self.path / name) for name in (RECORD, BEGUN) if (self.path / name).is_file()]
+        if not (kept and all(isinstance(one, dict) and one.get("command") == self.command for one in kept)):
             raise ValueError(
                 f"--out must be new, empty or an earlier demo, {self.path} holds something else; "
                 "choose another folder, or add --overwrite"

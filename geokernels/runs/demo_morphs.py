@@ -11,7 +11,8 @@ from .. import world
 from ..metrics import EditScore, outside_psnr, score_edit
 from ..models.clip import ClipEncoder
 from ..pipelines import ClipInversion, ClipInversionConfig
-from .morph import frame_steps
+from .frames import kept_steps
+from .morph import KEPT
 
 LOSSES = ("geodesic", "directional")
 
@@ -82,7 +83,7 @@ def _edit(encoder, scene, target, attribute, seed, config, on_step) -> Edit:
             config=replace(config, loss=loss),
             generator=torch.Generator().manual_seed(seed),
         )
-        frames, kept = [source], frame_steps(run.config.steps)
+        frames, kept = [source], kept_steps(run.steps, KEPT)
         while not run.done:
             run.step()
             if run.index in kept:

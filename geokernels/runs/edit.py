@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from .._files import write_text
@@ -15,6 +14,7 @@ from ..pipelines.edit.source import EditSource
 from ..report.edit import ShownEdits, edit_page
 from ..report.page import FILM_SIDE, PICTURE_SIDE
 from .folder import RunFolder
+from .frames import as_kept, as_shown
 from .loop import Job, Tell
 
 FRAMES = 10
@@ -43,7 +43,7 @@ class EditFolder(RunFolder):
             inversion.unlink(missing_ok=True)
 
 
-def kept_steps(steps: int) -> list[int]:
+def edit_steps(steps: int) -> list[int]:
     """After which steps a frame is kept, the last among them."""
     return sorted({math.ceil(steps * (i + 1) / FRAMES) for i in range(FRAMES)})
 
@@ -101,8 +101,8 @@ class EditJob(Job):
 
     def keep(self, name: str, stage: OIGEdit) -> None:
         """Keep a frame of every edit where it is time."""
-        if stage.index in kept_steps(stage.steps):
-            self.frames.append(_kept(stage.pictures()))
+        if stage.index in edit_steps(stage.steps):
+            self.frames.append(as_kept(stage.pictures(), SIDE))
 
     def state_dict(self) -> dict:
         """The kept frames."""
@@ -125,7 +125,7 @@ class EditJob(Job):
         write_picture(file(SHEET), grid([fit(p, SHEET_SIDE) for p in shown], columns=len(shown), gap=6))
         for i, edit in enumerate(edits):
             write_picture(file(f"edit-{i:02d}.png"), edit)
-        frames = [frame.float() / 255 for frame in self.frames]
+        frames = as_shown(self.frames)
         grids = [grid(list(frame)) for frame in frames]
         write_bytes(file(ANIMATION), gif(grids, longest=512))
         pictures = ShownEdits(
@@ -133,7 +133,7 @@ class EditJob(Job):
             png(source, longest=PICTURE_SIDE),
             [png(edit, longest=PICTURE_SIDE) for edit in edits],
             [[png(frame[i], longest=FILM_SIDE) for frame in frames] for i in range(len(edits))],
-            [f"step {k}" for k in kept_steps(self.edit.steps)],
+            [f"step {k}" for k in edit_steps(self.edit.steps)],
             gif(grids),
             (source.shape[2], source.shape[1]),
         )
@@ -141,9 +141,3 @@ class EditJob(Job):
         if (self.folder.path / INVERSION).exists():
             names.append(INVERSION)
         return names
-
-
-def _kept(pictures: Tensor) -> Tensor:
-    """Edits as they are kept, at most ``SIDE`` a side, 8 bits a channel, on the CPU."""
-    shown = torch.stack([fit(p, SIDE) if max(p.shape) > SIDE else p for p in pictures])
-    return shown.mul(255).round().to(torch.uint8).cpu()

@@ -60,6 +60,10 @@ class Plan:
         return {name: getattr(self, name) for name in ("steps", "skip", "batch", "size")}
 
 
+class FaultError(Exception):
+    """A method, or a measure of what it made, met a fault of geokernels, which is the cause."""
+
+
 class Failure(NamedTuple):
     """Why there is no picture, or no measure of one."""
 
@@ -68,9 +72,13 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, error: Exception, doing: str = "") -> "Failure":
-        """A failure that is a method's; a fault of geokernels is raised again."""
+        """A failure that is a method's.
+
+        Raises:
+            FaultError: If it is none, but a fault of geokernels.
+        """
         if isinstance(error, FAULTS) and not isinstance(error, UnsuitedPipelineError):
-            raise error
+            raise FaultError(f"{type(error).__name__}: {error}") from error
         lines = str(error).strip().splitlines()
         said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
         return cls(doing + said, "".join(traceback.format_exception(error)))

@@ -59,9 +59,11 @@ class EvalFolder(RunFolder):
         """Only the pictures of the run's own methods."""
         return (*self.names[:-1], *(f"{PICTURES}/{re.escape(safe(m))}/{PART}\\.png" for m in self.methods))
 
-    def begins(self) -> bool:
-        """A finished evaluation may be resumed, too, with more edits or methods."""
-        return super().begins() or (self._record() is not None and (self.path / ROWS).exists())
+    @property
+    def kept(self) -> Path:
+        """Of a finished evaluation its results, which may be continued with more edits or methods."""
+        stopped = self.path / self.checkpoint
+        return self.path / ROWS if self._record() is not None and not stopped.exists() else stopped
 
     def clear(self, keep: Collection[Path] = ()) -> None:
         """Remove an earlier run with its pictures and its tables, which no record lists before its end."""
@@ -77,11 +79,6 @@ class EvalFolder(RunFolder):
             for row in listed(kept, "stages", STAGE, "rows"):
                 files |= texts({str(row.get("picture")): row.get("sha256")})
         return files
-
-    def load(self, device: str = "cpu", path: Path | None = None) -> dict:
-        """Read the checkpoint, or what a finished run has left to be continued from."""
-        stopped = self.path / self.checkpoint
-        return super().load(device, path or (stopped if stopped.exists() else self.path / ROWS))
 
     def write(self, row: dict, picture: Tensor | None) -> dict:
         """Write the picture of a row; returns the row with its file."""

@@ -16,7 +16,6 @@ from ..environment import checksums, circumstances
 from ..pipelines.run_state import FORMAT, require_format
 from .held_folder import HeldFolder
 from .own_files import discard, in_the_way, present
-from .record import read_record
 
 RECORD = "run.json"
 NAMED = 3  # files that a refusal names
@@ -47,7 +46,7 @@ class RunFolder(HeldFolder):
         if resume and not begun:
             state = "is finished" if finished else "holds no checkpoint: begin it without --resume"
             raise ValueError(f"--resume needs an interrupted run in --out, {self.path} {state}")
-        if resume and (self.path / self.checkpoint).exists():
+        if resume:
             self._read()  # damage and other versions are refused before anything is loaded or computed
         blocked = next(in_the_way(self.path, (RECORD, self.checkpoint, *self.writes())), None)
         if blocked is not None:
@@ -95,8 +94,8 @@ class RunFolder(HeldFolder):
         self.replaces = False
 
     def begins(self) -> bool:
-        """Whether there is an interrupted run, to be continued."""
-        return (self.path / self.checkpoint).exists()
+        """Whether there is a run to be continued."""
+        return self.kept.exists()
 
     def clear(self, keep: Collection[Path] = ()) -> None:
         """Remove an earlier run, but no other file; what was changed since stays, too."""
@@ -124,27 +123,29 @@ class RunFolder(HeldFolder):
         kept = {"format": FORMAT, **state, MADE: circumstances()}
         write(self.file(self.checkpoint), kept, kind=self.command)
 
-    def load(self, device: str = "cpu", path: Path | None = None) -> dict:
-        """Read the checkpoint, or its copy at ``path``; no code in it is run.
+    @property
+    def kept(self) -> Path:
+        """What a run is continued from."""
+        return self.path / self.checkpoint
+
+    def load(self, device: str = "cpu") -> dict:
+        """Read the checkpoint; no code in it is run.
 
         Raises:
             ValueError: If it is damaged, another command's, or of another version of geokernels.
         """
-        state = self._read(device, path)
+        state = self._read(device)
         with self.as_written():
             warn_of_other_circumstances(state.pop(MADE))
         return state
 
-    def _read(self, device: str = "cpu", path: Path | None = None) -> dict:
-        path = path or self.path / self.checkpoint
+    def _read(self, device: str = "cpu") -> dict:
+        path = self.kept
         if self._is_json:
             state = read_sealed_json(path, kind=self.command, remedy=REMEDY)
         else:
             state = load_sealed(path, kind=self.command, remedy=REMEDY, device=device)
-        try:
-            require_format(state)
-        except ValueError as error:
-            raise ValueError(f"{error} ({path}: {REMEDY})") from None
+        require_format(state, remedy=REMEDY)
         return state
 
     @property
@@ -167,14 +168,6 @@ class RunFolder(HeldFolder):
                 f"{self.path / self.checkpoint} does not hold what this version of geokernels writes "
                 f"({reason_of(error)}); {REMEDY}"
             ) from error
-
-    def finished(self) -> dict:
-        """The record of a finished run.
-
-        Raises:
-            ValueError: If it is damaged, or of another version of geokernels.
-        """
-        return read_record(self.path / RECORD)
 
     def _record(self) -> dict | None:
         """The record of a finished run; None where there is none, or one of another program."""

@@ -40,8 +40,8 @@ class InterpolationFolder(RunFolder):
     def writes(self) -> tuple[str, ...]:
         """The files of one coupling, or of all."""
         stem = "(path)" if self.couplings == 1 else STEMS.replace("path|", "")
-        found = [name.replace(STEMS, stem) for name in self.names]
-        return tuple(found if self.mp4 else found[:-1])
+        names = tuple(name.replace(STEMS, stem) for name in self.names)
+        return names if self.mp4 else names[:-1]
 
     command = "interpolate"
 

@@ -311,11 +311,6 @@ class _Driver:
                 self.save()
 
 
-def kept_steps(steps: int, count: int) -> list[int]:
-    """After which steps a frame is kept: denser at the start, where most happens; 0 is before the first."""
-    return sorted({round(steps * (i / (count - 1)) ** 1.5) for i in range(count)})
-
-
 @contextmanager
 def interrupts_between_steps() -> Iterator[Callable[[], None]]:
     """Hold what asks a run to stop back until the function given is called, so that no step is cut in half.

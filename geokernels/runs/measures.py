@@ -81,6 +81,6 @@ def _verdict(case: EditCase, source: Tensor, edit: Tensor, inside: Tensor) -> di
     wanted = None if case.attribute is None else understand(case.target)
     if wanted is None or set(wanted) != set(ATTRIBUTES):
         return dict.fromkeys(("reached", "kept", "right", "background"))
-    found = score_edit(wanted, judge(edit[None].cpu()).names()[0], case.attribute)
+    score = score_edit(wanted, judge(edit[None].cpu()).names()[0], case.attribute)
     background = None if bool(inside.all()) else outside_psnr(edit, source, inside)
-    return {**{name: float(value) for name, value in found._asdict().items()}, "background": background}
+    return {**{name: float(value) for name, value in score._asdict().items()}, "background": background}

@@ -4,7 +4,6 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .._files import write_text
@@ -12,7 +11,6 @@ from ..losses import lay_over
 from ..media.pictures import (
     Picture,
     chequered,
-    fit,
     gif,
     png,
     strip,
@@ -25,7 +23,8 @@ from ..pipelines import ClipInversion, LayerEdit, Layers
 from ..report.morph import ShownLayer, ShownMorph, morph_page
 from ..report.page import FILM_SIDE, PICTURE_SIDE
 from .folder import RunFolder
-from .loop import Job, kept_steps
+from .frames import as_kept, as_shown, kept_steps
+from .loop import Job
 
 KEPT = 20  # frames
 RESULT, FRAMES, ANIMATION, PAGE = "result.png", "frames.png", "morph.gif", "report.html"
@@ -52,11 +51,6 @@ class MorphFolder(RunFolder):
         return self.names if self.layered else self.names[:-2]
 
 
-def frame_steps(steps: int) -> list[int]:
-    """After which steps a frame is kept; 0 is the source."""
-    return kept_steps(steps, KEPT)
-
-
 class MorphJob(Job):
     """A picture that is moved from one text to another.
 
@@ -74,7 +68,7 @@ class MorphJob(Job):
             folder, facts=facts, config={"morph": run.facts["config"]}, device=str(run.source.device)
         )
         self.run, self.original = run, original
-        self.frames = [_kept(original.rgb)]
+        self.frames = [as_kept(original.rgb, FRAME_SIDE)]
 
     def stages(self) -> Iterator[tuple[str, ClipInversion | LayerEdit]]:
         """The morph alone."""
@@ -82,8 +76,8 @@ class MorphJob(Job):
 
     def keep(self, name: str, stage: ClipInversion | LayerEdit) -> None:
         """Keep a frame where it is time."""
-        if stage.index in frame_steps(stage.steps):
-            self.frames.append(_kept(stage.preview(FRAME_SIDE)))
+        if stage.index in kept_steps(stage.steps, KEPT):
+            self.frames.append(as_kept(stage.preview(FRAME_SIDE), FRAME_SIDE))
 
     def state_dict(self) -> dict:
         """The kept frames."""
@@ -96,7 +90,7 @@ class MorphJob(Job):
     def finish(self, record: dict) -> Collection[str]:
         """Write pictures, animation and page."""
         file, result = self.folder.file, self.run.picture().cpu()
-        frames = [frame.float() / 255 for frame in self.frames]
+        frames = as_shown(self.frames)
         layers = None
         names = [RESULT, FRAMES, ANIMATION, PAGE, *(f"frames/{i:03d}.png" for i in range(len(frames)))]
         if isinstance(self.run, LayerEdit):
@@ -122,7 +116,7 @@ class MorphJob(Job):
             png(result, longest=PICTURE_SIDE),
             animation,
             [png(frame, longest=FILM_SIDE) for frame in frames],
-            ["source", *(f"step {k}" for k in frame_steps(self.run.steps)[1:])],
+            ["source", *(f"step {k}" for k in kept_steps(self.run.steps, KEPT)[1:])],
             (source.shape[2], source.shape[1]),
             None if layers is None else shown_layer(layers),
         )
@@ -136,9 +130,3 @@ def shown_layer(layers: Layers) -> ShownLayer:
         png(layers.alpha.expand(3, -1, -1), longest=PICTURE_SIDE),
         (layers.alpha == 0).float().mean().item(),
     )
-
-
-def _kept(picture: Tensor) -> Tensor:
-    """A frame as it is kept, at most ``FRAME_SIDE`` a side, 8 bits a channel."""
-    shown = fit(picture, FRAME_SIDE) if max(picture.shape) > FRAME_SIDE else picture
-    return shown.mul(255).round().to(torch.uint8).cpu()

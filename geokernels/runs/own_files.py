@@ -25,10 +25,10 @@ def _present(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:
-        found = sorted(
+        fitting = sorted(
             (entry for entry in entries if re.fullmatch(parts[0], entry.name)), key=lambda e: e.name
         )
-    for entry in found:
+    for entry in fitting:
         if len(parts) > 1 and entry.is_dir():
             yield from _present(Path(entry.path), parts[1:])
         else:

@@ -172,8 +172,8 @@ def _judged(
     captions = captions or [reading(names) for names in seen]
     wanted = wanted or [None] * len(seen)
     facts = [
-        {"caption": said, "wanted": asked, "seen": found, "confidence": _rounded(found, chances)}
-        for said, asked, found, chances in zip(captions, wanted, seen, sure)
+        {"caption": said, "wanted": asked, "seen": names, "confidence": _rounded(names, chances)}
+        for said, asked, names, chances in zip(captions, wanted, seen, sure)
     ]
     return [
         Sample({f"pictures/{i:04d}.png": picture}, fact) for i, picture, fact in zip(rows, pictures, facts)

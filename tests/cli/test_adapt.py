@@ -14,7 +14,8 @@ from geokernels.media.pictures import read_picture, write_picture
 from geokernels.models import Generator, GeneratorConfig, load_generator, save_generator
 from geokernels.pipelines import Adaptation, WInversion
 from geokernels.runs.adapt import FRAMES
-from geokernels.runs.loop import kept_steps
+from geokernels.runs.frames import kept_steps
+from geokernels.runs.record import require_record
 
 BEFORE, AFTER = "an object", "a large object"
 SMALL = ("--steps", 4, "--batch", 2, "--pool", 4, "--chunk", 4, "--no-start")
@@ -67,6 +68,7 @@ def test_it_leaves_everything_it_promises(checkpoint, picture, tmp_path):
         [7],
         ["world"],
     )
+    require_record(found)
     assert (found["model"], found["picture"]) == ("tiny.pt", "real.png")
     assert found["config"]["adapt"]["steps"] == found["steps"]["adapt"] == len(found["history"]["adapt"]) == 4
     assert len(found["history"]["invert"]) == 3

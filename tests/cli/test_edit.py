@@ -11,6 +11,7 @@ from geokernels.cli import app
 from geokernels.cli.console import BAD_INPUT, INTERRUPTED
 from geokernels.media.pictures import read_picture, write_picture
 from geokernels.pipelines.edit.oig import OIGEdit
+from geokernels.runs.record import require_record
 
 pytest.importorskip("diffusers")
 
@@ -61,6 +62,7 @@ def test_edits_a_picture_and_keeps_its_inversion(arguments, given, tmp_path):
     found = run(given, *arguments, "--to", "c", "--size", 64, "--out", out)
     assert found.exit_code == 0, found.output
     record = json.loads((out / "run.json").read_text())
+    require_record(record)
     assert record["to"] == ["b", "c"]
     assert record["config"]["edit"]["gradient"] == "exact"
     assert torch.tensor(record["history"]["edit"]).shape == (4, 2, len(record["terms"]["edit"]))

@@ -18,9 +18,11 @@ from geokernels.metrics.summary import summarise
 from geokernels.pipelines import comparators
 from geokernels.pipelines.comparators import METHODS
 from geokernels.runs import evaluate
+from geokernels.runs.edit_batch import FAULTS, FaultError
 from geokernels.runs.evaluate import safe
-from geokernels.runs.measures import mask_of
+from geokernels.runs.measures import Measures, mask_of
 from geokernels.runs.own_files import PART
+from geokernels.runs.record import require_record
 
 pytest.importorskip("diffusers")
 pytest.importorskip("torchmetrics")
@@ -56,6 +58,7 @@ def whole(options, tmp_path_factory):
 def test_leaves_tables_pictures_and_a_page(whole):
     rows, record = rows_of(whole), json.loads((whole / "run.json").read_text())
     assert [row["method"] for row in rows] == ["masactrl", "ddim_swap:guidance_scale=2,negative=empty"] * 3
+    require_record(record)
     assert record["methods"][rows[1]["method"]]["settings"] == {"guidance_scale": 2, "negative": "empty"}
     for row in rows:
         assert row["failure"] == ""
@@ -168,6 +171,51 @@ def test_failures_are_listed_and_count(options, tmp_path, monkeypatch):
     assert [found["reached"]["n"] for found in summary.values()] == [4, 4]
     assert [found["structure"]["n"] for found in summary.values()] == [1, 2]
     assert "it cannot be done" in (out / "report.html").read_text()
+
+
+def test_the_traceback_of_a_failure_is_kept_and_not_shown(options, tmp_path, monkeypatch):
+    def failing(models, task, settings):
+        raise RuntimeError("it cannot be done")
+
+    method = METHODS["masactrl"]._replace(run=failing)
+    monkeypatch.setitem(comparators.METHODS, "masactrl", method)
+    assert run("--world", 1, *options, "--out", tmp_path).exit_code == 0
+    rows = json.loads((tmp_path / "results.json").read_text())["stages"]["edits"]["rows"]
+    failed, made = sorted(rows, key=lambda row: row["failure"] is None)
+    assert failed["failure"] == "RuntimeError: it cannot be done"
+    assert failed["traceback"].startswith("Traceback (most recent call last)")
+    assert "in failing" in failed["traceback"]
+    assert (made["failure"], made["traceback"]) == (None, None)
+    page = (tmp_path / "report.html").read_text()
+    assert "it cannot be done" in page
+    assert "Traceback" not in page + (tmp_path / "results.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda: None.nothing,
+        lambda: len(3),
+        lambda: {}["nothing"],
+        lambda: [][1],
+        lambda: nothing,  # noqa: F821
+        lambda: 1 / 0,
+    ],
+    ids=["attribute", "type", "key", "index", "name", "zero"],
+)
+@pytest.mark.parametrize("where", ["method", "measure"])
+def test_a_fault_of_ours_is_no_failure_of_a_method(where, fault, options, tmp_path, monkeypatch):
+    if where == "method":
+        method = METHODS["masactrl"]._replace(run=lambda models, task, settings: fault())
+        monkeypatch.setitem(comparators.METHODS, "masactrl", method)
+    else:
+        monkeypatch.setattr(Measures, "__call__", lambda *args: fault())
+    done = run("--world", 1, *options, "--out", tmp_path)
+    assert isinstance(done.exception, FaultError), done.output
+    assert isinstance(done.exception.__cause__, FAULTS)
+    assert not (tmp_path / "run.json").exists()
+    monkeypatch.undo()
+    assert run("--world", 1, *options, "--out", tmp_path, "--resume").exit_code == 0
 
 
 def test_sdxl_and_pictures_of_other_kinds(random_pipeline, tmp_path):

@@ -15,6 +15,7 @@ from geokernels.cli import app
 from geokernels.media.clips import VideoSource
 from geokernels.media.pictures import read_picture
 from geokernels.pipelines import PromptInterpolation
+from geokernels.runs.record import require_record
 
 pytest.importorskip("diffusers")
 FIRST, LAST = "a red circle on a white background", "a blue star on a green background"
@@ -66,6 +67,7 @@ def test_compare_runs_every_coupling(tmp_path, random_pipeline):
     done = interpolate(tmp_path, "--compare", prompts=("red cat", "dog"), model=model)
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "run.json").read_text())
+    require_record(record)
     couplings = ["ot", "entropic", "row", "slerp", "random"]
     assert list(record["paths"]) == list(record["config"]) == couplings
     assert all((tmp_path / f"{coupling}.gif").exists() for coupling in couplings)

@@ -20,6 +20,7 @@ from geokernels.media.pictures import read_picture, write_picture
 from geokernels.pipelines import ClipInversion, ClipInversionConfig
 from geokernels.runs import demo as demo_report
 from geokernels.runs.demo import DemoConfig
+from geokernels.runs.record import require_record
 
 BEFORE, AFTER = (
     "a large plain red circle on a white background",
@@ -236,6 +237,23 @@ def test_doctor_names_every_backend_and_why_one_cannot_run():
         assert "CUDA" in done.stdout.split("triton")[1]
 
 
+def test_killed_in_the_search_for_a_guess_it_resumes(picture, tmp_path, monkeypatch):
+    from geokernels.pipelines.morph import clip_inversion
+
+    def die(*args, **how):
+        raise SystemExit(9)
+
+    search = ("--parametrisation", "layer")
+    with monkeypatch.context() as killed:
+        killed.setattr(clip_inversion, "search_guess", die)
+        assert morph(picture, tmp_path / "out", *search, steps=2).exit_code == 9
+    refused = morph(picture, tmp_path / "out", *search, "--seed", 1, "--resume", steps=2)
+    assert "made with seeds = [0], this run has [1]" in refused.stderr
+    assert morph(picture, tmp_path / "out", *search, "--resume", steps=2).exit_code == 0
+    assert morph(picture, tmp_path / "whole", *search, steps=2).exit_code == 0
+    assert (tmp_path / "out" / "result.png").read_bytes() == (tmp_path / "whole" / "result.png").read_bytes()
+
+
 def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
     morphs = ClipInversionConfig(steps=2, views=2, guess=2)
     small = DemoConfig(("colour", "background"), morphs, walk=5, line=2, prompts=2, steps=1)
@@ -246,6 +264,7 @@ def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
     assert "Walk in w: the largest step is" in done.stdout
     assert "Prompts were left out: diffusion models need diffusers and transformers" in done.stdout
     record = json.loads((tmp_path / "demo" / "run.json").read_text())
+    require_record(record)
     assert [edit["attribute"] for edit in record["morphs"]] == ["colour", "background"]
     for edit in record["morphs"]:
         assert edit["seen_before"].keys() == world.ATTRIBUTES.keys()

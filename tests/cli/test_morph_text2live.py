@@ -16,6 +16,7 @@ from geokernels.cli import app
 from geokernels.media.pictures import read_picture, write_picture
 from geokernels.pipelines import LayerEdit, LayerEditConfig
 from geokernels.pipelines.morph import text2live as module
+from geokernels.runs.record import require_record
 
 BEFORE, AFTER = "a red star on a white background", "a blue star on a white background"
 
@@ -47,6 +48,7 @@ def test_layers_compose_to_the_result(picture, tmp_path):
         "edit.png", "alpha.png", "result.png", "frames.png", "frames", "morph.gif", "run.json", "report.html",
     }  # fmt: skip
     record = json.loads((out / "run.json").read_text())
+    require_record(record)
     assert (record["method"], record["config"]["morph"]["views"]) == ("text2live", 2)
     assert {"edit.png", "alpha.png", "result.png"} < set(record["files"])
     edit, alpha = Image.open(out / "edit.png"), Image.open(out / "alpha.png")

@@ -1,27 +1,21 @@
 """``--out`` of every command: what is the user's own stays, and a folder that goes away is noticed."""
 
-import json
+import os
 import shutil
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
 import torch
 import typer
 from typer.testing import CliRunner
 
-from geokernels import pipelines, world
 from geokernels.cli import app
 from geokernels.cli import clone as cli_scripts
-from geokernels.media.pictures import write_picture
-from geokernels.models import AtlasShape, Generator, GeneratorConfig, save_generator
-from geokernels.pipelines import AtlasFitConfig, ClipInversionConfig, VideoEditConfig
 from geokernels.runs import demo as demo_report
 from geokernels.runs import loop
-from geokernels.runs import video as video_driver
-from geokernels.runs.demo import DemoConfig
+from geokernels.runs.held_folder import HeldFolder
+from geokernels.runs.record import read_record, require_record
 
-TEXTS = ("--from", "a red circle", "--to", "a blue circle")
 # of each command: whether it can be continued, and files that it writes
 COMMANDS = {
     "morph": (True, ["result.png", "report.html", "frames/001.png"]),
@@ -36,60 +30,6 @@ COMMANDS = {
 }
 EVERY = pytest.mark.parametrize("command", COMMANDS)
 RESUMED = pytest.mark.parametrize("command", [name for name, (resumed, _) in COMMANDS.items() if resumed])
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    """A picture, a clip as a folder of frames with masks, and a tiny generator."""
-    folder = tmp_path_factory.mktemp("inputs")
-    chance = torch.Generator().manual_seed(1)
-    write_picture(folder / "picture.png", world.render(world.sample_scenes(1, generator=chance))[0])
-    truth = world.render_clip(world.sample_scenes(1, generator=chance), 3, 24, generator=chance)
-    for i, (frame, mask) in enumerate(zip(truth.frames, truth.masks)):
-        write_picture(folder / "clip" / f"{i}.png", frame)
-        write_picture(folder / "masks" / f"{i}.png", mask.expand(3, -1, -1))
-    torch.manual_seed(0)
-    small = GeneratorConfig(channels=(8, 6, 4), style_dim=7, mapping_layers=2)
-    save_generator(Generator(small), folder / "tiny.pt")
-    return folder
-
-
-@pytest.fixture
-def command_line(inputs, pipeline_folder, monkeypatch):
-    """What is typed for each command, small, without ``--out``."""
-    shape = AtlasShape(width=8, layers=1, map_layers=1, octaves=2)
-    how = {"shape": shape, "steps": 3, "samples": 64, "bootstrap": 1.0, "bootstrapped": 2.0}
-
-    class Small(AtlasFitConfig):
-        @classmethod
-        def of_size(cls, size, **given):
-            return AtlasFitConfig(**how)
-
-    monkeypatch.setattr(video_driver, "AtlasFitConfig", Small)
-    monkeypatch.setattr(pipelines, "VideoEditConfig", partial(VideoEditConfig, views=2, crops=2, guess=2.0))
-    monkeypatch.setattr(pipelines, "ClipInversionConfig", partial(ClipInversionConfig, views=2, guess=2))
-    morphs = ClipInversionConfig(steps=1, views=2, guess=2)
-    small = DemoConfig(("colour",), morphs, walk=2, line=2, prompts=2, steps=1)
-    monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
-    monkeypatch.setitem(demo_report.__dict__, "load_diffusion", _left_out)
-    two = ("--frames", 2, "--distance", "features")
-    adapting = ("--steps", 2, "--batch", 2, "--pool", 4, "--no-start")
-    drawn = ("--model", pipeline_folder, "--steps", 3)
-    return {
-        "morph": ("morph", inputs / "picture.png", *TEXTS, "--steps", 2),
-        "edit": ("edit", "--from", "a", "--to", "b", *drawn),
-        "adapt": ("adapt", *TEXTS, "--model", inputs / "tiny.pt", *adapting),
-        "video": ("video", inputs / "clip", *TEXTS, "--masks", inputs / "masks", "--steps", 2),
-        "interpolate": ("interpolate", "--prompt", "a", "--prompt", "b", *drawn, *two),
-        "eval": ("eval", "--world", 2, *drawn, "--method", "no_edit"),
-        "world sample": ("world", "sample", "scenes", "--count", 2),
-        "world train": ("world", "train", "generator", "--quick"),
-        "demo": ("demo",),
-    }
-
-
-def _left_out(name):
-    raise ImportError("there is none")
 
 
 def run(*args):
@@ -223,5 +163,58 @@ def test_overwriting_leaves_what_is_the_users_own(command, command_line, tmp_pat
     assert run(*command_line[command], "--out", out, "--overwrite").exit_code == 0
     assert set(contents(out)) == {*first, "notes.txt"}
     assert {p.stat().st_mode & 0o777 for p in out.rglob("*") if p.is_file()} == {0o644}
-    record = json.loads((out / "run.json").read_text())
+    record = read_record(out / "run.json")
     assert set(record["files"]) <= first
+    require_record(record)
+
+
+class Reached(BaseException):
+    """A model is being made."""
+
+
+@EVERY
+def test_the_folder_is_claimed_before_a_model_is_loaded(command, command_line, tmp_path, monkeypatch):
+    """And a second run is refused while the first one loads, with the process that is at work."""
+    out, events, hold = tmp_path / "out", [], HeldFolder.hold
+    arguments = [*command_line[command], "--out", out]
+    if command == "world sample":
+        arguments[2] = "generator"  # scenes need no model
+
+    def held(self):
+        hold(self)
+        events.append("claimed")
+        return self
+
+    def loading(*args, **how):
+        events.append("loading")
+        if len(events) == 2:
+            said = sentence(run(*arguments))
+            assert f"--out must not be in use, another run (process {os.getpid()} on " in said
+        raise Reached
+
+    monkeypatch.setattr(HeldFolder, "hold", held)
+    monkeypatch.setattr(torch.nn.Module, "__init__", loading)
+    monkeypatch.setattr("geokernels.cli.world.run_training", loading)
+    with pytest.raises(Reached):
+        run(*arguments)
+    assert events == ["claimed", "loading"]
+    assert not out.exists()
+
+
+@RESUMED
+def test_killed_before_its_first_step_a_run_continues(command, command_line, tmp_path, monkeypatch):
+    arguments = command_line[command]
+
+    def die(*args):
+        raise SystemExit(9)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(loop._Driver, "prepare", die)
+        assert run(*arguments, "--out", tmp_path / "out").exit_code == 9
+    assert run(*arguments, "--out", tmp_path / "out", "--resume").exit_code == 0
+    assert run(*arguments, "--out", tmp_path / "whole").exit_code == 0
+    ours, theirs = contents(tmp_path / "out"), contents(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    for name in COMMANDS[command][1]:
+        if not name.endswith((".html", ".csv")):  # which tell the time
+            assert ours[name] == theirs[name], name

@@ -18,6 +18,7 @@ from geokernels.media.pictures import read_picture, write_picture
 from geokernels.models import AtlasShape
 from geokernels.pipelines import AtlasFit, AtlasFitConfig, VideoEdit, VideoEditConfig
 from geokernels.runs import video as video_driver
+from geokernels.runs.record import require_record
 
 pytest.importorskip("av"), pytest.importorskip("cv2")
 TIMES = [Fraction(ms, 1000) for ms in (0, 40, 200, 240)]
@@ -85,6 +86,7 @@ def test_everything_is_left_behind_and_the_atlas_serves_again(clip, tmp_path):
         [24, 24],
         "foreground",
     )
+    require_record(record)
     assert len(record["history"]["atlas"]) == 60
     assert record["atlas"]["psnr"] > 15
     # the clip's own times, and both halves side by side
@@ -100,7 +102,9 @@ def test_everything_is_left_behind_and_the_atlas_serves_again(clip, tmp_path):
 
     again = video(clip, tmp_path / "again", "--atlas", out / "atlas.safetensors")
     assert again.exit_code == 0, again.output
-    assert json.loads((tmp_path / "again" / "run.json").read_text())["atlas"]["fitted"] is False
+    record = json.loads((tmp_path / "again" / "run.json").read_text())
+    require_record(record)
+    assert record["atlas"]["fitted"] is False
     for name in ("edit.png", "edited.mp4", "atlas.safetensors"):
         assert sums(tmp_path / "again")[name] == sums(out)[name]
     other = tmp_path / "other"

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from geokernels.cli import app
 from geokernels.cli import clone as scripts
 from geokernels.media.pictures import read_picture
+from geokernels.runs.record import require_record
 from geokernels.runs.sample_sources import Renders
 from geokernels.world import ATTRIBUTES
 from geokernels.world.captions import understand
@@ -44,6 +45,7 @@ def test_scenes_leave_everything_that_is_promised(tmp_path):
     assert (record["command"], record["kind"], record["steps"]["samples"], record["seeds"]) == (
         "world sample", "scenes", 3, [5],
     )  # fmt: skip
+    require_record(record)
     assert record["judged"]["colour"] == {"samples": 3, "named": 3, "asked": 3, "as_asked": 3}
     assert [sample["wanted"] == sample["seen"] for sample in listed(tmp_path)] == [True] * 3
     for attribute in ATTRIBUTES:

@@ -13,6 +13,7 @@ from geokernels.pipelines import ClipInversionConfig
 from geokernels.runs import demo as demo_report
 from geokernels.runs.demo import DemoConfig, DemoFolder, run_demo
 from geokernels.runs.demo_models import Walk, draw_unseen, line_of_prompts, walk_in_w
+from geokernels.runs.record import require_record
 from geokernels.world.held_out import held_out
 
 SMALL = DemoConfig(
@@ -76,6 +77,7 @@ def test_the_whole_demo(pipeline_folder, tmp_path, monkeypatch):
     )
     assert len(taken) == SMALL.total
     record = json.loads((tmp_path / "run.json").read_text())
+    require_record(record)
     assert len(record["walk"]["seen"]) == 9
     assert record["between_prompts"]["ends"] == list(demo.line.ends)
     assert [entry["prompt"] for entry in record["drawn"]] == demo.drawn.prompts

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-from itertools import pairwise
 
 import pytest
 import torch
 
 from geokernels.runs.folder import RunFolder
 from geokernels.runs.held_folder import OWNER
-from geokernels.runs.loop import Job, drive, kept_steps
+from geokernels.runs.loop import Job, drive
 
 
 class Counting:
@@ -264,11 +263,3 @@ def test_a_stage_that_was_not_begun_keeps_its_state(tmp_path):
     assert checkpoint(tmp_path)["stages"]["two"] == {"index": 2}
     run(tmp_path, resume=True)
     assert (tmp_path / "result.txt").read_text() == " ".join(WHOLE)
-
-
-def test_frames_are_kept_at_both_ends_and_denser_at_first():
-    steps = kept_steps(100, 6)
-    assert (steps[0], steps[-1], len(steps)) == (0, 100, 6)
-    gaps = [b - a for a, b in pairwise(steps)]
-    assert gaps == sorted(gaps)
-    assert kept_steps(2, 6) == [0, 1, 2]
