@@ -1,5 +1,7 @@
 """What every command says and how: progress, one sentence for bad input, a way on for what was stopped."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +17,7 @@ from typer.core import TyperCommand
 from .typed import newer, options_of, require_usable
 
 BAD_INPUT, INTERRUPTED = 2, 130
+WIDTH = 200  # columns, where there is no terminal
 EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
 
 
@@ -120,8 +123,9 @@ def say(sentence: str) -> None:
 
 
 def console() -> Console:
-    """Where results go."""
-    return _Output(highlight=False, soft_wrap=True)
+    """Where results go; where that is no terminal, no table is cut to a width."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
+    return _Output(highlight=False, soft_wrap=True, width=width)
 
 
 class _Output(Console):

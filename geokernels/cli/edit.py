@@ -33,7 +33,7 @@ from .options import (
     file_argument,
     file_option,
 )
-from .pipelines import models_of, precision_of, require_captioner, require_sources
+from .pipelines import models_of, precision_of, require_captioner, require_invertible, require_sources
 from .typed import chosen
 
 NOUNS = {"edit": "editing"}  # what stages are called
@@ -129,6 +129,8 @@ def edit(
         require_clips(clip=clip)
         require_sources(model=model, decoder=decoder)
         require_captioner(captioner)
+        if picture is not None and inversion is None:
+            require_invertible(steps)
         inputs = [path for path in (picture, inversion) if path is not None]
         with folder.claim(resume=resume, overwrite=overwrite, keep=inputs):
             original = None if picture is None else read_picture(picture, most_megapixels=most_megapixels).rgb

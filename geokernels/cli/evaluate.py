@@ -37,7 +37,7 @@ from .options import (
     folder_argument,
     folder_option,
 )
-from .pipelines import instructed_of, models_of, precision_of, require_sources
+from .pipelines import instructed_of, models_of, precision_of, require_invertible, require_sources
 from .typed import older_name
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from ..runs.measures import Measures
 
 INSTRUCTED = "instruct_pix2pix"
-LEAST_STEPS = 3
 EDITS = "edits"  # folder, within --out, that --world writes
 
 
@@ -120,8 +119,7 @@ def evaluate(
         from ..world.edit_folder import require_edit_folder
 
         contenders = _contenders(method, instruct is not None)
-        if steps < LEAST_STEPS:
-            raise ValueError(f"--steps must be at least {LEAST_STEPS}, got {steps}")
+        require_invertible(steps)
         if 2 * skip >= steps:
             raise ValueError(f"--skip must leave some of the {steps} steps at both ends, got {skip}")
         where = device_of(device)

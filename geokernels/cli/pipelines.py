@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+LEAST_STEPS = 3  # of an inversion
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -24,6 +25,12 @@ def require_captioner(name: str | None) -> None:
         raise ValueError(
             f"--captioner must be an existing folder or organisation/model of the hub, got {name!r}"
         )
+
+
+def require_invertible(steps: int) -> None:
+    """Refuse so few steps that an inversion, which leaves one out at either end, has none."""
+    if steps < LEAST_STEPS:
+        raise ValueError(f"--steps must be at least {LEAST_STEPS} to invert a picture, got {steps}")
 
 
 def pipeline_of(model: str, variant: str | None, config: Path | None, precision, device: str):

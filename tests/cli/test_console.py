@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from geokernels.cli import console
 from geokernels.cli.console import EVERY, Seen, showing
@@ -146,3 +147,10 @@ def test_where_errors_cannot_be_said_the_exit_code_stays(monkeypatch):
     with pytest.raises(typer.Exit) as ended:
         console.fail("nothing")
     assert ended.value.exit_code == console.BAD_INPUT
+
+
+def test_no_table_is_cut_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = Table(*(f"a column with the number {i}" for i in range(6)))
+    console.console().print(table)
+    assert "a column with the number 5" in capsys.readouterr().out

@@ -171,3 +171,10 @@ def test_refusals(arguments, tmp_path, options, message):
     assert found.exit_code == BAD_INPUT
     assert message in found.output.replace("\n", " ")
     assert not (tmp_path / "out" / "inversion.pt").exists()
+
+
+def test_so_few_steps_that_none_is_left_to_invert_are_refused(given, tmp_path):
+    found = run(given, "--from", "a", "--to", "b", "--steps", 2, "--out", tmp_path / "out")
+    assert found.exit_code == 2
+    assert "Error: --steps must be at least 3 to invert a picture, got 2" in found.stderr
+    assert not (tmp_path / "out").exists()
