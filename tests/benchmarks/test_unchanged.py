@@ -308,7 +308,11 @@ AT_REAL_SIZES = {
 @pytest.mark.parametrize("name", AT_REAL_SIZES)
 def test_counts_at_real_sizes_are_the_published_ones(name, one_thread):
     published, counted = tables.load(name), AT_REAL_SIZES[name]()
-    assert json.loads(json.dumps(counted)) == published.get("variants", published.get("patterns"))
+    recorded = flat(published.get("variants", published.get("patterns")))
+    # the basis of the texts, 16 KiB of 746 MiB, was left out when clips were counted
+    assert flat(json.loads(json.dumps(counted))) == {
+        path: pytest.approx(value, rel=5e-5) for path, value in recorded.items()
+    }
 
 
 def test_gradients_at_the_first_step_are_the_published_ones(one_thread):
