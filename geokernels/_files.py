@@ -86,11 +86,11 @@ def remove_left_over(folder: Path, *, alone: bool) -> None:
         alone: Whether nobody else can be writing to it: then what other machines left goes too.
     """
     for path in folder.iterdir():
-        found = re.fullmatch(PARTIAL, path.name)
-        if found is None:
+        written_by = re.fullmatch(PARTIAL, path.name)
+        if written_by is None:
             continue
-        here = found["host"] == _host()
-        if (here and _runs(int(found["pid"]))) or not (here or alone):
+        here = written_by["host"] == _host()
+        if (here and _runs(int(written_by["pid"]))) or not (here or alone):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -80,15 +80,15 @@ def _ordinary(x):
     if isinstance(x, nn.Module):
         _thaw(x)
     elif isinstance(x, dict):
-        found = {key: _ordinary(value) for key, value in x.items()}
-        return found if any(found[key] is not value for key, value in x.items()) else x
+        ordinary = {key: _ordinary(value) for key, value in x.items()}
+        return ordinary if any(ordinary[key] is not value for key, value in x.items()) else x
     elif isinstance(x, (list, tuple)):
-        found = [_ordinary(value) for value in x]
-        if any(a is not b for a, b in zip(found, x)):
-            return type(x)(*found) if hasattr(x, "_fields") else type(x)(found)
+        ordinary = [_ordinary(value) for value in x]
+        if any(a is not b for a, b in zip(ordinary, x)):
+            return type(x)(*ordinary) if hasattr(x, "_fields") else type(x)(ordinary)
     elif is_dataclass(x) and not isinstance(x, type):
-        found = {field.name: _ordinary(getattr(x, field.name)) for field in fields(x)}
-        changed = {name: value for name, value in found.items() if value is not getattr(x, name)}
+        ordinary = {field.name: _ordinary(getattr(x, field.name)) for field in fields(x)}
+        changed = {name: value for name, value in ordinary.items() if value is not getattr(x, name)}
         return replace(x, **changed) if changed else x
     elif isinstance(parts := getattr(x, "components", None), dict):  # a pipeline of diffusers
         for part in parts.values():

@@ -86,13 +86,13 @@ def unseal(content: object, name: object, *, kind: str, remedy: str) -> dict:
     Raises:
         ValueError: If it is damaged or of another kind.
     """
-    found = content.get(SEAL) if isinstance(content, dict) else None
-    if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
+    sealed = content.get(SEAL) if isinstance(content, dict) else None
+    if not isinstance(sealed, dict) or not isinstance(sealed.get("kind"), str):
         raise _damaged(name, "it lacks its checksum", remedy)
     content = {key: value for key, value in content.items() if key != SEAL}
-    if found.get("sha256") != _checksum(content, found["kind"]):
+    if sealed.get("sha256") != _checksum(content, sealed["kind"]):
         raise _damaged(name, "its checksum is of other contents", remedy)
-    _require_kind(name, found["kind"], kind, remedy)
+    _require_kind(name, sealed["kind"], kind, remedy)
     return content
 
 
@@ -123,6 +123,6 @@ def _damaged(name: object, how: str, remedy: str) -> ValueError:
     return ValueError(f"{name} is damaged ({how}); {remedy}")
 
 
-def _require_kind(name: object, found: str, wanted: str, remedy: str) -> None:
-    if found != wanted:
-        raise ValueError(f"{name} must be of {wanted}, it is of {found}; {remedy}")
+def _require_kind(name: object, kind: str, wanted: str, remedy: str) -> None:
+    if kind != wanted:
+        raise ValueError(f"{name} must be of {wanted}, it is of {kind}; {remedy}")

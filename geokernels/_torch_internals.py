@@ -4,7 +4,7 @@ Nothing else in the package names them. Where a version of PyTorch lacks one, wh
 place: slower, and with the same results but for what kernels/autograd_functions.py says.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -33,6 +33,8 @@ _set_forward_mode = _private("torch.autograd.forward_ad", "_set_fwd_grad_enabled
 # of autograd
 _any_requires_grad = _private("torch._C", "_any_requires_grad")
 _distance_gradient = getattr(torch.ops.aten, "_cdist_backward", None)
+# of many tensors in one launch
+_norms = getattr(torch, "_foreach_norm", None)
 # of derivatives at torch's own place in the dispatcher: kernels/autograd_kernels.py, which needs them all
 below_autograd = _private("torch._C", "_AutoDispatchBelowAutograd")
 after_autograd = _private("torch._C", "_after_autograd_keyset")
@@ -110,3 +112,8 @@ def distance_gradient(x: Tensor, y: Tensor, distances: Tensor, p: float, grad: T
         return _distance_gradient(grad.contiguous(), x, y, p, distances.contiguous())
     mode = "donot_use_mm_for_euclid_dist"
     return torch.func.vjp(lambda x: torch.cdist(x, y, p, compute_mode=mode), x)[1](grad)[0]
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of each of several tensors of one device, in one launch for all of them, ``(n,)``."""
+    return torch.stack(list(_norms(tensors)) if _norms is not None else [t.norm() for t in tensors])

@@ -100,13 +100,13 @@ def _say(value: object) -> str:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python, geokernels and what it builds on; None for what is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    installed: dict[str, str | None] = {"python": platform.python_version()}
     for name in ("geokernels", *PACKAGES):
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
 
 
 def peak_memory_mib(device: str = "cpu") -> float:

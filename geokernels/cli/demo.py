@@ -34,23 +34,23 @@ def demo(
                 speed = f"{done / max(time.monotonic() - began, 1e-9):.1f} steps/s"
                 show.update("demo", Seen(done, config.total, value, speed), label=name)
 
-            found = parts.run_demo(load_clip("world"), folder, seed=seed, config=config, on_step=on_step)
+            shown = parts.run_demo(load_clip("world"), folder, seed=seed, config=config, on_step=on_step)
     table = Table("edit", *parts.LOSSES)
-    for edit in found.edits:
+    for edit in shown.edits:
         cells = [_verdict(edit.morphs[loss].score) for loss in parts.LOSSES]
         table.add_row(f"{edit.texts[0]} → {edit.wanted[edit.attribute]} {edit.attribute}", *cells)
     console().print(table)
-    _say_what_was_drawn(found)
+    _say_what_was_drawn(shown)
     say(f"Report: {out / 'report.html'}")
 
 
-def _say_what_was_drawn(found) -> None:
-    say(f"Walk in w: the largest step is {found.walk.evenness:.1f} times the mean step.")
-    if isinstance(found.drawn, str):
-        say(f"Prompts were left out: {found.drawn}.")
+def _say_what_was_drawn(shown) -> None:
+    say(f"Walk in w: the largest step is {shown.walk.evenness:.1f} times the mean step.")
+    if isinstance(shown.drawn, str):
+        say(f"Prompts were left out: {shown.drawn}.")
         return
-    n = len(found.drawn.prompts)
-    counts = ", ".join(f"{a} {found.drawn.right(a)}" for a in found.drawn.wanted[0])
+    n = len(shown.drawn.prompts)
+    counts = ", ".join(f"{a} {shown.drawn.right(a)}" for a in shown.drawn.wanted[0])
     say(f"Of {n} unseen prompts drawn, the judge reads as asked: {counts}.")
 
 

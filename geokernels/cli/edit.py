@@ -180,9 +180,9 @@ def _caption(given: str | None, captioner: str | None, picture, device: str) -> 
         )
     from ..models.captioner import load_captioner
 
-    (found,) = load_captioner(captioner, device=device)(picture[None])
-    say(f"The picture shows: {found}")
-    return found
+    (caption,) = load_captioner(captioner, device=device)(picture[None])
+    say(f"The picture shows: {caption}")
+    return caption
 
 
 def readable_by(pipeline, encoder, texts: list[str], *, option: str, truncate: bool) -> list[str]:
@@ -191,7 +191,7 @@ def readable_by(pipeline, encoder, texts: list[str], *, option: str, truncate: b
     Raises:
         ValueError: If one is too long, and is not to be cut.
     """
-    found = []
+    readable = []
     for text in texts:
         error, words = _refusal(pipeline, encoder, text, option), text.split()
         while error is not None and truncate and len(words) > 1:
@@ -200,10 +200,10 @@ def readable_by(pipeline, encoder, texts: list[str], *, option: str, truncate: b
         if error is not None:
             raise error
         whole = len(words) == len(text.split())
-        found.append(text if whole else " ".join(words))
+        readable.append(text if whole else " ".join(words))
         if not whole:
-            warn(f"Warning: {option} is too long for a model and was cut to {found[-1]!r}.")
-    return found
+            warn(f"Warning: {option} is too long for a model and was cut to {readable[-1]!r}.")
+    return readable
 
 
 def _refusal(pipeline, encoder, text: str, option: str) -> ValueError | None:

@@ -48,16 +48,16 @@ def encoders_of(
     files, folders = iter(weights), iter(tokenizers)
     # as many files as models other than the world's: each has one, its tag says only how it was trained
     all_have = len(weights) == sum(clip != "world" for clip in clips)
-    found = []
+    encoders = []
     for clip in clips:
         takes = needs_file(clip) or (all_have and clip != "world")
         folder = next(folders, None) if needs_tokenizer(clip) else None
-        found.append(encoder_of(clip, next(files, None) if takes else None, device, tokenizer=folder))
+        encoders.append(encoder_of(clip, next(files, None) if takes else None, device, tokenizer=folder))
     for option, left in (("--clip-weights", files), ("--clip-tokenizer", folders)):
         one = next(left, None)
         if one is not None:
             raise ValueError(f"{option} must be one for each --clip that needs one, {one} is left over")
-    return found
+    return encoders
 
 
 def warn_of_unknown_words(encoders: Sequence[ClipEncoder], *prompts: str) -> None:

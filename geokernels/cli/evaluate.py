@@ -182,7 +182,7 @@ def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
     from ..runs.edit_batch import Contender
 
     wanted = wanted or [name for name in METHODS if name != INSTRUCTED or instructed]
-    found = []
+    contenders = []
     for label in wanted:
         name, _, given = label.partition(":")
         if name == INSTRUCTED and not instructed:
@@ -203,10 +203,10 @@ def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
                 known = ", ".join(fields) or "no settings"
                 raise ValueError(f"--method {name} has {known}, got {field!r}")
             values[field] = _value(value, fields[field], f"--method {name}: {field}")
-        found.append(Contender(label, METHODS[name], settings(**values)))
-    if len({contender.label for contender in found}) < len(found):
+        contenders.append(Contender(label, METHODS[name], settings(**values)))
+    if len({contender.label for contender in contenders}) < len(contenders):
         raise ValueError(f"--method must name each method and its settings once, got {', '.join(wanted)}")
-    return found
+    return contenders
 
 
 def _value(text: str, field: Field, name: str) -> object:
@@ -274,9 +274,9 @@ def _print(summary: dict) -> None:
     """The table's most read columns."""
     shown = {"reached": "{:.0%}", "kept": "{:.1%}", "right": "{:.0%}", "background": "{:.1f} dB"}
     shown |= {"clip_score": "{:.2f}", "psnr_outside": "{:.1f} dB", "structure": "{:.4f}"}
-    shown = {name: way for name, way in shown.items() if any(found[name] for found in summary.values())}
+    shown = {name: way for name, way in shown.items() if any(values[name] for values in summary.values())}
     table = Table("method", "edits", "failed", *(name.replace("_", " ") for name in shown))
-    for label, found in summary.items():
-        cells = [way.format(found[name]["value"]) if found[name] else "" for name, way in shown.items()]
-        table.add_row(label, str(found["edits"]), str(found["failed"]), *cells)
+    for label, values in summary.items():
+        cells = [way.format(values[name]["value"]) if values[name] else "" for name, way in shown.items()]
+        table.add_row(label, str(values["edits"]), str(values["failed"]), *cells)
     console().print(table)

@@ -47,14 +47,14 @@ def _described(command: Callable) -> Iterator[tuple[str, Any]]:
 
 def options_of(command: Callable) -> dict[str, str]:
     """What a user types for each parameter of a command: ``--option``, or NAME for an argument."""
-    found = {}
+    options = {}
     for name, about in _described(command):
         # typer takes the first name for a default until the command is registered
         given = [about.default, *(about.param_decls or ())]
         named = [word for word in given if isinstance(word, str) and word.startswith("--")]
         own = named[0] if named else "--" + name.replace("_", "-")
-        found[name] = name.upper() if isinstance(about, typer.models.ArgumentInfo) else own
-    return found
+        options[name] = name.upper() if isinstance(about, typer.models.ArgumentInfo) else own
+    return options
 
 
 def chosen(**options: Any) -> dict[str, Any]:
@@ -83,15 +83,15 @@ def newer(command: Callable, arguments: list[str], tell: Callable[[str], None]) 
         return arguments
     switches = {named[name] for name, hint in get_type_hints(command).items() if hint is bool}
     switches |= {"--help", *(f"--no-{option[2:]}" for option in switches)}
-    found, left = [], iter(arguments)
+    renamed, left = [], iter(arguments)
     for word in left:
         option, equals, value = word.partition("=")
         if option in older:
             tell(older_name(option, older[option]))
             option = older[option]
-        found.append(option + equals + value)
+        renamed.append(option + equals + value)
         if word == "--":
             break
         if option.startswith("--") and not equals and option not in switches:
-            found += itertools.islice(left, 1)  # its value, whatever it looks like
-    return [*found, *left]
+            renamed += itertools.islice(left, 1)  # its value, whatever it looks like
+    return [*renamed, *left]

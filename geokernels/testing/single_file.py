@@ -38,9 +38,9 @@ def _of_unet(key: str) -> str:
 def _of_vae(key: str) -> str:
     key = re.sub(r"down_blocks\.(\d)\.resnets", r"down.\1.block", key)
     key = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", key)
-    key = re.sub(r"up_blocks\.(\d)\.resnets", lambda found: f"up.{2 - int(found[1])}.block", key)
-    key = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda found: f"up.{2 - int(found[1])}.upsample", key)
-    key = re.sub(r"mid_block\.resnets\.(\d)", lambda found: f"mid.block_{int(found[1]) + 1}", key)
+    key = re.sub(r"up_blocks\.(\d)\.resnets", lambda match: f"up.{2 - int(match[1])}.block", key)
+    key = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda match: f"up.{2 - int(match[1])}.upsample", key)
+    key = re.sub(r"mid_block\.resnets\.(\d)", lambda match: f"mid.block_{int(match[1]) + 1}", key)
     if "mid_block.attentions.0" in key:
         key = key.replace("mid_block.attentions.0", "mid.attn_1")
         for ours, name in ATTENTION.items():
@@ -51,11 +51,11 @@ def _of_vae(key: str) -> str:
 
 def single_file(pipeline) -> dict[str, torch.Tensor]:
     """All weights of a pipeline by the names of a single file."""
-    found = {_of_unet(key): value for key, value in pipeline.unet.state_dict().items()}
+    weights = {_of_unet(key): value for key, value in pipeline.unet.state_dict().items()}
     for key, value in pipeline.vae.state_dict().items():
         # attention's matrices were convolutions
         matrix = "attentions" in key and value.dim() == 2
-        found[_of_vae(key)] = value[:, :, None, None] if matrix else value
+        weights[_of_vae(key)] = value[:, :, None, None] if matrix else value
     for key, value in pipeline.text_encoder.state_dict().items():
-        found[f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}"] = value
-    return {key: value.contiguous() for key, value in found.items()}
+        weights[f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}"] = value
+    return {key: value.contiguous() for key, value in weights.items()}

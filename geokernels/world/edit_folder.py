@@ -34,10 +34,10 @@ def require_edit_folder(folder: str | Path, *, seed: int, size: int, replace: bo
         raise ValueError(f"seed must lie between 0 and {2**63 // STRIDE - 1}, got {seed}")
     require_size(size)
     folder, recipe = Path(folder), {"seed": seed, "size": size}
-    found = _recipe(folder)
-    if found is not None and found != recipe and not replace:
-        raise ValueError(f"{folder} must be new or hold edits of {recipe}, found those of {found}")
-    others = found is None or replace
+    earlier = _recipe(folder)
+    if earlier is not None and earlier != recipe and not replace:
+        raise ValueError(f"{folder} must be new or hold edits of {recipe}, found those of {earlier}")
+    others = earlier is None or replace
     if others and folder.is_dir() and any(not _ours(path, folder) for path in folder.rglob("*")):
         raise ValueError(f"{folder} must be new or hold edits of {recipe}, found other files")
 
@@ -85,8 +85,8 @@ def _ours(path: Path, folder: Path) -> bool:
 def _recipe(folder: Path) -> dict | None:
     """What is written in a folder of edits; None where it is none of ours."""
     path = folder / RECIPE
-    found = read_json(path) if path.is_file() else None
-    return found if isinstance(found, dict) and found.keys() == {"seed", "size"} else None
+    recipe = read_json(path) if path.is_file() else None
+    return recipe if isinstance(recipe, dict) and recipe.keys() == {"seed", "size"} else None
 
 
 def require_size(size: int) -> None:

@@ -138,7 +138,7 @@ def _judge(pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     ground, even = _background(pictures)
     departure = _length(pictures - ground)
     piece = _largest_piece(departure > DEPARTURE) & even[:, None, None, None]
-    found = piece.flatten(1).float().mean(1) > LEAST_AREA
+    visible = piece.flatten(1).float().mean(1) > LEAST_AREA
 
     background, _, ground_lead = _vote(pictures, ~_grow(piece, 2), dimmest=0.8)
     interior = _shrink(piece)
@@ -165,13 +165,13 @@ def _judge(pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         1,
     )
     about_object = torch.tensor([a != "background" for a in ATTRIBUTES])
-    values[~found[:, None] & about_object] = NONE
+    values[~visible[:, None] & about_object] = NONE
     values[~even] = NONE
     from_plain = (pattern.contrast / CONTRAST - 1).abs()
     from_other = torch.where(pattern.contrast < CONTRAST, from_plain, pattern.lead)
     from_size = (fit.radius.clamp(min=1e-6) / divide).log().abs()
     margins = [fit.lead, colour_lead, ground_lead, from_size, torch.minimum(from_plain, from_other)]
-    return values, coverage * found[:, None, None, None], torch.stack(margins, 1)
+    return values, coverage * visible[:, None, None, None], torch.stack(margins, 1)
 
 
 def _chance(margin: Tensor, attribute: str) -> Tensor:

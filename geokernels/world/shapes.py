@@ -33,8 +33,8 @@ def signed_distance(shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
     tile = shape.view(-1, *[1] * (x.ndim - 1))
     column = (x.clamp(-REACH, REACH) + REACH) * ((NODES - 1) / (2 * REACH)) + tile * NODES
     grid = torch.stack([column * (2 / (table.shape[-1] - 1)) - 1, y / REACH], -1)
-    found = F.grid_sample(table, grid.view(1, 1, -1, 2), padding_mode="border", align_corners=True)
-    return found.view(x.shape)
+    values = F.grid_sample(table, grid.view(1, 1, -1, 2), padding_mode="border", align_corners=True)
+    return values.view(x.shape)
 
 
 @cache

@@ -113,8 +113,8 @@ def cosine_kernel(
         # without direction 0, but NaN where anything is NaN or infinite
         directed = (xx > eps * of_x * of_x) & (yy > eps * of_y * of_y)
         lengths = tl.sqrt(tl.where(directed, xx, 1.0)) * tl.sqrt(tl.where(directed, yy, 1.0))
-        found = tl.where(directed, xy / lengths, 0.0 * (xx + yy))
-        tl.store(cosine + i_problem * N + o_n, found, mask=o_n < N)
+        b_cosine = tl.where(directed, xy / lengths, 0.0 * (xx + yy))
+        tl.store(cosine + i_problem * N + o_n, b_cosine, mask=o_n < N)
         store_tile(coordinates, o_n, N, o_k, M, x_plus)
         store_tile(coordinates + N * M, o_n, N, o_k, M, x_minus)
         store_tile(coordinates + 2 * N * M, o_n, N, o_k, M, y_plus)
@@ -215,10 +215,10 @@ def overlap_kernel(
     zero = inner * 0.0
     inner = product(load_tile(left + i_problem * M * M, o_k, M, o_k, M), inner, zero)
     b_v = load_tile(right + i_problem * M * M, o_k, M, o_k, M)
-    found = product(inner, tl.trans(b_v), zero)
+    between = product(inner, tl.trans(b_v), zero)
     of_p = living(p + i_problem * D * K, o_k, D, K, BLOCK_D)
     of_q = living(q + i_problem * D * L, o_k, D, L, BLOCK_D)
-    store_tile(overlap + i_problem * M * M, o_k, M, o_k, M, of_p[:, None] * found * of_q[None, :])
+    store_tile(overlap + i_problem * M * M, o_k, M, o_k, M, of_p[:, None] * between * of_q[None, :])
 
 
 @triton.jit
@@ -229,8 +229,8 @@ def spread_side(rows, to_rows, on, b_p, b_q, b_to_p, b_to_q, o_d, o_k, N, D, M, 
         on_p = load_tile(on, o_n, N, o_k, M)
         on_q = load_tile(on + N * M, o_n, N, o_k, M)
         b_rows = load_tile(rows, o_n, N, o_d, D)
-        found = product(on_q, tl.trans(b_q), product(on_p, tl.trans(b_p), b_rows * 0.0))
-        store_tile(to_rows, o_n, N, o_d, D, found)
+        b_to_rows = product(on_q, tl.trans(b_q), product(on_p, tl.trans(b_p), b_rows * 0.0))
+        store_tile(to_rows, o_n, N, o_d, D, b_to_rows)
         b_to_p = product(tl.trans(b_rows), on_p, b_to_p)
         b_to_q = product(tl.trans(b_rows), on_q, b_to_q)
     return b_to_p, b_to_q

@@ -66,15 +66,15 @@ def densities(score, row_bias, column_bias):
 def factors(left, right, o_n, m_n, o_m, m_m, R, zero, BLOCK_R: tl.constexpr):
     """The tile of <l_i, r_j>."""
     o_r = tl.arange(0, BLOCK_R)
-    found = zero
+    inner = zero
     for r in range(0, R, BLOCK_R):
         m_r = r + o_r < R
         at_n = o_n[:, None].to(tl.int64) * R + r + o_r[None, :]
         at_m = o_m[None, :].to(tl.int64) * R + r + o_r[:, None]
         b_left = tl.load(left + at_n, mask=m_n[:, None] & m_r[None, :], other=0.0)
         b_right = tl.load(right + at_m, mask=m_r[:, None] & m_m[None, :], other=0.0)
-        found = tl.dot(b_left, b_right, found, input_precision="ieee", out_dtype=found.dtype)
-    return found
+        inner = tl.dot(b_left, b_right, inner, input_precision="ieee", out_dtype=inner.dtype)
+    return inner
 
 
 @triton.jit

@@ -179,7 +179,7 @@ def settle_kernel(
         sums += tl.exp2(higher - base) * tl.load(total + s * B * N + at, mask=m_n, other=1.0)
     met = sums > 0
     level = tl.where(met, base + tl.log2(tl.where(met, sums, 1.0)), most)
-    found = tl.load(own + at, mask=m_n, other=0.0) - heat * level
+    renewed = tl.load(own + at, mask=m_n, other=0.0) - heat * level
     if ROWS:
         answered = damping * (tl.load(raw + at, mask=m_n, other=0.0) + tl.load(lift + i_problem))
         tl.store(potential + at, answered, mask=m_n)
@@ -187,19 +187,19 @@ def settle_kernel(
         if not BALANCED:
             wanted = power_of_two(-answered / reach)
         b_weight = tl.load(weight + at, mask=m_n, other=0.0)
-        share = tl.exp2(tl.minimum(answered - found, MOST_POWER))
+        share = tl.exp2(tl.minimum(answered - renewed, MOST_POWER))
         off = tl.abs(share - wanted) + rounding * tl.abs(answered)
         some = m_n & (b_weight != 0)
         to = wrong + i_problem * blocks + i_block
         tl.store(to, tl.sum(b_weight * tl.where(some, off, 0.0), 0))
         if not BALANCED:
             tl.store(to + B * blocks, tl.sum(b_weight * tl.where(some, wanted, 0.0), 0))
-        tl.store(raw + at, found, mask=m_n)
+        tl.store(raw + at, renewed, mask=m_n)
     else:
-        tl.store(potential + at, damping * found, mask=m_n)
+        tl.store(potential + at, damping * renewed, mask=m_n)
         if not BALANCED:
             b_weight = tl.load(weight + at, mask=m_n, other=0.0)
-            asked = b_weight * tl.where(m_n & (b_weight != 0), power_of_two(-damping * found / reach), 0.0)
+            asked = b_weight * tl.where(m_n & (b_weight != 0), power_of_two(-damping * renewed / reach), 0.0)
             tl.store(asked_by_columns + i_problem * blocks + i_block, tl.sum(asked, 0))
 
 
@@ -228,12 +228,12 @@ def stop_kernel(
     if tl.load(active + i_problem) == 0:
         return
     problems = tl.num_programs(0)
-    found = sum_of_blocks(wrong + i_problem * blocks, blocks, BLOCK)
+    mismatch = sum_of_blocks(wrong + i_problem * blocks, blocks, BLOCK)
     if not BALANCED:
         asked = sum_of_blocks(wrong + (problems + i_problem) * blocks, blocks, BLOCK)
         of_columns = sum_of_blocks(asked_by_columns + i_problem * blocks_columns, blocks_columns, BLOCK)
         by = best_constant(asked, of_columns, reach, LEAST)
-        tl.store(lift + i_problem, tl.where(found > tol, by, 0.0))
-    tl.store(error + i_problem, found)
+        tl.store(lift + i_problem, tl.where(mismatch > tol, by, 0.0))
+    tl.store(error + i_problem, mismatch)
     tl.store(iterations + i_problem, tl.load(iterations + i_problem) + 1)
-    tl.store(active + i_problem, (found > tol).to(tl.int32))
+    tl.store(active + i_problem, (mismatch > tol).to(tl.int32))

@@ -150,15 +150,15 @@ def sinkhorn_kernel(
     dtype = raw.dtype.element_ty
     done = 0
     going = 1
-    found = tl.sum(b_columns, 0)
-    lift = 0.0 * found  # what f gains before the columns answer
+    mismatch = tl.sum(b_columns, 0)
+    lift = 0.0 * mismatch  # what f gains before the columns answer
     while going > 0:
         reached = potential < float("inf")
         bias = tl.where(reached, potential, float("-inf"))
         column = tl.full([BLOCK_M], 0.0, dtype)
         wrong = tl.full([BLOCK_N], 0.0, dtype)
         asked = tl.full([BLOCK_N], 0.0, dtype)
-        most = 0.0 * found  # power of two that a row is scaled by
+        most = 0.0 * mismatch  # power of two that a row is scaled by
         for i in range(0, n, BLOCK_N):
             o_n = i + tl.arange(0, BLOCK_N)
             m_n = o_n < n
@@ -203,12 +203,12 @@ def sinkhorn_kernel(
                 cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, lift, BLOCK_N
             )
         tl.debug_barrier()
-        found = tl.sum(wrong, 0)
+        mismatch = tl.sum(wrong, 0)
         if BALANCED:
-            found += tl.sum(tl.where(reached, 0.0, b_columns), 0)
-        going = ((done == 0) | ((found > tol) & (done < max_iter))).to(tl.int32)
+            mismatch += tl.sum(tl.where(reached, 0.0, b_columns), 0)
+        going = ((done == 0) | ((mismatch > tol) & (done < max_iter))).to(tl.int32)
         potential = tl.where(going > 0, damping * moved_columns, potential)
         done += going
     tl.store(g + i_problem * M + o_m, potential, mask=m_m)
-    tl.store(error + i_problem, found)
+    tl.store(error + i_problem, mismatch)
     tl.store(iterations + i_problem, done)

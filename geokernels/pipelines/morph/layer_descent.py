@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..._torch_internals import norms
 from ...models.clip import ClipEncoder
 from ..descent import Descent, require_finite_step
 from ..run import Tell
@@ -99,7 +100,7 @@ class LayerDescent(Descent):
         self.optimizer.zero_grad()
         layer.backward(leaf.grad)
         gradients = [p.grad for p in self.network.parameters()]
-        require_finite_step(self.index, loss, torch.stack(torch._foreach_norm(gradients)))
+        require_finite_step(self.index, loss, norms(gradients))
         return self._descend(loss, terms)
 
     def _paint(self, picture: Tensor, start: Tensor | None) -> Tensor:

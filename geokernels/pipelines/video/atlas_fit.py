@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..._checks import require_positive, settle
 from ..._modes import own_modes
+from ..._torch_internals import norms
 from ...losses.atlas import colour_gradient_loss, flow_loss, hidden_colour_loss, mask_loss, rigidity_loss
 from ...models.atlas import AtlasShape, LayeredAtlas, Points
 from ..descent import Descent, require_finite_step
@@ -135,7 +136,7 @@ class AtlasFit(Descent):
         self.optimizer.zero_grad()
         loss.backward()
         gradients = [p.grad for p in self.atlas.parameters()]
-        require_finite_step(self.index, loss, torch.stack(torch._foreach_norm(gradients)))
+        require_finite_step(self.index, loss, norms(gradients))
         row = self._descend(loss, terms)
         if self.index + 1 == self.steps:
             self.atlas.bounds = seen_bounds(self.atlas).to(self.atlas.bounds)
