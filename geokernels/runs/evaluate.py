@@ -137,7 +137,7 @@ class Edits:
     @property
     def history(self) -> Tensor:
         """Nothing is minimised."""
-        return torch.empty(0, 0)
+        return torch.empty(0, 0, dtype=torch.float32)
 
     def prepare(self, tell=None) -> None:
         """Nothing is to be done before the first step."""

@@ -122,7 +122,7 @@ class Samples:
     @property
     def history(self) -> Tensor:
         """Nothing is minimised."""
-        return torch.empty(0, 0)
+        return torch.empty(0, 0, dtype=torch.float32)
 
     def prepare(self, tell=None) -> None:
         """Nothing is to be done before the first step."""
