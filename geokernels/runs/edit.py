@@ -65,6 +65,7 @@ class EditJob(Job):
     """
 
     every = 5
+    kept_on = "cpu"  # as frames are
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class InterpolateJob(Job):
     """
 
     every = 1
+    kept_on = "cpu"  # as pictures are
 
     def __init__(
         self,

@@ -71,9 +71,11 @@ class Job(ABC):
         device: Where the work is done.
         seconds: Taken so far: by stage, and under ``"prepare"`` before their first steps.
         every: Steps between checkpoints.
+        kept_on: Device that checkpoints are read to; None for the one where the work is done.
     """
 
     every: ClassVar[int] = 20
+    kept_on: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -232,7 +234,7 @@ class _Driver:
         """Stand where the checkpoint stands, or write the first one."""
         folder = self.job.folder
         if resume:
-            state = folder.load(self.job.device)
+            state = folder.load(self.job.kept_on or self.job.device)
             with folder.as_written():
                 self.job.require_same(state)
                 self.job.load_state_dict(state["kept"])

@@ -255,6 +255,23 @@ def test_another_run_is_refused_before_anything_is_prepared(change, said, tmp_pa
     run(tmp_path, facts={"seeds": [0], "picture": "renamed.png"}, resume=True)
 
 
+@pytest.mark.parametrize(("kept_on", "where"), [(None, "cuda:1"), ("cpu", "cpu")])
+def test_a_checkpoint_is_read_to_where_it_is_needed(kept_on, where, tmp_path, monkeypatch):
+    with pytest.raises(Killed):
+        run(tmp_path, Counting(at=lambda index: die()))
+
+    def load(self, device):
+        raise ValueError(f"to {device}")
+
+    monkeypatch.setattr(CountingFolder, "load", load)
+    monkeypatch.setattr(CountingJob, "kept_on", kept_on)
+    with CountingFolder(tmp_path).claim(resume=True, overwrite=False) as folder:
+        job = CountingJob(folder, Counting(), Counting())
+        job.device = "cuda:1"
+        with pytest.raises(ValueError, match=f"to {where}"):
+            drive(job, resume=True)
+
+
 def test_a_stage_that_was_not_begun_keeps_its_state(tmp_path):
     with pytest.raises(Killed):
         run(tmp_path, None, Counting(at=lambda index: die() if index == 3 else None))
