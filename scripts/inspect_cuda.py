@@ -48,16 +48,16 @@ class Kernel:
 
     def faults(self, promised: dict[str, str]) -> list[str]:
         """What is wrong with it, in sentences."""
-        found = []
+        faults = []
         if self.local or self.local_accesses:
-            found.append(
+            faults.append(
                 f"{self.name} for {self.arch} keeps {self.local} bytes in local memory "
                 f"and reads or writes them in {self.local_accesses} places"
             )
         for part, instruction in promised.items():
             if part in self.name and not any(instruction in kind for kind in self.tensor or {}):
-                found.append(f"{self.name} for {self.arch} has no {instruction}")
-        return found
+                faults.append(f"{self.name} for {self.arch} has no {instruction}")
+        return faults
 
 
 def cuobjdump() -> str | None:
@@ -74,8 +74,8 @@ def sections(listing: str) -> Iterator[tuple[str, str, str]]:
     arch, name, lines = "", "", []
     for line in listing.splitlines():
         header = re.match(r"\s*Function\s*:?\s+(\S+?):?$", line)
-        if found := re.match(r"arch = (\S+)", line):
-            arch_next = found[1]
+        if arch_line := re.match(r"arch = (\S+)", line):
+            arch_next = arch_line[1]
         elif header:
             arch_next = arch
         else:
@@ -90,20 +90,20 @@ def sections(listing: str) -> Iterator[tuple[str, str, str]]:
 
 def kernels(resources: str, sass: str) -> list[Kernel]:
     """Every kernel of two listings, ``--dump-resource-usage`` and ``--dump-sass``."""
-    found = {}
+    by_name = {}
     for arch, name, text in sections(resources):
         used = {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", text)}
         local = used.get("STACK", 0) + used.get("LOCAL", 0)
-        found[arch, name] = Kernel(arch, name, used.get("REG", 0), used.get("SHARED", 0), local)
+        by_name[arch, name] = Kernel(arch, name, used.get("REG", 0), used.get("SHARED", 0), local)
     for arch, name, text in sections(sass):
-        kernel = found.setdefault((arch, name), Kernel(arch, name))
+        kernel = by_name.setdefault((arch, name), Kernel(arch, name))
         # one instruction a line behind its address, perhaps behind a predicate
         codes = re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", text, re.MULTILINE)
         kernel.local_accesses = sum(code.startswith(("LDL", "STL")) for code in codes)
         kernel.tensor = {}
         for code in filter(TENSOR.match, codes):
             kernel.tensor[code] = kernel.tensor.get(code, 0) + 1
-    return list(found.values())
+    return list(by_name.values())
 
 
 def demangle(kernels: list[Kernel]) -> None:
@@ -128,11 +128,11 @@ def read(path: Path) -> list[Kernel]:
         subprocess.run([tool, option, str(path)], capture_output=True, text=True).stdout
         for option in ("--dump-resource-usage", "--dump-sass")
     ]
-    found = kernels(*listings)
-    if not found:
+    of_library = kernels(*listings)
+    if not of_library:
         raise ValueError(f"{path} must hold the machine code of kernels, none was found in it")
-    demangle(found)
-    return found
+    demangle(of_library)
+    return of_library
 
 
 def table(kernels: list[Kernel]) -> str:
@@ -155,14 +155,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not files:
             raise ValueError("there is no CUDA library to look into: build with nvcc first")
-        found = [kernel for path in files for kernel in read(path)]
+        every = [kernel for path in files for kernel in read(path)]
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    print(table(found))
+    print(table(every))
     if options.json:
-        options.json.write_text(json.dumps([asdict(kernel) for kernel in found], indent=1) + "\n")
-    faults = [fault for kernel in found for fault in kernel.faults(PROMISED)]
+        options.json.write_text(json.dumps([asdict(kernel) for kernel in every], indent=1) + "\n")
+    faults = [fault for kernel in every for fault in kernel.faults(PROMISED)]
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0

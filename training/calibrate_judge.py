@@ -53,13 +53,13 @@ def _chance(right: Tensor) -> float:
 
 def calibration(values: Tensor, margins: Tensor, truth: Tensor) -> dict[str, tuple[tuple[float, ...], ...]]:
     """Margins and chances of each attribute, and of the answer "plain" apart; all arguments ``(n, 5)``."""
-    found = {}
+    fits = {}
     for i, attribute in enumerate((*ATTRIBUTES, "plain")):
         column = min(i, len(ATTRIBUTES) - 1)
         answer = values[:, column]
         given = answer == 0 if attribute == "plain" else answer > 0 if attribute == "texture" else answer >= 0
-        found[attribute] = fit_chances(margins[given, column], (answer == truth[:, column])[given])
-    return found
+        fits[attribute] = fit_chances(margins[given, column], (answer == truth[:, column])[given])
+    return fits
 
 
 def main() -> None:
@@ -74,12 +74,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     generator = torch.Generator().manual_seed(UNSEEN + arguments.seed)
     draws = conditions(*autoencoders(arguments.vae), generator)
-    found = []
+    batches = []
     for draw in track(draws.values(), "judging"):
         scenes = sample_scenes(arguments.scenes, generator=generator)
         verdict = judge(draw(scenes))
-        found.append((verdict.values, verdict.margins, values_of(scenes)))
-    for attribute, fitted in calibration(*(torch.cat(parts) for parts in zip(*found))).items():
+        batches.append((verdict.values, verdict.margins, values_of(scenes)))
+    for attribute, fitted in calibration(*(torch.cat(parts) for parts in zip(*batches))).items():
         print(f'    "{attribute}": {fitted},')
 
 

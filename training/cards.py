@@ -33,12 +33,12 @@ def confusion(seen: Tensor, truth: Tensor) -> dict[str, Tensor]:
         seen: What the judge says, ``(n, 5)``, -1 where it says none.
         truth: What it should say, ``(n, 5)``.
     """
-    found = {}
+    by_attribute = {}
     for i, (attribute, values) in enumerate(ATTRIBUTES.items()):
         said = torch.where(seen[:, i] < 0, len(values), seen[:, i])
         cells = (truth[:, i] * (len(values) + 1) + said).bincount(minlength=len(values) * (len(values) + 1))
-        found[attribute] = cells.view(len(values), -1)
-    return found
+        by_attribute[attribute] = cells.view(len(values), -1)
+    return by_attribute
 
 
 def confusion_table(attribute: str, matrix: Tensor) -> str:

@@ -16,8 +16,8 @@ def encode_pictures(model: CLIP, pictures: Tensor) -> Tensor:
 
 def encode_patches(model: CLIP, pictures: Tensor, layer: int) -> tuple[Tensor, Tensor]:
     """The same features, and what a vision transformer holds after ``layer``, ``(B, width, h, w)``."""
-    found = model.visual.forward_intermediates(_normalised(pictures), indices=[layer - 1])
-    return found["image_features"], found["image_intermediates"][0]
+    outputs = model.visual.forward_intermediates(_normalised(pictures), indices=[layer - 1])
+    return outputs["image_features"], outputs["image_intermediates"][0]
 
 
 def encode_tokens(model: CLIP, tokens: Tensor) -> Tensor:

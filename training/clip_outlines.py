@@ -94,8 +94,8 @@ def hardest(
     pictures = render(scenes, mask=mask)
 
     start = F.normalize(encode_pictures(model, source), dim=-1)
-    found = F.normalize(encode_pictures(model, pictures), dim=-1).view(many, n, -1)
-    liking = F.cosine_similarity(found - start, asked, dim=-1)
+    features = F.normalize(encode_pictures(model, pictures), dim=-1).view(many, n, -1)
+    liking = F.cosine_similarity(features - start, asked, dim=-1)
     liking.masked_fill_(named.view(many, n), -2)
     best = liking.topk(SHOWN, 0).indices
     rows = torch.arange(n)

@@ -153,9 +153,9 @@ class Reading:
         padding = (tokens == self.tokenizer.pad_token_id).float()
         words = self.text(tokens).last_hidden_state
         features = torch.einsum("btd,bt->bd", words, padding / padding.sum(1, keepdim=True))
-        found = self.head(features).split(self.options, 1)
+        logits = self.head(features).split(self.options, 1)
         truth = torch.where(said < 0, torch.tensor(self.options) - 1, said)
-        return {"read": sum(F.cross_entropy(x, y) for x, y in zip(found, truth.unbind(1)))}
+        return {"read": sum(F.cross_entropy(x, y) for x, y in zip(logits, truth.unbind(1)))}
 
 
 class Denoising:

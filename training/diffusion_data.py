@@ -55,8 +55,10 @@ def _merges(word: str, ranks: dict[tuple[str, str], int]) -> list[tuple[str, str
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
     """Token numbers, ``(len(prompts), 77)``, as StableDiffusionPipeline asks for them."""
-    found = tokenizer(prompts, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt")
-    return found.input_ids
+    encoded = tokenizer(
+        prompts, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
+    )
+    return encoded.input_ids
 
 
 def captions_of(values: Tensor, *, silent: float, generator: torch.Generator) -> tuple[list[str], Tensor]:

@@ -56,7 +56,7 @@ def under_attack(
     """The same, each picture perturbed within a ``share`` of training's radii to hide it from ``target``."""
     scenes = sample_scenes(n, generator=torch.Generator().manual_seed(UNSEEN + seed))
     pictures, area = render(scenes), object_mask(scenes).sum((1, 2, 3))
-    scale, found = target.model.logit_scale.exp(), {}
+    scale, shares = target.model.logit_scale.exp(), {}
     for i, attribute in enumerate(ATTRIBUTES):
         options, hidden = answers(encoder, attribute), answers(target, attribute)
         truth, right = getattr(scenes, attribute), 0
@@ -68,8 +68,8 @@ def under_attack(
             with torch.no_grad():
                 said = (encoder.encode_image(worst) @ options.T).argmax(1)
             right += int((said == truth[rows]).sum())
-        found[attribute] = wilson(right, n)
-    return found
+        shares[attribute] = wilson(right, n)
+    return shares
 
 
 @torch.no_grad()

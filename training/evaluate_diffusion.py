@@ -39,16 +39,16 @@ def sample(pipeline, prompts: list[str], *, cfg: float, steps: int, seed: int, a
     pictures = []
     for i in range(0, len(prompts), BATCH):
         with torch.no_grad():
-            found = pipeline(
+            drawn = pipeline(
                 prompts[i : i + BATCH],
                 num_inference_steps=steps,
                 guidance_scale=cfg,
                 generator=generator,
                 output_type="pt",
             )
-        pictures.append(found.images.float())
+        pictures.append(drawn.images.float())
         if advance:
-            advance(len(found.images))
+            advance(len(drawn.images))
     return torch.cat(pictures)
 
 

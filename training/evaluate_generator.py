@@ -84,13 +84,13 @@ def evenness(model: Generator, walks: int, steps: int, seed: int) -> tuple[Tenso
         first, second = torch.randn(2, walks, model.config.style_dim, generator=chance(seed))
         if space == "w":
             first, second = model.mapping(first).detach(), model.mapping(second).detach()
-        found = []
+        unevenness = []
         for a, b in zip(first, second):
             codes = a.lerp(b, share)
             pictures = draw(model, codes if space == "w" else model.mapping(codes).detach())
             step = pictures.diff(dim=0).square().mean((1, 2, 3)).sqrt()
-            found.append(step.max() / step.mean())
-        ratios.append(torch.stack(found))
+            unevenness.append(step.max() / step.mean())
+        ratios.append(torch.stack(unevenness))
     return ratios[0], ratios[1]
 
 
@@ -122,10 +122,10 @@ def inversion(model: Generator, n: int, steps: int, seed: int) -> str:
     """How well unseen rendered pictures are reproduced from W+, as a Markdown list."""
     scenes = sample_scenes(n, generator=chance(seed))
     pictures = render(scenes)
-    found = torch.cat([draw(model, invert(model, p, steps=steps, seed=seed)) for p in pictures.split(25)])
-    psnr = -10 * (found - pictures).square().mean((1, 2, 3)).log10()
+    inverted = torch.cat([draw(model, invert(model, p, steps=steps, seed=seed)) for p in pictures.split(25)])
+    psnr = -10 * (inverted - pictures).square().mean((1, 2, 3)).log10()
     half = 1.96 * psnr.std() / n**0.5
-    right = (judge(found).values == values_of(scenes)).sum(0).tolist()
+    right = (judge(inverted).values == values_of(scenes)).sum(0).tolist()
     kept = ", ".join(f"{a} {wilson(r, n)}" for a, r in zip(ATTRIBUTES, right))
     return (
         f"- PSNR {psnr.mean():.1f} dB (95% of the mean within {half:.1f}), worst {psnr.min():.1f} dB, "

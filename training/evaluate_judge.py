@@ -54,24 +54,24 @@ def noisy(pictures: Tensor, *, sigma: float, generator: torch.Generator) -> Tens
 
 def compressed(pictures: Tensor, *, quality: int) -> Tensor:
     """Pictures as JPEG gives them back."""
-    found = []
+    arrays = []
     for picture in (pictures * 255).round().byte().permute(0, 2, 3, 1).numpy():
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
-        found.append(np.array(Image.open(buffer)))
-    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2) / 255
+        arrays.append(np.array(Image.open(buffer)))
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 255
 
 
 @torch.no_grad()
 def restored(pictures: Tensor, *, vae: torch.nn.Module, decoder: torch.nn.Module | None = None) -> Tensor:
     """Pictures as an autoencoder gives them back, decoded by ``decoder`` if it is another."""
-    found = []
+    decoded = []
     for part in pictures.split(BATCH):
         latents = vae.encode(part * 2 - 1).latent_dist.mode()
         if decoder is not None:  # whose latents are those the U-Net sees
             latents = latents * vae.config.scaling_factor
-        found.append((decoder or vae).decode(latents).sample / 2 + 0.5)
-    return torch.cat(found).clamp(0, 1)
+        decoded.append((decoder or vae).decode(latents).sample / 2 + 0.5)
+    return torch.cat(decoded).clamp(0, 1)
 
 
 def autoencoders(folder: Path | None) -> tuple[torch.nn.Module, torch.nn.Module]:
@@ -88,13 +88,13 @@ def conditions(vae, tiny, generator: torch.Generator) -> dict[str, Callable[[Sce
     def after(disturb: Callable[..., Tensor], **how) -> Callable[[Scenes], Tensor]:
         return lambda scenes: disturb(render(scenes), **how)
 
-    found = {"clean": render} | {f"{size} x {size}": partial(render, size=size) for size in SIZES}
-    found |= {f"blur {sigma:g}": after(blurred, sigma=sigma) for sigma in BLURS}
-    found |= {f"noise {sigma:g}": after(noisy, sigma=sigma, generator=generator) for sigma in NOISES}
-    found |= {f"JPEG {quality}": after(compressed, quality=quality) for quality in QUALITIES}
-    found["AutoencoderKL"] = after(restored, vae=vae)
-    found["AutoencoderTiny"] = after(restored, vae=vae, decoder=tiny)
-    return found
+    ways = {"clean": render} | {f"{size} x {size}": partial(render, size=size) for size in SIZES}
+    ways |= {f"blur {sigma:g}": after(blurred, sigma=sigma) for sigma in BLURS}
+    ways |= {f"noise {sigma:g}": after(noisy, sigma=sigma, generator=generator) for sigma in NOISES}
+    ways |= {f"JPEG {quality}": after(compressed, quality=quality) for quality in QUALITIES}
+    ways["AutoencoderKL"] = after(restored, vae=vae)
+    ways["AutoencoderTiny"] = after(restored, vae=vae, decoder=tiny)
+    return ways
 
 
 class Reading(NamedTuple):
@@ -112,16 +112,16 @@ def shares(readings: dict[str, Reading], *, least: float = 0.0) -> dict[str, str
         readings: By condition.
         least: Confidence below which an answer counts as none.
     """
-    found = {name: {a: {} for a in ATTRIBUTES} for name in ("right", "none", "answers")}
+    columns_of = {name: {a: {} for a in ATTRIBUTES} for name in ("right", "none", "answers")}
     for condition, (values, confidence, truth) in readings.items():
         given = (values >= 0) & (confidence >= least)
         right, n = given & (values == truth), len(values)
         for i, a in enumerate(ATTRIBUTES):
             hits, answers = int(right[:, i].sum()), int(given[:, i].sum())
-            found["right"][a][condition] = wilson(hits, n)
-            found["none"][a][condition] = wilson(n - answers, n)
-            found["answers"][a][condition] = wilson(hits, answers) if answers else "no answer"
-    return {name: table(columns, "condition") for name, columns in found.items()}
+            columns_of["right"][a][condition] = wilson(hits, n)
+            columns_of["none"][a][condition] = wilson(n - answers, n)
+            columns_of["answers"][a][condition] = wilson(hits, answers) if answers else "no answer"
+    return {name: table(columns, "condition") for name, columns in columns_of.items()}
 
 
 def reliability(readings: dict[str, Reading]) -> str:
@@ -172,8 +172,8 @@ def main() -> None:
     )
     write(arguments.card, blocks)
     lines = [
-        f"{json.dumps(name)}: {json.dumps({a: m.tolist() for a, m in found.items()})}"
-        for name, found in matrices.items()
+        f"{json.dumps(name)}: {json.dumps({a: m.tolist() for a, m in matrix_of.items()})}"
+        for name, matrix_of in matrices.items()
     ]
     write_text(arguments.card.with_suffix(".json"), "{\n" + ",\n".join(lines) + "\n}\n")
 

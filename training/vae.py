@@ -156,8 +156,8 @@ def train_vae(config: Config, out: Path, *, quiet: bool = False) -> AutoencoderK
     stage = Stage("vae", {"vae": vae}, out, decay=0.0, average=config.average)
 
     def watch() -> dict[str, float]:
-        found = decibels(lambda x: vae.decode(vae.encode(x).latent_dist.mode()).sample, 64, config.picture)
-        return {"dB": found.mean().item(), "worst": found.min().item()}
+        quality = decibels(lambda x: vae.decode(vae.encode(x).latent_dist.mode()).sample, 64, config.picture)
+        return {"dB": quality.mean().item(), "worst": quality.min().item()}
 
     stage.run(
         config.steps,
@@ -187,12 +187,12 @@ def train_tiny(config: Config, vae: AutoencoderKL, out: Path, *, quiet: bool = F
     stage = Stage("tiny", {"tiny": tiny}, out, decay=0.0, average=config.average)
 
     def watch() -> dict[str, float]:
-        found = decibels(
+        quality = decibels(
             lambda x: tiny.decode(vae.encode(x).latent_dist.mode() * vae.config.scaling_factor).sample,
             64,
             config.picture,
         )
-        return {"dB": found.mean().item(), "worst": found.min().item()}
+        return {"dB": quality.mean().item(), "worst": quality.min().item()}
 
     stage.run(
         config.tiny_steps,
