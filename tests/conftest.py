@@ -17,6 +17,7 @@ if not torch.cuda.is_available():
 
 def pytest_addoption(parser):
     parser.addoption("--device", choices=["cpu", "cuda"], default="cpu", help="Where operators are tested.")
+    parser.addoption("--long", action="store_true", help="Run what takes minutes too.")
 
 
 def pytest_configure(config):
@@ -30,6 +31,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.get_closest_marker("long") and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --long"))
     if config.getoption("--device") == "cpu":
         return
     for item in items:

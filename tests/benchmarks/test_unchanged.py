@@ -303,7 +303,7 @@ AT_REAL_SIZES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", AT_REAL_SIZES)
 def test_counts_at_real_sizes_are_the_published_ones(name, one_thread):

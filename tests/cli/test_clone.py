@@ -40,7 +40,13 @@ def script(tmp_path):
 
 
 def ran(command):
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, preexec_fn=heed, timeout=300)
+
+
+def heed() -> None:
+    """Let signals do what they do in a shell, also where whoever runs the tests ignores them."""
+    for number in clone.PASSED_ON:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def test_it_sees_what_was_typed_and_its_exit_code_is_passed_on(script):
@@ -93,9 +99,14 @@ def test_an_interruption_arrives_once(script, whole_group):
     """What is sent to the command alone is passed on; what the terminal sends to both is not sent again."""
     command = script(WAITING)
     ours, theirs = pty.openpty()
+
+    def take_the_terminal() -> None:
+        heed()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
     process = subprocess.Popen(
         command, stdin=theirs, stdout=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
+        preexec_fn=take_the_terminal,
     )  # fmt: skip
     with process:
         assert int(process.stdout.readline()) != process.pid
@@ -109,7 +120,7 @@ def test_an_interruption_arrives_once(script, whole_group):
 
 
 def test_a_request_to_end_is_passed_on(script):
-    process = subprocess.Popen(script(WAITING), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(script(WAITING), stdout=subprocess.PIPE, text=True, preexec_fn=heed)
     with process:
         child = int(process.stdout.readline())
         process.terminate()
