@@ -174,3 +174,8 @@ def sha256(path: str | Path) -> str:
     """Checksum of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files in ``folder``, by name."""
+    return {name: sha256(folder / name) for name in names}

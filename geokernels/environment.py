@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from ._files import sha256
 from .kernels import dispatch, native, triton
 
 PACKAGES = (
@@ -136,8 +135,3 @@ def circumstances() -> dict[str, object]:
     where, made_by = machine("cuda" if torch.cuda.is_available() else "cpu"), versions()
     made_by = {name: made_by[name] for name in ("geokernels", "torch")}
     return made_by | {name: where[name] for name in ("cpu", "threads", "gpu")}
-
-
-def checksums(folder: Path, names: list[str]) -> dict[str, str]:
-    """SHA-256 of files in ``folder``, by name."""
-    return {name: sha256(folder / name) for name in names}

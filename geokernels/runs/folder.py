@@ -10,9 +10,9 @@ from typing import ClassVar, Self
 import torch
 
 from .._checks import reason_of
-from .._files import read_json, write_json
+from .._files import checksums, read_json, write_json
 from .._sealed import load_sealed, read_sealed_json, save_sealed, write_sealed_json
-from ..environment import checksums, circumstances
+from ..environment import circumstances
 from ..pipelines.run_state import FORMAT, require_format
 from .held_folder import HeldFolder
 from .own_files import discard, in_the_way, present
@@ -113,7 +113,7 @@ class RunFolder(HeldFolder):
 
     def end(self, record: dict, names: Collection[str]) -> None:
         """Write, last, ``run.json`` with the checksums of all files of these names; the checkpoint goes."""
-        write_json(self.file(RECORD), {**record, "files": checksums(self.path, list(names))})
+        write_json(self.file(RECORD), {**record, "files": checksums(self.path, names)})
         (self.path / self.checkpoint).unlink(missing_ok=True)
         self.require_there()
 
