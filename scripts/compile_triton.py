@@ -22,6 +22,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
+from geokernels.kernels.costs import PairCost
 from geokernels.kernels.triton import (
     geodesic,
     geodesic_kernels,
@@ -42,6 +43,7 @@ MOST_SHARED = {80: 101_376, 90: 232_448, 100: 232_448}
 TENSOR_CORE = {80: r"HMMA", 90: r"H?GMMA", 100: r"UTC\w*MMA"}
 # what an argument is where its name does not say "a pointer to float32"
 SCALARS = {"scale", "damping", "cooled", "heat", "reach", "rounding", "tol", "eps", "settled", "p"}
+NAMES = {PairCost.SQUARE: "square", PairCost.ROOT: "root", PairCost.POWER: "power"}
 POINTERS = dict.fromkeys(("active", "count", "count_x", "count_y", "valid", "wanted"), "*i32")
 
 
@@ -61,9 +63,10 @@ class Variant(NamedTuple):
 def of_clouds() -> Iterator[Variant]:
     """Transport between large clouds: every cost and precision, resident points and others."""
     sweep, products = transport_clouds_sweep, transport_clouds_products
-    forms = [("square", precision, 64) for precision in ("fp32", "tf32", "bf16", "bf16x3")]
-    forms += [("square", "bf16", 1024), ("square", "bf16x3", 1024), ("square", "tf32", 1024)]
-    forms += [("root", "fp32", 3), ("power", "fp32", 3)]
+    square = PairCost.SQUARE
+    forms = [(square, precision, 64) for precision in ("fp32", "tf32", "bf16", "bf16x3")]
+    forms += [(square, "bf16", 1024), (square, "bf16x3", 1024), (square, "tf32", 1024)]
+    forms += [(PairCost.ROOT, "fp32", 3), (PairCost.POWER, "fp32", 3)]
     for kind, precision, features in forms:
         block = transport_clouds.blocks_of(kind, precision, features)
         constants = {
@@ -74,7 +77,7 @@ def of_clouds() -> Iterator[Variant]:
             "BLOCK_M": block.columns,
             "BLOCK_D": block.features,
         }
-        label = f"{kind} {precision} {features}"
+        label = f"{NAMES[kind]} {precision} {features}"
         points = "*bf16" if precision.startswith("bf16") else "*fp32"
         form = (block.warps, points, precision != "fp32")
         # what differs between architectures is how tensor cores are fed
@@ -88,7 +91,7 @@ def of_clouds() -> Iterator[Variant]:
         if precision == "fp32":
             of_slope = {**constants, "BLOCK_N": 32, "BLOCK_D": 16, "BLOCK_R": 16}
             of_slope = {name: of_slope[name] for name in ("COST", "BLOCK_N", "BLOCK_M", "BLOCK_D", "BLOCK_R")}
-            if kind != "square":
+            if kind != square:
                 yield Variant(f"differentiate {label}", products.differentiate_kernel, of_slope, 8)
             else:
                 of_vector = {**of_product, "FACTOR": False, "BLOCK_E": 1}
@@ -138,8 +141,8 @@ def of_rows() -> Iterator[Variant]:
 
 def variants() -> list[Variant]:
     """All of them; an error if a kernel of the package is in none."""
-    found = [*of_clouds(), *of_small_problems(), *of_subspaces(), *of_rows()]
-    held = {variant.kernel.fn.__name__ for variant in found}
+    every = [*of_clouds(), *of_small_problems(), *of_subspaces(), *of_rows()]
+    held = {variant.kernel.fn.__name__ for variant in every}
     for module in (
         transport_clouds_sweep,
         transport_clouds_products,
@@ -150,7 +153,7 @@ def variants() -> list[Variant]:
         for name, _ in inspect.getmembers(module, lambda x: isinstance(x, triton.JITFunction)):
             if name.endswith("_kernel") and name not in held:
                 raise SystemExit(f"{name} of {module.__name__} is not compiled here")
-    return found
+    return every
 
 
 def type_of(name: str, points: str, names: list[str]) -> str:

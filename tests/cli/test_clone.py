@@ -78,9 +78,9 @@ def test_how_it_ends(script, text, code, said):
 WAITING = """
 import os, sys, time
 def main():
-    print(os.getpid(), flush=True)
     presses = 0
     try:
+        print(os.getpid(), flush=True)  # from now on it may be interrupted
         while True:
             time.sleep(60)
     except KeyboardInterrupt:
