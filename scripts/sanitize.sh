@@ -32,12 +32,13 @@ rm -f "$build"/package/geokernels/kernels/*.so
 cp "$build"/cmake/_C*.so "$build/package/geokernels/kernels/"
 
 # left out: libraries that their tests build themselves, tracing and torch.compile, which run no more of the C++ and are
-# very slow here, a measurement of memory, which is the sanitizer's own, and the Triton kernels and ways round private names,
-# which are Python
+# very slow here, a measurement of memory, which is the sanitizer's own, and what is Python: the Triton kernels and the
+# ways round private names
 left_out="not compil and not opcheck and not registered and not without_graph_breaks and not memory_does_not_grow"
 suite() {
   "$python" -m pytest tests/kernels --ignore tests/kernels/test_exponential.py \
-      --ignore tests/kernels/test_torch_internals.py --ignore-glob 'tests/kernels/test_triton_*.py' --ignore-glob 'tests/kernels/test_cuda_*.py' "$@"
+      --ignore tests/kernels/test_torch_internals.py --ignore-glob 'tests/kernels/test_triton_*.py' \
+      --ignore-glob 'tests/kernels/test_cuda_*.py' "$@"
 }
 
 # calls by chance, and checksums of all bits of what they return

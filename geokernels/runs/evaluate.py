@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from .._files import sha256, write_text
@@ -22,7 +21,7 @@ from ..report.evaluate import SHOWN, THUMB, ShownEdit, evaluation_page
 from ..world import KINDS, EditCase
 from .edit_batch import Batch, Contender, Plan
 from .folder import RunFolder, listed, texts
-from .loop import Job, Tell
+from .loop import Gathering, Job, Tell
 from .measures import Measures
 from .own_files import PART
 
@@ -89,7 +88,7 @@ class EvalFolder(RunFolder):
         return {**row, "picture": name, "sha256": sha256(self.path / name)}
 
 
-class Edits:
+class Edits(Gathering):
     """Every edit by every method, a batch by one method a step.
 
     An edit that fails is tried once more by itself, so that it takes no other with it; if it fails again,
@@ -98,8 +97,6 @@ class Edits:
     Attributes:
         rows: The results so far.
     """
-
-    terms = ()
 
     def __init__(
         self,
@@ -128,19 +125,6 @@ class Edits:
     def steps(self) -> int:
         """Results there will be."""
         return len(self.cases) * len(self.plan.contenders)
-
-    @property
-    def done(self) -> bool:
-        """Whether all is made."""
-        return self.index >= self.steps
-
-    @property
-    def history(self) -> Tensor:
-        """Nothing is minimised."""
-        return torch.empty(0, 0, dtype=torch.float32)
-
-    def prepare(self, tell=None) -> None:
-        """Nothing is to be done before the first step."""
 
     def step(self) -> None:
         """Make and measure the next edits by the next method."""

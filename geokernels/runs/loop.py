@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from ..pipelines.run_state import require_same_facts
@@ -58,6 +59,28 @@ class Stage(Protocol):
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from a state; refuses that of another run."""
+        return
+
+
+class Gathering(ABC):
+    """A stage that gathers what it makes and minimises nothing: what all such have of :class:`Stage`."""
+
+    terms = ()
+    index: int
+    steps: int
+
+    @property
+    def done(self) -> bool:
+        """Whether all is made."""
+        return self.index >= self.steps
+
+    @property
+    def history(self) -> Tensor:
+        """Nothing is minimised."""
+        return torch.empty(0, 0, dtype=torch.float32)
+
+    def prepare(self, tell: Callable[[str], None] | None = None) -> None:
+        """Nothing is to be done before the first step."""
         return
 
 

@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from .._files import sha256, write_json, write_text
@@ -16,7 +15,7 @@ from ..world import ATTRIBUTES
 from ..world.edit_folder import NAMES as EDIT_NAMES
 from ..world.edit_folder import clear_edit_folder
 from .folder import REMEDY, RunFolder, listed, texts
-from .loop import Job
+from .loop import Gathering, Job
 
 GRID, SAMPLES, PAGE = "grid.png", "samples.json", "report.html"
 GRID_SHOWS = 100  # samples on the grid
@@ -86,14 +85,12 @@ class SampleFolder(RunFolder):
         return {**sample.facts, "sha256": {name: sha256(self.path / name) for name in sample.files}}
 
 
-class Samples:
+class Samples(Gathering):
     """Samples that are drawn, a batch a step.
 
     Attributes:
         samples: Entries of the list, so far.
     """
-
-    terms = ()
 
     def __init__(self, source: Source, folder: SampleFolder):
         self.source, self.folder = source, folder
@@ -113,19 +110,6 @@ class Samples:
     def steps(self) -> int:
         """Samples there will be."""
         return self.source.count
-
-    @property
-    def done(self) -> bool:
-        """Whether all are drawn."""
-        return self.index >= self.steps
-
-    @property
-    def history(self) -> Tensor:
-        """Nothing is minimised."""
-        return torch.empty(0, 0, dtype=torch.float32)
-
-    def prepare(self, tell=None) -> None:
-        """Nothing is to be done before the first step."""
 
     def step(self) -> None:
         """Draw the next batch, and write it."""
