@@ -1,7 +1,7 @@
 # Everything starts from a fresh clone with Python >= 3.11 and a C++ compiler:
 #
 #   make demo    an environment in .venv, the compiled extension, a morphed picture and its report
-#   make test    the same environment, then the whole test suite
+#   make test    the same environment, then the whole test suite in two processes (PROCESSES=4 for four)
 #   make test-newest   the operators of the built wheel under the newest torch, unrebuilt
 #   make sanitize      the tests of the kernels on an address-sanitized and a thread-sanitized build
 #   make poison        the same on a build whose memory is NaN, and where memory holds other bits
@@ -15,6 +15,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := .venv-newest
+PROCESSES ?= 2
+# files whole, as what a file builds for its tests is built once; a thread each, as tests that want more say so
+IN_PARALLEL = -n $(PROCESSES) --dist loadfile
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 # what a compiled library of another torch could break; the kernels of Triton, and those of CUDA that the tests
 # compile for the host, are the same under every torch, and passed under 2.15 when they were run there
 NEWEST_TESTS ?= tests/ops tests/kernels tests/compat --ignore-glob '*/test_triton_*' --ignore-glob '*/test_cuda_*'
@@ -40,7 +44,7 @@ demo: env
 	$(BIN)/geokernels demo --out demo
 
 test: env
-	$(BIN)/python -m pytest $(ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 # imports the installed wheel, not this folder; the wheel was built under the torch of constraints.txt
 test-newest: wheel

@@ -52,6 +52,8 @@ compare() {
 if [ "$kind" = poison ]; then
   left_out+=" and not signals and not fuzz and not shared_formulas and not forward_mode"
   export GEOKERNELS_TRANSPORT_CASES=150  # of as many as take a minute
+  export OMP_WAIT_POLICY=passive
+  set -- -n "${PROCESSES:-2}" --dist loadfile "$@"
   calls plain
   for bits in 1 85 255; do
     MALLOC_PERTURB_=$bits suite -q -k "$left_out" "$@"

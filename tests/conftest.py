@@ -5,6 +5,7 @@ unless a test says otherwise. What a backend cannot do there is skipped with its
 """
 
 import os
+import signal
 import string
 
 import pytest
@@ -23,6 +24,9 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     # the tests of the definitions need no library
     config.addinivalue_line("filterwarnings", "ignore:geokernels runs its definitions:RuntimeWarning")
+    # a shell that starts the tests in the background has Ctrl-C ignored, by them and by what they start
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--device") == "cpu":
         return
     if not torch.cuda.is_available():

@@ -1,6 +1,7 @@
 """CUDA kernels compiled for the host, once a version of their sources."""
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -33,11 +34,13 @@ def emulated():
         for path in sorted([source, HERE / "cuda_on_host.h", *headers]):
             read.update(path.read_bytes())
         target = CACHE / f"{name}-{read.hexdigest()[:16]}.so"
-        if not target.exists():
-            CACHE.mkdir(parents=True, exist_ok=True)
-            partial = target.with_suffix(f".{os.getpid()}")
-            subprocess.run([os.environ.get("CXX", "c++"), *FLAGS, source, "-o", partial], check=True)
-            os.replace(partial, target)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with (CACHE / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+            if not target.exists():
+                partial = target.with_suffix(f".{os.getpid()}")
+                subprocess.run([os.environ.get("CXX", "c++"), *FLAGS, source, "-o", partial], check=True)
+                os.replace(partial, target)
         return ctypes.CDLL(str(target))
 
     return load
