@@ -17,7 +17,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
-CUDA_ARCHS = "8.0;8.6;8.9;9.0a;10.0a;12.0+PTX"
+CUDA_ARCHS = "8.0;8.6;8.9;9.0+PTX;10.0;12.0+PTX"
 # PyTorch 2.10, as torch/headeronly/version.h writes it: nothing newer than its stable ABI is used
 TORCH_TARGET_VERSION = "0x020a000000000000ULL"
 
@@ -54,6 +54,14 @@ def sources(pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
 
 
+def release() -> tuple[int, int]:
+    """Of the CUDA compiler, such as (13, 0); (0, 0) where it does not tell."""
+    nvcc = cuda_home / "bin" / "nvcc"
+    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release (\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
 def refuse_cuda() -> str | None:
     """Say why the CUDA library is not built, or None to build it."""
     if os.environ.get("FORCE_CUDA") == "0":
@@ -62,12 +70,11 @@ def refuse_cuda() -> str | None:
         return "no nvcc on PATH or in CUDA_HOME"
     if torch.version.cuda is None:
         return "this torch was built without CUDA"
-    nvcc = cuda_home / "bin" / "nvcc"
-    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"release (\d+)\.", text)
+    major, minor = release()
     wanted = torch.version.cuda.split(".")[0]
-    if not found or found[1] != wanted:
-        return f"nvcc is release {found[1] if found else 'unknown'}, torch was built with CUDA {wanted}"
+    if str(major) != wanted:
+        told = f"{major}.{minor}" if major else "unknown"
+        return f"nvcc is release {told}, torch was built with CUDA {wanted}"
     return None
 
 
@@ -83,7 +90,10 @@ if reason:
     print(f"geokernels: CPU only ({reason})")
 if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
     stop("no C++ compiler was found; install g++ or clang++, or name one in CXX")
-os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHS)
+archs = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHS)
+# torch would take names of generations too, by which a library cannot tell where it runs
+if not reason and not all(re.fullmatch(r"\d+\.\da?(\+PTX)?", arch) for arch in re.split("[; ]+", archs)):
+    stop(f"TORCH_CUDA_ARCH_LIST must list numbers like {CUDA_ARCHS}, got {archs}")
 
 
 def system(*folders: str) -> list[str]:
@@ -98,7 +108,7 @@ extensions = [
         sources("csrc/*.cpp") + sources("csrc/cpu/*.cpp"),
         define_macros=define(
             TORCH_TARGET_VERSION=TORCH_TARGET_VERSION,
-            GEOKERNELS_CUDA_ARCHS=f'"{"" if reason else os.environ["TORCH_CUDA_ARCH_LIST"]}"',
+            GEOKERNELS_CUDA_ARCHS=f'"{"" if reason else archs}"',
             GEOKERNELS_TORCH_BUILT=f'"{torch.__version__}"',
         ),
         depends=sources("csrc/**/*.h"),
@@ -136,6 +146,8 @@ if reason is None:
                     "--threads=2",
                     "-Werror=all-warnings",
                     "-lineinfo",
+                    # of the machine code's bytes more than half: a wheel holds it seven times
+                    *(["--compress-mode=size"] if release() >= (12, 8) else []),
                     *system(*cpp_extension.include_paths("cuda")),
                 ],
             },

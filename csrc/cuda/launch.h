@@ -9,6 +9,9 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <limits>
+
+#include "cuda/start.h"
 
 namespace geokernels {
 
@@ -41,16 +44,17 @@ class Device {
   torch::stable::accelerator::DeviceGuard guard_;
 };
 
-// Starts blocks with so much shared memory each; beyond 48 KiB the kernel must be told first.
+// Starts blocks with so much shared memory each; none is no work.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t memory, cudaStream_t stream,
             const Arguments&... arguments) {
-  constexpr int64_t kWithoutAsking = 48 * 1024;
-  if (memory > kWithoutAsking)
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(memory)),
-               "shared memory for a kernel");
-  kernel<<<unsigned(blocks), unsigned(threads), size_t(memory), stream>>>(arguments...);
-  check_cuda(cudaGetLastError(), "a kernel was not launched");
+  constexpr int64_t kMostBlocks = std::numeric_limits<int32_t>::max();
+  STD_TORCH_CHECK(blocks <= kMostBlocks, "geokernels: at most ", kMostBlocks, " blocks, got ", blocks);
+  if (blocks == 0) return;
+  const Started done =
+      start(kernel, unsigned(blocks), unsigned(threads), size_t(memory), stream, arguments...);
+  check_cuda(done.status, done.before ? "a kernel was not launched, as CUDA had failed before"
+                                      : "a kernel was not launched");
 }
 
 }  // namespace geokernels

@@ -1,8 +1,10 @@
 """The two compiled libraries: loaded once, and where one cannot be, the reason."""
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -106,6 +108,62 @@ def _load_cuda() -> str | None:
 
 missing_cuda = _load_cuda()
 
+LEAST_CAPABILITY = 8, 0  # of a GPU: bfloat16 and tf32 products, copies to shared memory beside the work
+
+
+def refuse_gpu(x: Tensor) -> str | None:
+    """Say why no kernel for GPUs, compiled or Triton's, takes ``x``, which is on a GPU; or None.
+
+    Waits for nothing: torch keeps the properties of every device.
+    """
+    if torch.version.hip:
+        return f"the GPU kernels are for NVIDIA's, and this torch is for AMD's (ROCm {torch.version.hip})"
+    gpu = torch.cuda.get_device_properties(x.device.index)
+    if (gpu.major, gpu.minor) < LEAST_CAPABILITY:
+        least = ".".join(map(str, LEAST_CAPABILITY))
+        return f"the GPU kernels need compute capability {least}, {gpu.name} has {gpu.major}.{gpu.minor}"
+    return None
+
+
+class Image(NamedTuple):
+    """Code for GPUs in the CUDA library.
+
+    Attributes:
+        capability: What it was compiled for.
+        own: Whether it runs on no other capability.
+        ptx: Whether PTX is there beside the machine code.
+    """
+
+    capability: tuple[int, int]
+    own: bool
+    ptx: bool
+
+    def runs_on(self, capability: tuple[int, int]) -> bool:
+        """Machine code runs on later capabilities of its major number too, PTX on all later ones."""
+        if self.own or capability < self.capability:
+            return capability == self.capability
+        return self.ptx or capability[0] == self.capability[0]
+
+
+def images_of(listed: str) -> list[Image]:
+    """From a list like TORCH_CUDA_ARCH_LIST, such as ``8.0;9.0a;12.0+PTX``."""
+    found = re.findall(r"(\d+)\.(\d)(a?)(\+PTX)?", listed)
+    return [Image((int(major), int(minor)), bool(own), bool(ptx)) for major, minor, own, ptx in found]
+
+
+IMAGES = images_of(build_info().get("cuda_archs", ""))
+
+
+def _refuse_cuda(x: Tensor) -> str | None:
+    """Say why the CUDA library cannot take ``x``, which is on a GPU, or None."""
+    if reason := refuse_gpu(x) or missing_cuda:
+        return reason
+    gpu = torch.cuda.get_device_properties(x.device.index)
+    if not any(image.runs_on((gpu.major, gpu.minor)) for image in IMAGES):
+        held = ", ".join(f"{image.capability[0]}.{image.capability[1]}" for image in IMAGES)
+        return f"the CUDA library was built for {held}, {gpu.name} has {gpu.major}.{gpu.minor}"
+    return None
+
 
 def refuse(x: Tensor, *, devices: tuple[str, ...] = ("cpu",)) -> str | None:
     """Say why no compiled kernel can take ``x``, or None.
@@ -119,8 +177,8 @@ def refuse(x: Tensor, *, devices: tuple[str, ...] = ("cpu",)) -> str | None:
     device = "cpu" if x.is_cpu else x.device.type  # one call where it is the usual one
     if device not in devices:
         return f"no compiled kernel for device {device}"
-    if device == "cuda" and missing_cuda:
-        return missing_cuda
+    if device == "cuda" and (reason := _refuse_cuda(x)):
+        return reason
     if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         return f"no compiled kernel for {x.dtype}"
     return None

@@ -10,7 +10,7 @@ from importlib import util
 import torch
 from torch import Tensor
 
-from .. import sizes
+from .. import native, sizes
 
 missing = None if util.find_spec("triton") else "triton is not installed; pip install triton"
 
@@ -29,6 +29,8 @@ def refuse(x: Tensor) -> str | None:
         return f"Triton kernels run on GPUs (or with TRITON_INTERPRET=1, for tests), not on {x.device.type}"
     if interpreted and not x.is_cpu:
         return f"Triton's interpreter, TRITON_INTERPRET=1, runs on the CPU, not on {x.device.type}"
+    if not interpreted and (reason := native.refuse_gpu(x)):
+        return reason
     # in the interpreter float64 holds the kernels to more than float32 can show
     if x.dtype == torch.float64 and not interpreted:
         return "the Triton kernels compute in float32, not float64"
