@@ -45,7 +45,7 @@ __device__ void split_rows(const T* p, const T* q, int64_t D, int K, int L, T* s
 }
 
 template <class T>
-__global__ void __launch_bounds__(kSubspaceThreads, 1)
+__global__ void __launch_bounds__(kSubspaceThreads, 2)
     principal_angles_kernel(AngleBatch<T> batch, Room<T> room) {
   const int K = int(batch.K), L = int(batch.L);
   const int64_t D = batch.D;

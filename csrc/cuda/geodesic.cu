@@ -18,17 +18,19 @@
 namespace geokernels {
 namespace {
 
-constexpr int64_t kBlocksEach = 4;  // a multiprocessor's, where blocks work in device memory
+constexpr int64_t kBlocksEach = 4;           // a multiprocessor's, where blocks work in device memory
+constexpr int64_t kMostBlocks = 0x7fffffff;  // of one launch
 
 // Starts a block for each problem in shared memory; where it does not fit, as many as run at once in device
-// memory, which take the problems in turn.
+// memory. Blocks take problems in turn, should there be more of these.
 template <class T, class Work>
 void launch_in_room(void (*kernel)(Work, Room<T>), const Work& work, int64_t numbers, int threads,
                     const Tensor& like, const Device& device) {
   if (work.problems == 0) return;
   const int64_t bytes = numbers * int64_t(sizeof(T));
   if (bytes <= device.block_memory())
-    return launch(kernel, work.problems, threads, bytes, device.stream(), work, Room<T>{nullptr, 0});
+    return launch(kernel, std::min(work.problems, kMostBlocks), threads, bytes, device.stream(), work,
+                  Room<T>{nullptr, 0});
   const int64_t blocks =
       std::min(work.problems, kBlocksEach * device.property(cudaDevAttrMultiProcessorCount));
   const int64_t size = (numbers + 3) / 4 * 4;

@@ -75,22 +75,23 @@ __device__ void overlap_gradient(const CosineGradient<T>& batch, const Frame<T>&
   const int M = frame.M, S = frame.stride;
   const int64_t N = batch.N, step = N * M;
   const T *xs = batch.coordinates + b * 4 * step, *ts = batch.turned + b * 4 * step;
-  // sum_n x_n turned_n^T + y_n turned_n^T, of x+- and turned+-
-  auto outer = [&](int i, int first, int j, int second) {
-    T total = 0;
-    for (int side = 0; side < 2; ++side)
-      for (int64_t n = 0; n < N; ++n)
-        total += xs[(2 * side + first) * step + n * M + i] * ts[(2 * side + second) * step + n * M + j];
-    return total;
-  };
   for (int at = threadIdx.x; at < M * M; at += kGeodesicThreads) {
     const int i = at / M, j = at % M;
-    const T twist = mixed_at(frame, i, j) * outer(i, 0, j, 1),
-            back = mixed_at(frame, j, i) * outer(j, 0, i, 1);
+    // sum_n x_n turned_n^T + y_n turned_n^T, of x+- and turned+-
+    T plus = 0, minus = 0, twist = 0, back = 0;
+    for (int side = 0; side < 4; side += 2)
+      for (int64_t n = 0; n < N; ++n) {
+        const T *x = xs + side * step + n * M, *turned = ts + side * step + n * M;
+        plus += x[i] * turned[j];
+        minus += x[step + i] * turned[step + j];
+        twist += x[i] * turned[step + j];
+        back += x[j] * turned[step + i];
+      }
     T sum, difference;
     device::divided_differences<T>(frame.c[i], frame.h[i], frame.h1[i], frame.sinc[i], frame.sum[i],
                                    frame.difference[i], frame.c[j], frame.h[j], sum, difference);
-    frame.work[i * S + j] = sum * outer(i, 0, j, 0) + difference * outer(i, 1, j, 1) + (back - twist);
+    frame.work[i * S + j] =
+        sum * plus + difference * minus + (mixed_at(frame, j, i) * back - mixed_at(frame, i, j) * twist);
   }
   __syncthreads();
   // inner V, then U^T of it
@@ -126,6 +127,7 @@ __device__ void basis_gradient(const CosineGradient<T>& batch, int64_t b, int M,
     const bool zero = !(warp_max(size) > 0);
     for (int64_t d = lane(); d < D; d += kWarp) {
       T total = 0;
+#pragma unroll 2
       for (int64_t n = 0; n < N; ++n)
         total += on_x[n * M + k] * x[n * D + d] + on_y[n * M + k] * y[n * D + d];
       for (int l = 0; l < L; ++l) total += overlap[k * down + l * along] * other[l * D + d];
@@ -135,7 +137,7 @@ __device__ void basis_gradient(const CosineGradient<T>& batch, int64_t b, int M,
 }
 
 template <class T>
-__global__ void __launch_bounds__(kGeodesicThreads, 1)
+__global__ void __launch_bounds__(kGeodesicThreads, kGeodesicBlocks<T>)
     geodesic_cosine_backward_kernel(CosineGradient<T> batch, Room<T> room) {
   const int M = int(batch.M()), K = int(batch.K), L = int(batch.L);
   const int64_t N = batch.N, D = batch.D, step = N * M;

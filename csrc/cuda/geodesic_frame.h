@@ -13,6 +13,10 @@
 namespace geokernels {
 
 constexpr int kGeodesicThreads = 256, kGeodesicWarps = kGeodesicThreads / kWarp;
+// Blocks that a multiprocessor holds by their registers. With two, float64 would have to spill up to 88 bytes
+// a thread on four architectures.
+template <class T>
+constexpr int kGeodesicBlocks = sizeof(T) == 4 ? 2 : 1;
 
 // What a block keeps of a problem. The stride of a matrix is odd, so that a column falls into
 // different banks of shared memory.

@@ -33,7 +33,7 @@ struct CosineBatch {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kGeodesicThreads, 1)
+__global__ void __launch_bounds__(kGeodesicThreads, kGeodesicBlocks<T>)
     geodesic_cosine_kernel(CosineBatch<T> batch, Room<T> room) {
   const int M = int(batch.M()), K = int(batch.K), L = int(batch.L);
   const int64_t N = batch.N, D = batch.D;

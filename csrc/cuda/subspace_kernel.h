@@ -69,7 +69,7 @@ __device__ inline T sign_of(const T* row, int64_t count) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kSubspaceThreads, 1)
+__global__ void __launch_bounds__(kSubspaceThreads, 2)
     subspace_basis_kernel(BasisBatch<T> batch, Room<T> room) {
   const int N = int(batch.N), R = N < batch.D ? N : int(batch.D);
   const int64_t D = batch.D;
@@ -136,7 +136,7 @@ __device__ inline void warp_dots(const T* a, int count, const T* b, int64_t widt
 }
 
 template <class T>
-__global__ void __launch_bounds__(kSubspaceThreads, 1)
+__global__ void __launch_bounds__(kSubspaceThreads, 2)
     subspace_basis_backward_kernel(BasisGradient<T> batch, Room<T> room) {
   const int N = int(batch.N), R = int(batch.kept()), rank = int(batch.rank);
   const int64_t D = batch.D;

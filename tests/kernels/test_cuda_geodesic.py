@@ -11,6 +11,7 @@ from geokernels.testing import assert_as_accurate, cloud, orthonormal
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 ORDERS = DESCENDING, BY_CHANCE = 1, 7
+NATIVE = torch.ops.geokernels  # on the CPU
 
 
 class Options(ctypes.Structure):
@@ -237,6 +238,55 @@ def test_right_angles_give_something_finite(kernels):
     out = kernels.cosine(*leaves)
     assert (out.abs() <= 1 + 1e-12).all()
     assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), leaves))
+
+
+class TestEmpty:
+    """Operators called directly take sizes of which one is 0, as those of the CPU do."""
+
+    @pytest.mark.parametrize("sizes", [(0, 3, 5), (2, 0, 5), (2, 3, 0), (2, 0, 0)], ids=str)
+    def test_bases(self, kernels, sizes):
+        x = cloud(*sizes, seed=0)
+        (B, N, D), R = sizes, min(sizes[1:])
+        left, directions, values = x.new_empty(B, R, N), x.new_empty(B, R, D), x.new_empty(B, R)
+        kernels.call("basis", x, (B, N, D, 0, 0, R), 0.0, x, left, directions, values)
+        for ours, cpu in zip((left, directions, values), NATIVE.subspace_basis(x, R, 0.0), strict=True):
+            torch.testing.assert_close(ours, cpu)
+        grad = torch.empty_like(x)
+        kept = left, directions, values
+        kernels.call("basis_backward", x, (B, N, D, 0, 0, R), 0.0, directions, values, *kept, grad)
+        torch.testing.assert_close(grad, NATIVE.subspace_basis_backward(directions, values, *kept, R))
+
+    @pytest.mark.parametrize("sizes", [(0, 5, 2, 3), (2, 0, 2, 3), (2, 5, 0, 3), (2, 5, 2, 0)], ids=str)
+    def test_angles(self, kernels, sizes):
+        B, D, K, L = sizes
+        p, q = cloud(B, D, K, seed=0), cloud(B, D, L, seed=1)
+        torch.testing.assert_close(kernels.angles(p, q), NATIVE.principal_angles(p.mT, q.mT))
+
+    @pytest.mark.parametrize(
+        "sizes",
+        [
+            (0, 4, 5, 2, 3),
+            (2, 0, 5, 2, 3),
+            (2, 4, 0, 2, 3),
+            (2, 4, 5, 0, 3),
+            (2, 4, 5, 2, 0),
+            (2, 4, 5, 0, 0),
+        ],
+        ids=str,
+    )
+    def test_cosine(self, kernels, sizes):
+        B, N, D, K, L = sizes
+        x, y, p, q = (cloud(B, rows, D, seed=rows) for rows in (N, N, K, L))
+        leaves = [part.requires_grad_() for part in (x, y, p.mT, q.mT)]
+        out = kernels.cosine(*leaves, eps=1e-6)
+        of_cpu = NATIVE.geodesic_cosine(*(part.detach() for part in (x, y, p, q)), 1e-6)
+        torch.testing.assert_close(out, of_cpu[0])
+        upstream = torch.ones_like(out)
+        inputs = [part.detach() for part in (x, y, p, q)]
+        grads = NATIVE.geodesic_cosine_backward(upstream, *inputs, *of_cpu[1:], 1e-6, *[True] * 4)
+        ours = torch.autograd.grad(out, leaves, upstream)
+        for mine, its in zip((ours[0], ours[1], ours[2].mT, ours[3].mT), grads, strict=True):
+            torch.testing.assert_close(mine, its)
 
 
 class TestOrder:
