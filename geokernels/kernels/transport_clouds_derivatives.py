@@ -16,6 +16,7 @@ from torch import Tensor
 from .._checks import values_can_be_read
 from .._precision import full_precision
 from ..reference import potentials
+from ..reference.early_stop import Watch
 from . import derivatives
 from .costs import PairCost
 
@@ -192,8 +193,8 @@ def solve_adjoint(x, y, f, g, a, b, grad_f, grad_g, reach, passes: str, *of_cost
 def _conjugate_gradients(system: Callable[[Tensor, Tensor], Tensor], r: Tensor, null: Tensor) -> Tensor:
     """Solve ``system(z) = r`` for each problem of a batch, at right angles to ``null``.
 
-    ``system`` is told which problems, ``(..., 1)``, are not solved yet, and may return anything finite for
-    the others. On a GPU all steps are launched rather than waiting to hear that there are none.
+    ``system`` is told which problems, ``(..., 1)``, are not solved yet, and may return anything for the
+    others, which no further step changes.
     """
 
     def dot(u: Tensor, v: Tensor) -> Tensor:
@@ -202,19 +203,19 @@ def _conjugate_gradients(system: Callable[[Tensor, Tensor], Tensor], r: Tensor, 
     def project(u: Tensor) -> Tensor:
         return u - null * dot(null, u)
 
-    r = project(r)
+    r, watch = project(r), Watch()
     z, step, size = torch.zeros_like(r), r, dot(r, r)
-    enough = size * torch.finfo(r.dtype).eps ** 1.5
+    enough, tiny = size * torch.finfo(r.dtype).eps ** 1.5, torch.finfo(r.dtype).tiny
     for _ in range(MOST_STEPS):
         unsolved = size > enough
-        if values_can_be_read(size) and not bool(unsolved.any()):
+        if watch.ended(unsolved):
             return z
         moved = project(system(step, unsolved))
-        length = torch.where(unsolved, size / dot(step, moved).clamp_min(torch.finfo(r.dtype).tiny), 0)
-        z, r = z + length * step, r - length * moved
-        before, size = size, dot(r, r)
-        step = r + step * size / before.clamp_min(torch.finfo(r.dtype).tiny)
-    if not values_can_be_read(size):
+        length = size / dot(step, moved).clamp_min(tiny)
+        z, r = torch.where(unsolved, z + length * step, z), torch.where(unsolved, r - length * moved, r)
+        before, size = size, torch.where(unsolved, dot(r, r), size)
+        step = torch.where(unsolved, r + step * size / before.clamp_min(tiny), step)
+    if not values_can_be_read(size) or not bool((size > enough).any()):
         return z
     left = (size / enough).max().sqrt().item() * torch.finfo(r.dtype).eps ** 0.75
     warnings.warn(

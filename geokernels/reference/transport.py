@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from .. import _forward_mode
-from .._checks import values_can_be_read
 from .._typing import Cost, Points, Potential, Weights
 from . import potentials, tangents
 from .distances import distances
+from .early_stop import Watch
 from .problem import Problem, Solution
 
 
@@ -82,7 +82,10 @@ _sinkhorn = _forward_mode.applied(_Sinkhorn, _tangents_of_sinkhorn)
 
 
 def _iterate(cost, a, b, start, eps, reach, max_iter, tol):
-    """Alternate the two half-steps, each problem until its own marginal error is at most ``tol``."""
+    """Alternate the two half-steps, each problem until its own marginal error is at most ``tol``.
+
+    From then on its potentials stay, and what follows from them is computed anew to the same bits.
+    """
     damping = 1.0 if reach == math.inf else reach / (reach + eps)
 
     def soft_minimum(potential: Potential, weight: Weights, dim: int) -> Potential:
@@ -95,7 +98,7 @@ def _iterate(cost, a, b, start, eps, reach, max_iter, tol):
     f = torch.zeros_like(a)
     active = torch.ones(cost.shape[:-2], dtype=torch.bool, device=cost.device)
     iterations = active.long() * 0
-    row_step, lift = soft_minimum(g, b, -1), torch.zeros_like(a[..., :1])
+    row_step, lift, watch = soft_minimum(g, b, -1), torch.zeros_like(a[..., :1]), Watch()
     for _ in range(max_iter):
         # what follows of g - lift
         f = torch.where(active[..., None], damping * (row_step + lift), f)
@@ -107,7 +110,7 @@ def _iterate(cost, a, b, start, eps, reach, max_iter, tol):
         if reach < math.inf:
             wanted = [torch.where(w > 0, w * torch.exp(-p / reach), 0).sum(-1) for w, p in ((a, f), (b, g))]
             lift = potentials.best_constant(*wanted, reach)[..., None]
-        if values_can_be_read(error) and not active.any():
+        if watch.ended(active):
             break
     f = torch.where(a > 0, f, damping * row_step)  # a point without mass follows the others, to the end
     if reach == math.inf:

@@ -1,9 +1,8 @@
 """Sinkhorn's iteration between large clouds: the loop of launches, stopping on the device.
 
-Each problem of a batch stops by itself, and its programs return at once from then on. Where values can be
-read for nothing, on the CPU, the loop ends with the last of them; on a GPU it makes all its launches rather
-than wait. The meaning of error and value is that of the compiled kernel for the CPU,
-csrc/cpu/transport_clouds_iteration.h.
+Each problem of a batch stops by itself, and its programs return at once from then on. The loop ends some
+launches after the last of them, as geokernels/reference/early_stop.py says. The meaning of error and value is
+that of the compiled kernel for the CPU, csrc/cpu/transport_clouds_iteration.h.
 """
 
 import math
@@ -12,7 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..._checks import values_can_be_read
+from ...reference.early_stop import Watch
 from ...reference.potentials import LEAST_LIFT, level_of, unresolved, value_of_pairs, weights_of
 from ..costs import PairCost
 from ..transport_clouds_derivatives import solve_adjoint
@@ -133,7 +132,7 @@ class _Iteration:
             for side in (self.rows, self.columns):
                 self.half_step(side, self.damping(hot), hot)
             hot, done = max(hot * cooling, 1.0), done + 1
-        damping = self.damping(1.0)
+        damping, watch = self.damping(1.0), Watch()
         self.half_step(self.rows, damping, 1.0)
         for _ in range(max_iter - done):
             self.half_step(self.columns, damping, 1.0)
@@ -143,7 +142,7 @@ class _Iteration:
                 self.wrong.shape[-1], self.asked.shape[-1], self.reach == math.inf,
                 LEAST_LIFT * torch.finfo(self.wrong.dtype).eps, 64,
             )  # fmt: skip
-            if values_can_be_read(self.active) and not self.active.any():
+            if watch.ended(self.active):
                 break
         self.iterations += done
         self.lift = self.still
