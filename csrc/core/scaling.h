@@ -73,22 +73,30 @@ GEOKERNELS_ANYWHERE V exp_rest(V x) {
   return size < T(0.5) ? x * x * sum * T(0.5) : (exp<T>(x) - T(1)) - x;
 }
 
+// The largest number of T that is not above x: numbers of T are above both, or above neither.
+template <class T>
+GEOKERNELS_ANYWHERE T not_above(double x) {
+  const T near = T(x);
+  return double(near) > x ? std::nextafter(near, -std::numeric_limits<T>::infinity()) : near;
+}
+
 // The error at which an iteration stops. That of what is returned may be larger, as potentials are rounded:
-// then the iteration goes on for as much less, while that helps.
+// then the iteration goes on for as much less, while that helps. T is what errors are compared in.
+template <class T = double>
 struct Aim {
-  double tol, error;
+  double tol;
+  T error;
   int64_t most;
 
-  GEOKERNELS_ANYWHERE Aim(double tol, int64_t max_iter) : tol(tol), error(tol), most(max_iter) {}
+  GEOKERNELS_ANYWHERE Aim(double tol, int64_t max_iter)
+      : tol(tol), error(not_above<T>(tol)), most(max_iter) {}
 
   // NaN stops as well.
-  GEOKERNELS_ANYWHERE bool reached(double found, int64_t done) const {
-    return !(found > error) || done >= most;
-  }
+  GEOKERNELS_ANYWHERE bool reached(T found, int64_t done) const { return !(found > error) || done >= most; }
 
   GEOKERNELS_ANYWHERE bool satisfied(double found, double returned, int64_t done) {
     if (!(returned > tol) || done >= most || returned - found >= error) return true;
-    error -= returned - found;
+    error = not_above<T>(error - (returned - found));
     return false;
   }
 };

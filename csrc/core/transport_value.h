@@ -105,15 +105,15 @@ constexpr double kMostPotential = 1 / double(std::numeric_limits<T>::epsilon());
 // (T. Sejourne, F.-X. Vialard and G. Peyre, 2022), of the masses that the potentials of both sides ask for.
 // After a column step the second is also the plan's, but its entries know their sum by |f| / eps roundings
 // only, which rho would magnify. 0 where they differ by roundings. T is what potentials are held in, Sum what
-// these masses are.
-template <class T, class Sum = T>
-GEOKERNELS_ANYWHERE double best_constant(double of_a, double of_b, double reach) {
-  const double ratio = of_a / of_b, by = reach / 2 * std::log(ratio);
-  constexpr double rounding = std::numeric_limits<T>::epsilon();
+// these masses are, Number what is computed in.
+template <class T, class Sum = T, class Number = double>
+GEOKERNELS_ANYWHERE Number best_constant(Number of_a, Number of_b, Number reach) {
+  const Number ratio = of_a / of_b, by = reach / 2 * std::log(ratio);
+  constexpr Number rounding = std::numeric_limits<T>::epsilon();
   // above what underflow has rounded
-  constexpr double least = double(std::numeric_limits<Sum>::min()) / std::numeric_limits<Sum>::epsilon();
+  constexpr Number least = Number(std::numeric_limits<Sum>::min()) / std::numeric_limits<Sum>::epsilon();
   const bool off = of_a > least && of_b > least && std::fabs(ratio - 1) > 16 * rounding;
-  return off && std::fabs(by) < std::numeric_limits<double>::infinity() ? by : 0;
+  return off && std::fabs(by) < std::numeric_limits<Number>::infinity() ? by : 0;
 }
 
 }  // namespace geokernels

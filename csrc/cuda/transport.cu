@@ -23,28 +23,24 @@ struct Extras {
   Carried<T> carried{};
 };
 
-// As much of K as fits is in shared memory, the rest in device memory: enough for the blocks that run at
-// once.
+// Device memory for what of K is not in shared memory: enough for the blocks that run at once.
 template <class T, class L>
 void launch_layout(const TransportBatch<T>& batch, const Extras<T>& extras, const Tensor& like,
                    const Device& device) {
+  const int64_t room = device.block_memory();
+  const Places found = places<T, L>(batch.rows, room, extras.points.x, extras.carried.v);
+  STD_TORCH_CHECK(found.memory <= room, "geokernels: transport between ", batch.rows, " and ", batch.columns,
+                  " points needs ", found.memory, " bytes of shared memory a block, this GPU has ", room);
   int64_t blocks = batch.problems;
-  Store<T> store{0, nullptr, 0};
+  Store<T> store{found.near_groups, nullptr, found.far_size};
   MaybeTensor far;
-  if (!L::kResident) {
-    const int groups = L::groups(batch.rows);
-    const int64_t room = device.block_memory() - shared_bytes<T, L>(0, false, false);
-    store.near_groups = int(std::min<int64_t>(groups, room / (L::kEntries * int64_t(sizeof(T)))));
-    store.far_size = int64_t(groups - store.near_groups) * L::kEntries;
-    if (store.far_size > 0) {
-      blocks = std::min(blocks, device.property(cudaDevAttrMultiProcessorCount));
-      far = fresh(like, {blocks, store.far_size});
-      store.far = write<T>(*far);
-    }
+  if (store.far_size > 0) {
+    blocks = std::min(blocks, device.property(cudaDevAttrMultiProcessorCount));
+    far = fresh(like, {blocks, store.far_size});
+    store.far = write<T>(*far);
   }
-  const int64_t memory = shared_bytes<T, L>(store.near_groups, extras.points.x, extras.carried.v);
-  launch(sinkhorn_kernel<T, L>, blocks, L::kThreads, memory, device.stream(), batch, store, extras.points,
-         extras.carried);
+  launch(sinkhorn_kernel<T, L>, blocks, L::kThreads, found.memory, device.stream(), batch, store,
+         extras.points, extras.carried);
 }
 
 // Columns that the plan is multiplied by, and their products; nothing where no columns are given.

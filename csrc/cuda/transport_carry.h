@@ -38,6 +38,7 @@ class Carry {
         out(carried.out + k * rows * carried.width),
         width(int(carried.width)),
         rows(int(rows)),
+        eps(T(p.eps)),
         p(p),
         tile(tile) {}
 
@@ -60,11 +61,11 @@ class Carry {
     });
   }
 
-  // Rows are the plan's, a lane a point of y; columns those of v, a lane each.
+  // Rows are the plan's, a thread a point of y; columns those of v, a lane each.
   __device__ void load(int first, int along, int j) {
 #pragma unroll 1
-    for (int row = warp(); row < kPanel; row += L::kWarps)
-      tile.line[row][lane()] = share(first + row, j + lane());
+    for (int row = Products::first_line(); row < kPanel; row += Products::kAtOnce)
+      tile.line[row][Products::own_feature()] = share(first + row, j + Products::own_feature());
 #pragma unroll 1
     for (int d = warp(); d < kDepth; d += L::kWarps)
       for (int e = lane(); e < L::kWidth; e += kWarp)
@@ -77,7 +78,7 @@ class Carry {
     if (i >= int(p.n) || j >= int(p.m)) return 0;
     const T f = p.f[i], g = p.g[j], cost = p.cost[i * p.stride + j];
     if (!(std::fabs(f) + std::fabs(g) + std::fabs(cost) < infinity<T>())) return 0;
-    const T power = (f + g - cost) / T(p.eps), most = std::log(std::numeric_limits<T>::max()) - 1;
+    const T power = (f + g - cost) / eps, most = std::log(std::numeric_limits<T>::max()) - 1;
     const T weight = p.b ? p.b[j] : T(1) / T(p.m);
     return std::exp(power < most ? power : most) * weight;
   }
@@ -85,6 +86,7 @@ class Carry {
   const T* const v;
   T* const out;
   const int width, rows;
+  const T eps;
   const TransportProblem<T>& p;  // in shared memory
   Products& tile;
 };

@@ -16,9 +16,10 @@
 // warp, R of them at once; column sums through shared memory, a line for each warp. Two barriers an
 // iteration.
 //
-// Sums and products are in T, masses and the value in float64. The order of summation depends on the
-// layout alone: results repeat from run to run. The host never waits for the device. What only rare steps
-// need lies in shared memory, so that registers are left for K.
+// Sums and products are in T, and so is the error that every iteration compares: GPUs other than those of
+// data centres have one float64 unit for 64 others. Masses and the value are in float64, once a problem. The
+// order of summation depends on the layout alone: results repeat from run to run. The host never waits for
+// the device. What only rare steps need lies in shared memory, so that registers are left for K.
 //
 // Limits: N and M at most kMostPoints.
 
@@ -57,31 +58,31 @@ class Sinkhorn {
       if (p.start && s.b[j] > 0 && std::isfinite(p.start[j])) s.gamma[j] = T(p.start[j] / p.eps);
       s.v[j] = 1, s.log_v[j] = 0;
     }
-    device::Aim aim(p.tol, p.max_iter);
+    device::Aim<T> aim(p.tol, p.max_iter);
     int64_t done = 0;
-    double by = 0;  // the constant that f gains and g loses
+    T by = 0;  // the constant that f gains and g loses
     for (bool stale = true;;) {
       if (stale) {
         absorb(s.v, s.log_v, s.gamma, L::kWidth);
-        for (int j = threadIdx.x; by != 0 && j < L::kWidth; j += L::kThreads) s.gamma[j] = T(s.gamma[j] - by);
+        for (int j = threadIdx.x; by != 0 && j < L::kWidth; j += L::kThreads) s.gamma[j] -= by;
         __syncthreads();
         renew_rows();
       }
       bool in_range = sweep();
-      double error = row_error + stranded;
+      T error = row_error + stranded;
       if (stale && std::isnan(error)) {  // it comes from the costs
         finish(error);
         ++done;
         break;
       }
-      if (!in_range && std::isnan(error)) error = infinity<double>();  // a scaling has overflowed
+      if (!in_range && std::isnan(error)) error = kInfinity;  // a scaling has overflowed
       in_range |= stale;
       if (!stale && aim.reached(error, done)) {
         if (aim.satisfied(error, finish(error), done)) break;
         in_range = false;
       }
-      by = stale || balanced ? 0 : best_constant<T>(row_wanted, column_wanted, p.reach / p.eps);
-      stale = !in_range || std::fabs(by) > device::Scaling<T>::kMostLift;
+      by = stale || balanced ? T(0) : best_constant<T, T, T>(row_wanted, column_wanted, -1 / scaling.bend);
+      stale = !in_range || std::fabs(by) > T(device::Scaling<T>::kMostLift);
       if (stale) continue;
       if (by != 0) lift(by);
       now = 1 - now;
@@ -167,9 +168,9 @@ class Sinkhorn {
   }
 
   // Takes f and g to f + by and g - by, after the sweep that computed the next u from the old g.
-  __device__ void lift(double by) {
+  __device__ void lift(T by) {
     Shared<T, L>& s = shared();
-    const T step = T(scaling.lambda * by), times = T(std::exp(double(step)));
+    const T step = scaling.lambda * by, times = std::exp(step);
     for (int i = threadIdx.x; i < groups * L::kHeight; i += L::kThreads) {
       s.u[1 - now][i] *= times;
       s.log_u[1 - now][i] += step;
@@ -193,7 +194,7 @@ class Sinkhorn {
   // Counts mass that no admissible pair can take; a barrier for what came before.
   __device__ void lose(double mass) {
     mass = block_sum(mass, shared().spare);
-    if (balanced) stranded += mass;
+    if (balanced) stranded = T(stranded + mass);
   }
 
   // Row sums of the present plan, their error and with a penalty the mass that the rows ask for; the next u,
@@ -327,7 +328,7 @@ class Sinkhorn {
   }
 
   // phi and gamma become the potentials in units of eps; what is returned is written, and its error known.
-  __device__ double finish(double error) {
+  __device__ double finish(T error) {
     absorb_rows();
     absorb(shared().v, shared().log_v, shared().gamma, L::kWidth);
     return Result<T, L>(balanced, inverse_eps, scaling.lambda, stranded).write(error);
@@ -339,10 +340,10 @@ class Sinkhorn {
   const bool balanced;
   const T inverse_eps;
   const device::Scaling<T> scaling;
-  int now = 0;                               // which of the two u is the current one
-  double stranded = 0;                       // mass that no admissible pair can take
-  T row_error;                               // of the plan that the last sweep read
-  double row_wanted = 0, column_wanted = 0;  // the masses that the potentials of both sides ask for
+  int now = 0;                          // which of the two u is the current one
+  T stranded = 0;                       // mass that no admissible pair can take
+  T row_error;                          // of the plan that the last sweep read
+  T row_wanted = 0, column_wanted = 0;  // the masses that the potentials of both sides ask for
 };
 
 }  // namespace geokernels

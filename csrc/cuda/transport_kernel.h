@@ -22,6 +22,25 @@ constexpr int64_t shared_bytes(int64_t near_groups, bool with_points, bool with_
   return int64_t(sizeof(Shared<T, L>)) + (held > made ? held : made);
 }
 
+// What a launch keeps where.
+struct Places {
+  int near_groups;   // of K's rows in shared memory
+  int64_t far_size;  // numbers of K in device memory, a block
+  int64_t memory;  // bytes of shared memory, a block; more than there is room where a launch is not possible
+};
+
+// As much of K as fits is in shared memory, of which a block may have `room` bytes, the rest in device
+// memory.
+template <class T, class L>
+constexpr Places places(int64_t rows, int64_t room, bool with_points, bool with_columns) {
+  const int groups = L::kResident ? 0 : L::groups(rows);
+  const int64_t left = room - shared_bytes<T, L>(0, false, false);
+  const int64_t fit = left > 0 ? left / (L::kEntries * int64_t(sizeof(T))) : 0;
+  const int near_groups = int(fit < groups ? fit : groups);
+  return {near_groups, (groups - near_groups) * int64_t(L::kEntries),
+          shared_bytes<T, L>(near_groups, with_points, with_columns)};
+}
+
 // Blocks take problems in turn, so that device memory is needed only for the blocks that run at once.
 template <class T, class L>
 __global__ void __launch_bounds__(L::kThreads, 1)

@@ -9,7 +9,7 @@
 //
 // Distances do not depend on the centre, but the Gram form loses digits where the origin is far away: points
 // are moved to the centre before they are rounded, and their squares are those of the moved ones. Features
-// come kDepth at a time, a lane each, rows by turns of the warps (cuda/transport_tile.h).
+// come kDepth at a time, a thread each (cuda/transport_tile.h).
 
 #pragma once
 
@@ -53,7 +53,7 @@ class PointCosts {
 
   struct Memory {
     Products tile;
-    T centre[L::kWarps][kDepth];
+    T centre[Products::kAtOnce][kDepth];
     T squares[kLines];
   };
 
@@ -121,11 +121,11 @@ class PointCosts {
 
   // Brings features from d on into the tile, zeros where there are none.
   __device__ void load(int first, int64_t d) {
-    const bool inside = d + lane() < points.features;
+    const int own = Products::own_feature();
+    const bool inside = d + own < points.features;
 #pragma unroll 4
-    for (int line = warp(); line < kLines; line += L::kWarps)
-      memory.tile.line[line][lane()] =
-          inside && is_point(first, line) ? feature(first, line, d + lane()) : T(0);
+    for (int line = Products::first_line(); line < kLines; line += Products::kAtOnce)
+      memory.tile.line[line][own] = inside && is_point(first, line) ? feature(first, line, d + own) : T(0);
   }
 
   // Moves the tile to its centre, half the sum of both clouds' means; a thread sees what it has loaded
@@ -133,19 +133,20 @@ class PointCosts {
   __device__ void centre(int first, int64_t d) {
     const int in_panel = n - first < kPanel ? n - first : kPanel;
     const T of_x = in_panel > 0 ? T(0.5) / in_panel : T(0), of_y = T(0.5) / m;
+    const int own = Products::own_feature(), start = Products::first_line();
     T mean = 0;
 #pragma unroll 4
-    for (int line = warp(); line < kLines; line += L::kWarps)
-      mean += memory.tile.line[line][lane()] * (line < kPanel ? of_x : of_y);
-    memory.centre[warp()][lane()] = mean;
+    for (int line = start; line < kLines; line += Products::kAtOnce)
+      mean += memory.tile.line[line][own] * (line < kPanel ? of_x : of_y);
+    memory.centre[start][own] = mean;
     __syncthreads();
     mean = 0;
 #pragma unroll 4
-    for (int w = 0; w < L::kWarps; ++w) mean += memory.centre[w][lane()];
-    if (d + lane() >= points.features) return;
+    for (int k = 0; k < Products::kAtOnce; ++k) mean += memory.centre[k][own];
+    if (d + own >= points.features) return;
 #pragma unroll 4
-    for (int line = warp(); line < kLines; line += L::kWarps)
-      if (is_point(first, line)) memory.tile.line[line][lane()] -= mean;
+    for (int line = start; line < kLines; line += Products::kAtOnce)
+      if (is_point(first, line)) memory.tile.line[line][own] -= mean;
   }
 
   __device__ void add_squares(T (&squares)[kOwn]) const {

@@ -14,14 +14,20 @@ namespace geokernels {
 
 template <class T, class L>
 struct Tile {
-  static constexpr int kDepth = kWarp;
+  // as many numbers as fit the 99 KiB of the smallest shared memory, beside what the iteration keeps
+  static constexpr int kDepth = sizeof(T) == 4 ? 32 : 16;
   static constexpr int kAcross = L::kResident ? 2 : 4;     // warps side by side
   static constexpr int kTiles = L::kWidth / 8 / kAcross;   // of 8 columns, a warp
   static constexpr int kPanel = L::kWarps / kAcross * 16;  // rows at a time
   static constexpr int kLines = kPanel + L::kWidth;        // rows, then columns
+  static constexpr int kAtOnce = L::kThreads / kDepth;     // lines that the block's threads load at once
   using Sums = T[kTiles][4];                               // what a thread has of the products
 
   T line[kLines][kDepth + 4];  // a line's stride keeps the fragments of a warp in different banks
+
+  // Where a thread starts to load: this number of this line, and then kAtOnce lines further.
+  __device__ static int own_feature() { return int(threadIdx.x) % kDepth; }
+  __device__ static int first_line() { return int(threadIdx.x) / kDepth; }
 
   // Exact: all numbers are ones of tf32.
   template <bool Exact>

@@ -45,3 +45,16 @@ void solve(const Options& o, const PointBatch<T>& points, const Carried<T>& carr
 
 EXPORT(float)
 EXPORT(double)
+
+// Bytes of shared memory that a block asks for where it may have so many.
+#define EXPORT_MEMORY(T)                                                                              \
+  extern "C" int64_t memory_##T(int64_t rows, int64_t columns, int64_t room, int points, int carry) { \
+    int64_t memory = 0;                                                                               \
+    with_layout<T>(rows, columns, [&](auto layout) {                                                  \
+      memory = places<T, decltype(layout)>(rows, room, points, carry).memory;                         \
+    });                                                                                               \
+    return memory;                                                                                    \
+  }
+
+EXPORT_MEMORY(float)
+EXPORT_MEMORY(double)

@@ -1,6 +1,7 @@
 """The CUDA Sinkhorn kernel, run on the host thread by thread, agrees with the definition."""
 
 import ctypes
+import itertools
 import math
 
 import pytest
@@ -102,6 +103,23 @@ def test_absorbs_and_renews(solve):
     torch.testing.assert_close(f.double(), exact[1], rtol=0, atol=1e-5)
     torch.testing.assert_close(g.double(), exact[2], rtol=0, atol=1e-5)
     torch.testing.assert_close(error.double(), exact[3], rtol=0.1, atol=1e-6)
+
+
+# every layout at both ends of its sizes
+SIDES = [1, 64, 65, 80, 81, 96, 97, 128, 129, 256]
+
+
+@pytest.mark.parametrize("kib", [99, 163, 227])
+@pytest.mark.parametrize("dtype", ["float", "double"])
+def test_fits_the_shared_memory_of_every_gpu(emulated, dtype, kib):
+    memory = getattr(emulated("cuda_transport"), f"memory_{dtype}")
+    memory.restype = ctypes.c_int64
+    room = 1024 * kib
+    for rows, columns, points, carry in itertools.product(SIDES, SIDES, (0, 1), (0, 1)):
+        asked = memory(*map(ctypes.c_int64, (rows, columns, room)), points, carry)
+        assert 0 < asked <= room, (rows, columns, points, carry)
+        # where nothing fits, that is said and not rounded up to what there is
+        assert memory(*map(ctypes.c_int64, (rows, columns, 1024)), points, carry) > 1024
 
 
 class TestOrder:
@@ -236,6 +254,15 @@ class TestCarry:
         exact = density(*wide, 0.1) @ (b[..., None] * v).double()
         assert_as_accurate("carried", carried, eager, exact)
 
+    def test_long_sums_do_not_drift(self, solve):
+        cost, a, b = problem(16, 256, B=1)
+        v = (1 + cloud(1, 256, 8, seed=5) / 16).float()
+        _, f, g, *_, carried = solve(cost.float(), a.float(), b.float(), v=v, eps=30.0, tol=0.0, max_iter=3)
+        exact = density(cost.float().double(), f.double(), g.double(), 30.0) @ (
+            b.float().double()[..., None] * v.double()
+        )
+        assert ((carried - exact) / exact).abs().max() < 2.0**-20
+
     def test_degenerate(self, solve):
         # ragged, without weight, forbidden pairs, a point that reaches nobody, a problem without a solution
         cost, a, b = problem(9, 12, B=3)
@@ -307,6 +334,16 @@ class TestPoints:
         error = (cost.double() + x.double() @ y.double().mT).abs()
         lengths = x.double().norm(dim=-1)[..., :, None] * y.double().norm(dim=-1)[..., None, :]
         # one product of tf32 alone is off by 2^-11 of the lengths
+        assert (error / lengths).max() < 2.0**-20
+
+    @pytest.mark.parametrize("dtype", [torch.float32, *STORED], ids=["f32", "f16", "bf16"])
+    def test_long_sums_do_not_drift(self, solve, dtype):
+        # nearly parallel rows: the cores round sums toward zero, always to the same side
+        x, y = self.points(16, 16, 768, torch.float32, "dot")
+        x, y = ((1 + part / 16).to(dtype) for part in (x, y))
+        cost, *_ = self.run(solve, x, y, "dot", eps=1e3)
+        error = (cost.double() + x.double() @ y.double().mT).abs()
+        lengths = x.double().norm(dim=-1)[..., :, None] * y.double().norm(dim=-1)[..., None, :]
         assert (error / lengths).max() < 2.0**-20
 
     @pytest.mark.parametrize("kind", PRODUCTS)
