@@ -63,6 +63,7 @@ __global__ void __launch_bounds__(kSubspaceThreads, 2)
     for (int i = threadIdx.x; i < L; i += kSubspaceThreads) cosines[i] = std::sqrt(squares[order[i]]);
     __syncthreads();
     orthogonalise_rows(unseen, static_cast<T*>(nullptr), L, D, squares);
+    __syncthreads();  // the squares have been read
     // a zero row was never rotated, and is still in its place
     for (int r = warp(); r < L; r += kSubspaceWarps) {
       T size = 0;
