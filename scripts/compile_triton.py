@@ -3,8 +3,9 @@
 
     scripts/compile_triton.py [--arch 80 90 100] [--only WORD]
 
-Fails on a register that spills, on more shared memory than a GPU of the architecture has, and where a tensor
-core's instruction is promised and missing. Prints a line for every binary. Triton brings all that it takes.
+Fails on a register that spills, on more shared memory than a GPU of the architecture has, where a tensor
+core's instruction is promised and missing, and where memory is loaded and stored with no barrier in between.
+Prints a line for every binary. Triton brings all that it takes.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import triton
+from ptx_barriers import unordered
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
@@ -38,9 +40,9 @@ from geokernels.kernels.triton.transport_clouds_tiles import cost_of
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 ARCHS = (80, 90, 100)
-# of a block of threads, in bytes: the A100, the H100 and the B200 have more than their lesser relatives
-MOST_SHARED = {80: 101_376, 90: 232_448, 100: 232_448}
-TENSOR_CORE = {80: r"HMMA", 90: r"H?GMMA", 100: r"UTC\w*MMA"}
+# of a block of threads, in bytes
+MOST_SHARED = {80: 166_912, 86: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
+TENSOR_CORE = {80: r"HMMA", 86: r"HMMA", 90: r"H?GMMA", 100: r"UTC\w*MMA", 120: r"[HQO]MMA"}
 # what an argument is where its name does not say "a pointer to float32"
 SCALARS = {"scale", "damping", "cooled", "heat", "reach", "rounding", "tol", "eps", "settled", "p"}
 NAMES = {PairCost.SQUARE: "square", PairCost.ROOT: "root", PairCost.POWER: "power"}
@@ -156,6 +158,11 @@ def variants() -> list[Variant]:
     return every
 
 
+def arguments_of(variant: Variant) -> list[str]:
+    """What a binary is called with, in this order."""
+    return [name for name in variant.kernel.arg_names if name not in variant.constants]
+
+
 def type_of(name: str, points: str, names: list[str]) -> str:
     """The type of an argument, by its name."""
     if name in ("x", "x_low", "y", "y_low"):
@@ -208,6 +215,7 @@ def faults(variant: Variant, arch: int, binary: CompiledKernel) -> tuple[str, li
         wrong.append(f"takes {shared} bytes of shared memory, more than {MOST_SHARED[arch]}")
     if variant.tensor_core and not tensor:
         wrong.append("has no instruction for tensor cores")
+    wrong += [f"{arguments_of(variant)[i]}: {what}" for i, what in unordered(binary.asm["ptx"])]
     return f"{registers:4d} registers {shared:7d} B shared {tensor:4d} tensor-core instructions", wrong
 
 
@@ -219,7 +227,7 @@ def spent() -> float:
 def main() -> int:
     """Compile what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--arch", type=int, nargs="+", default=ARCHS, choices=ARCHS)
+    parser.add_argument("--arch", type=int, nargs="+", default=ARCHS, choices=MOST_SHARED)
     parser.add_argument("--only", default="", help="names that contain this word")
     options = parser.parse_args()
     if interpreted:

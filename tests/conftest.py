@@ -67,6 +67,31 @@ def poison_uninitialised_memory():
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def interpreter_drops_nan():
+    """Let Triton's interpreter drop NaN where a GPU does: in the minimum and maximum of two, of one NaN."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        yield
+        return
+    numpy, interpreter = (pytest.importorskip(name) for name in ("numpy", "triton.runtime.interpreter"))
+    builder, reduction = interpreter.InterpreterBuilder, interpreter.ReduceOps
+
+    def of_two(ours):
+        return lambda self, lhs, rhs: self.binary_op(lhs, rhs, ours)
+
+    def reduced(self, input, val_reduce_op, idx_reduce_op=None):
+        along = {numpy.nanmin: numpy.fmin.reduce, numpy.nanmax: numpy.fmax.reduce}
+        return min_max(self, input, along.get(val_reduce_op, val_reduce_op), idx_reduce_op)
+
+    min_max = reduction.min_max
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "create_minnumf", of_two(numpy.fmin))
+        patch.setattr(builder, "create_maxnumf", of_two(numpy.fmax))
+        # numpy's own warns of nothing but NaN
+        patch.setattr(reduction, "min_max", reduced)
+        yield
+
+
 @pytest.fixture
 def simd_level():
     """Set the SIMD level inside a test; the widest is back afterwards."""

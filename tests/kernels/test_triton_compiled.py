@@ -1,5 +1,6 @@
 """Every Triton kernel compiles for GPUs that are not here: nothing spills, tensor cores are in use."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -23,6 +24,57 @@ def test_every_kernel_compiles_ahead_of_time(tmp_path):
     )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-3000:]
     assert " 0 at fault" in run.stdout
+
+
+LOOP = """
+    ld.param.b64 %rd1, [some_kernel_param_0];
+    ld.param.b64 %rd2, [some_kernel_param_1];
+    mad.wide.s32 %rd3, %r1, 4, %rd1;
+    bra.uni $L__BB0_2;
+$L__BB0_1:
+    @%p2 st.global.b32 [ %rd3 + 0 ], { %r3 };
+    bar.sync 0;
+    @%p3 bra $L__BB0_3;
+$L__BB0_2:
+    ld.global.b32 { %r3 }, [ %rd3 + 0 ]; // then stored in the block above
+    @%p1 ld.global.v2.b32 { %r4, %r5 }, [ %rd2 + 0 ];
+    bar.sync 1;
+    bra.uni $L__BB0_1;
+$L__BB0_3:
+    ret;
+"""
+
+
+@pytest.mark.parametrize(
+    ("gone", "found"),
+    [
+        ("", []),
+        ("bar.sync 0", [(0, "stored and then loaded, with no barrier in between")]),
+        ("bar.sync 1", [(0, "loaded and then stored, with no barrier in between")]),
+    ],
+)
+def test_memory_without_a_barrier_is_found_on_any_path(gone, found):
+    spec = importlib.util.spec_from_file_location("ptx_barriers", SCRIPT.with_name("ptx_barriers.py"))
+    ptx_barriers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ptx_barriers)
+    assert ptx_barriers.unordered(LOOP.replace(gone or "\0", "")) == found
+
+
+ORDERED = """
+import re, sys
+sys.path.insert(0, {folder!r})
+import compile_triton
+
+(variant,) = (one for one in compile_triton.variants() if one.name == "sinkhorn 64")
+code = re.sub(r" loc\\(.*", "", compile_triton.compiled(variant, 80).asm["ttir"])
+print(*re.findall(r"load|store|barrier|scf.for", code))
+"""
+
+
+def test_rows_are_stored_when_every_warp_has_loaded_them():
+    # said by the kernel itself: below it, conversions of layouts bring barriers by chance
+    words = printed_by(ORDERED.format(folder=str(SCRIPT.parent)))
+    assert "scf.for load load load store barrier store barrier" in " ".join(words)
 
 
 TRACED = """
@@ -52,12 +104,17 @@ for operator, args in calls.items():
 """
 
 
-def test_the_compiler_sees_the_kernels():
-    # tensors without memory, of a GPU that need not be there
+def printed_by(program: str) -> list[str]:
+    """The words that a program prints, in a process without the interpreter."""
     clean = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     run = subprocess.run(
-        [sys.executable, "-c", TRACED], capture_output=True, text=True, check=False, env=clean
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=clean
     )
     assert run.returncode == 0, run.stderr[-3000:]
+    return run.stdout.split()
+
+
+def test_the_compiler_sees_the_kernels():
+    # tensors without memory, of a GPU that need not be there
     # small problems: the iteration, and the value where costs are far below eps
-    assert run.stdout.split() == ["1", "2", "1", "1"]
+    assert printed_by(TRACED) == ["1", "2", "1", "1"]

@@ -59,6 +59,19 @@ def test_does_not_overflow(scale):
     torch.testing.assert_close(after.values / scale, before.values)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_none_reach_the_values(bad):
+    from geokernels.kernels.triton.subspace import decompose_rows
+
+    x = there(cloud(2, 3, 5, seed=0))
+    plain = decompose_rows(x)[1]
+    x[1, 2, 4] = bad
+    values = decompose_rows(x)[1]
+    assert torch.equal(values[0], plain[0])
+    assert not values[1].isfinite().all()
+
+
 def test_nothing_at_all():
     basis, values = gk.subspace_basis(there(torch.zeros(1, 3, 4)), backend="triton")
     assert (basis == 0).all()

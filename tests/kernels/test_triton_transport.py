@@ -172,6 +172,23 @@ def test_what_cannot_be_solved():
         gk.sinkhorn_from_cost(cost.new_zeros(257, 1), eps=0.5, backend="triton")
 
 
+# numpy says so in the interpreter
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+@pytest.mark.parametrize("reach", [math.inf, 0.7])
+def test_numbers_that_overflow_stop_their_problem_alone(reach):
+    from geokernels.kernels.triton import transport  # noqa: F401
+
+    (cost,) = there(cloud(2, 5, 4, seed=0).abs())
+    options = None, None, None, None, None, 0.1, reach, 30, 0.0
+    plain = torch.ops.geokernels.triton_sinkhorn(cost, *options)
+    cost[1, 2, 1] = -torch.finfo(WIDEST).max  # no infinity yet: it becomes one in units of eps
+    value, _, _, error, iterations = found = torch.ops.geokernels.triton_sinkhorn(cost, *options)
+    assert iterations.tolist() == [30, 1]
+    assert error[1].isnan()
+    assert value[1].isnan()
+    assert all(torch.equal(ours[0], before[0]) for ours, before in zip(found, plain, strict=True))
+
+
 def test_operator_is_well_registered():
     from geokernels.kernels.triton import transport  # noqa: F401
 

@@ -235,5 +235,7 @@ def stop_kernel(
         by = best_constant(asked, of_columns, reach, LEAST)
         tl.store(lift + i_problem, tl.where(mismatch > tol, by, 0.0))
     tl.store(error + i_problem, mismatch)
-    tl.store(iterations + i_problem, tl.load(iterations + i_problem) + 1)
+    count = tl.load(iterations + i_problem) + 1
+    tl.debug_barrier()  # every warp has loaded what one of them stores
+    tl.store(iterations + i_problem, count)
     tl.store(active + i_problem, (mismatch > tol).to(tl.int32))

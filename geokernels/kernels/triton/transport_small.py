@@ -19,7 +19,7 @@ Under a penalty f gains and g loses the best constant before each pair of half-s
 sides ask for (geokernels/reference/potentials.py, best_constant).
 
 The error is that of the rows before they move, and counts what rounding of the potentials may add. A problem
-stops by itself. Sums depend on the sizes alone.
+stops by itself, and where the error is no number. Sums depend on the sizes alone.
 """
 
 import triton
@@ -54,13 +54,20 @@ def column_levels(cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, l
         base = tl.where(higher == float("-inf"), 0.0, higher)
         sums = sums * tl.exp2(most - base) + tl.sum(tl.exp2(power - base[None, :]), 0)
         most = higher
-    return most + tl.log2(tl.where(sums > 0, sums, 1.0))
+    return most + tl.log2(tl.where(sums == 0, 1.0, sums))
 
 
+# The minimum of a number and NaN is the number on a GPU; comparisons let NaN through, to stop a problem.
 @triton.jit
 def power_of_two(x):
     """``2^x``, infinite where it is too large to be worked with: what it counts in must not be trusted."""
-    return tl.where(x > MOST_POWER, float("inf"), tl.exp2(tl.minimum(x, MOST_POWER)))
+    return tl.exp2(tl.where(x > MOST_POWER, float("inf"), x))
+
+
+@triton.jit
+def bounded_power(x):
+    """``2^x``, or the largest that is worked with."""
+    return tl.exp2(tl.where(x > MOST_POWER, MOST_POWER, x))
 
 
 @triton.jit
@@ -82,7 +89,7 @@ def power_rest(x):
     total = tl.full(x.shape, 1.0, x.dtype)
     for k in tl.static_range(15):
         total = 1 + kept * total / (17 - k)
-    return tl.where(small, kept * kept / 2 * total, tl.exp2(tl.minimum(x, MOST_POWER)) - 1 - by_e)
+    return tl.where(small, kept * kept / 2 * total, bounded_power(x) - 1 - by_e)
 
 
 @triton.jit
@@ -170,12 +177,12 @@ def sinkhorn_kernel(
             base = tl.where(top == float("-inf"), 0.0, top)
             share = power_of_two(power - base[:, None])
             sums = tl.sum(tl.where(b_columns[None, :] > 0, share, 0.0) * b_columns[None, :], 1)
-            met = sums > 0
+            met = ~(sums <= 0)
             level = base + tl.log2(tl.where(met, sums, 1.0))
             b_weight = tl.load(weight_x + at_row + o_n, mask=m_n, other=0.0)
             answered = damping * (tl.load(raw + at_row + o_n, mask=m_n, other=0.0) + lift)
             # a row that meets nobody has none of its mass where it should be
-            row_share = tl.where(met, tl.exp2(tl.minimum(answered + level, MOST_POWER)), 0.0)
+            row_share = tl.where(met, bounded_power(answered + level), 0.0)
             wanted = 1.0
             if not BALANCED:
                 wanted = power_of_two(-answered / reach)
@@ -183,11 +190,13 @@ def sinkhorn_kernel(
             off = tl.abs(row_share - wanted) + tl.where(met, rounding * tl.abs(answered), 0.0)
             wrong += b_weight * tl.where(b_weight > 0, off, 0.0)
             tl.store(f + at_row + o_n, answered, mask=m_n)
+            # several warps have loaded what one of them stores
+            tl.debug_barrier()
             tl.store(raw + at_row + o_n, tl.where(met, -level, float("inf")), mask=m_n)
             some = met & (b_weight > 0)
             by = tl.where(some, base - damping * level, 0.0)
             most = tl.maximum(most, tl.max(by, 0))
-            moved = b_weight * tl.where(some, tl.exp2(tl.minimum(by, MOST_POWER)), 0.0)
+            moved = b_weight * tl.where(some, bounded_power(by), 0.0)
             column += tl.sum(tl.where(some[:, None], share, 0.0) * moved[:, None], 0)
         # other threads have written what is read from here on
         tl.debug_barrier()
@@ -195,7 +204,7 @@ def sinkhorn_kernel(
             by_columns = b_columns * tl.where(b_columns > 0, power_of_two(-potential / reach), 0.0)
             best = best_constant(tl.sum(asked, 0), tl.sum(by_columns, 0), reach, LEAST)
             lift = tl.where(done > 0, best, 0.0)
-        least = tl.where(most > MOST_POWER, float("inf"), LEAST_SUM * tl.exp2(tl.minimum(most, MOST_POWER)))
+        least = LEAST_SUM * power_of_two(most)
         trusted = (column >= least) & (column <= MOST_SUM)
         moved_columns = bias - tl.log2(tl.where(trusted, column, 1.0)) - damping * lift
         if tl.min(tl.where(trusted | (o_m >= M), 1, 0), 0) == 0:
