@@ -25,6 +25,8 @@ def transport(dtype: torch.dtype) -> None:
         for eps, reach in ((0.5, math.inf), (0.01, 0.7)):
             torch.ops.geokernels.sinkhorn(*parts, None, None, None, eps, reach, 20, 1e-4)
             torch.ops.geokernels.sinkhorn(*parts, n, m, None, eps, reach, 20, 1e-4)
+            v = cloud(3, M, 70, seed=4).to("cuda", dtype)
+            torch.ops.geokernels.sinkhorn_carry(parts[0], v, *parts[1:], n, m, None, eps, reach, 20, 1e-4)
         x, y = (cloud(3, size, 70, seed=size).to("cuda", dtype) for size in (N, M))
         for kind in range(3):
             torch.ops.geokernels.sinkhorn_points(x, y, *parts[1:], n, m, None, kind, 50.0, math.inf, 20, 1e-4)

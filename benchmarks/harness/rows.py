@@ -11,7 +11,7 @@ from geokernels._sealed import seal, unseal
 Rows = list[dict]
 # a fixed product that takes this much longer than at its best, in a quarter of the rounds, is being disturbed
 CANARY_TOLERANCE = 1.5
-SAME = ("processor", "threads", "torch", "simd", "commit")  # rows that agree in these belong together
+SAME = ("processor", "gpu", "threads", "torch", "simd", "commit")  # rows that agree in these belong together
 
 
 def by_case(rows: Iterable[dict]) -> dict[str, Rows]:
