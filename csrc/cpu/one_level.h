@@ -8,6 +8,7 @@
 #include "core/path.h"
 #include "core/products.h"
 #include "core/scaling.h"
+#include "core/transport_density.h"
 // on all of these
 #include GEOKERNELS_KERNEL
 

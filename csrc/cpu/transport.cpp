@@ -10,7 +10,7 @@
 #include "core/assignment.h"
 #include "core/transport_value.h"
 #include "cpu/workers.h"
-#include "host/transport_batch.h"
+#include "host/transport_gradients.h"
 
 #define GEOKERNELS_KERNEL "cpu/transport_kernel.h"
 #include "cpu/each_level.h"
@@ -75,57 +75,34 @@ PointSolution sinkhorn_points(const Tensor& x, const Tensor& y, const MaybeTenso
   return std::tuple_cat(std::make_tuple(costs), solution);
 }
 
-// The gradient of sum_ij weight_ij C_ij to x: [..., N, M], [..., N, D] and [..., M, D] to [..., N, D].
-Tensor point_gradient(const Tensor& weight_given, const Tensor& x, const Tensor& y, int64_t cost) {
-  const Tensor weight = dense(weight_given);
-  const Points points(x, y, cost);
-  check_first(points.x, 2);
-  const int64_t problems = points.batch.count, rows = points.rows, columns = points.columns,
-                features = points.features;
-  Tensor out = fresh(points.x, points.batch.with({rows, features}));
-  if (out.numel() == 0) return out;
-  with_type(out, [&](auto zero) {
-    using T = decltype(zero);
-    const T* of_pairs = input<T>(weight, "weight", out, problems * rows * columns, out.scalar_type());
-    const T *of_x = read<T>(points.x), *of_y = read<T>(points.y);
-    T* to = write<T>(out);
+Tensor point_gradient(const Tensor& weight, const Tensor& x, const Tensor& y, int64_t cost) {
+  return point_gradient_of_batch(weight, x, y, cost, [](const auto& batch) {
+    using T = std::decay_t<decltype(*batch.out)>;
+    const int64_t rows = batch.rows, columns = batch.columns, features = batch.features;
     Watch watch;
-    share_out<T>(watch, problems, GEOKERNELS_AT_LEVEL(point_gradient_workspace<T>, rows, columns),
+    share_out<T>(watch, batch.problems, GEOKERNELS_AT_LEVEL(point_gradient_workspace<T>, rows, columns),
                  [&](int64_t k, Workspace<T> own) {
-                   GEOKERNELS_AT_LEVEL(point_gradient<T>, of_pairs + k * rows * columns,
-                                       of_x + k * rows * features, of_y + k * columns * features, rows,
-                                       columns, features, points.kind, to + k * rows * features, own);
+                   GEOKERNELS_AT_LEVEL(point_gradient<T>, batch.weight + k * rows * columns,
+                                       batch.x + k * rows * features, batch.y + k * columns * features, rows,
+                                       columns, features, batch.kind, batch.out + k * rows * features, own);
                  });
     watch.end();
   });
-  return out;
 }
 
-// [..., N, M] costs and their potentials to the plan relative to its weights.
-Tensor transport_density(const Tensor& cost_given, const Tensor& f_given, const Tensor& g_given, double eps) {
-  const Tensor cost = dense(cost_given), f = dense(f_given), g = dense(g_given);
-  check_first(cost, 2);
-  const int64_t rows = cost.size(-2), columns = cost.size(-1), count = cost.numel();
-  Tensor out = fresh(cost, Batch(cost, 0).sizes);
-  if (count == 0) return out;
-  constexpr int64_t kWorthAThread = 20'000;  // exponentials
-  const int64_t all_rows = count / columns, together = 1 + kWorthAThread / columns;
-  const ScalarType dtype = cost.scalar_type();
-  with_type(cost, [&](auto zero) {
-    using T = decltype(zero);
-    const T* of_rows = input<T>(f, "f", cost, all_rows, dtype);
-    const T* of_columns = input<T>(g, "g", cost, count / rows, dtype);
-    const T* costs = read<T>(cost);
-    T* to = write<T>(out);
+Tensor transport_density(const Tensor& cost, const Tensor& f, const Tensor& g, double eps) {
+  return density_of_batch(cost, f, g, eps, [](const auto& batch) {
+    using T = std::decay_t<decltype(*batch.out)>;
+    constexpr int64_t kWorthAThread = 20'000;  // exponentials
+    const int64_t columns = batch.columns;
     Watch watch;
     auto fill = [&](int64_t i, Workspace<T>) {
-      GEOKERNELS_AT_LEVEL(density_row<T>, costs + i * columns, of_rows[i], of_columns + i / rows * columns,
-                          columns, eps, to + i * columns);
+      GEOKERNELS_AT_LEVEL(density_row<T>, batch.cost + i * columns, batch.f[i],
+                          batch.g + i / batch.rows * columns, columns, batch.inverse, batch.out + i * columns);
     };
-    share_out<T>(watch, all_rows, 0, fill, together);
+    share_out<T>(watch, batch.problems * batch.rows, 0, fill, 1 + kWorthAThread / columns);
     watch.end();
   });
-  return out;
 }
 
 // [..., N, M] costs to the column of each row; -1 throughout where no finite assignment exists.

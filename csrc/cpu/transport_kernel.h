@@ -22,21 +22,10 @@ void sinkhorn(const TransportProblem<T>& problem, Workspace<T> memory, Watch& wa
     Sinkhorn<T, true>(problem, memory, watch).run();
 }
 
-// One row of the plan relative to the product of the weights, E_j = exp((f + g_j - C_j) / eps), 0 where f,
-// g_j or C_j is infinite. E_j is limited to the largest number, which a point of zero weight can exceed
-// before the iteration has converged.
+// One row of the plan relative to the product of the weights.
 template <class T>
-void density_row(const T* cost, T f, const T* g, int64_t count, double eps, T* density) {
-  constexpr T largest = sizeof(T) == 4 ? T(87.7228) : T(708.7827);  // log of the largest number, less 1
-  constexpr T infinite = std::numeric_limits<T>::infinity();
-  const T inverse = T(1 / eps);
-  auto of = [&](vec<T> c, vec<T> potential) {
-    const vec<T> apart = (f + potential) - c;
-    const vec<T> power = apart * inverse;
-    const vec<T> e = exp<T>(power > largest ? broadcast<T>(largest) : power);
-    // a comparison with NaN, of opposite infinities, is false
-    return (apart < infinite ? (apart > -infinite ? e : vec<T>{}) : vec<T>{});
-  };
+void density_row(const T* cost, T f, const T* g, int64_t count, T inverse, T* density) {
+  auto of = [&](vec<T> c, vec<T> potential) { return density_of<T>(broadcast<T>(f), potential, c, inverse); };
   int64_t j = 0;
   for (; j + Vector<T>::width <= count; j += Vector<T>::width)
     store(density + j, of(load(cost + j), load(g + j)));

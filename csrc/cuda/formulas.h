@@ -31,4 +31,5 @@ GEOKERNELS_ANYWHERE inline T log(T x) {
 #include "core/path_formulas.h"
 #include "core/rotation.h"
 #include "core/scaling.h"
+#include "core/transport_density.h"
 #undef GEOKERNELS_LEVEL

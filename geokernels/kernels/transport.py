@@ -51,7 +51,7 @@ def carry_points(x: Points, y: Points, v: Tensor, problem: Problem) -> Tensor:
 
 def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
     """:func:`geokernels.reference.potentials.density`, in one pass where the compiled library can."""
-    if native.refuse(cost):
+    if native.refuse(cost, devices=("cpu", "cuda")):
         return potentials.density(cost, f, g, eps)
     return derivatives.run(torch.ops.geokernels.transport_density.default, cost, f, g, eps)
 
@@ -196,7 +196,7 @@ def _cost_tangent(x: Points, y: Points, dx: Points | None, dy: Points | None, ki
 
 def _point_gradient(weight: Tensor, x: Points, y: Points, kind: int) -> Points:
     """The gradient of ``sum_ij weight_ij C_ij`` to ``x``."""
-    if native.refuse(x):
+    if native.refuse(x, devices=("cpu", "cuda")):
         return _dense_point_gradient(weight, x, y, kind)
     return derivatives.run(torch.ops.geokernels.point_gradient.default, weight, x, y, kind)
 
