@@ -56,6 +56,17 @@ def geodesic(dtype: torch.dtype) -> None:
         torch.ops.geokernels.geodesic_cosine_backward(torch.ones_like(cosine), x, y, p, q, *kept, *wanted)
 
 
+def gradients_and_assignment(dtype: torch.dtype) -> None:
+    """Densities and gradients to points of ragged sizes, with pairs that cannot meet."""
+    for N, M, D in ((1, 1, 1), (77, 77, 70), (90, 150, 130)):
+        cost, f, g = (cloud(3, *size, seed=0).to("cuda", dtype) for size in ((N, M), (N,), (M,)))
+        cost[0, 0] = math.inf
+        torch.ops.geokernels.transport_density(cost, f, g, 0.5)
+        x, y = (cloud(3, size, D, seed=size).to("cuda", dtype) for size in (N, M))
+        for kind in range(3):
+            torch.ops.geokernels.point_gradient(cost.nan_to_num(), x, y, kind)
+
+
 def main() -> int:
     """0 when everything ran; what the sanitizer finds is its own exit code."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
@@ -65,6 +76,7 @@ def main() -> int:
     for dtype in (torch.float32, torch.float64):
         transport(dtype)
         geodesic(dtype)
+        gradients_and_assignment(dtype)
     torch.cuda.synchronize()
     print("every CUDA kernel ran")
     return 0

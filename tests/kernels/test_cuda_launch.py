@@ -1,13 +1,25 @@
 """How kernels are started (csrc/cuda/start.h), on a stand-in of CUDA's runtime."""
 
+import ctypes
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
+
+HERE = Path(__file__).parent
 
 SUCCESS, INVALID, MEMORY, ILLEGAL_ADDRESS = 0, 1, 2, 5  # of the stand-in's errors
 
 
 @pytest.fixture(scope="module")
-def library(emulated):
-    return emulated("cuda_launch")
+def library(tmp_path_factory):
+    target = tmp_path_factory.mktemp("launch") / "cuda_launch.so"
+    compiler = [os.environ.get("CXX", "c++"), "-std=c++17", "-O1", "-pthread", "-fPIC", "-shared"]
+    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+    source = HERE / "cuda_launch.cpp"
+    subprocess.run([*compiler, *warnings, f"-I{HERE.parents[1] / 'csrc'}", source, "-o", target], check=True)
+    return ctypes.CDLL(str(target))
 
 
 def test_threads_do_not_lower_each_others_memory(library):
