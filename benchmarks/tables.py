@@ -16,6 +16,7 @@ from geokernels.metrics.summary import COLUMNS, readable
 from .cost import adapt, edit, edit_time, morph
 from .cost import video as video_cost
 from .cost.table import cost_table
+from .gpu import tables as gpu_tables
 from .harness.machine import ROOT
 from .quality import fronts, interpolate, loss_gradients
 from .quality import video as video_edit
@@ -79,6 +80,11 @@ def fronts_of(name: str) -> str:
     return f"{note}\n\n{fronts.as_markdown(part['losses'])}"
 
 
+def measured_on_a_gpu() -> bool:
+    """Whether a run on a GPU has been put beside the others."""
+    return (RESULTS / "gpu.json").exists()
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "cost of adapt": lambda: cost_table(load("adaptation-cost"), adapt.COLUMNS, adapt.PATTERN),
     "cost of adapt, real size": lambda: cost_table(
@@ -99,6 +105,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "quality of interpolate": lambda: interpolate.as_markdown(load("prompt-interpolation")),
     "fronts of edits": lambda: fronts_of("clip-inversion"),
     "fronts of adaptations": lambda: fronts_of("adapt"),
+    "targets on a GPU": lambda: gpu_tables.targets(load("gpu") if measured_on_a_gpu() else None, as_table),
+    "kernels on a GPU": lambda: gpu_tables.kernels(load("gpu-compiled"), as_table),
     "gradients of losses": lambda: loss_gradients.as_markdown(load("loss-gradients")["rows"]),
 }
 
