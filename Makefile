@@ -2,7 +2,8 @@
 #
 #   make demo    an environment in .venv, the compiled extension, a morphed picture and its report
 #   make test    the same environment, then the whole test suite in two processes (PROCESSES=4 for four)
-#   make test-newest   the operators of the built wheel under the newest torch, unrebuilt
+#   make test-oldest   the operators of the built wheel under the oldest torch it may be installed with, unrebuilt
+#   make test-newest   the same under the newest, and Triton's kernels compiled by the Triton that comes with it
 #   make sanitize      the tests of the kernels on an address-sanitized and a thread-sanitized build
 #   make poison        the same on a build whose memory is NaN, and where memory holds other bits
 #   make lint    style, formatting and layers
@@ -14,17 +15,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NEWEST := .venv-newest
+# torch and Triton come together: 2.10's Triton is that of constraints.txt, by which the suite compiles every kernel
+TORCH_oldest := torch==2.10.0
+TORCH_newest := --upgrade torch
 PROCESSES ?= 2
 # files whole, as what a file builds for its tests is built once; a thread each, as tests that want more say so
 IN_PARALLEL = -n $(PROCESSES) --dist loadfile
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 # what a compiled library of another torch could break; the kernels of Triton, and those of CUDA that the tests
 # compile for the host, are the same under every torch, and passed under 2.15 when they were run there
-NEWEST_TESTS ?= tests/ops tests/kernels tests/compat --ignore-glob '*/test_triton_*' --ignore-glob '*/test_cuda_*'
+OPERATOR_TESTS ?= tests/ops tests/kernels tests/compat --ignore-glob '*/test_triton_*' --ignore-glob '*/test_cuda_*'
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu)
 
-.PHONY: env demo test test-newest sanitize poison lint format docs bench wheel clean
+.PHONY: env demo test test-oldest test-newest sanitize poison lint format docs bench wheel clean
 
 env: $(VENV)/built
 
@@ -47,11 +50,12 @@ test: env
 	$(ONE_THREAD) $(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 # imports the installed wheel, not this folder; the wheel was built under the torch of constraints.txt
-test-newest: wheel
-	test -d $(NEWEST) || $(BIN)/python -m venv $(NEWEST)
-	$(NEWEST)/bin/pip install -q --upgrade torch "numpy<2.4" "pytest>=8" "hypothesis>=6.100" "scipy>=1.11"
-	$(NEWEST)/bin/pip install -q --force-reinstall --no-deps dist/geokernels-*.whl
-	PYTHONSAFEPATH=1 $(NEWEST)/bin/python -m pytest $(NEWEST_TESTS) $(ARGS)
+test-oldest test-newest: test-%: wheel
+	test -d .venv-$* || $(BIN)/python -m venv .venv-$*
+	.venv-$*/bin/pip install -q $(TORCH_$*) "numpy<2.4" "pytest>=8" "pytest-xdist>=3.6" "hypothesis>=6.100" "scipy>=1.11"
+	.venv-$*/bin/pip install -q --force-reinstall --no-deps dist/geokernels-*.whl
+	PYTHONSAFEPATH=1 $(ONE_THREAD) .venv-$*/bin/python -m pytest $(IN_PARALLEL) $(OPERATOR_TESTS) $(ARGS)
+	test $* = oldest || .venv-$*/bin/python scripts/compile_triton.py
 
 sanitize: env
 	$(BIN)/pip install -q "cmake>=3.24"
@@ -91,4 +95,4 @@ wheel: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .
 
 clean:
-	rm -rf build dist site *.egg-info $(NEWEST) $(VENV)/built $(VENV)/bench $(VENV)/docs geokernels/kernels/*.so
+	rm -rf build dist site *.egg-info .venv-oldest .venv-newest $(VENV)/built $(VENV)/bench $(VENV)/docs geokernels/kernels/*.so
