@@ -57,7 +57,7 @@ def geodesic(dtype: torch.dtype) -> None:
 
 
 def gradients_and_assignment(dtype: torch.dtype) -> None:
-    """Densities and gradients to points of ragged sizes, with pairs that cannot meet."""
+    """Of ragged sizes, with pairs that cannot meet; assignments by a warp, by a block, and with state far."""
     for N, M, D in ((1, 1, 1), (77, 77, 70), (90, 150, 130)):
         cost, f, g = (cloud(3, *size, seed=0).to("cuda", dtype) for size in ((N, M), (N,), (M,)))
         cost[0, 0] = math.inf
@@ -65,6 +65,9 @@ def gradients_and_assignment(dtype: torch.dtype) -> None:
         x, y = (cloud(3, size, D, seed=size).to("cuda", dtype) for size in (N, M))
         for kind in range(3):
             torch.ops.geokernels.point_gradient(cost.nan_to_num(), x, y, kind)
+        torch.ops.geokernels.assignment(cost.double())
+        torch.ops.geokernels.displacement(x, y, torch.linspace(0, 1, 3).to(x).expand(3, 3))
+    torch.ops.geokernels.assignment(cloud(1, 2, 12_000, seed=0).double().cuda())
 
 
 def main() -> int:

@@ -21,6 +21,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/assignment_steps.h"
 #include "core/watch.h"
 
 namespace geokernels {
@@ -42,7 +43,7 @@ class Assignment {
   bool solve(int64_t* chosen) {
     for (int64_t i = 0; i < rows; ++i) waiting.push_back(i);
     if (rows == columns) start_with_columns();
-    for (int turn = 0; turn < kTurns; ++turn) bid();
+    for (int turn = 0; turn < kBiddingTurns; ++turn) bid();
     for (int64_t i : waiting)
       if (!enter(i)) return false;
     for (int64_t j = 0; j < columns; ++j)
@@ -52,8 +53,6 @@ class Assignment {
 
  private:
   static constexpr double inf = std::numeric_limits<double>::infinity();
-  static constexpr int kTurns = 2;     // of bidding: further ones settle few rows more
-  static constexpr int64_t kBids = 8;  // a row and turn: bids that are lost in rounding would go on for ever
 
   // Every column takes its cheapest row if that is free. All columns are owned in the end: any price will do.
   void start_with_columns() {
@@ -79,17 +78,18 @@ class Assignment {
   void bid() {
     std::vector<int64_t> bidders;
     bidders.swap(waiting);
-    int64_t bids = kBids * rows;
+    int64_t bids = kBidsOfRow * rows;
     for (int64_t row : bidders)
       while (row >= 0) {
-        const auto [first, second, least, next] = cheapest_two(row);
+        const Offers<int64_t> offers = cheapest_two(row);
+        const double least = offers.least, next = offers.next;
         if (!(next < inf) || bids-- <= 0 || pace.stop(columns)) {
           waiting.push_back(row);
           break;
         }
         row_price[row] = next;
-        column_price[first] -= next - least;
-        const int64_t to = next == least && owner[first] >= 0 ? second : first;
+        column_price[offers.first] -= next - least;
+        const int64_t to = next == least && owner[offers.first] >= 0 ? offers.second : offers.first;
         const int64_t loser = owner[to];
         owner[to] = row;
         row = loser;
@@ -100,23 +100,11 @@ class Assignment {
       }
   }
 
-  struct Offers {
-    int64_t first, second;
-    double least, next;
-  };
-
-  // The two cheapest columns for a row at the present prices, and their costs.
-  Offers cheapest_two(int64_t row) const {
+  // The two cheapest columns for a row at the present prices.
+  Offers<int64_t> cheapest_two(int64_t row) const {
     const double* c = cost + row * columns;
-    Offers found{-1, -1, inf, inf};
-    for (int64_t j = 0; j < columns; ++j) {
-      const double d = c[j] - column_price[j];
-      if (!(d < found.next)) continue;
-      if (d < found.least)
-        found = {j, found.first, d, found.least};
-      else
-        found.second = j, found.next = d;
-    }
+    Offers<int64_t> found;
+    for (int64_t j = 0; j < columns; ++j) found.take(j, c[j] - column_price[j]);
     return found;
   }
 
@@ -150,20 +138,17 @@ class Assignment {
     return true;
   }
 
-  // Shortens distances by way of row i, reached through column `via`; the nearest column not settled,
-  // a free one among equals, or -1.
+  // Shortens distances by way of row i, reached through column `via`; the nearest column not settled, or -1.
   int64_t relax(int64_t i, int64_t via, double reached) {
     const double* c = cost + i * columns;
-    int64_t nearest = -1;
-    double least = inf;
+    Nearest<int64_t> nearest;
     for (int64_t j = 0; j < columns; ++j) {
       if (settled[j]) continue;
       double d = reached + (c[j] - row_price[i] - column_price[j]);
       if (d < distance[j]) distance[j] = d, before[j] = via;
-      if (distance[j] < least || (distance[j] == least && least < inf && owner[j] < 0 && owner[nearest] >= 0))
-        least = distance[j], nearest = j;
+      nearest.take(j, distance[j], [&] { return owner[j] >= 0; });
     }
-    return nearest;
+    return nearest.column;
   }
 
   const double* cost;

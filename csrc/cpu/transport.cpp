@@ -10,6 +10,7 @@
 #include "core/assignment.h"
 #include "core/transport_value.h"
 #include "cpu/workers.h"
+#include "host/assignment.h"
 #include "host/transport_gradients.h"
 
 #define GEOKERNELS_KERNEL "cpu/transport_kernel.h"
@@ -98,28 +99,23 @@ Tensor transport_density(const Tensor& cost, const Tensor& f, const Tensor& g, d
     Watch watch;
     auto fill = [&](int64_t i, Workspace<T>) {
       GEOKERNELS_AT_LEVEL(density_row<T>, batch.cost + i * columns, batch.f[i],
-                          batch.g + i / batch.rows * columns, columns, batch.inverse, batch.out + i * columns);
+                          batch.g + i / batch.rows * columns, columns, batch.inverse,
+                          batch.out + i * columns);
     };
     share_out<T>(watch, batch.problems * batch.rows, 0, fill, 1 + kWorthAThread / columns);
     watch.end();
   });
 }
 
-// [..., N, M] costs to the column of each row; -1 throughout where no finite assignment exists.
-Tensor assignment(const Tensor& cost_given) {
-  const Tensor cost = dense(cost_given);
-  STD_TORCH_CHECK(cost.dim() >= 2 && cost.scalar_type() == ScalarType::Double,
-                  "geokernels: cost must be float64 with two dimensions");
-  const Batch batch(cost, 2);
-  const int64_t rows = cost.size(-2), columns = cost.size(-1);
-  STD_TORCH_CHECK(0 < rows && rows <= columns, "geokernels: as many columns as rows, or more");
-  Tensor chosen = fresh(cost, batch.with({rows}), ScalarType::Long);
-  Watch watch;
-  share_out<double>(watch, batch.count, 0, [&](int64_t k, Workspace<double>) {
-    assign(read<double>(cost) + k * rows * columns, rows, columns, write<int64_t>(chosen) + k * rows, watch);
-  });
-  watch.end();
-  return chosen;
+Tensor assignment(const Tensor& cost) {
+  return assignment_of_batch(
+      cost, [](const double* costs, int64_t problems, int64_t rows, int64_t columns, int64_t* chosen) {
+        Watch watch;
+        share_out<double>(watch, problems, 0, [&](int64_t k, Workspace<double>) {
+          assign(costs + k * rows * columns, rows, columns, chosen + k * rows, watch);
+        });
+        watch.end();
+      });
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .. import reference
+from .._precision import full_precision
 from .._typing import Cost, Points
 from . import derivatives, native
 from .batching import lead_with_mapped_dimension
@@ -10,7 +12,7 @@ from .batching import lead_with_mapped_dimension
 
 def refuse(x: Cost | Points) -> str | None:
     """Say why the compiled assignment cannot take ``x``, costs or points."""
-    return native.refuse(x)
+    return native.refuse(x, devices=("cpu", "cuda"))
 
 
 def assignment(cost: Cost) -> Tensor:
@@ -57,7 +59,14 @@ def _displacement_tangents(ctx, saved, dx, dy, d_times):
     return moved, None
 
 
+@full_precision
+def _displacement_in_parts(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:
+    """The definition with the compiled assignment: costs of a batch fit where there is a GPU."""
+    return reference.displacement(x, y, times, assign=torch.ops.geokernels.assignment.default)
+
+
 if not native.missing:
+    torch.library.register_kernel("geokernels::displacement", "cuda")(_displacement_in_parts)
 
     @torch.library.register_fake("geokernels::assignment")
     def _(cost):

@@ -1,6 +1,7 @@
 """Entropic transport in the log domain, assignment by shortest augmenting paths, and displacement."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -165,24 +166,28 @@ def assignment(cost: Cost) -> Tensor:
     return columns.reshape(cost.shape[:-1]).to(cost.device)
 
 
-def displacement(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:
+def displacement(
+    x: Points, y: Points, times: Tensor, *, assign: Callable[[Cost], Tensor] = assignment
+) -> tuple[Points, Tensor]:
     """Defines :func:`geokernels.displacement` along the exact assignment.
 
     Args:
         x: ``(..., N, D)``.
         y: ``(..., M, D)``, N <= M.
         times: ``(..., T)``, one problem's beside it.
+        assign: From float64 costs to the columns of rows, -1 throughout where there is no assignment.
 
     Returns:
         Points ``(..., T, N, D)``, and those of ``y`` that they go to, ``(..., N)``. NaN and -1 throughout a
-        problem that has a cost which is not finite.
+        problem that has a cost, or a sum of a few, which is not finite.
     """
     cost = pairwise_cost(x.detach(), y.detach())
     possible = cost.isfinite().all(-1).all(-1)[..., None, None]
-    chosen = assignment(torch.where(possible, cost, math.inf))
+    chosen = assign(torch.where(possible, cost, math.inf).double())
+    solved = (chosen >= 0).all(-1)[..., None, None, None]
     target = y.gather(-2, chosen.clamp(min=0)[..., None].expand(*chosen.shape, y.shape[-1]))
     moved = torch.lerp(x[..., None, :, :], target[..., None, :, :], times[..., None, None])
-    return torch.where(possible[..., None], moved, math.nan), chosen
+    return torch.where(solved, moved, math.nan), chosen
 
 
 def _assign(cost: Tensor) -> Tensor:

@@ -100,6 +100,15 @@ def test_the_definition_follows_its_input_to_a_device():
 
 
 class TestDisplacement:
+    def test_in_parts_as_on_a_gpu(self):
+        x, y, times = cloud(3, 9, 5, seed=0), cloud(3, 12, 5, seed=1), cloud(3, 4, seed=2).sigmoid()
+        x[1, 0, 0] = math.inf
+        expected, chosen = kernels.displacement(x, y, times)
+        moved, columns = kernels._displacement_in_parts(x, y, times)
+        assert torch.equal(columns, chosen)
+        assert (columns[1] == -1).all()
+        torch.testing.assert_close(moved, expected, equal_nan=True)
+
     @BACKENDS
     @pytest.mark.parametrize(
         "shape", [(1, 1, 1), (3, 7, 5), (6, 9, 17), (20, 20, 1030), (77, 77, 768)], ids=str

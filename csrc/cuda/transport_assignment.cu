@@ -1,0 +1,47 @@
+// Assignment on the GPU: how its kernel, cuda/transport_assignment_kernel.h, is launched, and registration.
+
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "cuda/launch.h"
+#include "cuda/transport_assignment_kernel.h"
+#include "host/assignment.h"
+
+namespace geokernels {
+namespace {
+
+template <int kThreads>
+void launch_assignment(const AssignmentBatch& batch, const Tensor& like, const Device& device) {
+  const int64_t state = AssignmentState::bytes(batch.rows, batch.columns);
+  int64_t memory = sizeof(AssignmentShared<kThreads>), blocks = batch.problems;
+  MaybeTensor far;
+  if (memory + state <= device.block_memory()) {
+    memory += state;
+  } else {
+    blocks = std::min(blocks, device.property(cudaDevAttrMultiProcessorCount));
+    far = fresh(like, {blocks, state}, ScalarType::Byte);
+  }
+  launch(assignment_kernel<kThreads>, blocks, kThreads, memory, device.stream(), batch,
+         far ? write<unsigned char>(*far) : nullptr);
+}
+
+Tensor assignment(const Tensor& cost) {
+  constexpr int64_t kColumnsOfAWarp = 128;
+  const Device device(cost);
+  return assignment_of_batch(
+      cost, [&](const double* costs, int64_t problems, int64_t rows, int64_t columns, int64_t* chosen) {
+        STD_TORCH_CHECK(columns <= std::numeric_limits<int>::max(), "geokernels: fewer columns");
+        const AssignmentBatch batch{costs, problems, int(rows), int(columns), chosen};
+        if (columns <= kColumnsOfAWarp)
+          launch_assignment<kWarp>(batch, cost, device);
+        else
+          launch_assignment<8 * kWarp>(batch, cost, device);
+      });
+}
+
+}  // namespace
+}  // namespace geokernels
+
+STABLE_TORCH_LIBRARY_IMPL(geokernels, CUDA, m) { m.impl("assignment", TORCH_BOX(&geokernels::assignment)); }
