@@ -12,30 +12,34 @@
 namespace geokernels {
 namespace {
 
+constexpr int64_t kColumnsOfAWarp = 128;  // their state fits in every GPU's shared memory
+
+// By blocks of several warps.
 template <int kThreads>
 void launch_assignment(const AssignmentBatch& batch, const Tensor& like, const Device& device) {
   const int64_t state = AssignmentState::bytes(batch.rows, batch.columns);
-  int64_t memory = sizeof(AssignmentShared<kThreads>), blocks = batch.problems;
-  MaybeTensor far;
+  const int64_t memory = sizeof(AssignmentShared<kThreads>);
   if (memory + state <= device.block_memory()) {
-    memory += state;
-  } else {
-    blocks = std::min(blocks, device.property(cudaDevAttrMultiProcessorCount));
-    far = fresh(like, {blocks, state}, ScalarType::Byte);
+    launch(assignment_kernel<kThreads, false>, batch.problems, kThreads, memory + state, device.stream(),
+           batch, nullptr);
+    return;
   }
-  launch(assignment_kernel<kThreads>, blocks, kThreads, memory, device.stream(), batch,
-         far ? write<unsigned char>(*far) : nullptr);
+  const int64_t blocks = std::min(batch.problems, 2 * device.property(cudaDevAttrMultiProcessorCount));
+  Tensor far = fresh(like, {blocks, state}, ScalarType::Byte);
+  launch(assignment_kernel<kThreads, true>, blocks, kThreads, memory, device.stream(), batch,
+         write<unsigned char>(far));
 }
 
 Tensor assignment(const Tensor& cost) {
-  constexpr int64_t kColumnsOfAWarp = 128;
   const Device device(cost);
   return assignment_of_batch(
       cost, [&](const double* costs, int64_t problems, int64_t rows, int64_t columns, int64_t* chosen) {
         STD_TORCH_CHECK(columns <= std::numeric_limits<int>::max(), "geokernels: fewer columns");
         const AssignmentBatch batch{costs, problems, int(rows), int(columns), chosen};
         if (columns <= kColumnsOfAWarp)
-          launch_assignment<kWarp>(batch, cost, device);
+          launch(assignment_kernel<kWarp, false>, problems, kWarp,
+                 sizeof(AssignmentShared<kWarp>) + AssignmentState::bytes(rows, columns), device.stream(),
+                 batch, nullptr);
         else
           launch_assignment<8 * kWarp>(batch, cost, device);
       });

@@ -282,14 +282,14 @@ class BlockAssignment {
   int waiting = 0, turn = 0;
 };
 
-// far: state of a block in device memory, or null.
-template <int kThreads>
-__global__ void __launch_bounds__(kThreads) assignment_kernel(AssignmentBatch batch, unsigned char* far) {
+// Far: the state of blocks is in device memory, at `far`.
+template <int kThreads, bool Far>
+__global__ void __launch_bounds__(kThreads, kThreads == kWarp ? 16 : 2)
+    assignment_kernel(AssignmentBatch batch, unsigned char* far) {
   unsigned char* const memory = block_memory();
   auto& shared = *reinterpret_cast<AssignmentShared<kThreads>*>(memory);
-  const int64_t bytes = AssignmentState::bytes(batch.rows, batch.columns);
-  const AssignmentState state(far ? far + blockIdx.x * bytes : memory + sizeof(shared), batch.rows,
-                              batch.columns);
+  if (Far) far += blockIdx.x * AssignmentState::bytes(batch.rows, batch.columns);
+  const AssignmentState state(Far ? far : memory + sizeof(shared), batch.rows, batch.columns);
   for (int64_t k = blockIdx.x; k < batch.problems; k += gridDim.x)
     BlockAssignment<kThreads>(batch.cost + k * batch.rows * batch.columns, batch.rows, batch.columns, state,
                               shared)

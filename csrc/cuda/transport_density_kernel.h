@@ -1,4 +1,5 @@
-// The plan of potentials relative to the product of the weights, on the GPU: core/transport_density.h, once a pair.
+// The plan of potentials relative to the product of the weights, on the GPU: core/transport_density.h, once a
+// pair.
 //
 // A warp has a row, its lanes the columns. Costs are read and results written once, kAtOnce of each before
 // any is waited for: nothing is computed that memory would not have to be waited for.
@@ -14,7 +15,7 @@ namespace geokernels {
 constexpr int kDensityWarps = 8;  // a block: a row each
 
 template <class T>
-__global__ void __launch_bounds__(kDensityWarps* kWarp, sizeof(T) == 4 ? 8 : 4)
+__global__ void __launch_bounds__(kDensityWarps* kWarp, sizeof(T) == 4 ? 6 : 4)
     density_kernel(DensityBatch<T> batch) {
   constexpr int kAtOnce = 4;
   const int64_t row = int64_t(blockIdx.x) * kDensityWarps + warp(), problem = row / batch.rows;

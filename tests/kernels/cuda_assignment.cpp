@@ -14,8 +14,12 @@ template <int kThreads>
 void run(const AssignmentBatch& batch, int blocks, bool far, int order) {
   const int64_t state = AssignmentState::bytes(batch.rows, batch.columns);
   std::vector<unsigned char> memory(far ? blocks * state : 0, 0xff);
-  cuda_on_host::launch(blocks, kThreads, sizeof(AssignmentShared<kThreads>) + (far ? 0 : state), order,
-                       [&] { assignment_kernel<kThreads>(batch, far ? memory.data() : nullptr); });
+  cuda_on_host::launch(blocks, kThreads, sizeof(AssignmentShared<kThreads>) + (far ? 0 : state), order, [&] {
+    if (far)
+      assignment_kernel<kThreads, true>(batch, memory.data());
+    else
+      assignment_kernel<kThreads, false>(batch, nullptr);
+  });
 }
 
 }  // namespace
