@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from .kernels import dispatch, native, triton
+from .kernels import dispatch, native, proof, triton
+from .kernels.proof_cache import Verdict
 
 PACKAGES = (
     "torch",
@@ -51,6 +52,41 @@ def backends() -> dict[str, str | None]:
 def choices() -> list[tuple[str, str, str]]:
     """What ``backend=None`` means: devices, in which order implementations are asked, the evidence."""
     return [(row.device, ", ".join(row.order), row.evidence) for row in dispatch.PREFERENCES]
+
+
+def proofs() -> list[str]:
+    """What is known of the kernels on each kind of GPU here; looks at none of them."""
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return []
+    said = []
+    for name, device in {gpu_name(i): i for i in reversed(range(torch.cuda.device_count()))}.items():
+        verdicts = proof.known(device).verdicts
+        said += [f"{kernels}: {told_of(verdict)}" for kernels, verdict in sorted(verdicts.items())]
+        if not verdicts:
+            said.append(f"{name}: no kernel proved yet; the first operator on it does, or geokernels tune")
+    if (chosen := proof.setting()) != "on":
+        said.append(f"{proof.VARIABLE}={chosen} is set")
+    return said
+
+
+def gpu_name(device: int) -> str:
+    """What a GPU is called."""
+    return torch.cuda.get_device_name(device)
+
+
+def told_of(verdict: Verdict) -> str:
+    """A verdict in words."""
+    if "" in verdict.wrong:
+        return f"not trusted here since {verdict.date}: {verdict.wrong['']}"
+    parts = [f"not in {precision}: {reason}" for precision, reason in verdict.wrong.items()]
+    trusted = [ratios for asked, ratios in verdict.speedups.items() if asked.split()[-1] not in verdict.wrong]
+    if trusted:
+        ratios = [ratio for each in trusted for ratio in each]
+        speed = " to ".join(dict.fromkeys(f"{ratio:.3g}x" for ratio in (min(ratios), max(ratios))))
+        parts.insert(0, f"proved here on {verdict.date}, {speed}")
+        if slow := [asked for asked, found in verdict.speedups.items() if min(found) < proof.FASTER]:
+            parts.append(f"left to the definition where that is as fast: {', '.join(slow)}")
+    return "; ".join(parts) or f"cannot run here, found on {verdict.date}"
 
 
 def facts() -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from . import adapt, bench, demo, doctor, edit, evaluate, faults, interpolate, morph, video, world
+from . import adapt, bench, demo, doctor, edit, evaluate, faults, interpolate, morph, tune, video, world
 from .console import INTERRUPTED, add, warn
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ add(app, evaluate.evaluate, "eval")
 add(app, interpolate.interpolate)
 app.add_typer(world.app, name="world")
 add(app, bench.bench)
+add(app, tune.tune)
 add(app, doctor.doctor)
 
 

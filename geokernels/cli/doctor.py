@@ -8,7 +8,7 @@ from .console import console, say, sentences
 def doctor() -> None:
     """Say what can run on this machine, and why the rest cannot."""
     with sentences(doctor):
-        from ..environment import backends, choices, facts, missing_extras
+        from ..environment import backends, choices, facts, missing_extras, proofs
 
         about = Table("what", "value", title="geokernels")
         for name, value in facts().items():
@@ -20,5 +20,7 @@ def doctor() -> None:
         for row in choices():
             chosen.add_row(*row)
         console().print(about, table, chosen)
+        for line in proofs():
+            say(line)
         for extra, (commands, missing) in missing_extras().items():
             say(f'{commands} also need {", ".join(missing)}: pip install "geokernels[{extra}]"')

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from . import native
+from . import native, proof
 
 
 class BackendError(RuntimeError):
@@ -23,13 +23,13 @@ class Preference(NamedTuple):
 # Shapes and dtypes that an implementation cannot take are its refusals. What is in no order runs when named.
 PREFERENCES = (
     Preference("cpu", ("native", "reference"), "measured: benchmarks/results/cpu.json"),
-    Preference("GPU", ("reference", "native", "triton"), "not measured: the definition; kernels by name"),
+    Preference(
+        "GPU",
+        ("proved kernels", "reference"),
+        "proved on the GPU itself, by geokernels tune or the first call",
+    ),
 )
-
-
-def preference(x: Tensor | None) -> Preference:
-    """The row of the table for the device of ``x``; that of the CPU for None."""
-    return PREFERENCES[0 if x is None or x.is_cpu else 1]
+ON_CPU = PREFERENCES[0].order
 
 
 Refusal = Callable[[], str | None] | None  # the reason why an implementation cannot run; None: it always can
@@ -40,8 +40,9 @@ def choose(
     refusals: Mapping[str, Refusal],
     wanted: str | None,
     x: Tensor | None = None,
-    *,
+    *others: Tensor,
     order: tuple[str, ...] | None = None,
+    proved: str | None = None,
 ) -> str:
     """Name the implementation of ``op`` that will run.
 
@@ -50,7 +51,9 @@ def choose(
         refusals: What says why an implementation cannot run; asked only of those that come into question.
         wanted: A name to insist on, or None for the first that can run.
         x: The tensor that decides the device.
+        *others: Those that, with it, decide the class of sizes (proof_sizes.py).
         order: Which to try first; None for the order of the device.
+        proved: The operator that proofs on a GPU are of, where that is not ``op``.
 
     Raises:
         BackendError: If ``wanted`` cannot run, or none can; the message lists every reason.
@@ -58,7 +61,11 @@ def choose(
     if wanted is not None and wanted not in refusals:
         raise BackendError(f"{op} has no backend {wanted!r}; it has {', '.join(refusals)}")
     reasons = {}
-    for name in (wanted,) if wanted is not None else order or preference(x).order:
+    if wanted is not None:
+        order = (wanted,)
+    elif order is None:
+        order = ON_CPU if x is None or x.is_cpu else proof.order(proved or op, x, *others)
+    for name in order:
         if name not in refusals:
             continue
         refuse = refusals[name]

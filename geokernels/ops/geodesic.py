@@ -93,7 +93,7 @@ def geodesic_cosine(
         "triton": lambda: triton.refuse_bases(x, p, q),
         "reference": None,
     }
-    chosen = dispatch.choose("geodesic_cosine", refusals, backend, x)
+    chosen = dispatch.choose("geodesic_cosine", refusals, backend, x, p, q)
 
     args = [widened(part) for part in in_common_batch(x=x, y=y, p=p, q=q)]
     if chosen != "native":

@@ -135,7 +135,7 @@ def displacement(
         target = solve(x, y, eps, backend)
         return torch.lerp(x[None], target[None], times.view(-1, *(1,) * x.dim()))
     refusals = {"native": lambda: kernels.refuse(x), "reference": None}
-    run = kernels if dispatch.choose("displacement", refusals, backend, x) == "native" else reference
+    run = kernels if dispatch.choose("displacement", refusals, backend, x, y) == "native" else reference
     wide = torch.promote_types(x.dtype, torch.float32)
     together = times.expand(*x.shape[:-2], -1)
     moved, chosen = run.displacement(*(part.to(wide) for part in (x, y, together)))

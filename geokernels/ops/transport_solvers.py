@@ -45,7 +45,7 @@ def solve_points(
             "triton": lambda: triton.refuse(x),
             "reference": lambda: exact,
         }
-        chosen = dispatch.choose("sinkhorn", refusals, backend, x)
+        chosen = dispatch.choose("sinkhorn", refusals, backend, x, y)
         if chosen == "triton":
             return _stream(widened(x), widened(y), problem, *_triton_passes(precision))
         if chosen == "native" and large:
@@ -77,7 +77,7 @@ def _solve(
         "triton": lambda: triton.refuse_costs(cost),
         "reference": lambda: WRITTEN_OUT if exported else None,
     }
-    chosen = dispatch.choose(op, refusals, backend, cost)
+    chosen = dispatch.choose(op, refusals, backend, cost, proved="sinkhorn_from_cost")
     solver = {"native": kernels, "reference": reference}.get(chosen) or _triton_solver()
     solution = _annealed(lambda problem: solver.solve(cost, problem), problem)
     if _needs_a_reason(solution, problem):

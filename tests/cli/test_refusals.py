@@ -124,6 +124,7 @@ def usual(option: Option, files, out) -> dict:
         "interpolate": {"--prompt": list(TEXTS), "--out": [out]},
         "demo": {"--out": [out]},
         "bench": {},
+        "tune": {},
         "doctor": {},
         "sample": {"KIND": [KINDS.get(option.name, "scenes")], "--out": [out]},
         "train": {"NAME": ["vae"], "--out": [out]},
