@@ -32,7 +32,8 @@ def tune(
         from ..kernels import proof, proof_cache
         from ..kernels.proof_cases import names
 
-        index, plan = _index(device), names()
+        index, plan = _number(device), names()
+        require_gpu(index)
         with showing(look=_seen, unit="kernels") as show:
 
             def told(name: str, doing: str) -> None:
@@ -54,21 +55,24 @@ def _seen(*_: object) -> Seen:
     return Seen(0, None)
 
 
-def _index(device: str) -> int:
-    """The number of a GPU that can be tuned for."""
-    import torch
-
+def _number(device: str) -> int:
+    """The number of a GPU, as it is typed."""
     found = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
     if found is None:
-        raise ValueError(f"--device must be cuda, or cuda:1 and so on, got {device!r}")
+        raise ValueError(f"device must be cuda, or cuda:1 and so on, got {device!r}")
+    return int(found[1] or 0)
+
+
+def require_gpu(index: int) -> None:
+    """Refuse a GPU that is not there."""
+    import torch
+
     if torch.version.cuda is None:
         raise ValueError("there is nothing to tune: this torch was built without CUDA")
     if not torch.cuda.is_available():
         raise ValueError("there is nothing to tune: torch sees no NVIDIA GPU")
-    index, count = int(found[1] or 0), torch.cuda.device_count()
-    if index >= count:
-        raise ValueError(f"--device must be one of the {count} GPUs that torch sees, got {device!r}")
-    return index
+    if index >= (count := torch.cuda.device_count()):
+        raise ValueError(f"device must be one of the {count} GPUs that torch sees, got cuda:{index}")
 
 
 def _print(record: "Record") -> None:

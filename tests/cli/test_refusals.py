@@ -109,6 +109,7 @@ def no_models(monkeypatch):
     monkeypatch.setattr("geokernels.cli.world.evaluate_model", reach)
     monkeypatch.setattr("geokernels.runs.loop.drive", reach)
     monkeypatch.setattr("geokernels.cli.bench.run_benchmarks", reach)
+    monkeypatch.setattr("geokernels.cli.tune.require_gpu", reach)
 
 
 def usual(option: Option, files, out) -> dict:
