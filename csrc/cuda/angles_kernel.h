@@ -1,21 +1,22 @@
-// Principal angles between pairs of subspaces, one block a problem, CUDA.
+// Principal angles between pairs of subspaces, CUDA.
 //
 //   theta = atan2(sine, cosine),   cosines: singular values of P^T Q, sines: of Q - P P^T Q
 //
 // p, q    [B, K, D], [B, L, D]   bases as rows, orthonormal or zero
 // angles  [B, min(K, L)]         ascending
 //
-// A zero row stands for a direction of its own, at a right angle to everything. Both decompositions are
-// cuda/jacobi.h: of the rows of q in the coordinates of P, and of what P leaves of them. Sums and products
-// are in T; the order of every sum depends on the sizes alone.
+// A zero row stands for a direction of its own, at a right angle to everything. A launch makes both matrices,
+// a warp a row; their singular values are those of cuda/subspace_plan.h; a last launch puts them together.
+// Sums and products are in T; the order of every sum depends on the sizes alone.
 //
-// Limits: L <= 128 (the caller's choice: beyond, blocked library solvers win).
+// Limits: L <= 128 (beyond, blocked library solvers win).
 
 #pragma once
 
 #include <cmath>
 
-#include "cuda/subspace_kernel.h"
+#include "cuda/geodesic_frame.h"
+#include "cuda/subspace_plan.h"
 
 namespace geokernels {
 
@@ -24,58 +25,62 @@ struct AngleBatch {
   const T *p, *q;
   T* angles;
   int64_t problems, D, K, L;
+  T *seen, *unseen;    // [B, L, K], [B, L, D + L]   spare: q in the first basis, and what that leaves
+  T *cosines, *sines;  // [B, min(K, L)], [B, L]     spare
 
-  int64_t room() const { return L * (D + K + 2) + (L * sizeof(int)) / sizeof(T) + 1; }
+  __host__ __device__ int64_t count() const { return K < L ? K : L; }
+  __host__ __device__ int64_t rows() const { return problems * L; }
 };
 
-// seen [L, K]: rows of q in the first basis; unseen [L, D]: what it leaves of them.
 template <class T>
-__device__ void split_rows(const T* p, const T* q, int64_t D, int K, int L, T* seen, T* unseen) {
-  for (int r = warp(); r < L; r += kSubspaceWarps) {
-    T* const own = seen + r * K;
-    warp_dots(p, K, q + r * D, D, own, 1);
+__global__ void __launch_bounds__(kGeodesicThreads, 2) split_rows_kernel(AngleBatch<T> batch, Near<T>) {
+  const int64_t D = batch.D, K = batch.K, L = batch.L, width = D + L;
+  for (int64_t row = blockIdx.x * kGeodesicWarps + warp(); row < batch.rows();
+       row += int64_t(gridDim.x) * kGeodesicWarps) {
+    const T *p = batch.p + row / L * K * D, *q = batch.q + row * D;
+    T *const seen = batch.seen + row * K, *const unseen = batch.unseen + row * width;
+    warp_dots(p, int(K), q, D, seen);
     __syncwarp();
+    T size = 0;
     for (int64_t d = lane(); d < D; d += kWarp) {
-      T left = q[r * D + d];
-      for (int k = 0; k < K; ++k) left -= own[k] * p[k * D + d];
-      unseen[r * D + d] = left;
+      T left = q[d];
+      size = std::fmax(size, std::fabs(left));
+      for (int64_t k = 0; k < K; ++k) left -= seen[k] * p[k * D + d];
+      unseen[d] = left;
     }
+    const T own = warp_max(size) > 0 ? T(0) : T(1);
+    for (int64_t l = lane(); l < L; l += kWarp) unseen[D + l] = l == row % L ? own : T(0);
   }
-  __syncthreads();
 }
 
 template <class T>
-__global__ void __launch_bounds__(kSubspaceThreads, 2)
-    principal_angles_kernel(AngleBatch<T> batch, Room<T> room) {
-  const int K = int(batch.K), L = int(batch.L);
-  const int64_t D = batch.D;
-  const int count = K < L ? K : L;
-  T* const unseen = room.get();                            // [L, D]
-  T* const seen = unseen + L * D;                          // [L, K]
-  T* const squares = seen + L * K;                         // [L]
-  T* const cosines = squares + L;                          // [L]
-  int* const order = reinterpret_cast<int*>(cosines + L);  // [L]
-  for (int64_t b = blockIdx.x; b < batch.problems; b += gridDim.x) {
-    const T *p = batch.p + b * K * D, *q = batch.q + b * L * D;
-    split_rows(p, q, D, K, L, seen, unseen);
-    orthogonalise_rows(seen, static_cast<T*>(nullptr), L, K, squares);
-    sort_rows(squares, L, order);
-    for (int i = threadIdx.x; i < L; i += kSubspaceThreads) cosines[i] = std::sqrt(squares[order[i]]);
-    __syncthreads();
-    orthogonalise_rows(unseen, static_cast<T*>(nullptr), L, D, squares);
-    __syncthreads();  // the squares have been read
-    // a zero row was never rotated, and is still in its place
-    for (int r = warp(); r < L; r += kSubspaceWarps) {
-      T size = 0;
-      for (int64_t d = lane(); d < D; d += kWarp) size = std::fmax(size, std::fabs(q[r * D + d]));
-      if (!(warp_max(size) > 0) && lane() == 0 && squares[r] == 0) squares[r] = 1;
-    }
-    __syncthreads();
-    sort_rows(squares, L, order);
-    for (int i = threadIdx.x; i < count; i += kSubspaceThreads)
-      batch.angles[b * count + i] = std::atan2(std::sqrt(squares[order[L - 1 - i]]), cosines[i]);
-    __syncthreads();  // the room is free again
+__global__ void __launch_bounds__(kGeodesicThreads, 2) measure_angles_kernel(AngleBatch<T> batch, Near<T>) {
+  const int64_t count = batch.count(), all = batch.problems * count;
+  for (int64_t at = int64_t(blockIdx.x) * kGeodesicThreads + threadIdx.x; at < all;
+       at += int64_t(gridDim.x) * kGeodesicThreads) {
+    const T sine = batch.sines[at / count * batch.L + batch.L - 1 - at % count];
+    batch.angles[at] = std::atan2(sine, batch.cosines[at]);
   }
+}
+
+// Singular values of `rows` by `width` matrices.
+template <class T, class Launcher>
+void find_values(const T* x, T* values, int64_t problems, int64_t rows, int64_t width, Launcher& on) {
+  const int64_t kept = problems * std::min(rows, width);
+  find_bases<T>({x, on.memory(kept * rows), on.memory(kept * width), values, problems, rows, width, 0}, on);
+}
+
+template <class T, class Launcher>
+void find_angles(AngleBatch<T> batch, Launcher& on) {
+  const int64_t rows = batch.rows(), angles = batch.problems * batch.count(), width = batch.D + batch.L;
+  batch.seen = on.memory(rows * batch.K), batch.unseen = on.memory(rows * width);
+  batch.cosines = on.memory(angles), batch.sines = on.memory(rows);
+  on.start_near(split_rows_kernel<T>, batch, (rows + kGeodesicWarps - 1) / kGeodesicWarps, 0,
+                kGeodesicThreads);
+  find_values(batch.seen, batch.cosines, batch.problems, batch.L, batch.K, on);
+  find_values(batch.unseen, batch.sines, batch.problems, batch.L, width, on);
+  on.start_near(measure_angles_kernel<T>, batch, (angles + kGeodesicThreads - 1) / kGeodesicThreads, 0,
+                kGeodesicThreads);
 }
 
 }  // namespace geokernels

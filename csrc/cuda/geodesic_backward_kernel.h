@@ -136,9 +136,9 @@ __device__ void basis_gradient(const CosineGradient<T>& batch, int64_t b, int M,
   }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kGeodesicThreads, kGeodesicBlocks<T>)
-    geodesic_cosine_backward_kernel(CosineGradient<T> batch, Room<T> room) {
+template <class T, class Room>
+__global__ void __launch_bounds__(kGeodesicThreads, Room::kBlocks)
+    geodesic_cosine_backward_kernel(CosineGradient<T> batch, Room room) {
   const int M = int(batch.M()), K = int(batch.K), L = int(batch.L);
   const int64_t N = batch.N, D = batch.D, step = N * M;
   const Frame<T> frame(room.get(), M);

@@ -8,15 +8,12 @@
 #include <cmath>
 
 #include "cuda/formulas.h"
-#include "cuda/subspace_kernel.h"
+#include "cuda/jacobi.h"
+#include "cuda/room.h"
 
 namespace geokernels {
 
 constexpr int kGeodesicThreads = 256, kGeodesicWarps = kGeodesicThreads / kWarp;
-// Blocks that a multiprocessor holds by their registers. With two, float64 would have to spill up to 88 bytes
-// a thread on four architectures.
-template <class T>
-constexpr int kGeodesicBlocks = sizeof(T) == 4 ? 2 : 1;
 
 // What a block keeps of a problem. The stride of a matrix is odd, so that a column falls into
 // different banks of shared memory.
@@ -27,7 +24,7 @@ struct Frame {
   T *g, *c, *h1, *h, *sinc;  // [M]
   T *sum, *difference;       // [M]   w+, w-
   T* projections;            // [warps, 2, stride]
-  T *work, *more;            // [M, stride]
+  T *work, *more;            // [M, stride], or spacing(M) apart
 
   __host__ __device__ Frame(T* memory, int M) : M(M), stride(M | 1) {
     u = memory, v = u + M * stride;
@@ -35,10 +32,14 @@ struct Frame {
     for (T** array : {&g, &c, &h1, &h, &sinc, &sum, &difference}) *array = at, at += M;
     projections = at;
     work = projections + kGeodesicWarps * 2 * stride;
-    more = work + M * stride;
+    more = work + M * widest(M);
   }
 
-  static int64_t room(int64_t M) { return 4 * M * (M | 1) + 7 * M + kGeodesicWarps * 2 * (M | 1); }
+  static int64_t room(int64_t M) {
+    return 2 * M * ((M | 1) + widest(M)) + 7 * M + kGeodesicWarps * 2 * (M | 1);
+  }
+
+  __host__ __device__ static int64_t widest(int64_t M) { return spacing(M) > (M | 1) ? spacing(M) : M | 1; }
 
   __device__ void weigh() const {
     for (int j = threadIdx.x; j < M; j += kGeodesicThreads) {
@@ -49,6 +50,23 @@ struct Frame {
     __syncthreads();
   }
 };
+
+// out[i] = <a_i, b> for `count` rows of a, `width` apart, each along all lanes of this warp.
+template <class T>
+__device__ inline void warp_dots(const T* a, int count, const T* b, int64_t width, T* out) {
+  constexpr int R = 8;  // rows at a time
+  for (int first = 0; first < count; first += R) {
+    T sums[R] = {};
+    for (int64_t d = lane(); d < width; d += kWarp) {
+      const T own = b[d];
+#pragma unroll
+      for (int r = 0; r < R; ++r)
+        if (first + r < count) sums[r] += a[(first + r) * width + d] * own;
+    }
+    const T sum = sum_each<R>(sums);
+    if (lane() < R && first + lane() < count) out[first + lane()] = sum;
+  }
+}
 
 // Coordinates x+ and x- of a row, `step` apart, and what they are multiplied by before they are squared.
 template <class T>
@@ -129,22 +147,22 @@ __device__ void complete_rows(T* rows, int M, int stride, int known) {
 template <class T>
 __device__ void decompose(const T* p, const T* q, int64_t D, int K, int L, const Frame<T>& frame, T* squares,
                           int* order) {
-  const int M = frame.M;
-  T *a = frame.work, *j = frame.more;  // [M, M], the rows of q in the first basis
-  for (int i = threadIdx.x; i < M * M; i += kGeodesicThreads) a[i] = 0;
-  set_identity(j, M);
+  const int M = frame.M, ld = int(spacing(M));
+  T *a = frame.work, *j = frame.more;  // [M, ld], the rows of q in the first basis
+  for (int i = threadIdx.x; i < M * ld; i += kGeodesicThreads) a[i] = 0;
+  set_identity(j, M, ld);
   __syncthreads();
-  for (int r = warp(); r < L; r += kGeodesicWarps) warp_dots(p, K, q + r * D, D, a + r * M, 1);
+  for (int r = warp(); r < L; r += kGeodesicWarps) warp_dots(p, K, q + r * D, D, a + r * ld);
   __syncthreads();
-  orthogonalise_rows(a, j, M, M, squares);
+  orthogonalise_rows(a, j, M, M, ld, squares);
   sort_rows(squares, M, order);
   const T noise = M * std::numeric_limits<T>::epsilon();
   for (int i = warp(); i < M; i += kGeodesicWarps) {
     const int from = order[i];
     const T length = std::sqrt(squares[from]), unit = length > noise ? 1 / length : T(0);
     for (int k = lane(); k < M; k += kWarp) {
-      frame.u[i * frame.stride + k] = a[from * M + k] * unit;
-      frame.v[i * frame.stride + k] = j[from * M + k];
+      frame.u[i * frame.stride + k] = a[from * ld + k] * unit;
+      frame.v[i * frame.stride + k] = j[from * ld + k];
     }
     if (lane() == 0) frame.g[i] = length;
   }
@@ -161,8 +179,8 @@ template <class T>
 __device__ void coordinates_of(const T* row, const T* p, const T* q, int64_t D, int K, int L,
                                const Frame<T>& frame, T* mine, T* plus, T* minus) {
   T *on_p = mine, *on_q = mine + frame.stride;
-  warp_dots(p, K, row, D, on_p, 1);
-  warp_dots(q, L, row, D, on_q, 1);
+  warp_dots(p, K, row, D, on_p);
+  warp_dots(q, L, row, D, on_q);
   __syncwarp();
   for (int j = lane(); j < frame.M; j += kWarp) {
     T a = 0, b = 0;

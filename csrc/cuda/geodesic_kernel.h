@@ -32,9 +32,9 @@ struct CosineBatch {
   __host__ __device__ int64_t M() const { return K > L ? K : L; }
 };
 
-template <class T>
-__global__ void __launch_bounds__(kGeodesicThreads, kGeodesicBlocks<T>)
-    geodesic_cosine_kernel(CosineBatch<T> batch, Room<T> room) {
+template <class T, class Room>
+__global__ void __launch_bounds__(kGeodesicThreads, Room::kBlocks)
+    geodesic_cosine_kernel(CosineBatch<T> batch, Room room) {
   const int M = int(batch.M()), K = int(batch.K), L = int(batch.L);
   const int64_t N = batch.N, D = batch.D;
   const Frame<T> frame(room.get(), M);

@@ -1,4 +1,4 @@
-// Leading directions of feature rows, and their gradient, one block a problem, CUDA.
+// Leading directions of feature rows, CUDA.
 //
 //   x = sum_i s_i u_i b_i^T      s descending; b_i the directions, u_i the left vectors
 //
@@ -7,31 +7,26 @@
 // directions  [B, R, D]   b_i as rows, largest component positive; zero where s_i <= rtol * s_0
 // values      [B, R]      s_i
 //
-// The rows of x themselves are turned until they are orthogonal (cuda/jacobi.h), in shared memory where they
-// fit and else in device memory, which the L2 cache holds; no Gram matrix squares the condition. x is scaled
-// by a power of two first, so that squares neither overflow nor vanish. NaN and infinities reach the values.
-// Sums and products are in T; the order of every sum depends on the sizes alone. The host never waits.
+// One block a problem makes the rows orthonormal (cuda/orthonormal.h), which leaves coefficients of at most N
+// x N, turns these until they are orthogonal (cuda/jacobi.h), and writes the directions once, as the same
+// turns of the orthonormal rows.
 //
-// Limits: N <= 128 (the caller's choice: beyond, blocked library solvers win).
+// Rows that a block cannot hold are cut into chunks of features, one a block: each is made orthonormal, x =
+// a_c q_c, and the bases of [ a_1 a_2 .. ], N rows of fewer features, are those of x but for a factor q_c a
+// chunk (cuda/subspace_plan.h). Three launches then; more where the rows of coefficients are cut in turn.
+//
+// No Gram matrix squares the condition. x is scaled by a power of two first, so that squares neither overflow
+// nor vanish. NaN and infinities reach the values. Sums and products are in T; the order of every sum depends
+// on the sizes, and on how they are cut. The host never waits.
+//
+// Limits: N <= 128 (beyond, blocked library solvers win).
 
 #pragma once
 
-#include <cmath>
-
-#include "cuda/jacobi.h"
+#include "cuda/subspace_directions.h"
+#include "cuda/subspace_room.h"
 
 namespace geokernels {
-
-constexpr int kSubspaceThreads = 256, kSubspaceWarps = kSubspaceThreads / kWarp;
-
-// Where a block works: its shared memory, or so many numbers of device memory each.
-template <class T>
-struct Room {
-  T* far;  // null: shared memory
-  int64_t size;
-
-  __device__ T* get() const { return far ? far + blockIdx.x * size : reinterpret_cast<T*>(block_memory()); }
-};
 
 template <class T>
 struct BasisBatch {
@@ -40,146 +35,119 @@ struct BasisBatch {
   int64_t problems, N, D;
   double rtol;
 
-  int64_t room() const {
-    return N * D + N * N + N + (N * sizeof(int) + kSubspaceWarps * sizeof(T)) / sizeof(T) + 2;
-  }
+  int64_t room() const { return BasisRoom<T>::room(N, D, true); }
 };
 
-// The largest size among `count` numbers, known to every thread; spare: one for each warp.
+// Lengths in descending order and left vectors, of problem b, whose signs are not yet known.
 template <class T>
-__device__ inline T largest_size(const T* x, int64_t count, T* spare) {
-  T most = 0;
-  for (int64_t i = threadIdx.x; i < count; i += blockDim.x) most = std::fmax(most, std::fabs(x[i]));
-  most = warp_max(most);
-  if (lane() == 0) spare[warp()] = most;
-  __syncthreads();
-  for (int w = 0; w < int(blockDim.x) / kWarp; ++w) most = std::fmax(most, spare[w]);
-  return most;
-}
-
-// 1, or -1 where the component of largest size is negative; the positive one decides between equals.
-template <class T>
-__device__ inline T sign_of(const T* row, int64_t count) {
-  T high = 0, low = 0;
-  for (int64_t d = lane(); d < count; d += kWarp) {
-    high = std::fmax(high, row[d]);
-    low = std::fmax(low, -row[d]);
+__device__ void write_values(const BasisBatch<T>& batch, int64_t b, const BasisRoom<T>& room, int count,
+                             int exponent) {
+  const int N = int(batch.N), R = N < batch.D ? N : int(batch.D);
+  for (int i = warp(); i < R; i += int(blockDim.x) / kWarp) {
+    const int from = i < count ? room.order()[i] : 0;
+    const T length = i < count ? std::sqrt(room.squares()[from]) : T(0);
+    for (int n = lane(); n < N; n += kWarp)
+      batch.left[(b * R + i) * N + n] = length > 0 ? room.a()[from * room.ld + n] / length : T(0);
+    if (lane() == 0) batch.values[b * R + i] = std::ldexp(length, exponent);
   }
-  return warp_max(low) > warp_max(high) ? T(-1) : T(1);
 }
 
-template <class T>
-__global__ void __launch_bounds__(kSubspaceThreads, 2)
-    subspace_basis_kernel(BasisBatch<T> batch, Room<T> room) {
+template <class T, class Room>
+__global__ void __launch_bounds__(kMostSubspaceThreads, Room::kBlocks)
+    subspace_basis_kernel(BasisBatch<T> batch, Room memory) {
   const int N = int(batch.N), R = N < batch.D ? N : int(batch.D);
   const int64_t D = batch.D;
-  T* const a = room.get();                                            // [N, D]
-  T* const j = a + N * D;                                             // [N, N]
-  T* const squares = j + N * N;                                       // [N]
-  T* const spare = squares + N;                                       // [warps]
-  int* const order = reinterpret_cast<int*>(spare + kSubspaceWarps);  // [N]
+  const BasisRoom<T> room(memory.get(), N, R, D);
   for (int64_t b = blockIdx.x; b < batch.problems; b += gridDim.x) {
-    const T* x = batch.x + b * N * D;
     int exponent = 0;
-    std::frexp(largest_size(x, N * D, spare), &exponent);
-    const int lowest = std::numeric_limits<T>::min_exponent;
-    exponent = exponent > lowest ? exponent : lowest;
-    const T factor = std::ldexp(T(1), -exponent);
-    for (int64_t i = threadIdx.x; i < N * D; i += kSubspaceThreads) a[i] = x[i] * factor;
-    set_identity(j, N);
+    const int count = decompose_rows(batch.x + b * N * D, N, R, D, D, room, exponent);
+    set_identity(room.j(), count, room.ld);
     __syncthreads();
-    orthogonalise_rows(a, j, N, D, squares);
-    sort_rows(squares, N, order);
-    const T most = N > 0 ? std::sqrt(squares[order[0]]) : T(0);
-    for (int i = warp(); i < R; i += kSubspaceWarps) {
-      const int from = order[i];
-      const T length = std::sqrt(squares[from]);
-      const T sign = sign_of(a + from * D, D), unit = sign / length;
-      const bool noise = !(length > 0) || length <= T(batch.rtol) * most;
-      for (int64_t d = lane(); d < D; d += kWarp)
-        batch.directions[(b * R + i) * D + d] = noise ? T(0) : a[from * D + d] * unit;
-      for (int n = lane(); n < N; n += kWarp)
-        batch.left[(b * R + i) * N + n] = length > 0 ? j[from * N + n] * sign : T(0);
-      if (lane() == 0) batch.values[b * R + i] = std::ldexp(length, exponent);
+    orthogonalise_rows(room.a(), room.j(), count, N, room.ld, room.squares());
+    sort_rows(room.squares(), count, room.order());
+    write_values(batch, b, room, count, exponent);
+    __syncthreads();  // what held coefficients is spare from here on
+    T* const directions = batch.directions + b * R * D;
+    const T least = count > 0 ? T(batch.rtol) * std::sqrt(room.squares()[room.order()[0]]) : T(0);
+    const auto is_noise = [&](int i) {
+      const T length = std::sqrt(room.squares()[room.order()[i]]);
+      return !(length > 0) || length <= least;
+    };
+    for (int begin = 0; begin < count; begin += kSigns) {
+      const int end = begin + kSigns < count ? begin + kSigns : count;
+      const DirectionWriter<T> writer{begin, end, D, directions, room.a()};
+      writer.write(DirectionsOfRoom<T>{room, count, room.stride}, is_noise);
+      for (int i = threadIdx.x; i < (end - begin) * N; i += blockDim.x)
+        batch.left[(b * R + begin) * N + i] *= writer.sign(begin + i / N);
+      __syncthreads();
+    }
+    for (int64_t i = count * D + threadIdx.x; i < R * D; i += blockDim.x) directions[i] = 0;
+  }
+}
+
+// Rows of features in chunks of them.
+template <class T>
+struct ChunkBatch {
+  const T* x;  // [B, N, D]
+  T* q;        // [B, chunks, N, width]    orthonormal rows of each chunk, or zero
+  T* a;        // [B, N, chunks, padded]   coefficients of x in them
+  int64_t problems, N, D, chunks, width, padded;
+
+  int64_t room() const { return BasisRoom<T>::room(N, width, false); }
+};
+
+template <class T, class Room>
+__global__ void __launch_bounds__(kMostSubspaceThreads, 2)
+    orthonormal_chunks_kernel(ChunkBatch<T> batch, Room memory) {
+  const int N = int(batch.N);
+  const int64_t W = batch.width;
+  const BasisRoom<T> room(memory.get(), N, N, W);
+  for (int64_t at = blockIdx.x; at < batch.problems * batch.chunks; at += gridDim.x) {
+    const int64_t b = at / batch.chunks, chunk = at % batch.chunks;
+    const int64_t features = batch.D - chunk * W < W ? batch.D - chunk * W : W;
+    int exponent = 0;
+    const int count = decompose_rows(batch.x + b * N * batch.D + chunk * W, N,
+                                     int(features < N ? features : N), features, batch.D, room, exponent);
+    for (int64_t i = threadIdx.x; i < N * W; i += blockDim.x)
+      batch.q[at * N * W + i] = i < count * W ? room.q[i] : T(0);
+    for (int i = threadIdx.x; i < N * batch.padded; i += blockDim.x) {
+      const int n = i / int(batch.padded), k = i % int(batch.padded);
+      batch.a[(b * N + n) * batch.chunks * batch.padded + chunk * batch.padded + k] =
+          k < count ? std::ldexp(room.a()[k * room.ld + n], exponent) : T(0);
     }
     __syncthreads();  // the room is free again
   }
 }
 
-// grad_x = sum_i u_i (grad_i / s_i + sum_j along[i, j] b_j)^T, derived in geokernels/reference/subspace.py.
+// Directions of x from those of its coefficients; left vectors change their sign with them.
 template <class T>
-struct BasisGradient {
-  const T *grad_directions, *grad_values;  // the latter may be null, for zero
-  const T *left, *directions, *values;
-  T* grad_x;
-  int64_t problems, N, D, rank;
+struct ExpandBatch {
+  const T *turns, *q;    // [B, R, chunks, padded], [B, chunks, N, width]
+  T *left, *directions;  // [B, R, N], [B, R, D], R = N
+  int64_t problems, N, D, chunks, width, padded;
 
-  __host__ __device__ int64_t kept() const { return N < D ? N : D; }
-  int64_t room() const { return kept() * kept() + (N > kept() ? N : kept()) * kept() + kept(); }
+  __host__ __device__ int64_t parts() const { return (N + kSigns - 1) / kSigns; }
+  static int64_t room() { return kSignRoom; }
 };
 
-// out[i] = <a_i, b> for `count` rows of a, `width` apart, each along all lanes of this warp.
 template <class T>
-__device__ inline void warp_dots(const T* a, int count, const T* b, int64_t width, T* out, int64_t step) {
-  constexpr int R = 8;  // rows at a time
-  for (int first = 0; first < count; first += R) {
-    T sums[R] = {};
-    for (int64_t d = lane(); d < width; d += kWarp) {
-      const T own = b[d];
-#pragma unroll
-      for (int r = 0; r < R; ++r)
-        if (first + r < count) sums[r] += a[(first + r) * width + d] * own;
-    }
-    const T sum = sum_each<R>(sums);
-    if (lane() < R && first + lane() < count) out[(first + lane()) * step] = sum;
-  }
-}
-
-template <class T>
-__global__ void __launch_bounds__(kSubspaceThreads, 2)
-    subspace_basis_backward_kernel(BasisGradient<T> batch, Room<T> room) {
-  const int N = int(batch.N), R = int(batch.kept()), rank = int(batch.rank);
-  const int64_t D = batch.D;
-  const T closed = 8 * std::numeric_limits<T>::epsilon();
-  T* const along = room.get();                    // [R, R]
-  T* const seen = along + R * R;                  // [R, R], <gradient i, direction j>; later [N, R]
-  T* const inverse = seen + (N > R ? N : R) * R;  // [R]   1 / s_i, 0 for what is not kept
-  for (int64_t b = blockIdx.x; b < batch.problems; b += gridDim.x) {
-    const T* const directions = batch.directions + b * R * D;
-    const T* const grad = batch.grad_directions + b * R * D;
-    const T* const values = batch.values + b * R;
-    const T* const left = batch.left + b * R * N;
-    for (int i = warp(); i < R; i += kSubspaceWarps) {
-      warp_dots(directions, R, grad + i * D, D, seen + i, R);
-      T size = 0;
-      for (int64_t d = lane(); d < D; d += kWarp) size = std::fmax(size, std::fabs(directions[i * D + d]));
-      size = warp_max(size);
-      if (lane() == 0) inverse[i] = i < rank && size > 0 ? 1 / values[i] : T(0);
-    }
-    __syncthreads();
-    for (int at = threadIdx.x; at < R * R; at += kSubspaceThreads) {
-      const int i = at / R, k = at % R, kept = i < k ? i : k, dropped = i < k ? k : i;
-      const T gap = (values[kept] - values[dropped]) * (values[kept] + values[dropped]);
-      T turn = 0;
-      if (inverse[kept] > 0 && dropped >= rank && gap > closed * values[kept] * values[kept])
-        turn = values[i] * seen[dropped * R + kept] / gap;
-      const T own = i == k && batch.grad_values ? batch.grad_values[b * R + i] : T(0);
-      along[at] = turn - seen[k * R + i] * inverse[i] + own;
-    }
-    __syncthreads();
-    for (int at = threadIdx.x; at < N * R; at += kSubspaceThreads) {
-      T total = 0;
-      for (int i = 0; i < R; ++i) total += left[i * N + at / R] * along[i * R + at % R];
-      seen[at] = total;
-    }
-    __syncthreads();
-    for (int64_t at = threadIdx.x; at < N * D; at += kSubspaceThreads) {
-      const int64_t n = at / D, d = at % D;
-      T total = 0;
-      for (int i = 0; i < R; ++i)
-        total += seen[n * R + i] * directions[i * D + d] + left[i * N + n] * inverse[i] * grad[i * D + d];
-      batch.grad_x[b * N * D + at] = total;
-    }
+__global__ void __launch_bounds__(kMostSubspaceThreads, 2)
+    expand_directions_kernel(ExpandBatch<T> batch, Near<T> memory) {
+  const int N = int(batch.N);
+  const int64_t parts = batch.parts();
+  for (int64_t at = blockIdx.x; at < batch.problems * parts; at += gridDim.x) {
+    const int64_t b = at / parts;
+    const int begin = int(at % parts) * kSigns, end = begin + kSigns < N ? begin + kSigns : N;
+    const DirectionWriter<T> writer{begin, end, batch.D, batch.directions + b * N * batch.D, memory.get()};
+    const DirectionsOfChunks<T> from{batch.turns + b * N * batch.chunks * batch.padded,
+                                     batch.q + b * batch.chunks * N * batch.width,
+                                     N,
+                                     batch.width,
+                                     batch.chunks,
+                                     batch.padded};
+    writer.write(from, [](int) { return false; });
+    for (int i = threadIdx.x; i < (end - begin) * N; i += blockDim.x)
+      batch.left[(b * N + begin) * N + i] *= writer.sign(begin + i / N);
     __syncthreads();  // the room is free again
   }
 }

@@ -12,22 +12,24 @@ from geokernels.testing import assert_as_accurate, cloud, orthonormal
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 ORDERS = DESCENDING, BY_CHANCE = 1, 7
 NATIVE = torch.ops.geokernels  # on the CPU
+# bytes of shared memory that a block may have: compute capability 8.6, 8.0, 9.0
+LIMITS = SMALLEST, _, LARGEST = 101_376, 166_912, 232_448
 
 
 class Options(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("problems", "N", "D", "K", "L", "rank", "far", "order")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("problems", "N", "D", "K", "L", "rank", "limit", "order")]
     _fields_ += [("small", ctypes.c_double)]
 
 
 class Kernels:
-    """The library's functions on tensors, ``far`` from shared memory or in it, threads in some order."""
+    """The library's functions on tensors, with so many bytes of shared memory, threads in some order."""
 
-    def __init__(self, library, far=False, order=0):
-        self.library, self.far, self.order = library, far, order
+    def __init__(self, library, limit=SMALLEST, order=0):
+        self.library, self.limit, self.order = library, limit, order
 
     def call(self, name, like, sizes, small, *tensors):
         """Run a function; torch.empty is NaN in tests, so that what it does not write is seen."""
-        options = Options(*sizes, self.far, self.order, small)
+        options = Options(*sizes, self.limit, self.order, small)
         kind = "float" if like.dtype == torch.float32 else "double"
         pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
         getattr(self.library, f"{name}_{kind}")(ctypes.byref(options), *pointers)
@@ -185,6 +187,164 @@ def test_angles_match_reference(kernels, D, K, L, kind, dtype):
     torch.testing.assert_close(found.double(), truth, rtol=0, atol=32 * D * torch.finfo(dtype).eps)
 
 
+def difficult(kind, N, D):
+    """Rows of which a basis is hard to find, in float64."""
+    x, half = cloud(1, N, D, seed=N + D), N // 2
+    falling = 10.0 ** (-14 * torch.arange(N, dtype=x.dtype) / max(N - 1, 1))
+    if kind == "around a mean":
+        x = x / 1000 + cloud(1, 1, D, seed=1)
+    if kind == "falling":
+        x = x * falling[:, None]
+    if kind == "rising":
+        x = x * falling.flip(0)[:, None]
+    if kind in ("twice", "nearly twice"):
+        x[:, half : 2 * half] = x[:, :half] + x[:, half : 2 * half] * (1e-7 if kind == "nearly twice" else 0)
+    if kind == "some zero":
+        x[:, ::3] = 0
+    if kind == "of rank 2":
+        x = cloud(1, N, 2, seed=5) @ cloud(1, 2, D, seed=6)
+    return x * {"large": 1e19, "small": 1e-19}.get(kind, 1)
+
+
+def faults(x, left, directions, values):
+    """How far a decomposition of x is from one, in units of the largest value and of rounding."""
+    x, left, directions, values = (part[0].double() for part in (x, left, directions, values))
+    exact = torch.linalg.svdvals(x)
+    kept = values > max(x.shape) * torch.finfo(torch.float32).eps * values[0]
+    aslant = [
+        (rows[kept] @ rows[kept].mT - torch.eye(int(kept.sum()), dtype=rows.dtype)).abs().max()
+        for rows in (left, directions)
+    ]
+    rest = (left.mT * values @ directions - x).norm() / exact[0]
+    return torch.stack([rest, *aslant, (values - exact).abs().max() / exact[0]])
+
+
+# turned in registers, in memory, more rows than features, an odd number; and in two to five chunks
+@pytest.mark.parametrize(
+    ("N", "D", "limit"),
+    [(16, 64, SMALLEST), (24, 40, SMALLEST), (40, 9, SMALLEST), (12, 300, 20_000), (5, 1500, 12_000)],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "around a mean",
+        "falling",
+        "rising",
+        "twice",
+        "nearly twice",
+        "some zero",
+        "of rank 2",
+        "large",
+        "small",
+    ],
+)
+@DTYPES
+def test_difficult_rows(library, kind, N, D, limit, dtype):
+    check_decomposition(Kernels(library, limit), difficult(kind, N, D).to(dtype))
+
+
+# few of which are independent, as emulating the turns of 128 takes long
+@DTYPES
+def test_the_most_rows(kernels, dtype):
+    check_decomposition(kernels, difficult("of rank 2", 128, 700).to(dtype))
+
+
+def check_decomposition(kernels, x):
+    (_, N, D), R = x.shape, min(x.shape[1:])
+    left, directions, values = x.new_empty(1, R, N), x.new_empty(1, R, D), x.new_empty(1, R)
+    kernels.call("basis", x, (1, N, D, 0, 0, R), 0.0, x, left, directions, values)
+    low, high = directions.aminmax(dim=-1)
+    assert (high >= -low).all()
+    u, s, v = torch.linalg.svd(x, full_matrices=False)
+    ours, of_lapack = faults(x, left, directions, values), faults(x, u.mT, v, s)
+    assert (ours <= of_lapack + 16 * torch.finfo(x.dtype).eps).all(), (ours, of_lapack)
+
+
+# the largest of each; the rows in chunks that fit on every GPU, or in device memory
+@pytest.mark.parametrize(
+    ("N", "D", "dtype", "limit"),
+    [
+        (64, 1024, torch.float32, SMALLEST),
+        (64, 520, torch.float64, LARGEST),
+        pytest.param(128, 140, torch.float32, LARGEST, marks=pytest.mark.long),
+        pytest.param(128, 700, torch.float32, SMALLEST, marks=pytest.mark.long),
+        pytest.param(128, 700, torch.float64, LARGEST, marks=pytest.mark.long),
+    ],
+    ids=str,
+)
+def test_bases_and_gradients_of_many_rows(library, N, D, dtype, limit):
+    kernels, rank = Kernels(library, limit), N // 2
+    x = cloud(1, N, D, seed=0) + cloud(1, 1, D, seed=1)
+    onto = cloud(1, D, 8, seed=2)
+
+    def run(f, inputs):
+        x = inputs[0].clone().requires_grad_()
+        basis, values = f(x, rank=rank, rtol=0.0)
+        seen = basis.mT @ onto.to(x)
+        return values.detach(), *torch.autograd.grad(seen.square().sum() + values.square().sum(), x)
+
+    compare(["values", "grad"], run, kernels.basis, reference.subspace_basis, [x.to(dtype)])
+
+
+@DTYPES
+def test_sixty_four_directions(kernels, dtype):
+    x, y = cloud(1, 5, 130, seed=0), cloud(1, 5, 130, seed=1)
+    p, q = orthonormal(1, 130, 64, seed=2), orthonormal(1, 130, 64, seed=3)
+
+    def run(f, inputs):
+        leaves = [part.clone().requires_grad_() for part in inputs]
+        out = f(*leaves)
+        return out.detach(), *torch.autograd.grad(out.sum(), leaves)
+
+    inputs = [part.to(dtype) for part in (x, y, p, q)]
+    compare(["cosine", *"xypq"], run, kernels.cosine, reference.geodesic_cosine, inputs)
+
+
+class TestMemory:
+    """What each launch asks of a block's shared memory, on the GPUs that we build for."""
+
+    ROWS = range(1, 129)
+    FEATURES = 1, 7, 64, 100, 128, 130, 384, 512, 768, 1000, 1024, 1025, 2048, 4096, 10_000
+
+    def plan(self, library, N, D, dtype, limit):
+        like, found = torch.empty(0, dtype=dtype), torch.empty(7, dtype=torch.int64)
+        Kernels(library, limit).call("plan", like, (1, N, D, N, N, 0), 0.0, found)
+        names = "bases", "backward", "cosine", "directions", "chunks", "width", "left"
+        return dict(zip(names, found.tolist(), strict=True))
+
+    @DTYPES
+    @pytest.mark.parametrize("limit", LIMITS)
+    def test_every_cut_leaves_less(self, library, dtype, limit):
+        for N in self.ROWS:
+            for D in self.FEATURES:
+                found = self.plan(library, N, D, dtype, limit)
+                assert found["directions"] <= 8192
+                if found["chunks"] == 1:
+                    continue
+                assert found["left"] < D, (N, D)
+                assert found["width"] * (found["chunks"] - 1) < D <= found["width"] * found["chunks"], (N, D)
+
+    def test_rows_of_features_stay_on_the_chip(self, library):
+        # to 64 rows in float32 on every GPU; in float64 where there is room for two on Hopper
+        for dtype, most, limit in ((torch.float32, 64, SMALLEST), (torch.float64, 64, LARGEST)):
+            for N in range(1, most + 1):
+                for D in self.FEATURES:
+                    found = self.plan(library, N, D, dtype, limit)
+                    while found["chunks"] > 1:
+                        assert found["bases"] <= limit, (N, D, dtype)
+                        found = self.plan(library, N, found["left"], dtype, limit)
+                    assert found["bases"] <= limit, (N, D, dtype)
+                    assert found["backward"] <= limit
+                    assert found["cosine"] <= limit
+
+    def test_two_blocks_share_a_multiprocessor(self, library):
+        for N in range(1, 65):
+            for D in self.FEATURES:
+                found = self.plan(library, N, D, torch.float32, LARGEST)
+                assert 2 * (found["bases"] + 1024) <= 228 * 1024, (N, D)
+
+
 class TestBasis:
     def test_rank_and_dependent_rows(self, kernels):
         x = cloud(1, 3, 8, seed=0).repeat(1, 2, 1)
@@ -302,9 +462,9 @@ class TestOrder:
         angles = kernels.angles(p.detach(), q.detach())
         return out, angles, *torch.autograd.grad(out.sum(), leaves)
 
-    @pytest.mark.parametrize("far", [False, True], ids=["shared memory", "device memory"])
-    def test_changes_no_bit(self, library, far):
+    @pytest.mark.parametrize("limit", [SMALLEST, 0], ids=["shared memory", "device memory"])
+    def test_changes_no_bit(self, library, limit):
         first = self.results(Kernels(library))
         for order in ORDERS:
-            again = self.results(Kernels(library, far, order))
+            again = self.results(Kernels(library, limit, order))
             assert all(map(torch.equal, first, again))
