@@ -5,14 +5,12 @@
 // v    [M, width]   columns; one of ones gives the sums by which a barycentric map divides
 // out  [N, width]   written in full, zero beyond a problem's own n
 //
-// E is computed from the potentials as returned, as in geokernels/reference/potentials.py: 0 where the cost
-// or a potential is not finite, and no larger than the largest number. It is computed again for every kWidth
-// columns of v: one exponential for so many products on the tensor cores (cuda/transport_tile.h).
+// E is computed from the potentials as returned (core/transport_density.h). It is computed again for every
+// kWidth columns of v: one exponential for so many products on the tensor cores (cuda/transport_tile.h).
 
 #pragma once
 
-#include <cmath>
-
+#include "cuda/formulas.h"
 #include "cuda/transport_tile.h"
 
 namespace geokernels {
@@ -38,7 +36,7 @@ class Carry {
         out(carried.out + k * rows * carried.width),
         width(int(carried.width)),
         rows(int(rows)),
-        eps(T(p.eps)),
+        inverse(T(1 / p.eps)),
         p(p),
         tile(tile) {}
 
@@ -76,17 +74,15 @@ class Carry {
   // E_ij b_j; 0 where there is no such pair.
   __device__ T share(int i, int j) const {
     if (i >= int(p.n) || j >= int(p.m)) return 0;
-    const T f = p.f[i], g = p.g[j], cost = p.cost[i * p.stride + j];
-    if (!(std::fabs(f) + std::fabs(g) + std::fabs(cost) < infinity<T>())) return 0;
-    const T power = (f + g - cost) / eps, most = std::log(std::numeric_limits<T>::max()) - 1;
+    const T e = device::density_of<T>(p.f[i], p.g[j], p.cost[i * p.stride + j], inverse);
     const T weight = p.b ? p.b[j] : T(1) / T(p.m);
-    return std::exp(power < most ? power : most) * weight;
+    return e * weight;
   }
 
   const T* const v;
   T* const out;
   const int width, rows;
-  const T eps;
+  const T inverse;               // 1 / eps
   const TransportProblem<T>& p;  // in shared memory
   Products& tile;
 };
