@@ -354,6 +354,18 @@ def test_the_sanitizers_see_every_cuda_operator():
     assert registered <= called
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("part", ["transport", "geodesic", "gradients_and_assignment"])
+def test_what_the_sanitizers_call_can_be_called(part, dtype, monkeypatch):
+    # on the CPU, whose operators take the same: minutes of a GPU are too dear for a wrong argument
+    from benchmarks.gpu import small
+
+    if small.native.missing:
+        pytest.skip(small.native.missing)
+    monkeypatch.setattr(small, "DEVICE", "cpu")
+    getattr(small, part)(dtype)
+
+
 @pytest.mark.slow
 def test_the_sanitizers_see_every_triton_kernel(monkeypatch, capsys):
     pytest.importorskip("triton")
