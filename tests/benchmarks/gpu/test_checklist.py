@@ -149,6 +149,12 @@ class TestPlan:
         for module in ("benchmarks.run", "benchmarks.gpu.small", "benchmarks.gpu.small_triton"):
             assert module in printed
             assert (ROOT / (module.replace(".", "/") + ".py")).exists()
+        said = subprocess.run(
+            [sys.executable, "-m", "geokernels", "tune", "--help"], cwd=ROOT, capture_output=True, text=True
+        ).stdout
+        assert "geokernels tune --again --json" in printed
+        assert "--again" in said
+        assert "--json" in said
         for path in ("setup.py", "tests/ops", "tests/kernels/test_cuda_library.py"):
             assert path in printed
             assert (ROOT / path).exists()
