@@ -95,7 +95,6 @@ class BlockAssignment {
     else
       for (int j = thread(); j < columns; j += kThreads)
         if (s.owner[j] >= 0) chosen[s.owner[j]] = j;
-    sync();  // the state is free
   }
 
  private:

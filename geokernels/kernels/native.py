@@ -90,41 +90,6 @@ def interruptible(run: Callable, *args):
         raise raised from None
 
 
-def _load_cuda() -> str | None:
-    """Register the CUDA kernels; a reason when that cannot be."""
-    if missing:
-        return missing
-    built = sorted(Path(__file__).parent.glob("_cuda*.so"))
-    if not built:
-        return "geokernels was built without CUDA (no nvcc at build time, or FORCE_CUDA=0)"
-    if torch.version.cuda is None:
-        return "this torch was built without CUDA"
-    try:
-        torch.ops.load_library(str(built[0]))
-    except OSError as error:
-        return f"the CUDA library does not load ({error})"
-    return None
-
-
-missing_cuda = _load_cuda()
-
-LEAST_CAPABILITY = 8, 0  # of a GPU: bfloat16 and tf32 products, copies to shared memory beside the work
-
-
-def refuse_gpu(x: Tensor) -> str | None:
-    """Say why no kernel for GPUs, compiled or Triton's, takes ``x``, which is on a GPU; or None.
-
-    Waits for nothing: torch keeps the properties of every device.
-    """
-    if torch.version.hip:
-        return f"the GPU kernels are for NVIDIA's, and this torch is for AMD's (ROCm {torch.version.hip})"
-    gpu = torch.cuda.get_device_properties(x.device.index)
-    if (gpu.major, gpu.minor) < LEAST_CAPABILITY:
-        least = ".".join(map(str, LEAST_CAPABILITY))
-        return f"the GPU kernels need compute capability {least}, {gpu.name} has {gpu.major}.{gpu.minor}"
-    return None
-
-
 class Image(NamedTuple):
     """Code for GPUs in the CUDA library.
 
@@ -152,6 +117,43 @@ def images_of(listed: str) -> list[Image]:
 
 
 IMAGES = images_of(build_info().get("cuda_archs", ""))
+
+
+def _load_cuda() -> str | None:
+    """Register the CUDA kernels; a reason when that cannot be."""
+    if missing:
+        return missing
+    built = sorted(Path(__file__).parent.glob("_cuda*.so"))
+    if not built or not IMAGES:  # one of an earlier build may be left there
+        return "geokernels was built without CUDA (no nvcc at build time, or FORCE_CUDA=0)"
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA"
+    try:
+        torch.ops.load_library(str(built[0]))
+    except OSError as error:
+        return f"the CUDA library does not load ({error})"
+    return None
+
+
+missing_cuda = _load_cuda()
+
+LEAST_CAPABILITY = 8, 0  # of a GPU: bfloat16 and tf32 products, copies to shared memory beside the work
+
+
+def refuse_gpu(x: Tensor) -> str | None:
+    """Say why no kernel for GPUs, compiled or Triton's, takes ``x``, which is on a GPU; or None.
+
+    Waits for nothing: torch keeps the properties of every device.
+    """
+    if torch.version.hip:
+        return f"the GPU kernels are for NVIDIA's, and this torch is for AMD's (ROCm {torch.version.hip})"
+    if not (torch.cuda.is_initialized() or torch.cuda.is_available()):  # a tensor that a tracer made up
+        return "torch sees no CUDA device"
+    gpu = torch.cuda.get_device_properties(x.device.index)
+    if (gpu.major, gpu.minor) < LEAST_CAPABILITY:
+        least = ".".join(map(str, LEAST_CAPABILITY))
+        return f"the GPU kernels need compute capability {least}, {gpu.name} has {gpu.major}.{gpu.minor}"
+    return None
 
 
 def _refuse_cuda(x: Tensor) -> str | None:

@@ -28,7 +28,9 @@ def on_gpu(monkeypatch):
         properties = types.SimpleNamespace(name=name, major=major, minor=minor)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
         with FakeTensorMode():
-            return torch.empty(4, 4, device="cuda")
+            x = torch.empty(4, 4, device="cuda")
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        return x
 
     return make
 
@@ -71,6 +73,15 @@ def test_those_of_others_are_refused(on_gpu, monkeypatch):
     assert by_triton.endswith("not on mps")
 
 
+def test_tensors_of_no_gpu_are_refused():
+    # made up by a tracer, on a machine without one
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with FakeTensorMode():
+        x = torch.empty(4, device="cuda")
+    assert native.refuse(x, devices=("cuda",)) == "torch sees no CUDA device"
+
+
 def test_is_asked_while_a_graph_is_traced(on_gpu):
     # what a cache of Python's would add here is a warning
     class Asks(torch.nn.Module):
@@ -106,7 +117,7 @@ class TestImages:
         for capability in runs + fails:
             assert any(image.runs_on(capability) for image in images) == (capability in runs), capability
 
-    @pytest.mark.skipif(not LIBRARIES, reason="geokernels was built without CUDA")
+    @pytest.mark.skipif(not (LIBRARIES and native.IMAGES), reason="geokernels was built without CUDA")
     @pytest.mark.parametrize("kind", ["elf", "ptx"])
     def test_are_those_that_are_listed(self, kind):
         spec = importlib.util.spec_from_file_location("inspect_cuda", ROOT / "scripts" / "inspect_cuda.py")

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from geokernels.kernels import native
 from geokernels.testing import cloud, orthonormal, weights
@@ -146,6 +147,27 @@ def test_vmap_folds_into_the_batch(name, recwarn):
             assert torch.equal(parts[0], part)
             assert torch.equal(parts[1], part)
     assert not [str(w.message) for w in recwarn if "batching rule" in str(w.message)]
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_a_gpu_has_the_same_shapes_and_derivatives(name):
+    # by tensors without a memory, which no kernel runs on
+    args = ARGUMENTS[name]()
+
+    def run(device):
+        inputs = [
+            torch.empty(arg.shape, dtype=arg.dtype, device=device).requires_grad_(arg.is_floating_point())
+            if isinstance(arg, torch.Tensor)
+            else arg
+            for arg in args
+        ]
+        return tensors(operator(name)(*inputs))
+
+    with FakeTensorMode():
+        for there, here in zip(run("cuda"), run("cpu"), strict=True):
+            assert there.device.type == "cuda"
+            assert (there.shape, there.dtype, there.stride()) == (here.shape, here.dtype, here.stride())
+            assert there.requires_grad == here.requires_grad
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
