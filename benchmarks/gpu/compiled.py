@@ -22,21 +22,29 @@ KEPT = {
     "CUDA": r"^(?!.*double)",
     "Triton": r"^(sweep|pairs|multiply) square \S+ 64$|^sinkhorn 128$|^geodesic \w+ 16$|^basis 16 ",
 }
-FACTS = ("name", "registers", "threads", "shared", "blocks", "counts")
+FACTS = ("name", "registers", "threads", "shared", "blocks")
+
+
+def counts_of(kernel: dict) -> dict[str, float]:
+    """What was counted in a kernel's code: an iteration by kinds of instructions, loads under way at once."""
+    found = {f"{kind} an iteration": number for kind, number in (kernel.get("iteration") or {}).items()}
+    if kernel.get("in_flight"):
+        found["loads before the first store"] = max(kernel["in_flight"])
+    return {what: number for what, number in (found | kernel.get("counts", {})).items() if number}
 
 
 def chosen(language: str, kernels: list[dict]) -> list[dict]:
     """What is shown of the kernels of one file, in the order of their names."""
-    of_arch = [
+    kept = [
         kernel for kernel in kernels if kernel["arch"] == ARCH and re.search(KEPT[language], kernel["name"])
     ]
-    if not of_arch:
+    if not kept:
         raise ValueError(f"the {language} file must have kernels for {ARCH}, it has none")
-    found = [
-        {"language": language} | {fact: kernel.get(fact) for fact in FACTS if kernel.get(fact) is not None}
-        for kernel in of_arch
-    ]
-    return sorted(found, key=lambda kernel: kernel["name"])
+    found = []
+    for kernel in sorted(kept, key=lambda kernel: kernel["name"]):
+        facts = {fact: kernel[fact] for fact in FACTS if kernel.get(fact)}
+        found.append({"language": language} | facts | {"counts": counts_of(kernel)})
+    return found
 
 
 def compilers() -> dict[str, str | None]:

@@ -79,7 +79,8 @@ def test_what_was_measured_is_shown_and_what_was_not_is_said():
 
 CUDA = [
     {"arch": "sm_90", "name": "sinkhorn_kernel<float>", "registers": 96, "threads": 384, "shared": 2048}
-    | {"blocks": 2, "counts": {"instructions a pair": 7.25}, "tensor": None},
+    | {"blocks": 2, "counts": {"instructions a pair": 7.25}, "tensor": None}
+    | {"iteration": {"all": 812, "double": 0}, "in_flight": [2, 16]},
     {"arch": "sm_90", "name": "sinkhorn_kernel<double>", "registers": 200},
     {"arch": "sm_80", "name": "sinkhorn_kernel<float>", "registers": 97},
 ]
@@ -104,7 +105,8 @@ class TestCompiled:
         contents = json.loads(compiled.RESULTS.read_text())
         assert [kernel["registers"] for kernel in contents["kernels"]] == [96, 99]
         shown = gpu_tables.kernels(contents, tables.as_table)
-        assert "| `sinkhorn_kernel<float>`, CUDA | 96 | 384 | 2 KB | 2 | instructions a pair 7.25 |" in shown
+        counted = "all an iteration 812; loads before the first store 16; instructions a pair 7.25"
+        assert f"| `sinkhorn_kernel<float>`, CUDA | 96 | 384 | 2 KB | 2 | {counted} |" in shown
         assert "| `sweep square bf16x3 64`, Triton | 99 | 128 |  |  |  |" in shown
 
     def test_files_without_kernels_are_refused(self, run, capsys):
