@@ -163,7 +163,7 @@ def _costs(
     B: int, N: int, M: int, *, zeros: int = 0, forbidden: bool = False, ragged: bool = False, **settings
 ):
     def make() -> Inputs:
-        cost = (_normal(B, N, 1, 3, seed=0) - _normal(B, 1, M, 3, seed=1)).square().sum(-1)
+        cost = torch.cdist(_normal(B, N, 3, seed=0), _normal(B, M, 3, seed=1)).square()
         if forbidden:
             cost[:, N // 2, M // 2] = math.inf
         given = {"eps": 0.5, "max_iter": 8, "tol": 0.0} | settings

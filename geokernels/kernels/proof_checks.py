@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # An error may be this many times that of PyTorch's own arithmetic, and this many roundings more. It lets sums
 # of tensor cores pass, and not one product in TF32, which is off by a thousand roundings.
 FACTOR, ROUNDINGS = 4.0, 64.0
+WEIGHTS = ("a", "b")
 
 Outputs = dict[str, Tensor]
 Run = Callable[[Mapping[str, Tensor], Mapping[str, Any]], Outputs]
@@ -35,8 +36,11 @@ class Inputs(NamedTuple):
 
     def at(self, dtype: torch.dtype, device: str) -> "Inputs":
         """The same in ``dtype``, on ``device``."""
+        # weights that half precision rounds have no longer one sum
+        full = torch.promote_types(dtype, torch.float32)
+        dtypes = {name: full if name in WEIGHTS else dtype for name in self.tensors}
         there = {
-            name: x.to(device, dtype if x.is_floating_point() else x.dtype)
+            name: x.to(device, dtypes[name] if x.is_floating_point() else x.dtype)
             for name, x in self.tensors.items()
         }
         return self._replace(tensors=there)
@@ -52,7 +56,7 @@ class Inputs(NamedTuple):
 
 def computed(run: Run, inputs: Inputs, leaves: Sequence[str]) -> Outputs:
     """Outputs, and gradients to ``leaves`` of a fixed linear function of those outputs that have any."""
-    tensors = {name: x.detach().clone().requires_grad_(name in leaves) for name, x in inputs.tensors.items()}
+    tensors = {name: x.detach().requires_grad_(name in leaves) for name, x in inputs.tensors.items()}
     outputs = run(tensors, inputs.settings)
     # a NaN in one problem is one in its gradients: values say enough
     if leaves and inputs.broken is None:
@@ -62,7 +66,8 @@ def computed(run: Run, inputs: Inputs, leaves: Sequence[str]) -> Outputs:
             if out.requires_grad
         )
         wanted = [tensors[name] for name in leaves]
-        for name, grad in zip(leaves, torch.autograd.grad(loss, wanted), strict=True):
+        grads = torch.autograd.grad(loss, wanted, materialize_grads=True)
+        for name, grad in zip(leaves, grads, strict=True):
             outputs[f"gradient to {name}"] = grad
     return {name: out.detach() for name, out in outputs.items()}
 
@@ -179,9 +184,10 @@ def _bits(out: Tensor) -> Tensor:
 
 def find_wrong_memory(run: Run, inputs: Inputs, leaves: Sequence[str] = ()) -> str:
     """Whether a run has other bits the second time, changes its inputs, or writes beside tensors."""
-    first = computed(run, inputs, leaves)
     margins = Margins(next(iter(inputs.tensors.values())).device.type)
     placed = inputs._replace(tensors={name: margins.placed(x) for name, x in inputs.tensors.items()})
+    copies = {name: x.clone() for name, x in inputs.tensors.items()}
+    first = computed(run, inputs._replace(tensors=copies), leaves)
     with margins:
         second = computed(run, placed, leaves)
     if not margins.are_whole():
