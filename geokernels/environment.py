@@ -56,14 +56,17 @@ def choices() -> list[tuple[str, str, str]]:
 
 def proofs() -> list[str]:
     """What is known of the kernels on each kind of GPU here; looks at none of them."""
-    if torch.version.cuda is None or not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         return []
     said = []
     for name, device in {gpu_name(i): i for i in reversed(range(torch.cuda.device_count()))}.items():
         verdicts = proof.known(device).verdicts
         said += [f"{kernels}: {told_of(verdict)}" for kernels, verdict in sorted(verdicts.items())]
         if not verdicts:
-            said.append(f"{name}: no kernel proved yet; the first operator on it does, or geokernels tune")
+            reason = proof.refuse(device)
+            said.append(
+                f"{name}: {reason or 'no kernel proved yet; geokernels tune does, or the first call'}"
+            )
     if (chosen := proof.setting()) != "on":
         said.append(f"{proof.VARIABLE}={chosen} is set")
     return said

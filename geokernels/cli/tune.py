@@ -67,12 +67,17 @@ def require_gpu(index: int) -> None:
     """Refuse a GPU that is not there."""
     import torch
 
-    if torch.version.cuda is None:
+    if torch.version.hip is None and torch.version.cuda is None:
         raise ValueError("there is nothing to tune: this torch was built without CUDA")
     if not torch.cuda.is_available():
         raise ValueError("there is nothing to tune: torch sees no NVIDIA GPU")
     if index >= (count := torch.cuda.device_count()):
         raise ValueError(f"device must be one of the {count} GPUs that torch sees, got cuda:{index}")
+
+    from ..kernels import proof
+
+    if reason := proof.refuse(index):
+        raise ValueError(f"there is nothing to tune: {reason}")
 
 
 def _print(record: "Record") -> None:

@@ -145,11 +145,16 @@ def refuse_gpu(x: Tensor) -> str | None:
 
     Waits for nothing: torch keeps the properties of every device.
     """
+    return refuse_device(x.device.index)
+
+
+def refuse_device(index: int | None) -> str | None:
+    """The same of a GPU by its number; None for the current one."""
     if torch.version.hip:
         return f"the GPU kernels are for NVIDIA's, and this torch is for AMD's (ROCm {torch.version.hip})"
     if not (torch.cuda.is_initialized() or torch.cuda.is_available()):  # a tensor that a tracer made up
         return "torch sees no CUDA device"
-    gpu = torch.cuda.get_device_properties(x.device.index)
+    gpu = torch.cuda.get_device_properties(index)
     if (gpu.major, gpu.minor) < LEAST_CAPABILITY:
         least = ".".join(map(str, LEAST_CAPABILITY))
         return f"the GPU kernels need compute capability {least}, {gpu.name} has {gpu.major}.{gpu.minor}"

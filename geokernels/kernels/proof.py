@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import proof_cache, proof_runner
+from . import native, proof_cache, proof_runner, triton
 from .proof_cache import Record, Verdict
 from .proof_sizes import CLASSES, class_of
 
@@ -64,7 +64,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 def order(operator: str, *tensors: Tensor) -> tuple[str, ...]:
     """Which implementations of an operator to ask on the GPU of its tensors, and in which order."""
     x = tensors[0]
-    if operator not in CLASSES or not _is_provable(x) or _is_exporting():
+    if operator not in CLASSES or not _is_on_gpu(x) or _is_exporting():
         return DEFINITION  # a program that is exported runs elsewhere
     asked = operator, class_of(operator, *tensors)
     if torch.compiler.is_compiling():
@@ -76,9 +76,19 @@ def order(operator: str, *tensors: Tensor) -> tuple[str, ...]:
     return conclusion.orders.get(asked, DEFINITION)
 
 
-def _is_provable(x: Tensor) -> bool:
-    """Whether it lies on a GPU that the kernels are made for: NVIDIA's."""
-    return x.device.type == "cuda" and torch.version.cuda is not None and torch.cuda.is_available()
+def _is_on_gpu(x: Tensor) -> bool:
+    """Whether it lies on a GPU that torch calls CUDA's; says once that kernels for others are not there."""
+    device = x.device.type
+    if device in ("mps", "xpu") and not torch.compiler.is_compiling():
+        _say(f"geokernels runs its definitions on {device}: its GPU kernels are for NVIDIA's")
+    return device == "cuda" and torch.cuda.is_available()
+
+
+def refuse(device: int) -> str | None:
+    """Say why there is nothing to prove on a GPU, or None."""
+    if reason := native.refuse_device(device):
+        return reason
+    return f"{native.missing_cuda}; {triton.missing}" if native.missing_cuda and triton.missing else None
 
 
 @torch.compiler.assume_constant_result
@@ -153,6 +163,8 @@ def _found(device: int, look: bool) -> Conclusion | None:
     chosen = setting()
     if chosen == "off":
         return Conclusion({}, reason=f"{VARIABLE}=off")
+    if reason := refuse(device):
+        return _open(reason)
     if isinstance(chosen, Path):
         record = proof_cache.read(chosen, proof_cache.key_of(device), ours=False)
         if record is None:

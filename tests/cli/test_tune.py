@@ -33,6 +33,7 @@ def gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(proof_cache, "key_of", lambda device: KEY)
     monkeypatch.setattr(proof, "gpu_of", lambda device: f"GPU-{device}")
     monkeypatch.setattr(proof, "_concluded", {})
+    monkeypatch.setattr(proof, "refuse", lambda device: None)
     outcomes = [Outcome(tuple(names()), FOUND, {})]
     asked = []
 
@@ -90,7 +91,8 @@ def test_a_file_for_other_nodes(gpu, monkeypatch, tmp_path):
     assert json.loads((tmp_path / "found.json").read_text())["key"] == KEY
     monkeypatch.setenv(proof.VARIABLE, str(tmp_path / "found.json"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
-    monkeypatch.setattr(proof, "_is_provable", lambda x: True)
+    monkeypatch.setattr(proof, "_is_on_gpu", lambda x: True)
+    monkeypatch.setattr(proof, "refuse", lambda device: None)
     monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     x = torch.empty(1, 2, 3, device="meta")
@@ -109,6 +111,15 @@ def test_no_such_gpu(gpu):
     done = run("tune", "--device", "cuda:2")
     assert done.exit_code == 2
     assert "--device must be one of the 2 GPUs that torch sees, got cuda:2" in done.stderr
+
+
+def test_a_gpu_that_has_no_kernels(gpu, monkeypatch):
+    monkeypatch.setattr("geokernels.environment.facts", lambda: {})
+    monkeypatch.setattr(proof, "refuse", lambda device: "Tesla T4 has compute capability 7.5")
+    done = run("tune")
+    assert done.exit_code == 2
+    assert done.stderr == "Error: there is nothing to tune: Tesla T4 has compute capability 7.5\n"
+    assert "NVIDIA H200: Tesla T4 has compute capability 7.5\n" in run("doctor").stdout
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -12,7 +12,7 @@ import threading
 import pytest
 import torch
 
-from geokernels.kernels import dispatch, proof, proof_cache, proof_runner
+from geokernels.kernels import dispatch, native, proof, proof_cache, proof_runner, triton
 from geokernels.kernels.proof_cache import Record, Verdict
 from geokernels.kernels.proof_runner import Outcome
 
@@ -31,7 +31,8 @@ KERNELS = ("native", "triton", "reference", "native", "triton")
 @pytest.fixture
 def gpu(tmp_path, monkeypatch):
     """A process that has concluded nothing, on a machine with a GPU."""
-    monkeypatch.setattr(proof, "_is_provable", lambda x: True)
+    monkeypatch.setattr(proof, "_is_on_gpu", lambda x: True)
+    monkeypatch.setattr(proof, "refuse", lambda device: None)
     monkeypatch.setattr(proof, "gpu_of", lambda device: "GPU-1")
     monkeypatch.setattr(proof_cache, "key_of", lambda device: KEY)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
@@ -235,10 +236,46 @@ def test_the_cpu_asks_nobody(gpu, looks):
     assert not looks
 
 
-def test_what_is_not_nvidias_asks_nobody(looks):
+def test_what_is_no_gpu_asks_nobody(looks):
     # the fixture that makes tensors without memory stand for a GPU is not there
     assert order() == proof.DEFINITION
     assert not looks
+
+
+def test_other_gpus_run_the_definition_and_say_so_once(gpu, looks, monkeypatch, caplog):
+    monkeypatch.setattr(proof, "refuse", lambda device: "the GPU kernels need compute capability 8.0")
+    for _ in range(2):
+        assert order() == proof.DEFINITION
+    assert caplog.messages == [
+        "geokernels runs its definitions on this GPU: the GPU kernels need compute capability 8.0"
+    ]
+    monkeypatch.undo()
+    monkeypatch.setattr(proof, "_said", set())
+    caplog.clear()
+
+    class OnApple:
+        device = torch.device("mps")
+
+    for _ in range(2):
+        assert proof.order("sinkhorn", OnApple) == proof.DEFINITION
+    assert caplog.messages == ["geokernels runs its definitions on mps: its GPU kernels are for NVIDIA's"]
+    assert not looks
+
+
+def test_old_cards_rocm_and_installations_without_kernels_are_refused(monkeypatch):
+    class Gpu:
+        name, major, minor = "Tesla T4", 7, 5
+
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: Gpu)
+    assert "Tesla T4 has 7.5" in proof.refuse(0)
+    Gpu.major = 9
+    monkeypatch.setattr(native, "missing_cuda", "built without CUDA")
+    monkeypatch.setattr(triton, "missing", None)
+    assert proof.refuse(0) is None
+    monkeypatch.setattr(triton, "missing", "triton is not installed")
+    assert proof.refuse(0) == "built without CUDA; triton is not installed"
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "ROCm 6.4" in proof.refuse(0)
 
 
 def test_nothing_is_concluded_while_a_graph_is_captured(gpu, looks, monkeypatch):
@@ -475,6 +512,7 @@ from geokernels.kernels import proof, proof_cache, proof_runner
 folder, me, double = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 proof_cache.key_of = lambda device: {"library": "abc", "gpu": "NVIDIA H200"}
 proof.gpu_of = lambda device: "GPU-1"
+proof.refuse = lambda device: None
 found = proof_runner.prove
 command = lambda skip: [sys.executable, "-S", double, *skip]
 proof_runner.prove = lambda skip, gpu, **how: found(skip, gpu, start=command, **how)
