@@ -266,6 +266,7 @@ def test_old_cards_rocm_and_installations_without_kernels_are_refused(monkeypatc
     class Gpu:
         name, major, minor = "Tesla T4", 7, 5
 
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: Gpu)
     assert "Tesla T4 has 7.5" in proof.refuse(0)
     Gpu.major = 9
