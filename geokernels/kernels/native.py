@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -139,11 +139,22 @@ missing_cuda = _load_cuda()
 
 LEAST_CAPABILITY = 8, 0  # of a GPU: bfloat16 and tf32 products, copies to shared memory beside the work
 
+_gpus: dict[int, Any] = {}
+
+
+def _gpu(index: int | None) -> Any:
+    """The properties of a GPU; asked once, as torch takes microseconds to answer."""
+    if index is None or torch.compiler.is_compiling():
+        return torch.cuda.get_device_properties(index)
+    if index not in _gpus:
+        _gpus[index] = torch.cuda.get_device_properties(index)
+    return _gpus[index]
+
 
 def refuse_gpu(x: Tensor) -> str | None:
     """Say why no kernel for GPUs, compiled or Triton's, takes ``x``, which is on a GPU; or None.
 
-    Waits for nothing: torch keeps the properties of every device.
+    Waits for nothing that the GPU does.
     """
     return refuse_device(x.device.index)
 
@@ -154,7 +165,7 @@ def refuse_device(index: int | None) -> str | None:
         return f"the GPU kernels are for NVIDIA's, and this torch is for AMD's (ROCm {torch.version.hip})"
     if not (torch.cuda.is_initialized() or torch.cuda.is_available()):  # a tensor that a tracer made up
         return "torch sees no CUDA device"
-    gpu = torch.cuda.get_device_properties(index)
+    gpu = _gpu(index)
     if (gpu.major, gpu.minor) < LEAST_CAPABILITY:
         least = ".".join(map(str, LEAST_CAPABILITY))
         return f"the GPU kernels need compute capability {least}, {gpu.name} has {gpu.major}.{gpu.minor}"
@@ -165,7 +176,7 @@ def _refuse_cuda(x: Tensor) -> str | None:
     """Say why the CUDA library cannot take ``x``, which is on a GPU, or None."""
     if reason := refuse_gpu(x) or missing_cuda:
         return reason
-    gpu = torch.cuda.get_device_properties(x.device.index)
+    gpu = _gpu(x.device.index)
     if not any(image.runs_on((gpu.major, gpu.minor)) for image in IMAGES):
         held = ", ".join(f"{image.capability[0]}.{image.capability[1]}" for image in IMAGES)
         return f"the CUDA library was built for {held}, {gpu.name} has {gpu.major}.{gpu.minor}"

@@ -53,6 +53,42 @@ def test_angles_match_reference(dtype):
     assert_as_accurate("angles", gk.principal_angles(p, q, backend="native").cpu(), eager.cpu(), exact)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("kind", range(3))
+def test_gradients_match_the_cpu(dtype, kind):
+    x, y = (cloud(3, size, 130, seed=size) for size in (90, 150))
+    weight, f, g = cloud(3, 90, 150, seed=0), cloud(3, 90, seed=1), cloud(3, 150, seed=2)
+    for operator, args in (
+        (torch.ops.geokernels.point_gradient, (weight, x, y, kind)),
+        (torch.ops.geokernels.transport_density, (weight, f, g, 0.5)),
+    ):
+        rounded = [part.to(dtype) if isinstance(part, torch.Tensor) else part for part in args]
+        there = [part.cuda() if isinstance(part, torch.Tensor) else part for part in rounded]
+        exact = operator(*(part.double() if isinstance(part, torch.Tensor) else part for part in rounded))
+        assert_as_accurate("gradient", operator(*there).cpu(), operator(*rounded), exact)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (70, 70), (77, 120), (300, 300), (2, 12_000)], ids=str)
+@pytest.mark.parametrize("kind", ["random", "tied", "sparse"])
+def test_assignment_is_that_of_the_cpu(shape, kind):
+    cost = cloud(3, *shape, seed=0)
+    if kind == "tied":
+        cost = cost.round()
+    if kind == "sparse":
+        cost[cloud(3, *shape, seed=1) > 0] = torch.inf
+    expected = torch.ops.geokernels.assignment(cost)
+    assert torch.equal(torch.ops.geokernels.assignment(cost.cuda()).cpu(), expected)
+
+
+def test_displacement_follows_it():
+    x, y, times = cloud(3, 9, 5, seed=0), cloud(3, 12, 5, seed=1), cloud(3, 4, seed=2).sigmoid()
+    x[1, 0, 0] = torch.inf
+    moved, chosen = torch.ops.geokernels.displacement(*(part.cuda() for part in (x, y, times)))
+    expected, columns = torch.ops.geokernels.displacement(x, y, times)
+    assert torch.equal(chosen.cpu(), columns)
+    torch.testing.assert_close(moved.cpu(), expected, equal_nan=True)
+
+
 def sinkhorn():
     cost = torch.rand(8, 77, 77, device="cuda")
     return torch.ops.geokernels.sinkhorn(cost, None, None, None, None, None, 0.1, float("inf"), 100, 1e-5)
@@ -75,7 +111,12 @@ def cosine():
     return out, *frame, *grads
 
 
-@pytest.mark.parametrize("run", [sinkhorn, basis, cosine])
+def gradient():
+    parts = [cloud(8, *size, seed=0).cuda().float() for size in ((77, 77), (77, 512), (77, 512))]
+    return torch.ops.geokernels.point_gradient(*parts, 2), torch.ops.geokernels.assignment(parts[0].double())
+
+
+@pytest.mark.parametrize("run", [sinkhorn, basis, cosine, gradient])
 def test_repeats_to_the_bit(run):
     torch.manual_seed(0)
     first = run()

@@ -21,6 +21,7 @@ BUILT = re.search(r'^CUDA_ARCHS = "(.+)"$', (ROOT / "setup.py").read_text(), re.
 def on_gpu(monkeypatch):
     """A tensor on a GPU that is not there, of a name and a capability."""
     monkeypatch.setattr(native, "missing_cuda", None)
+    monkeypatch.setattr(native, "_gpus", {})
     monkeypatch.setattr(native, "IMAGES", native.images_of(BUILT))
     monkeypatch.setattr(triton, "interpreted", False)
 
