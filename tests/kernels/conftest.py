@@ -17,6 +17,13 @@ def emulation():
 
 
 @pytest.fixture(scope="session")
-def emulated(emulation):
+def emulated(emulation, request):
     """Compile ``tests/kernels/NAME.cpp`` on ``cuda_on_host.h``, unless that was done before, and load it."""
-    return lambda name: ctypes.CDLL(str(emulation.build(name)))
+
+    def load(name: str) -> ctypes.CDLL:
+        library = ctypes.CDLL(str(emulation.build(name)))
+        if watcher := request.config.pluginmanager.get_plugin("barriers"):
+            watcher.load(library)
+        return library
+
+    return load
