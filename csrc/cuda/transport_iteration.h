@@ -318,7 +318,7 @@ class Sinkhorn {
           K.tile[r][c] = weight > 0 ? T(std::exp((potential - exponent(i, j)) + s.gamma[j])) : T(0);
           sums[c] += K.tile[r][c] * weight;
         }
-        __syncwarp();
+        __syncwarp();  // again to save registers
       }
       K.keep(group);
     }

@@ -104,22 +104,22 @@ inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
 #define blockDim cuda_on_host::block_size
 #define gridDim cuda_on_host::grid_size
 
-// Barriers know the line that calls them, so that a test may leave one out. Of the one that agrees, the
-// order is left out.
+// Barriers know the line that calls them, so that a test may leave one out. Without it nobody agrees either.
 #define GEOKERNELS_CALLED_FROM const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline int __syncthreads_and(int yes, GEOKERNELS_CALLED_FROM) {
   const cuda_on_host::Unwatched own;
+  if (!cuda_on_host::counts_barrier(file, line)) return yes;
   cuda_on_host::Gate& gate = cuda_on_host::block.gate;
   const uint64_t now = gate.opened % 3;
   gate.agreed[(now + 1) % 3] = true;  // who comes this time has read the last but one
   gate.agreed[now] &= yes != 0;
-  cuda_on_host::pass_block_barrier("__syncthreads_and", cuda_on_host::counts_barrier(file, line));
+  cuda_on_host::pass_block_barrier("__syncthreads_and");
   return gate.agreed[now];
 }
 
 inline void __syncthreads(GEOKERNELS_CALLED_FROM) {
-  if (cuda_on_host::counts_barrier(file, line)) cuda_on_host::pass_block_barrier("__syncthreads", true);
+  if (cuda_on_host::counts_barrier(file, line)) cuda_on_host::pass_block_barrier("__syncthreads");
 }
 
 inline void __syncwarp(GEOKERNELS_CALLED_FROM) {

@@ -94,10 +94,10 @@ inline void wait(Gate& gate, const char* what) {
 }
 
 // Barriers, which order memory where other waiting does not.
-inline void pass_block_barrier(const char* what, bool orders = true) {
+inline void pass_block_barrier(const char* what) {
   const Unwatched own;
   wait(block.gate, what);
-  watched.barriers = self().barriers += orders;
+  watched.barriers = ++self().barriers;
 }
 inline void pass_warp_barrier() {
   const Unwatched own;
