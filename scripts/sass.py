@@ -63,7 +63,7 @@ class Code:
                 joins[each.operands.split(",")[0]] = each.target
             if each.is_a("BSYNC"):
                 after = [self.numbers.get(joins.get(each.operands.strip(), -1), number + 1)]
-            elif each.is_a("BRA"):
+            elif each.is_a("BRA") and not each.code.startswith("BRA.DIV"):  # a warp that has diverged is rare
                 # perhaps under a second predicate, which stands among the operands
                 always = not each.predicate and not re.match(r"!?U?P\d", each.operands)
                 after = [self.numbers[each.target], *([] if always else after)]

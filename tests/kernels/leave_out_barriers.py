@@ -22,7 +22,12 @@ ROOT = Path(__file__).parents[2]
 BARRIER = re.compile(r"^[^/]*\b__sync(threads|warp)\w*\(")
 LIMIT = 60  # seconds that a test may take without a barrier
 ATTEMPTS = 20  # tests that a barrier is left out of at most
-TESTS = ["test_cuda_geodesic.py", "test_cuda_gradients.py", "test_cuda_transport.py"]
+TESTS = [
+    "test_cuda_geodesic.py",
+    "test_cuda_assignment.py",
+    "test_cuda_gradients.py",
+    "test_cuda_transport.py",
+]
 
 
 def barriers(folder: Path = ROOT / "csrc" / "cuda") -> list[str]:
@@ -48,7 +53,7 @@ class LeaveOut:
         self.libraries.append(library)
 
     def pytest_collection_modifyitems(self, items):
-        """Begin with tests of orders, in which blocks take several problems, then with those of odd inputs."""
+        """Begin with tests of orders, where blocks take several problems, then with those of odd inputs."""
         items.sort(key=lambda item: ("Order" not in item.nodeid, "::Test" not in item.nodeid))
 
     @pytest.hookimpl(wrapper=True)

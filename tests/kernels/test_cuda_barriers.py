@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 FOR_THE_COMPILER = "to save registers"  # the comment of a barrier that orders nothing
 # how many barriers of a file are not needed, as what follows waits before it reads what others wrote
@@ -23,6 +25,7 @@ def comment(barrier):
     return Path(file).read_text().splitlines()[int(line) - 1]
 
 
+@pytest.mark.long
 def test_every_barrier_is_missed(tmp_path):
     report = tmp_path / "report.json"
     command = [sys.executable, HERE / "leave_out_barriers.py", report]
