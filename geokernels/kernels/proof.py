@@ -25,8 +25,11 @@ from .proof_sizes import CLASSES, class_of
 log = logging.getLogger("geokernels")
 
 VARIABLE = "GEOKERNELS_PROOF"
+LEISURE = 8 * proof_runner.LIMIT  # seconds for a look that somebody has asked for
 PATIENCE = 2 * proof_runner.LIMIT + 60  # seconds to wait for a process that is at it
 FASTER = 1.1  # than the definition, at every size of a class; less is noise
+STARTED = time.time()  # this process, more or less
+AROUND = 600.0  # seconds within which the processes of a job start; other jobs may be called the same
 IMPLEMENTATIONS = ("native", "triton")
 DEFINITION = ("reference", *IMPLEMENTATIONS)  # what comes after it runs where it refuses: a named precision
 
@@ -81,7 +84,8 @@ def _is_on_gpu(x: Tensor) -> bool:
     device = x.device.type
     if device in ("mps", "xpu") and not torch.compiler.is_compiling():
         _say(f"geokernels runs its definitions on {device}: its GPU kernels are for NVIDIA's")
-    return device == "cuda" and torch.cuda.is_available()
+    # not asked for every tensor, as the answer takes a while; one that a tracer made up needs no GPU
+    return device == "cuda" and (torch.cuda.is_initialized() or torch.cuda.is_available())
 
 
 def refuse(device: int) -> str | None:
@@ -235,8 +239,9 @@ def _proved(device: int, key: dict, at: Path | None, record: Record) -> Record:
                 raise FileNotFoundError("neither XDG_CACHE_HOME nor HOME is set")
             held.enter_context(proof_cache.locked(at, PATIENCE))
             latest = proof_cache.read(at, key) or Record()
-            if latest.is_whole() or (latest.job == job.word if job.word else latest.at >= began):
-                return latest  # whoever had the lock has just tried the same
+            tried = latest.at >= began or (latest.job == job.word != "" and latest.at >= STARTED - AROUND)
+            if latest.is_whole() or tried:
+                return latest  # another process has just tried, or one of this job
             if job.word:
                 proof_cache.write(at, key, latest)  # or the others would not hear of what is concluded
         except TimeoutError as error:
@@ -265,7 +270,7 @@ def look(
     record: Record,
     *,
     job: str = "",
-    told=lambda name, doing: None,
+    **how,
 ) -> Record:
     """Look at what a record leaves open, and keep what is found; whoever calls has the lock of the file.
 
@@ -275,13 +280,13 @@ def look(
         at: Where the record is kept, or None.
         record: What is known.
         job: The job of this process.
-        told: Called with each name and what is done to it.
+        **how: How long, and whom to tell; see :func:`proof_runner.prove`.
     """
     _say(
         f"geokernels finds out which of its kernels are right and fast on {key['gpu']}, once for this "
         f"installation, in up to {proof_runner.LIMIT:.0f} s; {VARIABLE}=off runs the definitions"
     )
-    outcome = proof_runner.prove(tuple(record.verdicts), gpu_of(device), told=told)
+    outcome = proof_runner.prove(tuple(record.verdicts), gpu_of(device), **how)
     plan = outcome.plan or record.plan
     record = Record(plan, record.verdicts | outcome.verdicts, job, time.time(), outcome.open)
     for name, reason in outcome.open.items():
@@ -329,7 +334,7 @@ def tune(device: int, *, again: bool = False, told=lambda name, doing: None) -> 
         # a child that ran out of time leaves the rest to another
         while not record.is_whole() and len(record.verdicts) > before:
             before = len(record.verdicts)
-            record = look(device, key, at, record, told=told)
+            record = look(device, key, at, record, limit=LEISURE, told=told)
         if proof_cache.read(at, key) is None:
             raise OSError(f"{at} could not be written")
     return record

@@ -171,6 +171,7 @@ def main(arguments: list[str]) -> int:
     _end_with_parent()
 
     def say(**what) -> None:
+        signal.alarm(int(LIMIT) + 30)
         os.write(file, (json.dumps(what) + "\n").encode())
 
     try:
@@ -188,7 +189,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _end_with_parent() -> None:
-    """End when whoever started this does, and in any case some time after its limit."""
+    """End when whoever started this does, and in any case when nothing has been said for long."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(int(LIMIT) + 30)
 

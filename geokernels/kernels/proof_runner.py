@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from .proof_cache import Verdict, today, verdict_of
 
-LIMIT = 120.0  # seconds that a child may take
+LIMIT = 120.0  # seconds that a child may take for one thing, and all of them where nobody has asked for it
 TAIL = 2000  # characters of what it printed that are kept
 
 # ends of a child that the code it ran is to blame for; whoever sends another signal has reasons of their own
@@ -141,11 +141,11 @@ def prove(
         if ended.status == 0 and heard.done:
             return Outcome(plan, verdicts, left)
         name, reason = heard.name, _reason(ended, heard, limit)
-        blamed = bool(name) and _is_to_blame(ended, heard, limit)
+        blamed = bool(name) and _is_to_blame(ended, heard)
         if blamed:
             verdicts[name] = Verdict(today(), {"": reason}, {})
-        if not blamed or ended.status is None:
-            # with no time left, or for a reason that the next child would meet too
+        if not blamed or monotonic() > ends:
+            # for a reason that the next child would meet too, or with no time left
             return Outcome(plan, verdicts, left | {"": reason})
 
 
@@ -153,7 +153,7 @@ def _reason(ended: _Ended, heard: _Heard, limit: float) -> str:
     """How a child ended that did not end well."""
     at = f" in {heard.name}, {heard.doing}" if heard.name else ""
     if ended.status is None:
-        return f"it did not end within {limit:.0f} s{at}"
+        return f"it did not end within {min(limit, LIMIT):.0f} s{at}"
     last = ended.printed.strip().rsplit("\n", 1)[-1][:200]
     if ended.status < 0:
         with contextlib.suppress(ValueError):
@@ -161,11 +161,10 @@ def _reason(ended: _Ended, heard: _Heard, limit: float) -> str:
     return f"it ended with status {ended.status}{at}{': ' * bool(last)}{last}"
 
 
-def _is_to_blame(ended: _Ended, heard: _Heard, limit: float) -> bool:
+def _is_to_blame(ended: _Ended, heard: _Heard) -> bool:
     """Whether an end is the fault of what was looked at, and not of the circumstances."""
     if ended.status is None:
-        stuck = monotonic() - heard.since
-        return stuck >= limit / 2 and not is_loaded()
+        return monotonic() - heard.since >= LIMIT / 2 and not is_loaded()
     return -ended.status in CRASHES or ended.status == BROKEN
 
 
@@ -216,7 +215,7 @@ def _follow(child, report: int, printed: bytearray, ends: float, heard: _Heard, 
             pipes.register(pipe, selectors.EVENT_READ)
         while True:
             # looked at before reading, so that nothing it said is missed
-            ended, late = _has_ended(child.pid), monotonic() > ends
+            ended, late = _has_ended(child.pid), monotonic() > min(ends, heard.since + LIMIT)
             if ended:
                 _kill_group(child.pid)  # what it left behind
             ready = pipes.select(0.0 if ended else 0.05)
@@ -249,7 +248,8 @@ def _end(child) -> None:
     """Kill a child and all it has started, unless that is done."""
     if child.returncode is None:
         _kill_group(child.pid)
-        child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that a driver holds cannot be killed
+            child.wait(10)
     for pipe in (child.stdin, child.stdout):
         pipe.close()
 

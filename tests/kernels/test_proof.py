@@ -448,6 +448,14 @@ class TestJobs:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "8")
         assert order() == KERNELS
 
+    def test_a_job_of_another_day_that_was_called_the_same_decides_nothing(self, looks, monkeypatch):
+        looks.outcome = Outcome(PLAN, {}, {"": "out of memory"})
+        assert order() == proof.DEFINITION
+        begin_anew(monkeypatch)
+        looks.outcome = NATIVE
+        monkeypatch.setattr(proof, "STARTED", proof.STARTED + 3600)
+        assert order() == KERNELS
+
     def test_a_job_that_shares_no_folder_proves_nothing(self, looks, monkeypatch, caplog):
         for name in ("XDG_CACHE_HOME", "HOME"):
             monkeypatch.delenv(name, raising=False)

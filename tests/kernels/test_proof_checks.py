@@ -145,6 +145,10 @@ def off_in_the_gradient(run):
     )
 
 
+def cut_off(run):
+    return lambda t, settings: {name: out.detach() for name, out in run(t, settings).items()}
+
+
 def in_half(run):
     def rounded(x):
         return x.bfloat16().to(x.dtype) if x.is_floating_point() else x
@@ -181,6 +185,7 @@ def the_other_way_round(run):
         ("subspace_basis", "a rank", off_by_a_hundredth, "values is off by"),
         ("subspace_basis", "NaN", deaf_to_nan, "NaN in its input does not reach"),
         ("geodesic_cosine", "a few", off_in_the_gradient, "gradient to x is off by"),
+        ("geodesic_cosine", "a few", cut_off, "there is no gradient to x"),
         ("geodesic_cosine", "a few", in_double, "is torch.float64"),
         ("principal_angles", "unequal ranks", off_by_a_hundredth, "angles is off by"),
         ("assignment", "square", the_other_way_round, "columns differs"),

@@ -125,6 +125,20 @@ def test_a_hang_is_the_kernels_fault(concluded):
     assert outcome.verdicts[SECOND].wrong == {"": f"it did not end within 120 s in {SECOND}, hangs"}
 
 
+def test_what_hangs_does_not_take_the_time_of_the_rest(tmp_path, monkeypatch):
+    # one thing has a limit of its own, where somebody waits for all of them
+    monkeypatch.setattr(proof_runner, "is_loaded", lambda: False)
+    monkeypatch.setattr(proof_runner, "LIMIT", 4.0)
+    double = tmp_path / "double.py"
+    hangs = f"say(name={FIRST!r}, doing='hangs'), time.sleep(600)"
+    double.write_text(DOUBLE + f"if {FIRST!r} not in skip: {hangs}\nrest()")
+    start = lambda known: [sys.executable, "-S", str(double), *known]  # noqa: E731
+    outcome = prove((), "GPU-1", limit=600.0, start=start)
+    assert outcome.verdicts[FIRST].wrong == {"": f"it did not end within 4 s in {FIRST}, hangs"}
+    assert_rest_is_right(outcome, SECOND)
+    assert not outcome.open
+
+
 def test_a_hang_of_a_loaded_machine_is_not(concluded, monkeypatch):
     monkeypatch.setattr(proof_runner, "is_loaded", lambda: True)
     outcome = concluded(
