@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import geokernels as gk
 from geokernels import reference
@@ -108,6 +109,10 @@ class TestDisplacement:
         assert torch.equal(columns, chosen)
         assert (columns[1] == -1).all()
         torch.testing.assert_close(moved, expected, equal_nan=True)
+        with FakeTensorMode():  # what has no values cannot be waited for
+            parts = [torch.empty(part.shape, device="cuda") for part in (x, y, times)]
+            moved, chosen = kernels._displacement_in_parts(*parts)
+        assert (moved.shape, chosen.shape) == (expected.shape, columns.shape)
 
     @BACKENDS
     @pytest.mark.parametrize(
