@@ -118,6 +118,20 @@ void half_words(uint16_t* out, int whole) {
   });
 }
 
+// What becomes of NaN, as on a GPU: fmax and fmin drop it (FMNMX), comparisons are false (FSETP), and so a
+// lane of warp_max that has it keeps it, while others pass it by.
+void choose(float* out, const float* given) {
+  cuda_on_host::launch(1, 32, 0, 0, [=] {
+    const float mine = given[threadIdx.x], nan = given[5];
+    out[threadIdx.x] = warp_max(mine);
+    out[32 + threadIdx.x] = warp_max(std::fmax(mine, 0.0f));
+    const float chosen[] = {std::fmax(nan, 1.0f), std::fmax(1.0f, nan), std::fmin(nan, 1.0f),
+                            std::fmax(nan, nan),  nan > 1 ? nan : 1,    1 > nan ? 1 : nan,
+                            float(!(nan > 0)),    float(nan == nan)};
+    if (threadIdx.x < 8) out[64 + threadIdx.x] = chosen[threadIdx.x];
+  });
+}
+
 void half_a_warp_shuffles() {
   cuda_on_host::launch(1, 32, 0, 0, [] {
     if (threadIdx.x < 16) __shfl_xor_sync(kAllLanes, 1, 1);

@@ -96,6 +96,24 @@ def test_sums_reach_every_thread(faults, order):
     assert torch.equal(out, 63 * 32 + 1e6 * lanes * 31 * 16.0)
 
 
+def test_nan_is_dropped_or_kept_as_on_a_gpu(faults):
+    given = torch.arange(32.0)
+    given[5] = torch.nan
+    out = torch.zeros(72)
+    faults.choose(ctypes.c_void_p(out.data_ptr()), ctypes.c_void_p(given.data_ptr()))
+    kept = given.clone()
+    for lanes in (16, 8, 4, 2, 1):
+        others = kept[torch.arange(32) ^ lanes]
+        kept = torch.where(others > kept, others, kept)
+    assert kept[5].isnan()
+    assert kept[4] == 30  # 31 would have come from lane 5 alone
+    torch.testing.assert_close(out[:32], kept, rtol=0, atol=0, equal_nan=True)
+    assert (out[32:64] == 31).all()
+    nan = torch.nan
+    chosen = torch.tensor([1, 1, 1, nan, 1, nan, 1, 0])
+    torch.testing.assert_close(out[64:], chosen, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
