@@ -43,10 +43,12 @@ EXTRAS = {
 
 def backends() -> dict[str, str | None]:
     """Every implementation of the operators, with the reason it cannot run here, or None."""
-    reasons = {"reference": None, "native (CPU)": native.missing, "native (CUDA)": native.missing_cuda}
-    if reasons["native (CUDA)"] is None and not torch.cuda.is_available():
-        reasons["native (CUDA)"] = "torch sees no CUDA device"
-    return {**reasons, "triton": _refuse_triton()}
+    return {
+        "reference": None,
+        "native (CPU)": native.missing,
+        "native (CUDA)": native.missing_cuda or native.refuse_library(None),
+        "triton": _refuse_triton(),
+    }
 
 
 def choices() -> list[tuple[str, str, str]]:
@@ -125,8 +127,8 @@ def extra_of(module: str) -> str:
 
 
 def _refuse_triton() -> str | None:
-    if triton.missing or not torch.cuda.is_available():
-        return triton.missing or "torch sees no CUDA device"
+    if reason := triton.missing or native.refuse_device(None):
+        return reason
     return "TRITON_INTERPRET is set: kernels run on the CPU, for tests" if triton.interpreted else None
 
 

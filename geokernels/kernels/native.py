@@ -172,11 +172,11 @@ def refuse_device(index: int | None) -> str | None:
     return None
 
 
-def _refuse_cuda(x: Tensor) -> str | None:
-    """Say why the CUDA library cannot take ``x``, which is on a GPU, or None."""
-    if reason := refuse_gpu(x) or missing_cuda:
+def refuse_library(index: int | None) -> str | None:
+    """Say why the CUDA library does not run on a GPU, by its number, or None; None is the current one."""
+    if reason := refuse_device(index) or missing_cuda:
         return reason
-    gpu = _gpu(x.device.index)
+    gpu = _gpu(index)
     if not any(image.runs_on((gpu.major, gpu.minor)) for image in IMAGES):
         held = ", ".join(f"{image.capability[0]}.{image.capability[1]}" for image in IMAGES)
         return f"the CUDA library was built for {held}, {gpu.name} has {gpu.major}.{gpu.minor}"
@@ -195,7 +195,7 @@ def refuse(x: Tensor, *, devices: tuple[str, ...] = ("cpu",)) -> str | None:
     device = "cpu" if x.is_cpu else x.device.type  # one call where it is the usual one
     if device not in devices:
         return f"no compiled kernel for device {device}"
-    if device == "cuda" and (reason := _refuse_cuda(x)):
+    if device == "cuda" and (reason := refuse_library(x.device.index)):
         return reason
     if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         return f"no compiled kernel for {x.dtype}"

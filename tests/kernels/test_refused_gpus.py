@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from geokernels import environment
 from geokernels.kernels import dispatch, native, triton
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,13 @@ def test_older_ones_are_refused_in_a_sentence(on_gpu, name, major, minor):
     asked = {"native": lambda: native.refuse(x, devices=("cuda",)), "reference": None}
     asked["triton"] = lambda: triton.refuse(x)
     assert dispatch.choose("it", asked, None, x, order=("native", "triton", "reference")) == "reference"
+
+
+def test_doctor_says_the_same(on_gpu):
+    on_gpu("Tesla T4", 7, 5)
+    reasons = environment.backends()
+    assert reasons["native (CUDA)"] == reasons["triton"]
+    assert reasons["triton"].endswith("Tesla T4 has 7.5")
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (10, 3), (12, 1)])
