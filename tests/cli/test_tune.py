@@ -1,6 +1,7 @@
 """``geokernels tune``, and what ``doctor`` says of kernels; the GPU, and what is found on it, are doubles."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,6 +31,8 @@ def gpu(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H200")
+    properties = SimpleNamespace(name="NVIDIA H200", major=9, minor=0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
     monkeypatch.setattr(proof_cache, "key_of", lambda device: KEY)
     monkeypatch.setattr(proof, "gpu_of", lambda device: f"GPU-{device}")
     monkeypatch.setattr(proof, "_concluded", {})
