@@ -13,10 +13,32 @@
 namespace geokernels {
 namespace {
 
+constexpr int64_t kMostDirections = 64, kMostCoordinates = 0x7fffffff;
+
+void check_sizes(const GeodesicSizes& s) {
+  STD_TORCH_CHECK(s.M <= kMostDirections, "geokernels takes bases of up to ", kMostDirections,
+                  " directions on a GPU, not of ", s.M);
+  STD_TORCH_CHECK(s.N * s.M <= kMostCoordinates, "geokernels takes up to ", kMostCoordinates,
+                  " coordinates a problem on a GPU, not ", s.N, " x ", s.M);
+}
+
+// Starts a kernel that keeps a frame of M directions; kernel_in(room) gives its instance. Only float64 may
+// need device memory: in float32 the largest frame fits the shared memory of every GPU.
+template <class T, class Work, class Kernel>
+void start(const Work& work, int64_t M, const Tensor& like, Kernel kernel_in) {
+  Launcher<T> on(like);
+  const int64_t numbers = Frame<T>::room(M);
+  if constexpr (sizeof(T) == 4)
+    on.start_near(kernel_in(Near<T>()), work, work.problems, numbers, kGeodesicThreads);
+  else
+    on.start(kernel_in(Near<T>()), kernel_in(Far<T>()), work, work.problems, numbers, kGeodesicThreads);
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> geodesic_cosine(const Tensor& x, const Tensor& y,
                                                                    const Tensor& p, const Tensor& q,
                                                                    double eps) {
   const GeodesicSizes s(x, y, p, q);
+  check_sizes(s);
   CosineResults out = s.fresh_results();
   with_type(x, [&](auto zero) {
     using T = decltype(zero);
@@ -35,8 +57,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> geodesic_cosine(const Tensor&
                               s.K,
                               s.L,
                               eps};
-    Launcher<T>(x).start(GEOKERNELS_NEAR_AND_FAR(geodesic_cosine_kernel, T), work, s.batch.count,
-                         Frame<T>::room(s.M), kGeodesicThreads);
+    start<T>(work, s.M, x, [](auto room) { return geodesic_cosine_kernel<T, decltype(room)>; });
   });
   return out.all();
 }
@@ -47,6 +68,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> geodesic_cosine_backward(
     bool to_x, bool to_y, bool to_p, bool to_q) {
   const GeodesicSizes s(x, y, p, q);
   s.check_results(grad, left, right, g, coordinates);
+  check_sizes(s);
   Tensor grad_x = s.fresh_gradient(to_x, s.N), grad_y = s.fresh_gradient(to_y, s.N);
   Tensor grad_p = s.fresh_gradient(to_p, s.K), grad_q = s.fresh_gradient(to_q, s.L);
   Tensor turned = fresh(x, s.batch.with({4, s.N, s.M})), on = fresh(x, s.batch.with({4, s.N, s.M}));
@@ -74,8 +96,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> geodesic_cosine_backward(
                                  s.K,
                                  s.L,
                                  eps};
-    Launcher<T>(x).start(GEOKERNELS_NEAR_AND_FAR(geodesic_cosine_backward_kernel, T), work, s.batch.count,
-                         Frame<T>::room(s.M), kGeodesicThreads);
+    start<T>(work, s.M, x, [](auto room) { return geodesic_cosine_backward_kernel<T, decltype(room)>; });
   });
   return {grad_x, grad_y, grad_p, grad_q};
 }

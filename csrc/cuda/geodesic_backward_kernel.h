@@ -7,6 +7,7 @@
 #pragma once
 
 #include "cuda/geodesic_frame.h"
+#include "cuda/subspace_directions.h"
 
 namespace geokernels {
 
@@ -111,36 +112,89 @@ __device__ void overlap_gradient(const CosineGradient<T>& batch, const Frame<T>&
   __syncthreads();
 }
 
-// Gradient to one basis: rows [K, D] from `on` of both sides, and from the overlap with the `other` basis [L,
-// D], whose coefficient for (k, l) is overlap[k down + l along].
+// A matrix product: sum_k by[r down + k along] rows_k for row r.
 template <class T>
-__device__ void basis_gradient(const CosineGradient<T>& batch, int64_t b, int M, const T* basis,
-                               const T* other, int which, const T* overlap, int down, int along, int K, int L,
-                               T* out) {
-  const int64_t N = batch.N, D = batch.D, step = N * M;
-  const T* on_x = batch.on + (b * 4 + which) * step;
-  const T* on_y = batch.on + (b * 4 + 2 + which) * step;
-  const T *x = batch.x + b * N * D, *y = batch.y + b * N * D;
+struct Product {
+  const T* by;
+  int down, along;
+  const T* rows;  // [count, D]
+  int count;
+
+  // To the sums of rows r to r + 3, of which `last` is the last there is.
+  __device__ void add(int r, int last, int64_t first, int64_t D, bool packs,
+                      Share<T> (&sums)[kDirections]) const {
+    const auto times = [&](int i, int k) {
+      const T* const own = by + (r + i < last ? r + i : last) * down;
+      Pack<T> found;
+#pragma unroll
+      for (int e = 0; e < found.kCount; ++e) found.at[e] = k + e < count ? own[(k + e) * along] : T(0);
+      return found;
+    };
+    combine_unit(times, rows + first, D, D - first, packs, count, sums);
+  }
+};
+
+// out [rows, D] = the sum of products; 0 where dead[r] is not 0, if there is such an array. A warp makes four
+// rows of 128 features at a time.
+template <class T, class... Products>
+__device__ void write_products(int rows, int64_t D, const T* dead, T* out, const Products&... products) {
+  const bool packs = (in_packs(products.rows, D) && ...);
+  each_of_directions(0, rows, D, [&](int r, int64_t first) {
+    Share<T> sums[kDirections] = {};
+    (products.add(r, rows - 1, first, D, packs, sums), ...);
+#pragma unroll
+    for (int i = 0; i < kDirections; ++i) {
+      if (r + i >= rows) break;
+      if (dead && dead[r + i] != 0) sums[i].clear();
+      sums[i].store_some(out + (r + i) * D + first, D - first, in_packs(out, D));
+    }
+  });
+}
+
+// dead[k] = 1 for zero rows of a basis [K, D], else 0.
+template <class T>
+__device__ void find_dead(const T* basis, int K, int64_t D, T* dead) {
   for (int k = warp(); k < K; k += kGeodesicWarps) {
     T size = 0;
     for (int64_t d = lane(); d < D; d += kWarp) size = std::fmax(size, std::fabs(basis[k * D + d]));
-    const bool zero = !(warp_max(size) > 0);
-    for (int64_t d = lane(); d < D; d += kWarp) {
-      T total = 0;
-#pragma unroll 2
-      for (int64_t n = 0; n < N; ++n)
-        total += on_x[n * M + k] * x[n * D + d] + on_y[n * M + k] * y[n * D + d];
-      for (int l = 0; l < L; ++l) total += overlap[k * down + l * along] * other[l * D + d];
-      out[k * D + d] = zero ? T(0) : total;
-    }
+    size = warp_max(size);
+    if (lane() == 0) dead[k] = size > 0 ? T(0) : T(1);
   }
+}
+
+// Gradients to the rows and bases of problem b, from those to their products.
+template <class T>
+__device__ void spread_gradients(const CosineGradient<T>& batch, const Frame<T>& frame, int64_t b) {
+  const int M = frame.M, K = int(batch.K), L = int(batch.L);
+  const int N = int(batch.N);
+  const int64_t D = batch.D, step = batch.N * M;
+  const T *x = batch.x + b * N * D, *y = batch.y + b * N * D;
+  const T *p = batch.p + b * K * D, *q = batch.q + b * L * D, *on = batch.on + b * 4 * step;
+  T *const dead_p = frame.projections, *const dead_q = dead_p + K;
+  using Of = Product<T>;
+  for (int side = 0; side < 2; ++side) {
+    const T* const of = on + 2 * side * step;
+    T* const to = side ? batch.to_y : batch.to_x;
+    if (to) write_products<T>(N, D, nullptr, to + b * N * D, Of{of, M, 1, p, K}, Of{of + step, M, 1, q, L});
+  }
+  if (!batch.to_p && !batch.to_q) return;
+  find_dead(p, K, D, dead_p);
+  find_dead(q, L, D, dead_q);
+  overlap_gradient(batch, frame, b);
+  const int S = frame.stride;
+  const T* const overlap = frame.work;  // its rows belong to p, its columns to q
+  if (batch.to_p)
+    write_products(K, D, dead_p, batch.to_p + b * K * D, Of{on, 1, M, x, N}, Of{on + 2 * step, 1, M, y, N},
+                   Of{overlap, S, 1, q, L});
+  if (batch.to_q)
+    write_products(L, D, dead_q, batch.to_q + b * L * D, Of{on + step, 1, M, x, N},
+                   Of{on + 3 * step, 1, M, y, N}, Of{overlap, 1, S, p, K});
 }
 
 template <class T, class Room>
 __global__ void __launch_bounds__(kGeodesicThreads, Room::kBlocks)
     geodesic_cosine_backward_kernel(CosineGradient<T> batch, Room room) {
-  const int M = int(batch.M()), K = int(batch.K), L = int(batch.L);
-  const int64_t N = batch.N, D = batch.D, step = N * M;
+  const int M = int(batch.M());
   const Frame<T> frame(room.get(), M);
   for (int64_t b = blockIdx.x; b < batch.problems; b += gridDim.x) {
     for (int i = threadIdx.x; i < M * M; i += kGeodesicThreads) {
@@ -150,29 +204,10 @@ __global__ void __launch_bounds__(kGeodesicThreads, Room::kBlocks)
     for (int j = threadIdx.x; j < M; j += kGeodesicThreads) frame.g[j] = batch.g[b * M + j];
     __syncthreads();
     frame.weigh();
-    const T *p = batch.p + b * K * D, *q = batch.q + b * L * D;
     T* const mine = frame.projections + warp() * 2 * frame.stride;
-    for (int64_t n = warp(); n < N; n += kGeodesicWarps) {
-      turn_row(batch, frame, b, n, mine);
-      for (int side = 0; side < 2; ++side) {
-        T* const to = side ? batch.to_y : batch.to_x;
-        if (!to) continue;
-        const T* on = batch.on + (b * 4 + 2 * side) * step + n * M;
-        for (int64_t d = lane(); d < D; d += kWarp) {
-          T total = 0;
-          for (int k = 0; k < K; ++k) total += on[k] * p[k * D + d];
-          for (int l = 0; l < L; ++l) total += on[step + l] * q[l * D + d];
-          to[(b * N + n) * D + d] = total;
-        }
-      }
-    }
+    for (int64_t n = warp(); n < batch.N; n += kGeodesicWarps) turn_row(batch, frame, b, n, mine);
     __syncthreads();
-    if (batch.to_p || batch.to_q) {
-      overlap_gradient(batch, frame, b);
-      const int S = frame.stride;
-      if (batch.to_p) basis_gradient(batch, b, M, p, q, 0, frame.work, S, 1, K, L, batch.to_p + b * K * D);
-      if (batch.to_q) basis_gradient(batch, b, M, q, p, 1, frame.work, 1, S, L, K, batch.to_q + b * L * D);
-    }
+    spread_gradients(batch, frame, b);
     __syncthreads();  // the room is free again
   }
 }

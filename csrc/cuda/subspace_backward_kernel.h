@@ -145,9 +145,9 @@ __device__ void write_gradient(const BasisGradient<T>& batch, const BasisPart<T>
   const T* const left = batch.left + part.b * R * N;
 #pragma unroll 1
   for (int i = warp() * kDirections; i < R; i += warps * kDirections) {
-    Share<T> sums[kDirections];
-    combine_rows([&](int r, int k) { return pack(along + (i + r < R ? i + r : i) * ld + k); },
-                 [&](int k) { return part.share(part.directions, k, first); }, R, sums);
+    Share<T> sums[kDirections] = {};
+    combine_unit([&](int r, int k) { return pack(along + (i + r < R ? i + r : i) * ld + k); },
+                 part.directions + first, part.D, part.end - first, part.packs, R, sums);
 #pragma unroll
     for (int r = 0; r < kDirections; ++r) {
       if (i + r >= R) break;
@@ -159,7 +159,7 @@ __device__ void write_gradient(const BasisGradient<T>& batch, const BasisPart<T>
   T* const out = batch.grad_x + part.b * N * part.D + first;
 #pragma unroll 1
   for (int n = warp() * kDirections; n < N; n += warps * kDirections) {
-    Share<T> sums[kDirections];
+    Share<T> sums[kDirections] = {};
     const auto times = [&](int r, int k) {
       Pack<T> found;
 #pragma unroll

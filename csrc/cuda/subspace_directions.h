@@ -13,13 +13,11 @@ namespace geokernels {
 
 constexpr int kDirections = 4;  // that a warp makes at once
 
-// sums[r] = sum_k times[r, k] row_k over this lane's share of a unit, for k < count. times(r, k): those of k
+// sums[r] += sum_k times[r, k] row_k over this lane's share of a unit, for k < count. times(r, k): those of k
 // and the next few, a pack; row(k): this lane's share of it.
 template <class T, class Times, class Row>
 __device__ void combine_rows(Times times, Row row, int count, Share<T> (&sums)[kDirections]) {
   constexpr int P = Pack<T>::kCount;
-#pragma unroll
-  for (int r = 0; r < kDirections; ++r) sums[r].clear();
 #pragma unroll 1
   for (int k = 0; k < count; k += P) {
     Pack<T> own[kDirections];
@@ -33,6 +31,23 @@ __device__ void combine_rows(Times times, Row row, int count, Share<T> (&sums)[k
       for (int r = 0; r < kDirections; ++r) sums[r].add(own[r].at[i], its);
     }
   }
+}
+
+// The same of rows `apart`, of which `left` features are there, and which may not lie on boundaries of 16
+// bytes. The two cases are loops of their own.
+template <class T, class Times>
+__device__ void combine_unit(Times times, const T* rows, int64_t apart, int64_t left, bool packs, int count,
+                             Share<T> (&sums)[kDirections]) {
+  const auto whole = [&](int k) { return Share<T>(rows + k * apart); };
+  const auto part = [&](int k) {
+    Share<T> found;
+    found.load_some(rows + k * apart, left, false);
+    return found;
+  };
+  if (packs && left >= kUnit)
+    combine_rows(times, whole, count, sums);
+  else
+    combine_rows(times, part, count, sums);
 }
 
 // Where directions come from: rows of coefficients, and orthonormal rows, both for each unit of features.
@@ -86,7 +101,7 @@ struct DirectionWriter {
       const T *by[kDirections], *const q = from.rows(first);
 #pragma unroll
       for (int r = 0; r < kDirections; ++r) by[r] = from.by(i + r < end ? i + r : i, first);
-      Share<T> sums[kDirections];
+      Share<T> sums[kDirections] = {};
       combine_rows([&](int r, int k) { return pack(by[r] + k); },
                    [&](int k) { return Share<T>(q + k * from.stride); }, from.count, sums);
 #pragma unroll
