@@ -12,7 +12,20 @@ from ..reference import Problem
 from ..reference.potentials import DensePairs
 from . import geodesic, native, subspace, transport, transport_assignment, transport_clouds, triton
 from .costs import PRODUCTS
-from .proof_checks import Inputs, Outputs, Run
+from .proof_checks import Outputs, Run
+from .proof_inputs import (
+    Make,
+    bases,
+    clouds,
+    costs,
+    from_a_start,
+    inside,
+    matrices,
+    pairs_of_rows,
+    rows,
+    ways,
+    with_nan,
+)
 
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = {"float32": (torch.float32,), "float64": (torch.float64,), "half": (torch.bfloat16, torch.float16)}
@@ -39,18 +52,8 @@ class Operator(NamedTuple):
     definition: Run
     implementations: Mapping[str, Implementation]
     leaves: tuple[str, ...]
-    problems: Mapping[str, Callable[[], Inputs]]
-    timed: Mapping[str, tuple[Callable[[], Inputs], ...]]
-
-
-def _normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _weights(*shape: int, seed: int, zeros: int = 1) -> Tensor:
-    mass = 0.1 + torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    mass[..., : min(zeros, shape[-1] - 1)] = 0
-    return mass / mass.sum(-1, keepdim=True)
+    problems: Mapping[str, Make]
+    timed: Mapping[str, tuple[Make, ...]]
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -63,11 +66,8 @@ def _wide(x: Tensor) -> Tensor:
 def _problem(t: Mapping[str, Tensor], settings: Mapping) -> Problem:
     lengths = (t["n"], t["m"]) if "n" in t else None
     a, b = (_wide(t[name]) if name in t else None for name in "ab")
-    return Problem(a=a, b=b, lengths=lengths, **settings)
-
-
-def _inside(size: int, count: Tensor) -> Tensor:
-    return torch.arange(size, device=count.device) < count[..., None]
+    start = _wide(t["start"]) if "start" in t else None
+    return Problem(a=a, b=b, lengths=lengths, init=start, **settings)
 
 
 def _outputs(solution, pairs, problem: Problem, columns: int) -> Outputs:
@@ -77,11 +77,11 @@ def _outputs(solution, pairs, problem: Problem, columns: int) -> Outputs:
     if problem.b is not None:
         v = problem.b[..., None] * v
     if problem.lengths is not None:
-        v = torch.where(_inside(columns, problem.lengths[1])[..., None], v, 0)
+        v = torch.where(inside(columns, problem.lengths[1])[..., None], v, 0)
     f, g = (potential.detach() for potential in (solution.f, solution.g))
     carried = pairs.times(f, g, v.detach()).detach()
     if problem.lengths is not None:
-        carried = torch.where(_inside(carried.shape[-2], problem.lengths[0])[..., None], carried, 0)
+        carried = torch.where(inside(carried.shape[-2], problem.lengths[0])[..., None], carried, 0)
     if problem.tol > 0:
         # where it stops differs by a step from one precision to another: the error must be what it says it is
         mass = problem.a * pairs.times(f, g, problem.b[..., None])[..., 0].detach()
@@ -94,8 +94,8 @@ def _outputs(solution, pairs, problem: Problem, columns: int) -> Outputs:
 def _within(cost: Tensor, problem: Problem) -> Tensor:
     if problem.lengths is None:
         return cost
-    rows, columns = map(_inside, cost.shape[-2:], problem.lengths)
-    return torch.where(rows[..., :, None] & columns[..., None, :], cost, math.inf)
+    there = [inside(*of_side) for of_side in zip(cost.shape[-2:], problem.lengths, strict=True)]
+    return torch.where(there[0][..., :, None] & there[1][..., None, :], cost, math.inf)
 
 
 def _of_costs(t, settings) -> Outputs:
@@ -125,7 +125,7 @@ def _clouds(t) -> tuple[Tensor, Tensor]:
     x, y = t["x"], t["y"]
     if "n" in t:
         x, y = (
-            torch.where(_inside(part.shape[-2], t[count])[..., None], part, 0)
+            torch.where(inside(part.shape[-2], t[count])[..., None], part, 0)
             for part, count in ((x, "n"), (y, "m"))
         )
     return x, y
@@ -162,50 +162,6 @@ def _triton_of_points(t, settings) -> Outputs:
     return _outputs(transport_clouds.solve(pairs, problem), pairs, problem, y.shape[-2])
 
 
-def _costs(
-    B: int, N: int, M: int, *, zeros: int = 0, forbidden: bool = False, ragged: bool = False, **settings
-):
-    def make() -> Inputs:
-        cost = torch.cdist(_normal(B, N, 3, seed=0), _normal(B, M, 3, seed=1)).square()
-        if forbidden:
-            cost[:, N // 2, M // 2] = math.inf
-        given = {"eps": 0.5, "max_iter": 8, "tol": 0.0} | settings
-        return _transported({"cost": cost}, B, N, M, zeros, ragged, given)
-
-    return make
-
-
-def _points(B: int, N: int, M: int, D: int, *, zeros: int = 0, ragged: bool = False, **settings):
-    def make() -> Inputs:
-        points = {"x": 1 + _normal(B, N, D, seed=0), "y": 1.5 + 0.7 * _normal(B, M, D, seed=1)}
-        given = {"eps": 0.5 * D, "max_iter": 8, "tol": 0.0} | settings
-        return _transported(points, B, N, M, zeros, ragged, given)
-
-    return make
-
-
-def _transported(tensors, B, N, M, zeros, ragged, settings) -> Inputs:
-    a, b = _weights(B, N, seed=2, zeros=zeros), _weights(B, M, seed=3, zeros=zeros)
-    if ragged:
-        n, m = (1 + torch.arange(B) * (size - 1) // max(B - 1, 1) for size in (N, M))
-        a, b = (torch.where(_inside(size, count), w, 0) for size, count, w in ((N, n, a), (M, m, b)))
-        a, b = (w / w.sum(-1, keepdim=True).clamp_min(1e-300) for w in (a, b))
-        tensors = tensors | {"n": n, "m": m}
-    return Inputs(tensors | {"a": a, "b": b}, settings)
-
-
-def _broken(make: Callable[[], Inputs], name: str):
-    """The same with a NaN in the middle of one tensor of one problem."""
-
-    def broken() -> Inputs:
-        inputs = make()
-        x = inputs.tensors[name].clone(memory_format=torch.contiguous_format)
-        x[1].view(-1)[x[1].numel() // 2] = math.nan
-        return inputs._replace(tensors=inputs.tensors | {name: x}, broken=1)
-
-    return broken
-
-
 # subspaces
 
 
@@ -223,21 +179,6 @@ def _triton_basis(x: Tensor, rank: int):
     return reference.subspace_basis(x, rank, svd=decompose_rows)
 
 
-def _rows(B: int, N: int, D: int, rank: int | None = None):
-    def make() -> Inputs:
-        x = _normal(B, N, D, seed=0)
-        # values well apart: a span between two that are nearly equal is known to nobody
-        x = (
-            x
-            * (0.7 ** torch.arange(N, dtype=x.dtype) if N <= 16 else 0.95 ** torch.arange(N, dtype=x.dtype))[
-                :, None
-            ]
-        )
-        return Inputs({"x": x}, {"rank": rank or min(N, D)})
-
-    return make
-
-
 def _of_pairs(cosine: Callable) -> Run:
     def run(t, settings) -> Outputs:
         return {"cosine": cosine(*(_wide(t[name]).contiguous() for name in "xypq"), 1e-12)}
@@ -251,25 +192,8 @@ def _triton_cosine(*args):
     return cosine(*args)
 
 
-def _pairs(B: int, N: int, D: int, K: int):
-    def make() -> Inputs:
-        x, y = _normal(B, N, D, seed=0), _normal(B, N, D, seed=1)
-        p, q = (torch.linalg.qr(_normal(B, D, K, seed=seed)).Q for seed in (2, 3))
-        return Inputs({"x": x, "y": y, "p": p, "q": q}, {})
-
-    return make
-
-
 def _of_angles(angles: Callable) -> Run:
     return lambda t, settings: {"angles": angles(_wide(t["p"]), _wide(t["q"]))}
-
-
-def _bases(B: int, D: int, K: int, L: int):
-    def make() -> Inputs:
-        p, q = (torch.linalg.qr(_normal(B, D, size, seed=size)).Q for size in (K, L))
-        return Inputs({"p": p, "q": q}, {})
-
-    return make
 
 
 # assignment
@@ -277,10 +201,6 @@ def _bases(B: int, D: int, K: int, L: int):
 
 def _of_matrix(assign: Callable) -> Run:
     return lambda t, settings: {"columns": assign(_wide(t["cost"]))}
-
-
-def _matrix(B: int, N: int, M: int):
-    return lambda: Inputs({"cost": _normal(B, N, M, seed=0)}, {})
 
 
 def _of_paths(move: Callable) -> Run:
@@ -291,17 +211,7 @@ def _of_paths(move: Callable) -> Run:
     return run
 
 
-def _paths(B: int, N: int, M: int, D: int):
-    def make() -> Inputs:
-        times = torch.linspace(0, 1, 3, dtype=torch.float64).expand(B, 3).contiguous()
-        return Inputs({"x": _normal(B, N, D, seed=0), "y": _normal(B, M, D, seed=1), "times": times}, {})
-
-    return make
-
-
-def _each(
-    make: Callable, **sizes: tuple[tuple[int, ...], ...]
-) -> dict[str, tuple[Callable[[], Inputs], ...]]:
+def _each(make: Callable[..., Make], **sizes: tuple) -> dict[str, tuple[Make, ...]]:
     return {name.replace("_", " "): tuple(make(*size) for size in three) for name, three in sizes.items()}
 
 
@@ -315,20 +225,24 @@ OPERATORS: dict[str, Operator] = {
         ("x", "y", "a", "b"),
         {
             # one point, less than a warp, several blocks, and more than one chunk of features
-            "one point": _points(2, 1, 1, 3),
-            "zero weights": _points(2, 17, 33, 5, zeros=2),
-            "ragged": _points(3, 19, 23, 6, ragged=True),
-            "unbalanced": _points(2, 40, 18, 4, zeros=1, reach=3.0),
-            "prompts": _points(2, 77, 77, 96),
-            "dot": _points(2, 20, 30, 8, cost="dot"),
-            "cosine": _points(2, 20, 30, 8, cost="cosine", eps=0.2),
-            "a tolerance": _points(2, 30, 20, 4, tol=1e-3, max_iter=500, eps=1.0),
-            "above 128 a side": _points(1, 200, 150, 16),
-            "large": _points(1, 300, 520, 20, zeros=1),
-            "NaN": _broken(_points(3, 17, 20, 5), "x"),
+            "one point": clouds(2, 1, 1, 3),
+            "zero weights": clouds(2, 17, 33, 5, zeros=2),
+            "ragged": clouds(3, 19, 23, 6, ragged=True),
+            "unbalanced": clouds(2, 40, 18, 4, zeros=1, reach=3.0),
+            "prompts": clouds(2, 77, 77, 96),
+            "dot": clouds(2, 20, 30, 8, cost="dot"),
+            "cosine": clouds(2, 20, 30, 8, cost="cosine", eps=0.2),
+            "a tolerance": clouds(2, 30, 20, 4, tol=1e-3, max_iter=500, eps=1.0),
+            "above 128 a side": clouds(1, 200, 150, 16),
+            "euclidean": clouds(2, 20, 30, 5, cost="euclidean", eps=1.0),
+            "lp": clouds(2, 20, 30, 5, cost="lp", p=1.5, eps=2.0),
+            "a start": from_a_start(clouds(2, 30, 20, 4)),
+            "large": clouds(1, 300, 520, 20, zeros=1),
+            "large and wide": clouds(1, 280, 300, 300, reach=100.0),
+            "NaN": with_nan(clouds(3, 17, 20, 5), "x"),
         },
         {
-            name: tuple(_points(*size, max_iter=50) for size in three)
+            name: tuple(clouds(*size, max_iter=50) for size in three)
             for name, three in {
                 "small": ((1, 33, 33, 64), (16, 64, 64, 512), (256, 16, 48, 128)),
                 "middle": ((1, 77, 77, 768), (64, 77, 77, 768), (8, 256, 200, 64)),
@@ -345,18 +259,19 @@ OPERATORS: dict[str, Operator] = {
         },
         ("cost", "a", "b"),
         {
-            "one point": _costs(2, 1, 1),
-            "zero weights": _costs(2, 17, 33, zeros=2),
-            "forbidden pairs": _costs(2, 20, 15, forbidden=True),
-            "ragged": _costs(3, 19, 23, ragged=True),
-            "unbalanced": _costs(2, 40, 18, zeros=1, reach=1.0),
-            "prompts": _costs(2, 77, 77),
-            "a tolerance": _costs(2, 30, 20, tol=1e-3, max_iter=500, eps=1.0),
-            "above 128 a side": _costs(1, 256, 150),
-            "NaN": _broken(_costs(3, 17, 20), "cost"),
+            "one point": costs(2, 1, 1),
+            "zero weights": costs(2, 17, 33, zeros=2),
+            "forbidden pairs": costs(2, 20, 15, forbidden=True),
+            "ragged": costs(3, 19, 23, ragged=True),
+            "unbalanced": costs(2, 40, 18, zeros=1, reach=1.0),
+            "prompts": costs(2, 77, 77),
+            "a tolerance": costs(2, 30, 20, tol=1e-3, max_iter=500, eps=1.0),
+            "a start": from_a_start(costs(2, 30, 20)),
+            "above 128 a side": costs(1, 256, 150),
+            "NaN": with_nan(costs(3, 17, 20), "cost"),
         },
         {
-            name: tuple(_costs(*size, max_iter=50) for size in three)
+            name: tuple(costs(*size, max_iter=50) for size in three)
             for name, three in {
                 "small": ((1, 33, 33), (32, 64, 64), (512, 16, 48)),
                 "middle": ((1, 77, 77), (64, 77, 77), (8, 256, 200)),
@@ -375,15 +290,15 @@ OPERATORS: dict[str, Operator] = {
         },
         ("x",),
         {
-            "one row": _rows(2, 1, 5),
-            "more rows than features": _rows(2, 9, 4),
-            "a rank": _rows(2, 8, 60, 3),
-            "many features": _rows(2, 16, 512),
-            "many rows": _rows(1, 40, 100, 10),
-            "NaN": _broken(_rows(3, 6, 20), "x"),
+            "one row": rows(2, 1, 5),
+            "more rows than features": rows(2, 9, 4),
+            "a rank": rows(2, 8, 60, 3),
+            "many features": rows(2, 16, 512),
+            "many rows": rows(1, 40, 100, 10),
+            "NaN": with_nan(rows(3, 6, 20), "x"),
         },
         _each(
-            _rows,
+            rows,
             small=((1, 16, 512), (64, 16, 512), (1024, 8, 512)),
             middle=((1, 64, 512), (16, 40, 768), (128, 64, 512)),
         ),
@@ -400,14 +315,14 @@ OPERATORS: dict[str, Operator] = {
         },
         ("x", "y", "p", "q"),
         {
-            "one direction": _pairs(2, 3, 5, 1),
-            "a few": _pairs(2, 7, 40, 4),
-            "many rows": _pairs(1, 70, 100, 12),
-            "many directions": _pairs(2, 5, 120, 33),
-            "NaN": _broken(_pairs(3, 5, 20, 3), "x"),
+            "one direction": pairs_of_rows(2, 3, 5, 1),
+            "a few": pairs_of_rows(2, 7, 40, 4),
+            "many rows": pairs_of_rows(1, 70, 100, 12),
+            "many directions": pairs_of_rows(2, 5, 120, 33),
+            "NaN": with_nan(pairs_of_rows(3, 5, 20, 3), "x"),
         },
         _each(
-            _pairs,
+            pairs_of_rows,
             small=((1, 16, 512, 16), (16, 4, 512, 8), (256, 16, 512, 16)),
             middle=((1, 64, 512, 32), (16, 32, 768, 48), (64, 64, 512, 64)),
         ),
@@ -421,13 +336,13 @@ OPERATORS: dict[str, Operator] = {
         },
         (),
         {
-            "one direction": _bases(2, 5, 1, 1),
-            "unequal ranks": _bases(2, 40, 3, 9),
-            "many": _bases(1, 120, 33, 40),
-            "NaN": _broken(_bases(3, 20, 3, 4), "p"),
+            "one direction": bases(2, 5, 1, 1),
+            "unequal ranks": bases(2, 40, 3, 9),
+            "many": bases(1, 120, 33, 40),
+            "NaN": with_nan(bases(3, 20, 3, 4), "p"),
         },
         _each(
-            _bases,
+            bases,
             small=((1, 512, 16, 16), (16, 512, 8, 16), (256, 512, 16, 16)),
             middle=((1, 512, 32, 64), (16, 768, 48, 48), (64, 512, 64, 64)),
         ),
@@ -441,9 +356,13 @@ OPERATORS: dict[str, Operator] = {
             )
         },
         (),
-        {"one": _matrix(2, 1, 1), "square": _matrix(2, 17, 17), "more columns": _matrix(2, 33, 70)},
+        {
+            "one": matrices(2, 1, 1),
+            "square": matrices(2, 17, 17),
+            "more columns": matrices(2, 33, 70),
+        },
         _each(
-            _matrix,
+            matrices,
             small=((1, 33, 33), (16, 64, 64), (256, 16, 48)),
             middle=((1, 77, 77), (32, 77, 77), (4, 256, 256)),
             large=((1, 300, 300), (1, 700, 700), (4, 300, 400)),
@@ -457,9 +376,9 @@ OPERATORS: dict[str, Operator] = {
             )
         },
         ("x", "y", "times"),
-        {"one": _paths(2, 1, 1, 3), "square": _paths(2, 17, 17, 5), "more columns": _paths(2, 20, 40, 8)},
+        {"one": ways(2, 1, 1, 3), "square": ways(2, 17, 17, 5), "more columns": ways(2, 20, 40, 8)},
         _each(
-            _paths,
+            ways,
             small=((1, 33, 33, 64), (16, 64, 64, 64), (128, 16, 48, 64)),
             middle=((1, 77, 77, 768), (32, 77, 77, 768), (4, 256, 256, 64)),
             large=((1, 300, 300, 64), (1, 700, 700, 64), (4, 300, 400, 64)),
