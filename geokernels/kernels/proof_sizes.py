@@ -12,22 +12,21 @@ class Classes(NamedTuple):
 
     Attributes:
         size: From its tensors to the number that decides.
-        bounds: The largest number of each class but the last.
-        wide: More features than this make a class of their own of the last, or None.
+        small: The largest number of the class of small ones.
+        middle: The same of the next; what is above is large.
+        wide: More features than this make a class of their own of the large, or None.
         halves: Whether half precision is read as it is, and not computed as float32.
     """
 
     size: Callable[..., int]
-    bounds: tuple[int, ...]
+    small: int
+    middle: int
     wide: int | None = None
     halves: bool = False
 
 
-NAMES = ("small", "middle", "large")
-
-
-def _of_rows(*tensors: Tensor) -> int:
-    return max(x.shape[-2] for x in tensors)
+def _of_rows(x: Tensor, y: Tensor | None = None) -> int:
+    return x.shape[-2] if y is None else max(x.shape[-2], y.shape[-2])
 
 
 def _of_costs(cost: Tensor) -> int:
@@ -35,29 +34,32 @@ def _of_costs(cost: Tensor) -> int:
 
 
 def _of_bases(*tensors: Tensor) -> int:
-    return max(basis.shape[-1] for basis in tensors[-2:])
+    return max(tensors[-2].shape[-1], tensors[-1].shape[-1])
 
 
 # How many problems a call holds is in no class: each is timed with one, with some and with many.
 CLASSES = {
-    "sinkhorn": Classes(_of_rows, (64, 256), wide=128, halves=True),
-    "sinkhorn_from_cost": Classes(_of_costs, (64, 256)),
-    "subspace_basis": Classes(_of_rows, (32, 128)),
-    "geodesic_cosine": Classes(_of_bases, (16, 64)),
-    "principal_angles": Classes(_of_bases, (16, 64)),
-    "assignment": Classes(_of_costs, (64, 256)),
-    "displacement": Classes(_of_rows, (64, 256)),
+    "sinkhorn": Classes(_of_rows, 64, 256, wide=128, halves=True),
+    "sinkhorn_from_cost": Classes(_of_costs, 64, 256),
+    "subspace_basis": Classes(_of_rows, 32, 128),
+    "geodesic_cosine": Classes(_of_bases, 16, 64),
+    "principal_angles": Classes(_of_bases, 16, 64),
+    "assignment": Classes(_of_costs, 64, 256),
+    "displacement": Classes(_of_rows, 64, 256),
 }
 
 
 def class_of(operator: str, *tensors: Tensor) -> str:
     """The class of a call: of its size, and of the precision it is computed in."""
-    classes = CLASSES[operator]
-    size = classes.size(*tensors)
-    name = NAMES[sum(size > bound for bound in classes.bounds)]
-    if name == "large" and classes.wide is not None and tensors[0].shape[-1] > classes.wide:
-        name = "large and wide"
-    return f"{name} {precision_of(operator, tensors[0].dtype)}"
+    classes, x = CLASSES[operator], tensors[0]
+    size, precision = classes.size(*tensors), precision_of(operator, x.dtype)
+    if size <= classes.small:
+        return f"small {precision}"
+    if size <= classes.middle:
+        return f"middle {precision}"
+    if classes.wide is not None and x.shape[-1] > classes.wide:
+        return f"large and wide {precision}"
+    return f"large {precision}"
 
 
 def precision_of(operator: str, dtype: torch.dtype) -> str:

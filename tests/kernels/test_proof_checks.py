@@ -51,6 +51,15 @@ def test_the_library_passes(operator):
     assert len(begun) >= 3 * len(known.problems) - 12  # large clouds and other costs are refused
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize("name", proof_cases.names())
+def test_the_kernels_of_a_gpu_pass(name):
+    implementation, _, operator = name.partition(" ")
+    known = OPERATORS[operator]._replace(timed={})
+    assert not examine(known, implementation, proof_cases.DTYPES, "cuda", None).wrong
+
+
 # the interpreter takes seconds for what a GPU does in microseconds: one small problem each
 @pytest.mark.skipif(triton.missing is not None or not triton.interpreted, reason="Triton is not interpreted")
 @pytest.mark.parametrize(
