@@ -129,6 +129,8 @@ def known(device: int) -> Record:
     if device in _concluded:
         return _concluded[device].record
     key, at = _where(device)
+    if isinstance(chosen := setting(), Path):
+        return proof_cache.read(chosen, key, ours=False) or Record()
     return (at and proof_cache.read(at, key)) or Record()
 
 

@@ -94,6 +94,8 @@ def test_a_file_for_other_nodes(gpu, monkeypatch, tmp_path):
     assert json.loads((tmp_path / "found.json").read_text())["key"] == KEY
     monkeypatch.setenv(proof.VARIABLE, str(tmp_path / "found.json"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr("geokernels.environment.facts", lambda: {})
+    assert "native sinkhorn: proved here on 2026-01-02, 12x to 41x" in run("doctor").stdout
     monkeypatch.setattr(proof, "_is_on_gpu", lambda x: True)
     monkeypatch.setattr(proof, "refuse", lambda device: None)
     monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
