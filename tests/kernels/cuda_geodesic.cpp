@@ -20,8 +20,8 @@ struct Options {
   double small;  // rtol or eps
 };
 
-// As csrc/cuda/launcher.h: in shared memory, or where it is too small, a few blocks in memory of their own,
-// which take pieces in turn.
+// As csrc/cuda/launcher.h: in shared memory, or where it is too small, in memory of the blocks' own. A few
+// blocks take pieces in turn.
 template <class T>
 class Launcher {
  public:
@@ -37,7 +37,7 @@ class Launcher {
   template <class Work>
   void start_near(void (*kernel)(Work, Near<T>), const Work& work, int64_t pieces, int64_t numbers,
                   int threads) {
-    cuda_on_host::launch(int(pieces), threads, numbers * sizeof(T), int(options_.order),
+    cuda_on_host::launch(blocks(pieces), threads, numbers * sizeof(T), int(options_.order),
                          [&] { kernel(work, Near<T>()); });
   }
 
@@ -45,12 +45,14 @@ class Launcher {
   void start(void (*near)(Work, Near<T>), void (*far)(Work, Far<T>), const Work& work, int64_t pieces,
              int64_t numbers, int threads) {
     if (numbers * int64_t(sizeof(T)) <= limit()) return start_near(near, work, pieces, numbers, threads);
-    const int64_t blocks = std::min<int64_t>(pieces, 2);
-    const Far<T> memory_of_blocks{memory(blocks * numbers), numbers};
-    cuda_on_host::launch(int(blocks), threads, 0, int(options_.order), [&] { far(work, memory_of_blocks); });
+    const Far<T> memory_of_blocks{memory(blocks(pieces) * numbers), numbers};
+    cuda_on_host::launch(blocks(pieces), threads, 0, int(options_.order),
+                         [&] { far(work, memory_of_blocks); });
   }
 
  private:
+  static int blocks(int64_t pieces) { return int(std::min<int64_t>(pieces, 2)); }
+
   Options options_;
   std::deque<std::vector<T>> kept_;
 };

@@ -6,16 +6,25 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 HERE = Path(__file__).parent
 FOR_THE_COMPILER = "to save registers"  # the comment of a barrier that orders nothing
-# how many barriers of a file are not needed, as what follows waits before it reads what others wrote
+# how many barriers of a file nobody misses, as each leans on another: two would be missed
 MORE_THAN_NEEDED = {
-    "angles_kernel.h": 1,
-    "geodesic_backward_kernel.h": 1,
+    # what is read behind it is the thread's own, and another follows; at the end of a problem, one before it
+    "geodesic_backward_kernel.h": 2,
+    # lanes read only what they wrote; after the last row another barrier follows
     "geodesic_frame.h": 2,
+    # the next problem's first barrier comes before it overwrites what is still read
+    "geodesic_kernel.h": 1,
+    # the last piece's barrier comes before the end of the problem
+    "subspace_backward_kernel.h": 1,
+    # signs are read until the next ones are found, behind a barrier
+    "subspace_kernel.h": 1,
+    # the largest size is known behind one already, and orthonormalising ends with one
+    "subspace_room.h": 2,
+    # who absorbs or lifts a number wrote it, and sums of columns are the thread's own
     "transport_iteration.h": 2,
+    # the next panel's barriers come before its squares
     "transport_points_kernel.h": 1,
 }
 
@@ -25,7 +34,6 @@ def comment(barrier):
     return Path(file).read_text().splitlines()[int(line) - 1]
 
 
-@pytest.mark.long
 def test_every_barrier_is_missed(tmp_path):
     report = tmp_path / "report.json"
     command = [sys.executable, HERE / "leave_out_barriers.py", report]

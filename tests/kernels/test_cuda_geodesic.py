@@ -468,3 +468,19 @@ class TestOrder:
         for order in ORDERS:
             again = self.results(Kernels(library, limit, order))
             assert all(map(torch.equal, first, again))
+
+    # what a block has left of a problem lies where the next one begins: more rows than signs are found at
+    # once, more features than a unit, and than a chunk
+    @pytest.mark.parametrize("limit", [SMALLEST, 12_000, 0], ids=["near", "in chunks", "far"])
+    def test_of_problems_in_turn_changes_no_bit(self, library, limit):
+        x, kernels = cloud(5, 24, 150, seed=0).float(), Kernels(library, limit)
+        whole = self.basis_and_gradient(kernels, x)
+        for k in range(5):
+            alone = self.basis_and_gradient(kernels, x[k : k + 1])
+            assert all(torch.equal(part[k : k + 1], own) for part, own in zip(whole, alone, strict=True))
+
+    def basis_and_gradient(self, kernels, x):
+        x = x.clone().requires_grad_()
+        basis, values = kernels.basis(x, rank=9, rtol=1e-6)
+        (grad,) = torch.autograd.grad(basis.square().sum() + basis.sum() + values.sum(), x)
+        return basis.detach(), values.detach(), grad
