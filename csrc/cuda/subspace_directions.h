@@ -54,8 +54,7 @@ __device__ void combine_unit(Times times, const T* rows, int64_t apart, int64_t 
 template <class T>
 struct DirectionsOfRoom {
   const BasisRoom<T>& room;
-  int count;
-  int64_t stride;
+  int count, stride;
   __device__ const T* by(int i, int64_t) const { return room.j() + room.order()[i] * room.ld; }
   __device__ const T* rows(int64_t first) const { return room.q + first; }
 };
@@ -65,23 +64,25 @@ struct DirectionsOfChunks {
   const T* turns;  // [R, chunks, padded]
   const T* q;      // [chunks, N, stride]
   int count;       // N
-  int64_t stride, chunks, padded;
+  int stride, chunks, padded;
   __device__ const T* by(int i, int64_t first) const {
-    return turns + (i * chunks + first / stride) * padded;
+    return turns + (int64_t(i) * chunks + int(first) / stride) * padded;
   }
   __device__ const T* rows(int64_t first) const {
-    return q + first / stride * count * stride + first % stride;
+    const int chunk = int(first) / stride, at = int(first) % stride;
+    return q + int64_t(chunk) * count * stride + at;
   }
 };
 
-// Calls f(direction, unit, groups) for every four directions of [begin, end) and unit of D features, a warp
-// at a time, the same warp each time.
+// Calls f(first of four directions of [begin, end), first of 128 of D features) for all of them, a warp at a
+// time, the same warp each time.
 template <class F>
 __device__ void each_of_directions(int begin, int end, int64_t D, F f) {
   const int warps = int(blockDim.x) / kWarp, fours = (end - begin + kDirections - 1) / kDirections;
+  const int tasks = fours * int(whole_units(D) / kUnit);
 #pragma unroll 1
-  for (int64_t task = warp(); task < fours * whole_units(D) / kUnit; task += warps)
-    f(begin + int(task % fours) * kDirections, task / fours * kUnit);
+  for (int task = warp(); task < tasks; task += warps)
+    f(begin + task % fours * kDirections, int64_t(task / fours) * kUnit);
 }
 
 template <class T>

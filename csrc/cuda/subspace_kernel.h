@@ -142,9 +142,9 @@ __global__ void __launch_bounds__(kMostSubspaceThreads, 2)
     const DirectionsOfChunks<T> from{batch.turns + b * N * batch.chunks * batch.padded,
                                      batch.q + b * batch.chunks * N * batch.width,
                                      N,
-                                     batch.width,
-                                     batch.chunks,
-                                     batch.padded};
+                                     int(batch.width),
+                                     int(batch.chunks),
+                                     int(batch.padded)};
     writer.write(from, [](int) { return false; });
     for (int i = threadIdx.x; i < (end - begin) * N; i += blockDim.x)
       batch.left[(b * N + begin) * N + i] *= writer.sign(begin + i / N);
