@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compile every Triton kernel ahead of time, for GPUs that need not be there, and read what came out.
 
-    scripts/compile_triton.py [--arch 80 90 100] [--only WORD]
+    scripts/compile_triton.py [--arch 80 90 100] [--only WORD] [--json FILE]
 
 Fails on a register that spills, on more shared memory than a GPU of the architecture has, where a tensor
 core's instruction is promised and missing, and where memory is loaded and stored with no barrier in between.
@@ -10,17 +10,21 @@ Prints a line for every binary. Triton brings all that it takes.
 
 import argparse
 import inspect
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import triton
+from inspect_cuda import KEPT, Kernel
 from ptx_barriers import unordered
+from sass import Code
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
@@ -192,7 +196,7 @@ def compiled(variant: Variant, arch: int) -> CompiledKernel:
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
-def faults(variant: Variant, arch: int, binary: CompiledKernel) -> tuple[str, list[str]]:
+def faults(variant: Variant, arch: int, binary: CompiledKernel) -> tuple[Kernel, list[str]]:
     """What a binary takes, and what is wrong with it."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
@@ -216,7 +220,21 @@ def faults(variant: Variant, arch: int, binary: CompiledKernel) -> tuple[str, li
     if variant.tensor_core and not tensor:
         wrong.append("has no instruction for tensor cores")
     wrong += [f"{arguments_of(variant)[i]}: {what}" for i, what in unordered(binary.asm["ptx"])]
-    return f"{registers:4d} registers {shared:7d} B shared {tensor:4d} tensor-core instructions", wrong
+    kernel = Kernel(f"sm_{arch}", variant.name, registers, shared + KEPT, threads=32 * variant.warps)
+    kernel.count_blocks()
+    kernel.shared, kernel.tensor = shared, {"all": tensor}
+    kernel.counts = counts(variant, Code(code.stdout))
+    return kernel, wrong
+
+
+def counts(variant: Variant, code: Code) -> dict[str, float]:
+    """Instructions of a thread for a pair of points, where a loop goes over tiles of pairs."""
+    cut = variant.constants
+    loops = code.loops_with("MUFU") if {"COST", "BLOCK_N", "BLOCK_M"} <= cut.keys() else []
+    if not loops:
+        return {}
+    pairs = cut["BLOCK_N"] * cut["BLOCK_M"] / (32 * variant.warps)
+    return {"instructions a pair": round(min(map(len, loops)) / pairs, 2)}
 
 
 def spent() -> float:
@@ -229,18 +247,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--arch", type=int, nargs="+", default=ARCHS, choices=MOST_SHARED)
     parser.add_argument("--only", default="", help="names that contain this word")
+    parser.add_argument("--json", type=Path, help="file for what was found, a kernel and architecture each")
     options = parser.parse_args()
     if interpreted:
         print("TRITON_INTERPRET is set: nothing would be compiled", file=sys.stderr)
         return 2
-    count, bad, start = 0, 0, spent()
+    count, bad, kernels, start = 0, 0, [], spent()
     for variant in variants():
         for arch in variant.archs:
             if arch not in options.arch or options.only not in variant.name:
                 continue
-            usage, wrong = faults(variant, arch, compiled(variant, arch))
-            count, bad = count + 1, bad + bool(wrong)
-            print(f"sm_{arch:<4d}{variant.name:32s}{usage}  {'; '.join(wrong) or 'ok'}", flush=True)
+            kernel, wrong = faults(variant, arch, compiled(variant, arch))
+            count, bad, kernels = count + 1, bad + bool(wrong), [*kernels, asdict(kernel)]
+            usage = f"{kernel.registers:4d} registers {kernel.shared:7d} B shared {kernel.blocks:2d} blocks"
+            tensor = f"{kernel.tensor['all']:4d} tensor-core instructions"
+            said = "; ".join(wrong) or "ok"
+            print(f"sm_{arch:<4d}{variant.name:32s}{usage} {tensor}  {said}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(kernels, indent=1) + "\n")
     print(f"{count} binaries, {bad} at fault, {spent() - start:.0f} s of one core")
     return bool(bad)
 

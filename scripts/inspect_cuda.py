@@ -80,6 +80,7 @@ class Kernel:
         tensor: How many instructions of each kind use the tensor cores.
         iteration: How many instructions of each kind an iteration has at least; none where nothing iterates.
         in_flight: Loads before the first store, of each loop that brings numbers to the tensor cores.
+        counts: What else was counted, by what it is.
     """
 
     arch: str
@@ -93,6 +94,7 @@ class Kernel:
     blocks: int = 0
     iteration: dict[str, int] | None = None
     in_flight: list[int] | None = None
+    counts: dict[str, float] | None = None
 
     def count_blocks(self) -> None:
         """Work out how many blocks run at once."""

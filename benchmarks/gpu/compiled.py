@@ -30,7 +30,7 @@ def counts_of(kernel: dict) -> dict[str, float]:
     found = {f"{kind} an iteration": number for kind, number in (kernel.get("iteration") or {}).items()}
     if kernel.get("in_flight"):
         found["loads before the first store"] = max(kernel["in_flight"])
-    return {what: number for what, number in (found | kernel.get("counts", {})).items() if number}
+    return {what: number for what, number in (found | (kernel.get("counts") or {})).items() if number}
 
 
 def chosen(language: str, kernels: list[dict]) -> list[dict]:
