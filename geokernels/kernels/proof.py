@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import native, proof_cache, proof_runner, triton
 from .proof_cache import Record, Verdict
+from .proof_job import Job
 from .proof_sizes import CLASSES, class_of
 
 log = logging.getLogger("geokernels")
@@ -195,37 +196,6 @@ def _say(sentence: str) -> None:
     if sentence not in _said:
         _said.add(sentence)
         log.warning(sentence)
-
-
-class Job(NamedTuple):
-    """The processes that compute one thing together, which must choose alike.
-
-    Attributes:
-        word: What tells it from other jobs; empty for a process of its own.
-        machines: How many it runs on.
-    """
-
-    word: str
-    machines: int
-
-    @classmethod
-    def this(cls) -> "Job":
-        """The one that this process belongs to, as torchrun and Slurm tell it."""
-        say = os.environ.get
-        for size, on_this, words in (
-            ("WORLD_SIZE", "LOCAL_WORLD_SIZE", ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")),
-            ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", ("SLURM_JOB_ID", "SLURM_STEP_ID")),
-        ):
-            total = _count(say(size))
-            if total > 1:
-                here = _count(say(on_this)) or total
-                return cls(" ".join([size, *(say(word, "") for word in words)]), -(-total // here))
-        return cls("", 1)
-
-
-def _count(said: str | None) -> int:
-    found = (said or "").partition("(")[0]
-    return int(found) if found.isdecimal() else 0
 
 
 def _proved(device: int, key: dict, at: Path | None, record: Record) -> Record:

@@ -38,7 +38,13 @@ def gpu(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for name in (proof.VARIABLE, "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+    for name in (
+        proof.VARIABLE,
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_STEP_NUM_NODES",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(proof, "_said", set())
     begin_anew(monkeypatch)
@@ -475,9 +481,10 @@ class TestJobs:
         "told",
         [
             {"WORLD_SIZE": "4"},
-            {"WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_TASKS_PER_NODE": "8(x2)"},
+            {"WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_NUM_NODES": "2"},
+            {"LOCAL_WORLD_SIZE": "", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"},
         ],
-        ids=["torchrun", "Slurm"],
+        ids=["torchrun", "Slurm", "both"],
     )
     def test_several_machines_prove_nothing_but_take_what_is_known(self, looks, monkeypatch, told, caplog):
         for name, value in told.items():
