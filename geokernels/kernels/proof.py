@@ -261,8 +261,9 @@ def look(
     outcome = proof_runner.prove(tuple(record.verdicts), gpu_of(device), **how)
     plan = outcome.plan or record.plan
     record = Record(plan, record.verdicts | outcome.verdicts, job, time.time(), outcome.open)
-    for name, reason in outcome.open.items():
-        log.info("not concluded: %s", f"{name}: {reason}" if name else reason)
+    if outcome.open:
+        reasons = "; ".join(f"{name}: {why}" if name else why for name, why in outcome.open.items())
+        _say(f"geokernels runs its definitions where it could not find out about kernels: {reasons}")
     if at is not None:
         try:
             proof_cache.write(at, key, record)

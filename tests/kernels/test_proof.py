@@ -189,9 +189,10 @@ def test_what_was_not_concluded_is_the_definition_and_asked_again_by_the_next(gp
 
 
 @pytest.mark.parametrize("left", [{"": "it did not end within 120 s"}, {"": "busy or unavailable"}])
-def test_nothing_concluded_is_nothing_cached(gpu, looks, monkeypatch, left):
+def test_nothing_concluded_is_nothing_cached(gpu, looks, monkeypatch, left, caplog):
     looks.outcome = Outcome((), {}, left)
     assert order() == proof.DEFINITION
+    assert f"could not find out about kernels: {left['']}" in caplog.text
     assert proof.known(0).open == left
     begin_anew(monkeypatch)
     looks.outcome = NATIVE
