@@ -40,6 +40,8 @@ PROMISED = {"sinkhorn_kernel<float": "HMMA"}
 ONE_BLOCK = {
     "<double": "float64 is there to be exact, its numbers take two registers each, and more would be spilled",
     ", Far<": "the last resort for large problems, which would spill registers",
+    "sinkhorn_kernel<float, Layout<16,": "32 entries of each of 512 threads are in its registers, 125 in all",
+    "sinkhorn_kernel<float, Layout<32,": "its rows take the shared memory of a whole multiprocessor",
     "sinkhorn_kernel<float": "not yet bounded to two blocks",
 }
 ITERATING = "sinkhorn_kernel<float"
