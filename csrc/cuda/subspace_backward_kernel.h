@@ -68,7 +68,7 @@ __device__ void see_gradients(const BasisPart<T>& part, T* seen, int ld, T* size
   const int warps = int(blockDim.x) / kWarp, R = part.R, fours = (R + kKnown - 1) / kKnown;
   for (int task = warp(); task < fours * fours; task += warps) {
     const int k = task / fours * kKnown, i = task % fours * kKnown;
-    T sums[kKnown * kKnown] = {}, size[kKnown] = {};
+    T sums[kKnown][kKnown] = {}, size[kKnown] = {};
 #pragma unroll 1
     for (int64_t first = part.begin; first < part.end; first += kUnit) {
       Share<T> directions[kKnown];
@@ -82,12 +82,16 @@ __device__ void see_gradients(const BasisPart<T>& part, T* seen, int ld, T* size
       for (int c = 0; c < kKnown; ++c) {
         const Share<T> grad = part.share(part.grad, i + c < R ? i + c : i, first);
 #pragma unroll
-        for (int r = 0; r < kKnown; ++r) sums[r * kKnown + c] += directions[r].product(grad);
+        for (int r = 0; r < kKnown; ++r) sums[r][c] += directions[r].product(grad);
       }
     }
-    const T sum = sum_each<kKnown * kKnown>(sums), whole = sum_each<kKnown>(size);
-    const int r = lane() / kKnown, c = lane() % kKnown;
-    if (r < kKnown && k + r < R && i + c < R) seen[(k + r) * ld + i + c] = sum;
+    const int c = lane();
+#pragma unroll
+    for (int r = 0; r < kKnown; ++r) {
+      const T sum = sum_each<kKnown>(sums[r]);
+      if (c < kKnown && k + r < R && i + c < R) seen[(k + r) * ld + i + c] = sum;
+    }
+    const T whole = sum_each<kKnown>(size);
     if (i == 0 && lane() < kKnown && k + lane() < R) sizes[k + lane()] = whole;
   }
 }
