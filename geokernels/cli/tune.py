@@ -31,12 +31,15 @@ def tune(
         from .. import environment
         from ..kernels import proof, proof_cache
         from ..kernels.proof_cases import names
+        from ..kernels.proof_child import BEGUN
 
         index, plan = _number(device), names()
         require_gpu(index)
         with showing(look=_seen, unit="kernels") as show:
 
             def told(name: str, doing: str) -> None:
+                if json is not None and name and doing == BEGUN:  # what is known is kept if this is killed
+                    proof_cache.write(json, proof_cache.key_of(index), proof.known(index))
                 if name in plan:
                     show.update("kernels", Seen(plan.index(name), len(plan), unit="kernels"), label=name)
 

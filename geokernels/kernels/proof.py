@@ -21,6 +21,7 @@ from torch import Tensor
 from . import native, proof_cache, proof_runner, triton
 from .proof_cache import Record, Verdict
 from .proof_job import Job
+from .proof_runner import Outcome
 from .proof_sizes import CLASSES, class_of
 
 log = logging.getLogger("geokernels")
@@ -258,9 +259,14 @@ def look(
         f"geokernels finds out which of its kernels are right and fast on {key['gpu']}, once for this "
         f"installation, in up to {proof_runner.LIMIT:.0f} s; {VARIABLE}=off runs the definitions"
     )
-    outcome = proof_runner.prove(tuple(record.verdicts), gpu_of(device), **how)
-    plan = outcome.plan or record.plan
-    record = Record(plan, record.verdicts | outcome.verdicts, job, time.time(), outcome.open)
+
+    def keep(outcome: Outcome) -> None:
+        if at is not None:
+            with contextlib.suppress(OSError):  # which the end of it will tell
+                proof_cache.write(at, key, _with(record, outcome))
+
+    outcome = proof_runner.prove(tuple(record.verdicts), gpu_of(device), keep=keep, **how)
+    record = _with(record, outcome)._replace(job=job, at=time.time())
     if outcome.open:
         reasons = "; ".join(f"{name}: {why}" if name else why for name, why in outcome.open.items())
         _say(f"geokernels runs its definitions where it could not find out about kernels: {reasons}")
@@ -273,6 +279,11 @@ def look(
                 # the other processes of the job know nothing of it
                 return _left(record._replace(verdicts={}), str(error))
     return record
+
+
+def _with(record: Record, outcome: Outcome) -> Record:
+    verdicts = record.verdicts | outcome.verdicts
+    return record._replace(plan=outcome.plan or record.plan, verdicts=verdicts, open=outcome.open)
 
 
 def gpu_of(device: int) -> str:

@@ -20,6 +20,7 @@ from .proof_checks import Clock, Inputs
 from .proof_runner import BROKEN, LIMIT
 from .proof_sizes import precision_of
 
+BEGUN = "start"  # what is done first to each
 UNAVAILABLE = 75  # the status of a child that got no GPU to look at
 OF_CIRCUMSTANCES = (
     *("out of memory", "alloc_failed", "not_initialized", "cudaerrormemoryallocation"),
@@ -153,7 +154,7 @@ def look(
         def doing(what: str, name: str = name) -> None:
             say(name=name, doing=what)
 
-        doing("start")
+        doing(BEGUN)
         try:
             verdict = examine(operators[operator], implementation, precisions, device, clock, doing)
         except InconclusiveError as reason:

@@ -114,6 +114,7 @@ def prove(
     limit: float = LIMIT,
     start: Callable[[Sequence[str]], list[str]] = command,
     told: Callable[[str, str], None] = lambda name, doing: None,
+    keep: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Outcome:
     """Look at all implementations but ``skip``, in children one after another, within ``limit`` seconds.
 
@@ -125,14 +126,25 @@ def prove(
         limit: Seconds for all of it.
         start: What starts a child.
         told: Called with each name and what is done to it.
+        keep: Called with what is concluded so far, whenever that is more.
     """
     ends = monotonic() + limit
     plan: tuple[str, ...] = ()
     verdicts: dict[str, Verdict] = {}
     left: dict[str, str] = {}
+    kept = 0
+
+    def hears(name: str, doing: str) -> None:
+        nonlocal kept
+        told(name, doing)
+        so_far = verdicts | heard.verdicts
+        if len(so_far) > kept and not heard.garbled:
+            kept = len(so_far)
+            keep(Outcome(plan or heard.plan, so_far, {}))
+
     while True:
         heard = _Heard()
-        ended = _run(start([*skip, *verdicts, *left]), gpu, ends, heard, told)
+        ended = _run(start([*skip, *verdicts, *left]), gpu, ends, heard, hears)
         if heard.garbled:
             return Outcome(plan, verdicts, left | {"": "its child wrote what nobody can read"})
         plan = plan or heard.plan

@@ -42,6 +42,7 @@ def gpu(monkeypatch, tmp_path):
 
     def prove(skip, gpu, told, **how):
         asked.append((gpu, tuple(skip)))
+        told("native sinkhorn", "start")
         told("native sinkhorn", "float32, plain")
         outcome = outcomes.pop(0) if len(outcomes) > 1 else outcomes[0]
         return outcome._replace(

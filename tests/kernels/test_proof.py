@@ -199,6 +199,20 @@ def test_nothing_concluded_is_nothing_cached(gpu, looks, monkeypatch, left, capl
     assert order() == KERNELS
 
 
+def test_what_was_concluded_before_it_was_killed_is_kept(gpu, looks, monkeypatch):
+    def killed(skip, gpu, keep, **how):
+        keep(Outcome(PLAN, {PLAN[0]: NATIVE.verdicts[PLAN[0]]}, {}))
+        raise KeyboardInterrupt
+
+    whole = proof_runner.prove
+    monkeypatch.setattr(proof_runner, "prove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        order()
+    monkeypatch.setattr(proof_runner, "prove", whole)
+    assert order() == KERNELS
+    assert looks == [(PLAN[0],)]
+
+
 def test_off_is_the_definition(gpu, looks, monkeypatch):
     order()
     begin_anew(monkeypatch)

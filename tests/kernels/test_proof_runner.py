@@ -71,6 +71,17 @@ def test_all_is_well(concluded):
     assert not outcome.open
 
 
+def test_what_is_concluded_so_far_is_handed_on(tmp_path):
+    # for whoever is killed in the middle
+    double = tmp_path / "double.py"
+    double.write_text(DOUBLE + f"if {FIRST!r} not in skip: begin({FIRST!r}), die(signal.SIGSEGV)\nrest()")
+    start = lambda known: [sys.executable, "-S", str(double), *known]  # noqa: E731
+    kept = []
+    prove((), "GPU-1", start=start, keep=kept.append)
+    assert [set(outcome.verdicts) for outcome in kept] == [{FIRST}, {FIRST, SECOND}]
+    assert all(outcome.plan == (FIRST, SECOND) for outcome in kept)
+
+
 def test_what_is_known_is_not_looked_at_again(concluded):
     outcome = concluded("rest()", (FIRST,))
     assert set(outcome.verdicts) == {SECOND}
