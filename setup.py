@@ -4,7 +4,8 @@
 ``geokernels/kernels/_cuda``  CUDA kernels, when a CUDA compiler of torch's major version is found
 
 Environment: FORCE_CUDA=1 insists on CUDA, FORCE_CUDA=0 leaves it out; TORCH_CUDA_ARCH_LIST chooses the
-architectures; MAX_JOBS the parallel compilations. No GPU is needed to build.
+architectures; MAX_JOBS the parallel compilations; NVCC_APPEND_FLAGS=-lineinfo, which nvcc reads itself, adds
+lines of the sources for profilers and sanitizers, and half as many bytes again. No GPU is needed to build.
 """
 
 import os
@@ -145,7 +146,6 @@ if reason is None:
                     "-O3",
                     "--threads=2",
                     "-Werror=all-warnings",
-                    "-lineinfo",
                     # a wheel holds the machine code for every architecture: a quarter less of it. Drivers for
                     # CUDA 13 can read it, those that some torch of CUDA 12 still runs on cannot
                     *(["--compress-mode=size"] if release() >= (13, 0) else []),
