@@ -36,6 +36,7 @@ from geokernels.kernels.triton import (
     subspace,
     transport,
     transport_clouds,
+    transport_clouds_given,
     transport_clouds_products,
     transport_clouds_sweep,
     transport_small,
@@ -49,7 +50,7 @@ MOST_SHARED = {80: 166_912, 86: 101_376, 90: 232_448, 100: 232_448, 120: 101_376
 TENSOR_CORE = {80: r"HMMA", 86: r"HMMA", 90: r"H?GMMA", 100: r"UTC\w*MMA", 120: r"[HQO]MMA"}
 # what an argument is where its name does not say "a pointer to float32"
 SCALARS = {"scale", "damping", "cooled", "heat", "reach", "rounding", "tol", "eps", "settled", "p"}
-NAMES = {PairCost.SQUARE: "square", PairCost.ROOT: "root", PairCost.POWER: "power"}
+NAMES = {PairCost.SQUARE: "square", PairCost.ROOT: "root", PairCost.POWER: "power", PairCost.GIVEN: "given"}
 POINTERS = dict.fromkeys(("active", "count", "count_x", "count_y", "valid", "wanted"), "*i32")
 
 
@@ -71,8 +72,8 @@ def of_clouds() -> Iterator[Variant]:
     sweep, products = transport_clouds_sweep, transport_clouds_products
     square = PairCost.SQUARE
     forms = [(square, precision, 64) for precision in ("fp32", "tf32", "bf16", "bf16x3")]
-    forms += [(square, "bf16", 1024), (square, "bf16x3", 1024), (square, "tf32", 1024)]
-    forms += [(PairCost.ROOT, "fp32", 3), (PairCost.POWER, "fp32", 3)]
+    forms += [(square, precision, 1024) for precision in ("fp32", "tf32", "bf16", "bf16x3")]
+    forms += [(PairCost.ROOT, "fp32", 3), (PairCost.POWER, "fp32", 3), (PairCost.GIVEN, "fp32", 1)]
     for kind, precision, features in forms:
         block = transport_clouds.blocks_of(kind, precision, features)
         constants = {
@@ -86,24 +87,34 @@ def of_clouds() -> Iterator[Variant]:
         label = f"{NAMES[kind]} {precision} {features}"
         points = "*bf16" if precision.startswith("bf16") else "*fp32"
         form = (block.warps, points, precision != "fp32")
-        # what differs between architectures is how tensor cores are fed
-        archs = ARCHS if features == 64 else (90,)
-        yield Variant(f"sweep {label}", sweep.sweep_kernel, constants, *form, archs)
-        of_pairs = transport_clouds.OF_PAIRS, *form[1:]
-        yield Variant(f"pairs {label}", sweep.pairs_kernel, constants, *of_pairs, archs)
+        yield Variant(f"sweep {label}", sweep.sweep_kernel, constants, *form)
+        columns, warps = transport_clouds.OF_PAIRS[precision]
+        of_pairs = {**constants, "BLOCK_N": transport_clouds.ROWS, "BLOCK_M": columns}
+        yield Variant(f"pairs {label}", sweep.pairs_kernel, of_pairs, warps, *form[1:])
+        if kind == PairCost.GIVEN:
+            turned = {**constants, "COST": PairCost.TURNED}
+            yield Variant("sweep turned", sweep.sweep_kernel, turned, *form)
+            continue
+        if features == 1024:
+            tile = transport_clouds_given.TILE[precision]
+            cut = dict(zip(("BLOCK_N", "BLOCK_M", "BLOCK_D"), tile))
+            of_cost = {"PRECISION": precision, **cut}
+            kernel = transport_clouds_given.cost_kernel
+            yield Variant(f"cost {label}", kernel, of_cost, tile.warps, *form[1:])
         of_product = {**constants, "FACTOR": precision == "fp32", "BLOCK_R": 16}
-        of_product["BLOCK_E"], warps = transport_clouds.OF_PRODUCTS[precision]
-        yield Variant(f"multiply {label}", products.multiply_kernel, of_product, warps, *form[1:], archs)
+        of_product["BLOCK_N"] = transport_clouds.ROWS
+        of_product["BLOCK_D"] = transport_clouds.features_of_products(precision, block.features)
+        of_product["RESIDENT"] = features <= of_product["BLOCK_D"]
+        of_product["BLOCK_M"], of_product["BLOCK_E"], warps = transport_clouds.OF_PRODUCTS[precision]
+        yield Variant(f"multiply {label}", products.multiply_kernel, of_product, warps, *form[1:])
         if precision == "fp32":
-            of_slope = {**constants, "BLOCK_N": 32, "BLOCK_D": 16, "BLOCK_R": 16}
+            of_slope = {**constants, "BLOCK_N": 32, "BLOCK_M": 64, "BLOCK_D": 16, "BLOCK_R": 16}
             of_slope = {name: of_slope[name] for name in ("COST", "BLOCK_N", "BLOCK_M", "BLOCK_D", "BLOCK_R")}
             if kind != square:
                 yield Variant(f"differentiate {label}", products.differentiate_kernel, of_slope, 8)
             else:
                 of_vector = {**of_product, "FACTOR": False, "BLOCK_E": 1}
-                yield Variant(
-                    f"multiply vector {label}", products.multiply_kernel, of_vector, warps, archs=(90,)
-                )
+                yield Variant(f"multiply vector {label}", products.multiply_kernel, of_vector, warps)
     for rows in (True, False):
         of_step = {"ROWS": rows, "BALANCED": False, "BLOCK": transport_clouds.SETTLED}
         yield Variant(f"settle {'rows' if rows else 'columns'}", sweep.settle_kernel, of_step)
@@ -152,6 +163,7 @@ def variants() -> list[Variant]:
     for module in (
         transport_clouds_sweep,
         transport_clouds_products,
+        transport_clouds_given,
         transport_small,
         geodesic_kernels,
         subspace,
@@ -189,7 +201,9 @@ def compiled(variant: Variant, arch: int) -> CompiledKernel:
     names = variant.kernel.arg_names
     types = {n: "constexpr" if n in variant.constants else type_of(n, variant.points, names) for n in names}
     aligned = {
-        (i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if types[n].startswith("*") or n == "D"
+        (i,): [["tt.divisibility", 16]]
+        for i, n in enumerate(names)
+        if n in ("D", "width") or types[n].startswith("*")
     }
     source = ASTSource(variant.kernel, types, variant.constants, aligned)
     options = {"num_warps": variant.warps, "num_stages": variant.stages}

@@ -11,6 +11,7 @@ import torch
 
 import geokernels as gk
 from geokernels.kernels import triton
+from geokernels.kernels.costs import PairCost
 from geokernels.testing import cloud, orthonormal, weights
 
 DEVICE = "cpu" if triton.interpreted else "cuda"
@@ -22,9 +23,9 @@ def there(*parts: torch.Tensor) -> list[torch.Tensor]:
     return [part.to(DEVICE, torch.float32) for part in parts]
 
 
-def small_problems() -> None:
-    """Given costs, balanced and not, one pair forbidden, of several sizes of a program."""
-    for N, M in ((5, 7), (70, 40), (20, 250)):
+def given_costs() -> None:
+    """Given costs, balanced and not, one pair forbidden, of several sizes of a program, and streamed ones."""
+    for N, M in ((5, 7), (70, 40), (20, 250), (257, 20)):
         cost, a, b = there(cloud(2, N, M, seed=0).abs(), weights(2, N, seed=1), weights(2, M, seed=2))
         cost[0, N // 2, M // 2] = math.inf
         for reach in (None, 0.7):
@@ -50,6 +51,17 @@ def precisions() -> None:
             gk.sinkhorn(x, y, eps=30.0, precision=precision, **STEPS).apply(y)
 
 
+def stored_costs() -> None:
+    """Costs that are made once: whether they are depends on the memory that is free."""
+    # triton loads on use
+    from geokernels.kernels.triton import transport_clouds_given, transport_clouds_tiles
+
+    x, y = there(cloud(1, 70, 80, seed=0), cloud(1, 40, 80, seed=1))
+    for precision, tile in transport_clouds_given.TILE.items():
+        packed = transport_clouds_tiles.pack(x, y, PairCost.SQUARE, 2.0, precision, tile.features)
+        transport_clouds_given.stored(*packed, precision)
+
+
 def subspaces() -> None:
     """Bases of few rows and many, dependent rows; cosines with all gradients."""
     for N, D, K, L in ((1, 5, 1, 2), (16, 96, 16, 8), (20, 40, 20, 31)):
@@ -67,7 +79,7 @@ def main() -> int:
     if reason := triton.refuse(torch.empty(0, device=DEVICE)):
         print(f"nothing to check: {reason}", file=sys.stderr)
         return 1
-    for part in (small_problems, clouds, precisions, subspaces):
+    for part in (given_costs, clouds, precisions, stored_costs, subspaces):
         part()
     if DEVICE == "cuda":
         torch.cuda.synchronize()

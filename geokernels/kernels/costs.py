@@ -11,10 +11,10 @@ class PairCost:
     """Costs of passes over the pairs of large clouds: csrc/core/transport_clouds.h.
 
     The operators take the first four. The passes make sizes of powers with p = 1, and squares of those with
-    p = 2, which have loops of their own.
+    p = 2, which have loops of their own. Triton's read costs that are given, along rows or, turned, columns.
     """
 
-    DOT, SQUARE, ROOT, POWER, SIZES, SQUARES = range(6)
+    DOT, SQUARE, ROOT, POWER, SIZES, SQUARES, GIVEN, TURNED = range(8)
 
 
 # what the public names of costs that are products of points are in a small problem

@@ -74,7 +74,7 @@ def _solve(
     exported = backend is None and cost.is_cpu and torch.compiler.is_exporting()
     refusals = {
         "native": lambda: kernels.refuse(cost),
-        "triton": lambda: triton.refuse_costs(cost),
+        "triton": lambda: triton.refuse(cost),
         "reference": lambda: WRITTEN_OUT if exported else None,
     }
     chosen = dispatch.choose(op, refusals, backend, cost, proved="sinkhorn_from_cost")

@@ -294,6 +294,37 @@ def test_what_cannot_be_solved():
             assert not gk.sinkhorn(*parts, eps=0.5, max_iter=2, backend="triton").converged
 
 
+# numpy says so in the interpreter
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+@pytest.mark.parametrize("reach", [math.inf, 0.7], ids=["balanced", "unbalanced"])
+def test_numbers_that_overflow_stop_their_problem_alone(reach):
+    ours, _ = operators()
+    x, y, *_ = there(*problem(12, 10, B=2), dtype=torch.float32)
+    # products overflow, which the points' own parts do not show where the centre is 0
+    x[1], y[1] = 0, 0
+    x[1, :2], y[1, :2] = torch.tensor([[1e25], [-1e25]]), torch.tensor([[1e25], [-1e25]])
+    settings = 0, 2.0, reach, 1.0, 0.5, 9, 1e-6, 0
+    value, f, _, error, iterations = ours("sinkhorn_clouds")(x, y, *(None,) * 5, *settings)
+    assert error.isnan().tolist() == [False, True]
+    assert value.isfinite().tolist() == [True, False]
+    assert iterations[0] > iterations[1] == 1
+    alone = ours("sinkhorn_clouds")(x[:1], y[:1], *(None,) * 5, *settings)
+    assert torch.equal(alone[1][0], f[0])
+    assert iterations[0] == alone[4]
+
+
+# numpy says so in the interpreter
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_a_potential_that_is_no_number_leaves_none():
+    ours, _ = operators()
+    x, y, f, g, *_, v = there(*tensors())
+    f[0, 5], g[1, 7] = math.nan, math.nan
+    found = ours("multiply_clouds")(x, y, f, g, None, None, v, 1, 2.0, 0)
+    assert found[0, 5].isnan().all()
+    assert found[1].isnan().all()
+    assert found[0, 6].isfinite().all()
+
+
 def small(dtype=WIDEST):
     x, y, a, b = there(*problem(4, 5, B=2), dtype=dtype)
     f, g = there(cloud(2, 4, seed=4), cloud(2, 5, seed=5), dtype=dtype)

@@ -33,7 +33,7 @@ def assert_near(found, exact):
 
 def test_the_kernels_run_here():
     # no test of this file may be skipped for want of a GPU
-    assert triton.refuse_costs(torch.zeros(1, 1, device=DEVICE)) is None
+    assert triton.refuse(torch.zeros(1, 1, device=DEVICE)) is None
 
 
 # a point alone, several blocks of rows, and the largest that a program takes
@@ -168,8 +168,6 @@ def test_what_cannot_be_solved():
                 gk.sinkhorn_from_cost(*parts, eps=0.5, max_iter=2, backend="triton")
         else:
             assert not gk.sinkhorn_from_cost(*parts, eps=0.5, max_iter=2, backend="triton").converged
-    with pytest.raises(gk.BackendError, match="at most 256 points a side, got 257 and 1"):
-        gk.sinkhorn_from_cost(cost.new_zeros(257, 1), eps=0.5, backend="triton")
 
 
 # numpy says so in the interpreter

@@ -37,15 +37,6 @@ def refuse(x: Tensor) -> str | None:
     return None
 
 
-def refuse_costs(cost: Tensor) -> str | None:
-    """The same for given costs ``(..., N, M)``, of which a program has one problem's."""
-    N, M = cost.shape[-2:]
-    if sizes.exceed(sizes.TRITON.points, N, M):
-        given = f"{sizes.told(N)} and {sizes.told(M)}"
-        return f"the Triton kernel takes costs of at most {sizes.TRITON.points} points a side, got {given}"
-    return refuse(cost)
-
-
 def refuse_bases(x: Tensor, p: Tensor, q: Tensor) -> str | None:
     """The same for rows ``x`` and bases ``p``, ``q``."""
     if sizes.exceed(sizes.TRITON.directions, p.shape[-1], q.shape[-1]):

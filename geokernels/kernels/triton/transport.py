@@ -9,7 +9,8 @@ from torch import Tensor
 from ..._typing import Cost
 from ...reference.potentials import LEAST_LIFT, level_of, unresolved, value_of_pairs, weights_of
 from ...reference.problem import Problem, Solution
-from .. import transport
+from .. import sizes, transport
+from . import transport_given
 from .registration import device_of, operator, wrap_triton
 from .transport_clouds_tiles import LOG2_E
 from .transport_small import pairs_kernel, sinkhorn_kernel
@@ -24,7 +25,8 @@ def warps_of(width: int) -> int:
 
 def solve(cost: Cost, problem: Problem) -> Solution:
     """Solve it; gradients reach costs and weights."""
-    solver = torch.ops.geokernels.triton_sinkhorn
+    large = sizes.exceed(sizes.TRITON.points, *cost.shape[-2:])
+    solver = transport_given.sinkhorn_given if large else sinkhorn
     return Solution(*solver(cost, *problem.tensors(), *problem.numbers()))
 
 

@@ -18,38 +18,60 @@ from ..transport_clouds_derivatives import solve_adjoint
 from ..transport_clouds_registration import register
 from . import PRECISIONS
 from .registration import device_of, opaque, operator, wrap_triton
+from .transport_clouds_given import are_stored, stored
 from .transport_clouds_products import differentiate_kernel, multiply_kernel
-from .transport_clouds_sweep import pairs_kernel, settle_kernel, stop_kernel, sweep_kernel
+from .transport_clouds_sweep import PADDED, pairs_kernel, settle_kernel, stop_kernel, sweep_kernel
 from .transport_clouds_tiles import LOG2_E, Blocks, Cloud, cost_of, pack
 
-# of a program of multiply_kernel: most columns of its result, and its warps
-OF_PRODUCTS = {"fp32": (32, 8), "tf32": (64, 4), "bf16": (64, 4), "bf16x3": (64, 4)}
-OF_PAIRS = 8  # warps of a program of pairs_kernel, which spills registers with fewer
+ROWS = 64  # of tiles but those of a sweep
+# of a program of multiply_kernel: most columns of its tiles and of its result, and its warps
+OF_PRODUCTS = {"fp32": (32, 32, 8), "tf32": (64, 64, 4), "bf16": (64, 64, 4), "bf16x3": (32, 32, 8)}
+# of a program of pairs_kernel: most columns of its tiles, and its warps
+OF_PAIRS = {"fp32": (16, 8), "tf32": (16, 4), "bf16": (16, 4), "bf16x3": (16, 8)}
 SETTLED = 256  # points of a program of settle_kernel
 ENOUGH_PROGRAMS = 512  # columns are split below this number
 
 
 def blocks_of(kind: int, precision: str, D: int) -> Blocks:
-    """The tile of a program: all features of its rows where they fit; smaller without tensor cores."""
+    """The tile of a sweep: all features of its rows where they fit; smaller without tensor cores."""
+    if kind == PairCost.GIVEN:
+        return Blocks(64, 32, 1, 8)
     if kind in (PairCost.ROOT, PairCost.POWER):
-        return Blocks(64, 64, 1, 8)
+        return Blocks(64, 32, 1, 4)
     features = max(triton.next_power_of_2(D), 16)
-    most = 128 if precision == "bf16" else 64
-    return Blocks(64, 32 if precision == "fp32" else 64, features if features <= most else 32, 4)
+    resident = features <= (128 if precision == "bf16" else 64)
+    rows = 128 if precision == "bf16" and features <= 64 else 64
+    columns = 32 if precision == "fp32" or (precision == "bf16x3" and not resident) else 64
+    if precision == "fp32" and not resident:
+        return Blocks(rows, columns, 16, 8)
+    return Blocks(rows, columns, features if resident else 32, 4)
 
 
-class _Side:
+def features_of_products(precision: str, features: int) -> int:
+    """Of a block of multiply_kernel, by that of a sweep."""
+    return min(features, 32) if precision == "fp32" else features
+
+
+class Side:
     """One cloud in the course of the iteration; all that has a row for every problem of the batch."""
 
-    def __init__(self, cloud: Cloud, weight: Tensor, count: Tensor | None):
+    def __init__(self, cloud: Cloud, weight: Tensor, count: Tensor | None, sound: Tensor):
         self.cloud, self.weight = cloud, weight
         B, self.size = weight.shape
         self.count = weight.new_full((B,), self.size, dtype=torch.int32) if count is None else count.int()
         self.log_weight = weight.log2()
-        self.potential, self.raw = torch.zeros_like(weight), torch.zeros_like(weight)
+        # where the last step led is not known yet
+        self.potential, self.raw = torch.zeros_like(weight), torch.full_like(weight, math.nan)
+        padded = triton.cdiv(self.size, PADDED.value) * PADDED.value
+        self.bias = weight.new_full((B, padded), -math.inf)
         self.mass = weight.double().sum(-1)
         self.valid = ((weight >= 0) & weight.isfinite()).all(-1) & (self.mass > 0)
-        self.valid &= cloud.points.isfinite().flatten(1).all(-1) & cloud.own.isfinite().all(-1)
+        self.valid &= sound
+
+    def present(self, heat: float) -> None:
+        """Let sweeps at ``heat`` meet these points at their potentials."""
+        bias = self.log_weight + (self.potential - self.cloud.own) / heat
+        self.bias[:, : self.size] = bias.masked_fill(self.potential == math.inf, -math.inf)
 
     def gain(self, potential: Tensor, reach: float) -> Tensor:
         """What this side adds to the dual value, in float64."""
@@ -60,9 +82,7 @@ class _Side:
 class _Iteration:
     """All problems of a batch, half-step by half-step; potentials are in units of eps / log2(e)."""
 
-    def __init__(
-        self, rows: _Side, columns: _Side, D: int, kind: int, p: float, reach: float, precision: str
-    ):
+    def __init__(self, rows: Side, columns: Side, D: int, kind: int, p: float, reach: float, precision: str):
         self.rows, self.columns = rows, columns
         self.kind, self.p, self.reach, self.precision = kind, p, reach, precision
         weight = rows.weight
@@ -74,18 +94,22 @@ class _Iteration:
         self.error = weight.new_full((B,), math.nan)
         self.iterations = torch.zeros(B, dtype=torch.int64, device=weight.device)
         self.wrong = weight.new_zeros(2, B, triton.cdiv(rows.size, SETTLED))
-        self.asked = weight.new_zeros(
-            B, triton.cdiv(columns.size, SETTLED)
-        )  # of the columns, under a penalty
-        self.lift, self.still = weight.new_zeros(B), weight.new_zeros(B)
+        self.of_columns = weight.new_zeros(B, triton.cdiv(columns.size, SETTLED))
+        self.lift = weight.new_zeros(B)
         self.sums = {}
 
     def damping(self, heat: float) -> float:
         """What a potential is of the soft minimum."""
         return 1.0 if self.reach == math.inf else self.reach / (self.reach + heat)
 
-    def sweep(self, rows: _Side, columns: _Side, damping: float, heat: float, active: Tensor) -> tuple:
-        """The sums of all rows over all columns, whose potentials count ``damping`` times."""
+    def cost_of(self, rows: Side) -> int:
+        """The cost of tiles with these rows."""
+        if self.kind == PairCost.GIVEN:
+            return PairCost.GIVEN if rows is self.rows else PairCost.TURNED
+        return cost_of(self.kind, self.p)
+
+    def sweep(self, rows: Side, columns: Side, heat: float, active: Tensor) -> tuple:
+        """The sums of all rows over all columns."""
         blocks, B = self.blocks, rows.weight.shape[0]
         programs = B * triton.cdiv(rows.size, blocks.rows)
         tiles = triton.cdiv(columns.size, blocks.columns)
@@ -94,79 +118,75 @@ class _Iteration:
         if id(rows) not in self.sums:
             self.sums[id(rows)] = [rows.weight.new_empty(splits, *rows.weight.shape) for _ in range(2)]
         top, total = self.sums[id(rows)]
-        answered = columns is self.rows
-        potential, lift = (columns.raw, self.lift) if answered else (columns.potential, self.still)
         sweep_kernel[programs, splits](
             rows.cloud.points, rows.cloud.low, columns.cloud.points, columns.cloud.low,
-            columns.cloud.own, potential, columns.log_weight,
-            lift, active, rows.count, columns.count, top, total,
-            damping, 1 / heat, self.p, rows.size, columns.size, self.D, width * blocks.columns,
-            cost_of(self.kind, self.p), self.precision, blocks.features >= self.D,
+            rows.cloud.own, rows.raw, columns.bias, active, rows.count, columns.count, top, total,
+            1 / heat, self.p, rows.size, columns.size, self.D or columns.size, width * blocks.columns,
+            self.cost_of(rows), self.precision, blocks.features >= self.D,
             blocks.rows, blocks.columns, blocks.features, num_warps=blocks.warps,
         )  # fmt: skip
         return top, total, splits
 
-    def settle(self, side: _Side, sums: tuple, damping: float, heat: float) -> None:
-        """Move a side to where its sums say."""
-        top, total, splits = sums
+    def half_step(self, side: Side, heat: float, following: float) -> None:
+        """A sweep over the other side's points, which moves a side; the next sweep is at ``following``."""
+        other = self.columns if side is self.rows else self.rows
+        top, total, splits = self.sweep(side, other, heat, self.active)
         B = side.weight.shape[0]
         settle_kernel[(B * triton.cdiv(side.size, SETTLED),)](
-            top, total, side.cloud.own, side.weight, side.potential, side.raw, self.wrong,
-            self.asked, self.lift, self.active, side.count, damping, heat, self.reach,
+            top, total, side.cloud.own, side.weight, side.log_weight, side.potential, side.raw, side.bias,
+            self.wrong, self.of_columns, self.lift, self.active, side.count,
+            self.damping(heat), heat, 1 / following, self.reach,
             # storing both potentials, twice with the constant that balanced ones are moved by
             2 * torch.finfo(side.weight.dtype).eps / LOG2_E, B, side.size, splits,
             side is self.rows, self.reach == math.inf, SETTLED,
         )  # fmt: skip
 
-    def half_step(self, side: _Side, damping: float, heat: float) -> None:
-        """A sweep over the other side's points and what follows of it."""
-        other = self.columns if side is self.rows else self.rows
-        # rows have learned where they move to, and are met there
-        sums = self.sweep(side, other, damping if side is self.columns else 1.0, heat, self.active)
-        self.settle(side, sums, damping, heat)
-
     def run(self, hot: float, cooling: float, max_iter: int, tol: float) -> None:
         """Pairs of half-steps, first at larger regularisations, then until each problem's error is small."""
-        done = 0
-        while hot > 1 and done + 1 < max_iter:
-            for side in (self.rows, self.columns):
-                self.half_step(side, self.damping(hot), hot)
-            hot, done = max(hot * cooling, 1.0), done + 1
-        damping, watch = self.damping(1.0), Watch()
-        self.half_step(self.rows, damping, 1.0)
-        for _ in range(max_iter - done):
-            self.half_step(self.columns, damping, 1.0)
-            self.half_step(self.rows, damping, 1.0)
+        heats = []
+        while hot > 1 and len(heats) + 1 < max_iter:
+            heats.append(hot)
+            hot = max(hot * cooling, 1.0)
+        self.columns.present((*heats, 1.0)[0])
+        for heat, following in zip(heats, (*heats[1:], 1.0)):
+            self.half_step(self.rows, heat, heat)
+            self.half_step(self.columns, heat, following)
+        self.half_step(self.rows, 1.0, 1.0)
+        watch = Watch()
+        for _ in range(max_iter - len(heats)):
+            self.half_step(self.columns, 1.0, 1.0)
+            self.half_step(self.rows, 1.0, 1.0)
             stop_kernel[(self.wrong.shape[1],)](
-                self.wrong, self.asked, self.lift, self.error, self.iterations, self.active, tol, self.reach,
-                self.wrong.shape[-1], self.asked.shape[-1], self.reach == math.inf,
+                self.wrong, self.of_columns, self.lift, self.error, self.iterations, self.active,
+                tol, self.reach, self.wrong.shape[-1], self.of_columns.shape[-1], self.reach == math.inf,
                 LEAST_LIFT * torch.finfo(self.wrong.dtype).eps, 64,
             )  # fmt: skip
             if watch.ended(self.active):
                 break
-        self.iterations += done
-        self.lift = self.still
+        self.iterations += len(heats)
 
     def pairs(self, wanted: Tensor) -> Tensor:
         """Sums over the pairs of some problems, ``(3, B)`` in float64, as ``value_of_pairs`` takes them."""
         rows, columns, blocks = self.rows, self.columns, self.blocks
+        columns_of_tile, warps = OF_PAIRS[self.precision]
         B = rows.weight.shape[0]
         sums = rows.weight.new_full((3, B, rows.size), math.inf)
         level = LOG2_E * level_of(rows.weight, self.reach)[:, None]
-        pairs_kernel[(B * triton.cdiv(rows.size, blocks.rows),)](
+        pairs_kernel[(B * triton.cdiv(rows.size, ROWS),)](
             rows.cloud.points, rows.cloud.low, columns.cloud.points, columns.cloud.low,
             rows.cloud.own, columns.cloud.own, (rows.potential + level).to(rows.weight.dtype).contiguous(),
             columns.potential.contiguous(), columns.weight, wanted.int(), rows.count, columns.count, sums,
-            self.p, rows.size, columns.size, self.D,
-            cost_of(self.kind, self.p), self.precision, blocks.features >= self.D,
-            blocks.rows, blocks.columns, blocks.features, num_warps=OF_PAIRS,
+            self.p, rows.size, columns.size, self.D or columns.size,
+            self.cost_of(rows), self.precision, blocks.features >= self.D,
+            ROWS, columns_of_tile, blocks.features, num_warps=warps,
         )  # fmt: skip
         sums = torch.where(rows.weight > 0, rows.weight.double() * sums, 0).sum(-1)
         return torch.stack([sums[0] / LOG2_E, sums[1], sums[2]])
 
-    def measured(self, side: _Side, other: _Side, doubtful: Tensor) -> Tensor:
+    def measured(self, side: Side, other: Side, doubtful: Tensor) -> Tensor:
         """L1 distance of a side's marginal from what it should be, for the potentials as they are."""
-        top, total, splits = self.sweep(side, other, 1.0, 1.0, doubtful.int())
+        other.present(1.0)
+        top, total, splits = self.sweep(side, other, 1.0, doubtful.int())
         met = doubtful[:, None] & (side.weight > 0)
         top, total = (torch.where(met, part, 1)[:splits] for part in (top, total))
         most = top.amax(0)
@@ -188,43 +208,51 @@ class _Iteration:
         weights, potentials = (rows.weight, columns.weight), (rows.potential, columns.potential)
         value = value_of_pairs(value, *weights, *(part / LOG2_E for part in potentials), self.reach, *sums)
         if self.reach < math.inf:
-            rows.raw = rows.potential
             return value
         shift = ((of_columns - of_rows) / (rows.mass + columns.mass))[:, None]
+        shift = torch.where(shift.isfinite(), shift, 0)
         exact = rows.potential.double() + shift, columns.potential.double() - shift
         lost = 0
         for side, potential in zip((rows, columns), exact):
             side.potential = potential.to(side.weight.dtype)
             off = (side.potential - potential).abs()
             lost = lost + torch.where(side.weight > 0, side.weight * off, 0).sum(-1) / LOG2_E
-        rows.raw = rows.potential
         doubtful = (2 * lost > tol / 8) & self.error.isfinite()
         errors = self.measured(rows, columns, doubtful) + self.measured(columns, rows, doubtful)
         self.error = torch.where(doubtful, errors, self.error)
         return value
 
 
-def _solve(x, y, a, b, n, m, start, kind, p, reach, hot, cooling, max_iter, tol, precision):
-    """:func:`sinkhorn_clouds` on clouds ``(B, N, D)``."""
-    a, b = weights_of(x, (x.shape[-2], y.shape[-2]), a, b, n, m)
-    features = blocks_of(kind, precision, x.shape[-1]).features
-    packed = pack(x, y, kind, p, precision, features)
-    rows, columns = (_Side(*of) for of in zip(packed, (a, b), (n, m)))
+def solve_sides(rows: Side, columns: Side, start, D, kind, p, reach, hot, cooling, max_iter, tol, precision):
+    """What ``sinkhorn_clouds`` returns, of problems in one batch dimension."""
     if start is not None:
         columns.potential = torch.where(start.isfinite(), start * LOG2_E, 0).contiguous()
-    run = _Iteration(rows, columns, x.shape[-1], kind, p, reach, precision)
+    dtype = rows.weight.dtype
+    run = _Iteration(rows, columns, D, kind, p, reach, precision)
     run.run(hot, cooling, max_iter, tol)
     value = run.finish(tol)
     potentials = rows.potential, columns.potential
-    lost = unresolved(*potentials, rows.weight, columns.weight, LOG2_E, torch.finfo(x.dtype).eps)
+    lost = unresolved(*potentials, rows.weight, columns.weight, LOG2_E, torch.finfo(dtype).eps)
     run.error = run.error.masked_fill(lost, math.nan)
     valid = rows.valid & columns.valid & ~lost
     potentials = []
     for side in (rows, columns):
         potential = torch.where(valid[:, None], side.potential / LOG2_E, math.nan)
-        beyond = torch.arange(side.size, device=x.device) >= side.count[:, None]
+        beyond = torch.arange(side.size, device=potential.device) >= side.count[:, None]
         potentials.append(potential.masked_fill(beyond, 0))
-    return torch.where(valid, value, math.nan).to(x.dtype), *potentials, run.error, run.iterations
+    return torch.where(valid, value, math.nan).to(dtype), *potentials, run.error, run.iterations
+
+
+def _solve(x, y, a, b, n, m, start, kind, p, reach, hot, cooling, max_iter, tol, precision):
+    """:func:`sinkhorn_clouds` on clouds ``(B, N, D)``."""
+    a, b = weights_of(x, (x.shape[-2], y.shape[-2]), a, b, n, m)
+    D = x.shape[-1]
+    clouds = pack(x, y, kind, p, precision, blocks_of(kind, precision, D).features)
+    sound = [of.points.isfinite().flatten(1).all(-1) & of.own.isfinite().all(-1) for of in clouds]
+    if are_stored(x, y, kind, precision):
+        clouds, D, kind, p, precision = stored(*clouds, precision), 0, PairCost.GIVEN, 1.0, "fp32"
+    rows, columns = (Side(*of) for of in zip(clouds, (a, b), (n, m), sound))
+    return solve_sides(rows, columns, start, D, kind, p, reach, hot, cooling, max_iter, tol, precision)
 
 
 @opaque("geokernels::triton_sinkhorn_clouds", mutates_args=())
@@ -290,15 +318,16 @@ def multiply_clouds(
     D = x.shape[-1] if blocks.features == 1 else rows.points.shape[-1]
     biases = _biases(f, g, rows, columns)
     B, N = f.shape
-    most, warps = OF_PRODUCTS[of_products]
+    columns_of_tile, most, warps = OF_PRODUCTS[of_products]
+    features = features_of_products(of_products, blocks.features)
     block = 1 if E == 1 else min(max(triton.next_power_of_2(E), 16), most)
     with device_of(x):
-        wrap_triton(multiply_kernel)[(B * triton.cdiv(N, blocks.rows), triton.cdiv(E, block))](
+        wrap_triton(multiply_kernel)[(B * triton.cdiv(N, ROWS), triton.cdiv(E, block))](
             rows.points, rows.low, columns.points, columns.low, *biases,
             v if left is None else left, v if left is None else right, v, out,
             p, N, g.shape[-1], D, 1 if left is None else left.shape[-1], E,
-            cost_of(kind, p), of_products, blocks.features >= D, left is not None,
-            blocks.rows, blocks.columns, blocks.features, 16, block, num_warps=warps,
+            cost_of(kind, p), of_products, features >= D, left is not None,
+            ROWS, columns_of_tile, features, 16, block, num_warps=warps,
         )  # fmt: skip
     return out
 

@@ -18,14 +18,15 @@ import triton.language as tl
 
 from .transport_clouds_tiles import (
     GRAM,
-    MOST_POWER,
     POWER,
     ROOT,
     SIZES,
     add_product,
+    bounded_power,
     load_points,
     scores,
     to_bf16,
+    together,
 )
 
 
@@ -36,30 +37,21 @@ def to_tf32(x):
 
 
 @triton.jit
-def add_rounded_product(x, y, to, PRECISION: tl.constexpr):
-    """``to + x @ y`` of tiles that are not rounded yet."""
+def rounded(x, PRECISION: tl.constexpr):
+    """What the matrix units take of ``x``."""
     if PRECISION == "fp32":
-        return add_product(x, x, y, y, to, PRECISION)
+        return x
     elif PRECISION == "tf32":
-        x_near = to_tf32(x)
-        y_near = to_tf32(y)
-        return add_product(x_near, x_near, y_near, y_near, to, PRECISION)
+        return to_tf32(x)
     else:
-        x_high = to_bf16(x)
-        y_high = to_bf16(y)
-        x_low = x_high
-        y_low = y_high
-        if PRECISION == "bf16x3":
-            x_low = to_bf16(x - x_high.to(tl.float32))
-            y_low = to_bf16(y - y_high.to(tl.float32))
-        return add_product(x_high, x_low, y_high, y_low, to, PRECISION)
+        return to_bf16(x)
 
 
 @triton.jit
 def densities(score, row_bias, column_bias):
     """The tile of E."""
     power = (score + column_bias[None, :]) + row_bias[:, None]
-    return tl.exp2(tl.minimum(power, MOST_POWER))
+    return bounded_power(power)
 
 
 @triton.jit
@@ -97,6 +89,8 @@ def multiply_kernel(
     b_row = tl.load(row_bias + i_problem * N + o_n, mask=m_n, other=float("-inf"))
     dtype = row_bias.dtype.element_ty
     sums = tl.full([BLOCK_N] if BLOCK_E == 1 else [BLOCK_N, BLOCK_E], 0.0, dtype)
+    of_low = sums  # what bf16x3 keeps of the roundings of the density, and of v
+    by_low = sums
     x += i_problem * N * D
     x_low += i_problem * N * D
     y += i_problem * M * D
@@ -130,7 +124,14 @@ def multiply_kernel(
         else:
             at = o_m[:, None].to(tl.int64) * E + o_e[None, :]
             b_v = tl.load(v + at, mask=m_m[:, None] & m_e[None, :], other=0.0)
-            sums = add_rounded_product(weight, b_v, sums, PRECISION)
+            near = rounded(weight, PRECISION)
+            near_v = rounded(b_v, PRECISION)
+            sums = add_product(near, near_v, sums, PRECISION)
+            if PRECISION == "bf16x3":
+                of_low = add_product(to_bf16(weight - near.to(tl.float32)), near_v, of_low, PRECISION)
+                by_low = add_product(near, to_bf16(b_v - near_v.to(tl.float32)), by_low, PRECISION)
+    if PRECISION == "bf16x3" and BLOCK_E != 1:
+        sums = together(sums, of_low, by_low)
     if BLOCK_E == 1:
         tl.store(out + (i_problem * N + o_n) * E + tl.program_id(1), sums, mask=m_n)
     else:

@@ -5,8 +5,10 @@ Points are packed in units in which $2^{-C}$ stands for $e^{-C / \epsilon}$. Cos
     gram     o_i + o_j - <x_i, y_j>, the points' own parts o being added apart
     root     |x_i - y_j|
     power    sum_d |x_id - y_jd|^p;   sizes for p = 1, squares for p = 2
+    given    p times what a matrix of all pairs holds, +inf where they do not meet
 
 gram         points [count, D], D padded with zeros to whole blocks; the product is that of the matrix units
+given        x is the matrix, of rows and columns or, turned, of columns and rows
 the others   points [D, count]: one feature of a tile's points at a time, differences before powers
 """
 
@@ -25,6 +27,7 @@ INTERPRETED = tl.constexpr(interpreted)
 GRAM = tl.constexpr(PairCost.DOT)  # squares too: what they have beyond a product are the points' own parts
 ROOT, POWER = tl.constexpr(PairCost.ROOT), tl.constexpr(PairCost.POWER)
 SIZES, SQUARES = tl.constexpr(PairCost.SIZES), tl.constexpr(PairCost.SQUARES)
+GIVEN, TURNED = tl.constexpr(PairCost.GIVEN), tl.constexpr(PairCost.TURNED)
 LOG2_E = math.log2(math.e)
 MOST_POWER = tl.constexpr(100.0)  # of two, where nothing else bounds it
 
@@ -105,7 +108,7 @@ def cost_of(kind: int, p: float) -> int:
     """The cost of a tile, by its constant above."""
     if kind == PairCost.POWER:
         return {1.0: SIZES, 2.0: SQUARES}.get(p, POWER).value
-    return (ROOT if kind == PairCost.ROOT else GRAM).value
+    return kind if kind in (PairCost.ROOT, PairCost.GIVEN) else GRAM.value
 
 
 @triton.jit
@@ -120,21 +123,34 @@ def to_bf16(x):
 
 
 @triton.jit
-def add_product(x, x_low, y, y_low, to, PRECISION: tl.constexpr):
-    """``to + x @ y`` of rounded tiles, summed in float32 or float64."""
+def add_product(x, y, to, PRECISION: tl.constexpr):
+    """``to + x @ y`` of rounded tiles, summed in float32 or float64.
+
+    A sum takes the products of one call in a loop: two that follow each other into one are wrong on Blackwell
+    under Triton 3.6 to 3.8 (triton-lang/triton, issue 10821).
+    """
     if INTERPRETED and (PRECISION == "bf16" or PRECISION == "bf16x3"):
         # the interpreter multiplies the bits of bfloat16
         x = x.to(tl.float32)
         y = y.to(tl.float32)
-        x_low = x_low.to(tl.float32)
-        y_low = y_low.to(tl.float32)
-    if PRECISION == "bf16x3":
-        to = tl.dot(x_low, y, to)
-        to = tl.dot(x, y_low, to)
     if PRECISION == "tf32":
         return tl.dot(x, y, to, input_precision="tf32")
     else:
         return tl.dot(x, y, to, input_precision="ieee", out_dtype=to.dtype)
+
+
+@triton.jit
+def together(products, of_x_low, of_y_low):
+    """What three sums of products make, the small ones first."""
+    # by multiply-adds: the compiler takes a product that is added to a sum for one more of its terms
+    one = tl.full(products.shape, 1.0, products.dtype)
+    return tl.fma(tl.fma(of_x_low, one, of_y_low), one, products)
+
+
+@triton.jit
+def bounded_power(x):
+    """``2^x``, or the largest that is worked with; a NaN stays one, which a GPU's other minimum drops."""
+    return tl.exp2(tl.minimum(x, MOST_POWER, propagate_nan=tl.PropagateNan.ALL))
 
 
 @triton.jit
@@ -144,32 +160,61 @@ def load_points(points, o_row, m_row, o_d, D):
 
 
 @triton.jit
+def products(
+    x, x_low, b_x, b_x_low, y, y_low, o_n, m_n, o_m, m_m, D, zero,
+    PRECISION: tl.constexpr, RESIDENT: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """<x_i, y_j> of a tile."""
+    o_d = tl.arange(0, BLOCK_D)
+    at = o_m[None, :].to(tl.int64) * D + o_d[:, None]
+    score = zero
+    of_x_low = zero
+    of_y_low = zero
+    if RESIDENT:
+        # no loop, so that the next tile's points are loaded while this one is worked on
+        b_y = tl.load(y + at, mask=m_m[None, :], other=0.0)
+        score = add_product(b_x, b_y, score, PRECISION)
+        if PRECISION == "bf16x3":
+            b_y_low = tl.load(y_low + at, mask=m_m[None, :], other=0.0)
+            of_x_low = add_product(b_x_low, b_y, of_x_low, PRECISION)
+            of_y_low = add_product(b_x, b_y_low, of_y_low, PRECISION)
+    else:
+        for d in range(0, D, BLOCK_D):
+            b_y = tl.load(y + at + d, mask=m_m[None, :], other=0.0)
+            part = load_points(x + d, o_n, m_n, o_d, D)
+            score = add_product(part, b_y, score, PRECISION)
+            if PRECISION == "bf16x3":
+                part_low = load_points(x_low + d, o_n, m_n, o_d, D)
+                b_y_low = tl.load(y_low + at + d, mask=m_m[None, :], other=0.0)
+                of_x_low = add_product(part_low, b_y, of_x_low, PRECISION)
+                of_y_low = add_product(part, b_y_low, of_y_low, PRECISION)
+    if PRECISION == "bf16x3":
+        score = together(score, of_x_low, of_y_low)
+    return score
+
+
+@triton.jit
 def scores(
     x, x_low, b_x, b_x_low, y, y_low, o_n, m_n, o_m, m_m, N, M, D, p, zero,
     COST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Minus the costs of a tile of pairs, without own parts; added to ``zero`` [rows, columns].
+    """Minus the costs of a tile of pairs [rows, columns], without own parts; ``zero`` is such a tile.
 
     With ``RESIDENT`` all features fit into one block, and ``b_x`` has the rows' points.
     """
-    score = zero
     if COST == GRAM:
-        o_d = tl.arange(0, BLOCK_D)
-        for d in range(0, D, BLOCK_D):
-            at = o_m[None, :].to(tl.int64) * D + d + o_d[:, None]
-            b_y = tl.load(y + at, mask=m_m[None, :], other=0.0)
-            b_y_low = b_y
-            if PRECISION == "bf16x3":
-                b_y_low = tl.load(y_low + at, mask=m_m[None, :], other=0.0)
-            if RESIDENT:
-                score = add_product(b_x, b_x_low, b_y, b_y_low, score, PRECISION)
-            else:
-                part = load_points(x + d, o_n, m_n, o_d, D)
-                part_low = part
-                if PRECISION == "bf16x3":
-                    part_low = load_points(x_low + d, o_n, m_n, o_d, D)
-                score = add_product(part, part_low, b_y, b_y_low, score, PRECISION)
+        return products(
+            x, x_low, b_x, b_x_low, y, y_low, o_n, m_n, o_m, m_m, D, zero, PRECISION, RESIDENT, BLOCK_D
+        )
+    elif COST >= GIVEN:
+        at = o_n[:, None].to(tl.int64) * M + o_m[None, :]
+        if COST == TURNED:
+            at = o_m[None, :].to(tl.int64) * N + o_n[:, None]
+        # bounds of the matrix and not of a problem in it: where they are multiples, vectors are loaded whole
+        inside = (o_n < N)[:, None] & (o_m < M)[None, :]
+        return -p * tl.load(x + at, mask=inside, other=float("inf"))
     else:
+        score = zero
         x_at = x + o_n
         y_at = y + o_m
         for _ in range(0, D):
@@ -187,4 +232,4 @@ def scores(
                 score -= apart * apart
         if COST == ROOT:
             score = -tl.sqrt(-score)
-    return score
+        return score

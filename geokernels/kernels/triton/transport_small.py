@@ -25,7 +25,7 @@ stops by itself, and where the error is no number. Sums depend on the sizes alon
 import triton
 import triton.language as tl
 
-from .transport_clouds_tiles import MOST_POWER
+from .transport_clouds_tiles import MOST_POWER, bounded_power
 
 # times the largest scale: terms lost to underflow are below rounding beside it
 LEAST_SUM = tl.constexpr(1e-25)
@@ -62,12 +62,6 @@ def column_levels(cost, weight_x, raw, at_row, n, M, o_m, m_m, scale, damping, l
 def power_of_two(x):
     """``2^x``, infinite where it is too large to be worked with: what it counts in must not be trusted."""
     return tl.exp2(tl.where(x > MOST_POWER, float("inf"), x))
-
-
-@triton.jit
-def bounded_power(x):
-    """``2^x``, or the largest that is worked with."""
-    return tl.exp2(tl.where(x > MOST_POWER, MOST_POWER, x))
 
 
 @triton.jit
