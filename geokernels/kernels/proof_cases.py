@@ -255,7 +255,7 @@ OPERATORS: dict[str, Operator] = {
         _of_costs,
         {
             "native": Implementation(lambda t, s: transport.refuse(t["cost"]), _native_of_costs),
-            "triton": Implementation(lambda t, s: triton.refuse_costs(t["cost"]), _triton_of_costs),
+            "triton": Implementation(lambda t, s: triton.refuse(t["cost"]), _triton_of_costs),
         },
         ("cost", "a", "b"),
         {
