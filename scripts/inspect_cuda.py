@@ -40,17 +40,16 @@ PROMISED = {"sinkhorn_kernel<float": "HMMA"}
 ONE_BLOCK = {
     "<double": "float64 is there to be exact, its numbers take two registers each, and more would be spilled",
     ", Far<": "the last resort for large problems, which would spill registers",
-    "sinkhorn_kernel<float, Layout<16,": "32 entries of each of 512 threads are in its registers, 125 in all",
-    "sinkhorn_kernel<float, Layout<32,": "its rows take the shared memory of a whole multiprocessor",
-    "sinkhorn_kernel<float": "not yet bounded to two blocks",
+    "sinkhorn_kernel<float, Layout<32": "the iteration's matrix fills the shared memory",
+    "sinkhorn_kernel<float, Layout<16": "a block of 16 warps: two of 8 would spill registers",
 }
 ITERATING = "sinkhorn_kernel<float"
 # how many instructions of float64 an iteration may have, and why
-FLOAT64 = {"sinkhorn_kernel<float": (1, "whether there is a penalty is found out anew")}
+FLOAT64: dict[str, tuple[int, str]] = {}
 ON_CHIP = re.compile(r"sinkhorn_kernel<float, *Layout<.*true>")
 IN_FLIGHT = 8
 # why kernels that bring points to the tensor cores may wait for each load
-WAITING = {"sinkhorn_kernel<float": "the type of the points is not yet known at compile time"}
+WAITING: dict[str, str] = {}
 # registers of a multiprocessor, how many a warp is given at once, and bytes that CUDA keeps of a block
 REGISTERS, REGISTERS_AT_ONCE, KEPT = 65536, 256, 1024
 # threads and KiB of shared memory of a multiprocessor, by architecture

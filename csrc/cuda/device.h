@@ -70,6 +70,7 @@ __device__ inline T block_sum(T mine, T* spare) {
   if (lane() == 0) spare[warp()] = mine;
   __syncthreads();
   T whole = 0;
+#pragma unroll 1
   for (int w = 0; w < int(blockDim.x) / kWarp; ++w) whole += spare[w];
   return whole;
 }

@@ -27,64 +27,72 @@ template <class T, class L>
 class Carry {
  public:
   using Products = Tile<T, L>;
+  using Memory = Workplace<T, L, 1>;
   static constexpr int kDepth = Products::kDepth, kPanel = Products::kPanel;
 
-  // Of problem k, whose f and g are written.
-  __device__ Carry(const Carried<T>& carried, const TransportProblem<T>& p, int64_t k, int64_t rows,
-                   int64_t columns, Products& tile)
-      : v(carried.v + k * columns * carried.width),
-        out(carried.out + k * rows * carried.width),
-        width(int(carried.width)),
-        rows(int(rows)),
-        inverse(T(1 / p.eps)),
-        p(p),
-        tile(tile) {}
+  // Of the problem in shared memory, whose f and g are written.
+  __device__ Carry(const TransportBatch<T>& batch, const Carried<T>& carried, Memory& work)
+      : batch(batch), carried(carried), work(work) {}
 
   __device__ void write() {
-    for (int first = 0; first < rows; first += kPanel)
-      for (int along = 0; along < width; along += L::kWidth) write_block(first, along);
+    for (int first = 0; first < rows(); first += kPanel)
+      for (int along = 0; along < width(); along += L::kWidth) write_block(first, along);
   }
 
  private:
   __device__ void write_block(int first, int along) {
     typename Products::Sums sums = {};
-    for (int j = 0; j < int(p.m); j += kDepth) {
+    for (int j = 0; j < int(problem().m); j += kDepth) {
       __syncthreads();  // f and g are written, the tile is free
       load(first, along, j);
       __syncthreads();
-      tile.template multiply<false>(sums);
+      work.tile[0].multiply(sums);
     }
-    Products::each(sums, [&](int row, int e, T sum) {
-      if (first + row < rows && along + e < width) out[int64_t(first + row) * width + along + e] = sum;
-    });
+    __syncthreads();
+    Products::put(sums, work.products);
+    __syncthreads();
+    const int here = rows() - first < kPanel ? rows() - first : kPanel;
+    const int wide = width() - along < L::kWidth ? width() - along : L::kWidth;
+    T* const out = carried.out + index() * batch.rows * carried.width;
+#pragma unroll 1
+    for (int row = warp(); row < here; row += L::kWarps)
+#pragma unroll 1
+      for (int e = lane(); e < wide; e += kWarp)
+        out[int64_t(first + row) * width() + along + e] = work.products.row[row][e];
   }
 
   // Rows are the plan's, a thread a point of y; columns those of v, a lane each.
   __device__ void load(int first, int along, int j) {
 #pragma unroll 1
     for (int row = Products::first_line(); row < kPanel; row += Products::kAtOnce)
-      tile.line[row][Products::own_feature()] = share(first + row, j + Products::own_feature());
+      work.tile[0].line[row].number[Products::own_feature()] =
+          share(first + row, j + Products::own_feature());
+    const T* const v = carried.v + index() * batch.columns * carried.width;
 #pragma unroll 1
     for (int d = warp(); d < kDepth; d += L::kWarps)
       for (int e = lane(); e < L::kWidth; e += kWarp)
-        tile.line[kPanel + e][d] =
-            j + d < int(p.m) && along + e < width ? v[int64_t(j + d) * width + along + e] : T(0);
+        work.tile[0].line[kPanel + e].number[d] =
+            j + d < int(problem().m) && along + e < width() ? v[int64_t(j + d) * width() + along + e] : T(0);
   }
 
   // E_ij b_j; 0 where there is no such pair.
-  __device__ T share(int i, int j) const {
+  __device__ static T share(int i, int j) {
+    const TransportProblem<T>& p = problem();
     if (i >= int(p.n) || j >= int(p.m)) return 0;
-    const T e = device::density_of<T>(p.f[i], p.g[j], p.cost[i * p.stride + j], inverse);
+    const T e =
+        device::density_of<T>(p.f[i], p.g[j], p.cost[i * p.stride + j], shared_memory<T, L>().inverse_eps);
     const T weight = p.b ? p.b[j] : T(1) / T(p.m);
     return e * weight;
   }
 
-  const T* const v;
-  T* const out;
-  const int width, rows;
-  const T inverse;               // 1 / eps
-  const TransportProblem<T>& p;  // in shared memory
-  Products& tile;
+  __device__ static const TransportProblem<T>& problem() { return shared_memory<T, L>().problem; }
+  __device__ static int64_t index() { return shared_memory<T, L>().index; }
+  __device__ int rows() const { return int(batch.rows); }
+  __device__ int width() const { return int(carried.width); }
+
+  const TransportBatch<T>& batch;
+  const Carried<T>& carried;
+  Memory& work;
 };
 
 }  // namespace geokernels

@@ -17,7 +17,7 @@ template <class T, class L>
 constexpr int64_t shared_bytes(int64_t near_groups, bool with_points, bool with_columns) {
   const int64_t held = near_groups * L::kEntries * int64_t(sizeof(T));
   const int64_t points = with_points ? int64_t(sizeof(typename PointCosts<T, L>::Memory)) : 0;
-  const int64_t columns = with_columns ? int64_t(sizeof(Tile<T, L>)) : 0;
+  const int64_t columns = with_columns ? int64_t(sizeof(typename Carry<T, L>::Memory)) : 0;
   const int64_t made = points > columns ? points : columns;
   return int64_t(sizeof(Shared<T, L>)) + (held > made ? held : made);
 }
@@ -33,35 +33,51 @@ struct Places {
 // memory.
 template <class T, class L>
 constexpr Places places(int64_t rows, int64_t room, bool with_points, bool with_columns) {
-  const int groups = L::kResident ? 0 : L::groups(rows);
+  const int groups = L::groups(rows);
   const int64_t left = room - shared_bytes<T, L>(0, false, false);
   const int64_t fit = left > 0 ? left / (L::kEntries * int64_t(sizeof(T))) : 0;
-  const int near_groups = int(fit < groups ? fit : groups);
+  const int near_groups = int(fit < groups && !L::kResident ? fit : groups);
   return {near_groups, (groups - near_groups) * int64_t(L::kEntries),
           shared_bytes<T, L>(near_groups, with_points, with_columns)};
 }
 
-// Blocks take problems in turn, so that device memory is needed only for the blocks that run at once.
+// Costs, iteration and columns of problem k.
 template <class T, class L>
-__global__ void __launch_bounds__(L::kThreads, 1)
-    sinkhorn_kernel(TransportBatch<T> batch, Store<T> store, PointBatch<T> points, Carried<T> carried) {
+__device__ inline void solve_problem(const TransportBatch<T>& batch, const Store<T>& store,
+                                     const PointBatch<T>& points, const Carried<T>& carried, unsigned k) {
   using Costs = PointCosts<T, L>;
   TransportProblem<T>& p = shared_memory<T, L>().problem;
   unsigned char* const room = block_memory() + sizeof(Shared<T, L>);
-  for (int64_t k = blockIdx.x; k < batch.problems; k += gridDim.x) {
-    __syncthreads();  // the problem before is finished
-    if (threadIdx.x == 0) p = batch.problem(k);
-    __syncthreads();
-    for (int64_t i = p.n + threadIdx.x; i < batch.rows; i += L::kThreads) p.f[i] = 0;
-    for (int64_t j = p.m + threadIdx.x; j < batch.columns; j += L::kThreads) p.g[j] = 0;
-    if (points.x) {
-      auto& memory = *reinterpret_cast<typename Costs::Memory*>(room);
-      Costs(points, p, k, batch.rows, batch.columns, memory).write();
-    }
-    Sinkhorn<T, L>(store).run();
-    if (carried.v) {
-      auto& tile = *reinterpret_cast<Tile<T, L>*>(room);
-      Carry<T, L>(carried, p, k, batch.rows, batch.columns, tile).write();
+  if (threadIdx.x == 0) {
+    const TransportProblem<T> own = batch.problem(k);
+    p = own;
+    shared_memory<T, L>().index = k;
+  }
+  __syncthreads();
+  for (int i = int(p.n + threadIdx.x); i < batch.rows; i += L::kThreads) p.f[i] = 0;
+  for (int j = int(p.m + threadIdx.x); j < batch.columns; j += L::kThreads) p.g[j] = 0;
+  if (points.x) {
+    auto& memory = *reinterpret_cast<typename Costs::Memory*>(room);
+    Costs(batch, points, memory).write();
+  }
+  Sinkhorn<T, L>(store).run();
+  if (carried.v) {
+    auto& memory = *reinterpret_cast<typename Carry<T, L>::Memory*>(room);
+    Carry<T, L>(batch, carried, memory).write();
+  }
+}
+
+// A block a problem; or, where K needs device memory, which is there only for the blocks that run at once,
+// problems in turn. Not everywhere, as a loop keeps in registers what all of its turns have in common.
+template <class T, class L>
+__global__ void __launch_bounds__(L::kThreads, L::template blocks<T>())
+    sinkhorn_kernel(TransportBatch<T> batch, Store<T> store, PointBatch<T> points, Carried<T> carried) {
+  if constexpr (L::kResident) {
+    solve_problem<T, L>(batch, store, points, carried, blockIdx.x);
+  } else {
+    for (unsigned k = blockIdx.x; k < batch.problems; k += gridDim.x) {
+      __syncthreads();  // the problem before is finished
+      solve_problem<T, L>(batch, store, points, carried, k);
     }
   }
 }

@@ -7,18 +7,23 @@
 // x, y   [N, D], [M, D]   float32, float16 or bfloat16, computed in float32; or float64
 // costs  [N, M]           +inf beyond a problem's own n and m
 //
-// Distances do not depend on the centre, but the Gram form loses digits where the origin is far away: points
-// are moved to the centre before they are rounded, and their squares are those of the moved ones. Features
-// come kDepth at a time, a thread each (cuda/transport_tile.h).
+// Points are copied a chunk of features at a time, chunks ahead of the one that is multiplied
+// (cuda/copies.h), and multiplied as they lie in memory (cuda/transport_tile.h).
+//
+// Distances do not depend on the centre, but the Gram form loses digits where the origin is far away: its
+// error is some 2^-21 of the squares it sums. They are those of the points as they are while they sum to at
+// most kMostSquares times the costs, which loses no more than log2(kMostSquares) bits against points moved to
+// their centre; where squares are larger the costs are made again, of moved points. So are those of points
+// that do not lie on multiples of 16 bytes, a number at a time.
 
 #pragma once
 
+#include <type_traits>
+
+#include "cuda/copies.h"
 #include "cuda/transport_tile.h"
 
 namespace geokernels {
-
-// The type of the points in memory: T, in which everything is computed, or half precision.
-enum class Stored : int { same, half, bfloat16 };
 
 // The clouds of a batch; x is null where costs are given.
 template <class T>
@@ -30,114 +35,262 @@ struct PointBatch {
   Stored stored;
 };
 
-template <class T>
-__device__ inline T read_number(const void* from, int64_t at, Stored stored) {
-  if constexpr (sizeof(T) == 4)
-    if (stored != Stored::same) {
-      const uint16_t bits = static_cast<const uint16_t*>(from)[at];
-      if (stored == Stored::half) return half_to_float(bits);
-      const uint32_t wide = uint32_t(bits) << 16;
-      float x;
-      memcpy(&x, &wide, sizeof(x));
-      return x;
+// A number of memory; and the sum of squares of the numbers in a piece of it.
+template <class T, Stored S>
+struct Reading {
+  using Number = std::conditional_t<S == Stored::same, T, uint16_t>;
+
+  __device__ static T number(Number from) {
+    if constexpr (S == Stored::half) return half_to_float(from);
+    if constexpr (S == Stored::same) return from;
+    const uint32_t wide = uint32_t(from) << 16;
+    float x;
+    memcpy(&x, &wide, sizeof(x));
+    return x;
+  }
+
+  __device__ static T squares(const void* piece) {
+    struct alignas(kPiece) Piece {
+      Number of[kPiece / sizeof(Number)];
+    };
+    const Piece read = *static_cast<const Piece*>(piece);
+    T sum = 0;
+#pragma unroll
+    for (const Number from : read.of) {
+      const T x = number(from);
+      sum += x * x;
     }
-  return static_cast<const T*>(from)[at];
-}
+    return sum;
+  }
+};
 
 template <class T, class L>
 class PointCosts {
  public:
   using Products = Tile<T, L>;
   static constexpr int kDepth = Products::kDepth, kPanel = Products::kPanel, kLines = Products::kLines;
-  static constexpr int kOwn = (kLines + L::kThreads - 1) / L::kThreads;  // lines whose square a thread sums
+  static constexpr int kStages = L::kResident ? 3 : 2;           // chunks that are held
+  static constexpr int kPieces = Products::kChunk / kPiece;      // of a line, a thread each
+  static constexpr int kAtOnce = L::kThreads / kPieces;          // lines
+  static constexpr int kOwn = (kLines + kAtOnce - 1) / kAtOnce;  // lines of a thread
+  static constexpr double kMostSquares = 4;
 
   struct Memory {
-    Products tile;
+    Workplace<T, L, kStages> work;
     T centre[Products::kAtOnce][kDepth];
     T squares[kLines];
+    T parts[kOwn][L::kThreads];  // of the squares, a thread's pieces of its lines
   };
 
-  // Of problem k.
-  __device__ PointCosts(const PointBatch<T>& points, const TransportProblem<T>& p, int64_t k, int64_t rows,
-                        int64_t columns, Memory& memory)
-      : points(points),
-        x(k * rows * points.features),
-        y(k * columns * points.features),
-        costs(points.costs + k * rows * columns),
-        n(int(p.n)),
-        m(int(p.m)),
-        rows(int(rows)),
-        columns(int(columns)),
-        memory(memory) {}
+  // Of the problem in shared memory. What is the same throughout is read where it is needed: the sums of
+  // products leave few registers.
+  __device__ PointCosts(const TransportBatch<T>& batch, const PointBatch<T>& points, Memory& memory)
+      : batch(batch), points(points), memory(memory) {}
 
   __device__ void write() {
-    // with a centre, points of half precision are not exact any more
-    if (points.stored != Stored::same && points.kind != PointCost::square)
-      write_panels<true>();
-    else
-      write_panels<false>();
+    if (lies_in_pieces()) {
+      const Totals all = write_panels<false>();
+      if (points.kind != PointCost::square || is_near(all)) return;
+    }
+    write_panels<true>();
   }
 
  private:
-  template <bool Exact>
-  __device__ void write_panels() {
-    for (int first = 0; first < rows; first += kPanel) write_panel<Exact>(first);
+  template <Stored S>
+  using Number = typename Reading<T, S>::Number;
+
+  // What all pairs of a thread sum to.
+  struct Totals {
+    T squares = 0, costs = 0;
+  };
+
+  // Calls use(as) where as.value says how points are stored.
+  template <class Use>
+  __device__ auto as_stored(const Use& use) const {
+    if constexpr (sizeof(T) == 4) {
+      if (points.stored == Stored::half) return use(std::integral_constant<Stored, Stored::half>());
+      if (points.stored == Stored::bfloat16) return use(std::integral_constant<Stored, Stored::bfloat16>());
+    }
+    return use(std::integral_constant<Stored, Stored::same>());
+  }
+
+  __device__ int line_bytes() const {
+    return int(points.features) * (points.stored == Stored::same ? int(sizeof(T)) : 2);
+  }
+
+  __device__ bool lies_in_pieces() const {
+    return (uintptr_t(points.x) | uintptr_t(points.y) | unsigned(line_bytes())) % kPiece == 0;
+  }
+
+  // Whether the origin is; false with NaN.
+  __device__ bool is_near(const Totals& all) const {
+    double* const spare = shared_memory<T, L>().spare;
+    const double squares = block_sum(double(all.squares), spare);
+    return squares <= kMostSquares * block_sum(double(all.costs), spare);
   }
 
   // Whether a line has a point: the panel's rows of x, then those of y.
   __device__ bool is_point(int first, int line) const {
-    return line < kPanel ? first + line < n : line - kPanel < m;
+    return line < kPanel ? first + line < n() : line - kPanel < m();
   }
 
-  __device__ T feature(int first, int line, int64_t d) const {
-    if (line < kPanel)
-      return read_number<T>(points.x, x + (first + line) * points.features + d, points.stored);
-    return read_number<T>(points.y, y + (line - kPanel) * points.features + d, points.stored);
+  template <bool Moved>
+  __device__ Totals write_panels() {
+    Totals all;
+    if constexpr (L::kResident)
+      write_panel<Moved>(0, all);
+    else
+      for (int first = 0; first < rows(); first += kPanel) write_panel<Moved>(first, all);
+    return all;
   }
 
-  template <bool Exact>
-  __device__ void write_panel(int first) {
+  template <bool Moved>
+  __device__ void write_panel(int first, Totals& all) {
     typename Products::Sums sums = {};
-    T squares[kOwn] = {};
+#pragma unroll
+    for (int k = 0; k < kOwn; ++k) memory.parts[k][threadIdx.x] = 0;
+    if constexpr (Moved)
+      multiply_moved(first, sums);
+    else
+      as_stored([&](auto as) { multiply_chunks<as.value>(first, sums); });
+#pragma unroll
+    for (int k = 0; k < kOwn; ++k) {
+      const T sum = over_lanes<kPieces, Sum>(memory.parts[k][threadIdx.x]);
+      if (own_line(k) < kLines && own_piece() == 0) memory.squares[own_line(k)] = sum;
+    }
+    Products::put(sums, memory.work.products);
+    __syncthreads();
+    const int here = rows() - first < kPanel ? rows() - first : kPanel;
+#pragma unroll 1
+    for (int row = warp(); row < here; row += L::kWarps)
+#pragma unroll 1
+      for (int j = lane(); j < columns(); j += kWarp) write_cost(first, row, j, all);
+    __syncthreads();
+  }
+
+  __device__ void write_cost(int first, int row, int j, Totals& all) {
+    const bool square = points.kind == PointCost::square, counts = first + row < n() && j < m();
+    const T both = square ? memory.squares[row] + memory.squares[kPanel + j]
+                          : T(points.kind == PointCost::angle ? 1 : 0);
+    const T cost = both - (square ? 2 : 1) * memory.work.products.row[row][j];
+    if (counts) all.squares += both, all.costs += cost;
+    T* const costs = points.costs + shared_memory<T, L>().index * batch.rows * batch.columns;
+    costs[(first + row) * columns() + j] = counts ? cost : infinity<T>();
+  }
+
+  // A thread has the same piece of a line's chunks in every kAtOnce-th line.
+  __device__ static int own_piece() { return int(threadIdx.x) % kPieces; }
+  __device__ static int own_line(int k) { return k * kAtOnce + int(threadIdx.x) / kPieces; }
+  template <class Line>
+  __device__ static auto* piece_of(Line& line) {
+    return reinterpret_cast<std::conditional_t<std::is_const_v<Line>, const unsigned char, unsigned char>*>(
+               line.number) +
+           own_piece() * kPiece;
+  }
+
+  template <Stored S>
+  __device__ void multiply_chunks(int first, typename Products::Sums& sums) {
+    for (int ahead = 0; ahead < kStages - 1; ++ahead)
+      copy(first, ahead * Products::kChunk, memory.work.tile[ahead]);
+    int stage = 0;  // where the chunk is
+    for (int byte = 0; byte < line_bytes(); byte += Products::kChunk) {
+      wait_for_copies<kStages - 2>();
+      __syncthreads();  // the chunk is there, and the one before it has been read
+      copy(first, byte + (kStages - 1) * Products::kChunk,
+           memory.work.tile[stage == 0 ? kStages - 1 : stage - 1]);
+      const Products& tile = memory.work.tile[stage];
+      if (points.kind == PointCost::square) add_squares<S>(tile);
+      if constexpr (S == Stored::same)
+        tile.multiply(sums);
+      else
+        tile.template multiply_as<S>(sums);
+      stage = stage + 1 < kStages ? stage + 1 : 0;
+    }
+    wait_for_copies<0>();
+    __syncthreads();
+  }
+
+  // Starts to bring the chunk from a byte of all lines on into a tile, zeros where there is none.
+  __device__ void copy(int first, int byte, Products& tile) {
+    const int bytes = line_bytes(), at = byte + own_piece() * kPiece;
+    // one address a cloud, from which others are not far
+    const auto* const of_x = bytes_of(points.x, x()) + int64_t(first + own_line(0)) * bytes + at;
+    const auto* const of_y = bytes_of(points.y, y()) + int64_t(own_line(0) - kPanel) * bytes + at;
+#pragma unroll 1  // unrolled, it would keep registers that the products need
+    for (int k = 0; k < kOwn; ++k) {
+      const int line = own_line(k);
+      if (kLines % kAtOnce > 0 && line >= kLines) continue;
+      const bool there = at < bytes && is_point(first, line);
+      copy_piece(piece_of(tile.line[line]), (line < kPanel ? of_x : of_y) + k * kAtOnce * bytes, there);
+    }
+    close_copies();
+  }
+
+  __device__ const unsigned char* bytes_of(const void* cloud, int64_t number) const {
+    return static_cast<const unsigned char*>(cloud) +
+           number * (points.stored == Stored::same ? sizeof(T) : 2);
+  }
+
+  template <Stored S>
+  __device__ void add_squares(const Products& tile) const {
+#pragma unroll 1
+    for (int k = 0; k < kOwn; ++k)
+      if (kLines % kAtOnce == 0 || own_line(k) < kLines)
+        memory.parts[k][threadIdx.x] += Reading<T, S>::squares(piece_of(tile.line[own_line(k)]));
+  }
+
+  // Of points that are moved, and are numbers of T.
+  __device__ void multiply_moved(int first, typename Products::Sums& sums) {
     for (int64_t d = 0; d < points.features; d += kDepth) {
-      load(first, d);
-      if (points.kind == PointCost::square) centre(first, d);
+      as_stored([&](auto as) { load<as.value>(first, d); });
+      if (points.kind == PointCost::square) {
+        centre(first, d);
+        __syncthreads();
+        add_squares<Stored::same>(memory.work.tile[0]);
+      }
       __syncthreads();
-      add_squares(squares);
-      memory.tile.template multiply<Exact>(sums);
+      memory.work.tile[0].multiply(sums);
       __syncthreads();  // the tile is free again
     }
-#pragma unroll
-    for (int k = 0; k < kOwn; ++k)
-      if (int line = k * L::kThreads + threadIdx.x; line < kLines) memory.squares[line] = squares[k];
-    __syncthreads();
-    Products::each(sums, [&](int row, int j, T product) {
-      const int i = first + row;
-      if (i >= rows || j >= columns) return;
-      costs[int64_t(i) * columns + j] = i < n && j < m ? cost(row, j, product) : infinity<T>();
-    });
-    __syncthreads();
   }
 
-  // Brings features from d on into the tile, zeros where there are none.
+  // Brings features from d on into the tile, zeros where there are none, many lines before any is stored.
+  template <Stored S>
   __device__ void load(int first, int64_t d) {
+    constexpr int kInFlight = 8;
     const int own = Products::own_feature();
+    const auto* const of_x =
+        static_cast<const Number<S>*>(points.x) + x() + int64_t(first) * points.features + d + own;
+    const auto* const of_y =
+        static_cast<const Number<S>*>(points.y) + y() - int64_t(kPanel) * points.features + d + own;
     const bool inside = d + own < points.features;
-#pragma unroll 4
-    for (int line = Products::first_line(); line < kLines; line += Products::kAtOnce)
-      memory.tile.line[line][own] = inside && is_point(first, line) ? feature(first, line, d + own) : T(0);
+#pragma unroll 1
+    for (int start = Products::first_line(); start < kLines; start += kInFlight * Products::kAtOnce) {
+      Number<S> read[kInFlight];
+#pragma unroll
+      for (int k = 0; k < kInFlight; ++k) {
+        const int line = start + k * Products::kAtOnce;
+        const auto* const from = (line < kPanel ? of_x : of_y) + line * points.features;
+        read[k] = inside && line < kLines && is_point(first, line) ? *from : Number<S>(0);
+      }
+#pragma unroll
+      for (int k = 0; k < kInFlight; ++k)
+        if (const int line = start + k * Products::kAtOnce; line < kLines)
+          memory.work.tile[0].line[line].number[own] = Reading<T, S>::number(read[k]);
+    }
   }
 
   // Moves the tile to its centre, half the sum of both clouds' means; a thread sees what it has loaded
   // itself.
   __device__ void centre(int first, int64_t d) {
-    const int in_panel = n - first < kPanel ? n - first : kPanel;
-    const T of_x = in_panel > 0 ? T(0.5) / in_panel : T(0), of_y = T(0.5) / m;
+    const int in_panel = n() - first < kPanel ? n() - first : kPanel;
+    const T of_x = in_panel > 0 ? T(0.5) / in_panel : T(0), of_y = T(0.5) / m();
     const int own = Products::own_feature(), start = Products::first_line();
+    Products& tile = memory.work.tile[0];
     T mean = 0;
 #pragma unroll 4
     for (int line = start; line < kLines; line += Products::kAtOnce)
-      mean += memory.tile.line[line][own] * (line < kPanel ? of_x : of_y);
+      mean += tile.line[line].number[own] * (line < kPanel ? of_x : of_y);
     memory.centre[start][own] = mean;
     __syncthreads();
     mean = 0;
@@ -146,33 +299,20 @@ class PointCosts {
     if (d + own >= points.features) return;
 #pragma unroll 4
     for (int line = start; line < kLines; line += Products::kAtOnce)
-      if (is_point(first, line)) memory.tile.line[line][own] -= mean;
+      if (is_point(first, line)) tile.line[line].number[own] -= mean;
   }
 
-  __device__ void add_squares(T (&squares)[kOwn]) const {
-#pragma unroll
-    for (int k = 0; k < kOwn; ++k) {
-      const int line = k * L::kThreads + threadIdx.x;
-      if (line >= kLines) continue;
-      // neighbouring threads start at different features, and so read different banks
-#pragma unroll 4
-      for (int d = 0; d < kDepth; ++d) {
-        const T value = memory.tile.line[line][(d + lane() / 8) % kDepth];
-        squares[k] += value * value;
-      }
-    }
-  }
+  __device__ static const TransportProblem<T>& problem() { return shared_memory<T, L>().problem; }
+  __device__ static int n() { return int(problem().n); }
+  __device__ static int m() { return int(problem().m); }
+  __device__ int rows() const { return int(batch.rows); }
+  __device__ int columns() const { return int(batch.columns); }
+  // Where the problem's points begin.
+  __device__ int64_t x() const { return shared_memory<T, L>().index * batch.rows * points.features; }
+  __device__ int64_t y() const { return shared_memory<T, L>().index * batch.columns * points.features; }
 
-  __device__ T cost(int row, int j, T product) const {
-    if (points.kind == PointCost::square)
-      return (memory.squares[row] + memory.squares[kPanel + j]) - 2 * product;
-    return (points.kind == PointCost::angle ? T(1) : T(0)) - product;
-  }
-
+  const TransportBatch<T>& batch;
   const PointBatch<T>& points;
-  const int64_t x, y;  // where the problem's points begin
-  T* const costs;
-  const int n, m, rows, columns;
   Memory& memory;
 };
 

@@ -15,14 +15,13 @@ namespace geokernels {
 template <class T, class L>
 class Result {
  public:
-  // lambda: reach / (reach + eps); stranded: mass that no admissible pair can take.
-  __device__ Result(bool balanced, T inverse_eps, T lambda, double stranded)
+  __device__ Result()
       : s(shared_memory<T, L>()),
         p(s.problem),
-        balanced(balanced),
-        inverse_eps(inverse_eps),
-        lambda(lambda),
-        stranded(stranded) {}
+        balanced(s.balanced),
+        inverse_eps(s.inverse_eps),
+        lambda(s.scaling.lambda),
+        stranded(s.stranded) {}
 
   // Writes value, f, g and their error, which is `error` where rounding them cannot matter; returns it.
   __device__ double write(double error) const {
@@ -58,8 +57,8 @@ class Result {
   // Writes NaN throughout, and returns it.
   __device__ double refuse() const {
     const T nan = std::numeric_limits<T>::quiet_NaN();
-    for (int64_t i = threadIdx.x; i < p.n; i += L::kThreads) p.f[i] = nan;
-    for (int64_t j = threadIdx.x; j < p.m; j += L::kThreads) p.g[j] = nan;
+    for (int i = threadIdx.x; i < p.n; i += L::kThreads) p.f[i] = nan;
+    for (int j = threadIdx.x; j < p.m; j += L::kThreads) p.g[j] = nan;
     if (threadIdx.x == 0) *p.value = *p.error = nan;
     return nan;
   }
@@ -152,8 +151,8 @@ class Result {
           total += e * s.b[j];
           of_columns[c] += e * weight;
         }
-        total = warp_sum(total);
-        if (weight > 0 && lane() == 0) wrong += weight * fabs(double(total) - share(potential));
+        total = over_lanes<L::kAcross, Sum>(total);
+        if (weight > 0 && lane() % L::kAcross == 0) wrong += weight * fabs(double(total) - share(potential));
       }
     s.show_columns(of_columns);
     __syncthreads();

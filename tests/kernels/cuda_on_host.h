@@ -24,6 +24,7 @@
 #include <cstring>
 #include <limits>
 
+#include "cuda_on_host_copies.h"
 #include "cuda_on_host_threads.h"
 
 #define GEOKERNELS_CUDA_ON_HOST
@@ -97,6 +98,45 @@ inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
   }
 }
 
+// mma.m16n8k16 of half precision, two numbers a register; rounded toward zero after every eight products.
+template <class Decode>
+void multiply_16_bits(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const Decode& decode) {
+  struct Fragment {
+    uint32_t a[4], b[2];
+  } mine;
+  std::memcpy(mine.a, a, sizeof(mine.a));
+  std::memcpy(mine.b, b, sizeof(mine.b));
+  const auto shown = show(mine);
+  const auto number = [&](uint32_t pair, int k) { return double(decode(uint16_t(pair >> (k % 2 * 16)))); };
+  const int lane = block.current % kLanes;
+  for (int e = 0; e < 4; ++e) {
+    const int row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;
+    for (int first = 0; first < 16; first += 8) {
+      double sum = d[e];
+      for (int k = first; k < first + 8; ++k) {
+        const Fragment left = read<Fragment>(shown, row % 8 * 4 + k % 8 / 2);
+        const Fragment right = read<Fragment>(shown, column * 4 + k % 8 / 2);
+        sum += number(left.a[row / 8 + k / 8 * 2], k) * number(right.b[k / 8], k);
+      }
+      d[e] = toward_zero(sum);
+    }
+  }
+}
+
+inline float bfloat16_to_float(uint16_t bits) {
+  const uint32_t wide = uint32_t(bits) << 16;
+  float x;
+  std::memcpy(&x, &wide, sizeof(x));
+  return x;
+}
+
+inline void multiply_half(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  multiply_16_bits(d, a, b, half_to_float);
+}
+inline void multiply_bfloat16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  multiply_16_bits(d, a, b, bfloat16_to_float);
+}
+
 }  // namespace cuda_on_host
 
 #define threadIdx cuda_on_host::thread_index
@@ -134,7 +174,8 @@ T __shfl_xor_sync(unsigned mask, T mine, int lanes) {
 }
 
 template <class T>
-T __shfl_sync(unsigned mask, T mine, int from) {
+T __shfl_sync(unsigned mask, T mine, int from, int width = cuda_on_host::kLanes) {
   if (mask != 0xffffffffu) cuda_on_host::fail("a shuffle of part of a warp");
-  return cuda_on_host::read<T>(cuda_on_host::show(mine), from % cuda_on_host::kLanes);
+  const int first = cuda_on_host::block.current % cuda_on_host::kLanes / width * width;
+  return cuda_on_host::read<T>(cuda_on_host::show(mine), first + from % width);
 }

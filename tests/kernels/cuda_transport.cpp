@@ -23,11 +23,12 @@ void solve(const Options& o, const PointBatch<T>& points, const Carried<T>& carr
   with_layout<T>(o.rows, o.columns, [&](auto layout) {
     using L = decltype(layout);
     const int groups = L::groups(o.rows);
-    const int near = L::kResident ? 0 : int(std::min<int64_t>(groups, o.near_groups));
-    Store<T> store{near, nullptr, L::kResident ? 0 : int64_t(groups - near) * L::kEntries};
-    std::vector<T> far(o.blocks * store.far_size, std::numeric_limits<T>::quiet_NaN());
+    const int near = L::kResident ? groups : int(std::min<int64_t>(groups, o.near_groups));
+    Store<T> store{near, nullptr, int64_t(groups - near) * L::kEntries};
+    const int64_t blocks = L::kResident ? o.problems : o.blocks;
+    std::vector<T> far(blocks * store.far_size, std::numeric_limits<T>::quiet_NaN());
     store.far = far.empty() ? nullptr : far.data();
-    cuda_on_host::launch(int(o.blocks), L::kThreads, shared_bytes<T, L>(near, points.x, carried.v),
+    cuda_on_host::launch(int(blocks), L::kThreads, shared_bytes<T, L>(near, points.x, carried.v),
                          int(o.order), [&] { sinkhorn_kernel<T, L>(batch, store, points, carried); });
   });
 }
