@@ -43,6 +43,8 @@ def chosen(language: str, kernels: list[dict]) -> list[dict]:
     found = []
     for kernel in sorted(kept, key=lambda kernel: kernel["name"]):
         facts = {fact: kernel[fact] for fact in FACTS if kernel.get(fact)}
+        if language == "CUDA":
+            facts.pop("shared", None)  # its launch asks for most of it
         found.append({"language": language} | facts | {"counts": counts_of(kernel)})
     return found
 

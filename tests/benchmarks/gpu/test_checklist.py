@@ -228,9 +228,10 @@ class TestRun:
         machine.out.mkdir()
         settings = machine.settings(hang_on="forever")
         command = Command("hanging", [str(machine.folder / "python"), "forever"])
-        start = time.monotonic()
-        assert checklist.run(command, machine.out / "log", settings, 0.5) == 124
-        assert time.monotonic() - start < 30
+        for seconds in (0.5, 5, 50):  # on a busy machine it takes a while to have a child
+            assert checklist.run(command, machine.out / "log", settings, seconds) == 124
+            if (machine.out / "child").exists():
+                break
         child = int((machine.out / "child").read_text())
         assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text()
 
