@@ -242,9 +242,9 @@ def faults(variant: Variant, arch: int, binary: CompiledKernel) -> tuple[Kernel,
 
 
 def counts(variant: Variant, code: Code) -> dict[str, float]:
-    """Instructions of a thread for a pair of points, where a loop goes over tiles of pairs."""
+    """Instructions of a thread for a pair of points, in the loop of a sweep over tiles of pairs."""
     cut = variant.constants
-    loops = code.loops_with("MUFU") if {"COST", "BLOCK_N", "BLOCK_M"} <= cut.keys() else []
+    loops = code.loops_with("MUFU") if variant.name.startswith("sweep") else []
     if not loops:
         return {}
     pairs = cut["BLOCK_N"] * cut["BLOCK_M"] / (32 * variant.warps)

@@ -70,7 +70,9 @@ def build(place: Place) -> list[Command]:
     pip = [place.python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--upgrade"]
     commands = [Command("unpack", [*pip, "--target", str(place.site), *wheels])] if wheels else []
     if own is None:
-        commands.append(Command("compile", [place.python, "setup.py", "build_ext", "--inplace"]))
+        # with the numbers of lines, which wheels lack: the sanitizers name them
+        words = [place.python, "setup.py", "build_ext", "--inplace"]
+        commands.append(Command("compile", words, {"NVCC_APPEND_FLAGS": "-lineinfo"}))
     return [
         *commands,
         Command("load", [place.python, "-c", LOADS]),
