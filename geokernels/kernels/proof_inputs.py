@@ -93,14 +93,14 @@ def with_nan(make: Make, name: str) -> Make:
     return broken
 
 
-def rows(B: int, N: int, D: int, rank: int | None = None) -> Make:
-    """Feature rows, of which a basis is wanted."""
+def rows(B: int, N: int, D: int, rank: int | None = None, *, span: bool = True) -> Make:
+    """Feature rows, of which a basis is wanted; ``span``: compare its projector, ``(D, D)``, instead."""
 
     def make() -> Inputs:
         x = _normal(B, N, D, seed=0)
         # values well apart: a span between two that are nearly equal is known to nobody
         x = x * ((0.7 if N <= 16 else 0.95) ** torch.arange(N, dtype=x.dtype))[:, None]
-        return Inputs({"x": x}, {"rank": rank or min(N, D)})
+        return Inputs({"x": x}, {"rank": rank or min(N, D), "span": span})
 
     return make
 
