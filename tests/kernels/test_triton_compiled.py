@@ -66,7 +66,7 @@ sys.path.insert(0, {folder!r})
 import compile_triton
 
 (variant,) = (one for one in compile_triton.variants() if one.name == "sinkhorn 64")
-code = re.sub(r" loc\\(.*", "", compile_triton.compiled(variant, 80).asm["ttir"])
+code = re.sub(r" loc\\(.*", "", code)
 print(*re.findall(r"load|store|barrier|scf.for", code))
 """
 
@@ -118,3 +118,24 @@ def test_the_compiler_sees_the_kernels():
     # tensors without memory, of a GPU that need not be there
     # small problems: the iteration, and the value where costs are far below eps
     assert printed_by(TRACED) == ["1", "2", "1", "1"]
+
+
+CHAINED = """
+import re, sys
+sys.path.insert(0, {folder!r})
+import compile_triton
+
+wanted = ("sweep square bf16x3 64", "multiply square bf16x3 64")
+for variant in (one for one in compile_triton.variants() if one.name in wanted):
+    code = compile_triton.compiled(variant, 80).asm["ttir"]
+    dots = re.findall(r"(%[\\w.]+) = tt.dot %[\\w.]+, %[\\w.]+, (%[\\w.]+)", code)
+    made = {{result for result, _ in dots}}
+    print(len(dots), sum(to in made for _, to in dots))
+"""
+
+
+def test_no_product_is_added_to_one_of_the_same_step():
+    # wrong on Blackwell under Triton 3.6 to 3.8: triton-lang/triton, issue 10821
+    words = printed_by(CHAINED.format(folder=str(SCRIPT.parent)))
+    assert all(int(dots) >= 3 for dots in words[::2])
+    assert words[1::2] == ["0", "0"]
