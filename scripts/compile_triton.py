@@ -103,7 +103,7 @@ def of_clouds() -> Iterator[Variant]:
             yield Variant(f"cost {label}", kernel, of_cost, tile.warps, *form[1:])
         of_product = {**constants, "FACTOR": precision == "fp32", "BLOCK_R": 16}
         of_product["BLOCK_N"] = transport_clouds.ROWS
-        of_product["BLOCK_D"] = transport_clouds.features_of_products(precision, block.features)
+        of_product["BLOCK_D"] = transport_clouds.features_of_products(precision, block.features, features)
         of_product["RESIDENT"] = features <= of_product["BLOCK_D"]
         of_product["BLOCK_M"], of_product["BLOCK_E"], warps = transport_clouds.OF_PRODUCTS[precision]
         yield Variant(f"multiply {label}", products.multiply_kernel, of_product, warps, *form[1:])

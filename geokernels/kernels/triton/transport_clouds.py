@@ -47,9 +47,9 @@ def blocks_of(kind: int, precision: str, D: int) -> Blocks:
     return Blocks(rows, columns, features if resident else 32, 4)
 
 
-def features_of_products(precision: str, features: int) -> int:
-    """Of a block of multiply_kernel, by that of a sweep."""
-    return min(features, 32) if precision == "fp32" else features
+def features_of_products(precision: str, features: int, D: int) -> int:
+    """Of a block of multiply_kernel, by those of a sweep's."""
+    return min(max(triton.next_power_of_2(D), 16), 32) if precision == "fp32" and features > 1 else features
 
 
 class Side:
@@ -314,12 +314,12 @@ def multiply_clouds(
     x, y, left, right, v = _flat(x, y, left, right, v)
     f, g = (part.reshape(-1, part.shape[-1]) for part in (f, g))
     blocks = blocks_of(kind, of_products, x.shape[-1])
-    rows, columns = pack(x, y, kind, p, of_products, blocks.features)
-    D = x.shape[-1] if blocks.features == 1 else rows.points.shape[-1]
+    features = features_of_products(of_products, blocks.features, x.shape[-1])
+    rows, columns = pack(x, y, kind, p, of_products, features)
+    D = x.shape[-1] if features == 1 else rows.points.shape[-1]
     biases = _biases(f, g, rows, columns)
     B, N = f.shape
     columns_of_tile, most, warps = OF_PRODUCTS[of_products]
-    features = features_of_products(of_products, blocks.features)
     block = 1 if E == 1 else min(max(triton.next_power_of_2(E), 16), most)
     with device_of(x):
         wrap_triton(multiply_kernel)[(B * triton.cdiv(N, ROWS), triton.cdiv(E, block))](
