@@ -18,6 +18,7 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <set>
 #include <string>
@@ -174,6 +175,11 @@ void access(const void* address, size_t size, bool writes, const void* code) {
   const bool in_block = begin >= memory && begin < memory + watched.memory_size + 64;
   if (in_block && end > memory + watched.memory_size)
     fail("an access beyond the memory of its block", address, now, nullptr, "");
+  const auto visit = [&](Cell& cell) {
+    if (in_block && !writes && cell.write.block != watched.block)
+      fail("a read of memory that nobody has written", address, now, nullptr, "");
+    take(cell, now, address, writes);
+  };
   for (uintptr_t byte = begin; byte < end;) {
     Cell& cell = cell_of(byte / 4, memory);
     const bool whole = byte % 4 == 0 && end - byte >= 4;
@@ -183,27 +189,13 @@ void access(const void* address, size_t size, bool writes, const void* code) {
       cell.bytes = std::move(bytes);
     }
     const uintptr_t next = whole ? byte + 4 : byte + 1;
-    if (!cell.bytes) {
-      if (in_block && !writes && cell.write.block != watched.block)
-        fail("a read of memory that nobody has written", address, now, nullptr, "");
-      take(cell, now, address, writes);
-    } else {
-      for (uintptr_t each = byte; each < next; ++each) {
-        Cell& single = (*cell.bytes)[each % 4];
-        if (in_block && !writes && single.write.block != watched.block)
-          fail("a read of memory that nobody has written", address, now, nullptr, "");
-        take(single, now, address, writes);
-      }
-    }
+    if (!cell.bytes) visit(cell);
+    for (uintptr_t each = byte; cell.bytes && each < next; ++each) visit((*cell.bytes)[each % 4]);
     byte = next;
   }
 }
 
 }  // namespace
-
-void note(const void* address, size_t size, bool writes) {
-  access(address, size, writes, __builtin_return_address(0));
-}
 
 bool counts_barrier(const char* file, int line) {
   reached.insert({file, line});
@@ -256,6 +248,20 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
+
+// instead of memcpy, memmove and memset, by clang
+void* __tsan_memmove(void* to, const void* from, size_t size) {
+  cuda_on_host::access(from, size, false, __builtin_return_address(0));
+  cuda_on_host::access(to, size, true, __builtin_return_address(0));
+  return std::memmove(to, from, size);
+}
+void* __tsan_memcpy(void* to, const void* from, size_t size) { return __tsan_memmove(to, from, size); }
+void* __tsan_memset(void* to, int value, size_t size) {
+  cuda_on_host::access(to, size, true, __builtin_return_address(0));
+  return std::memset(to, value, size);
+}
+
+// of what is larger than a register
 void __tsan_read_range(void* address, size_t size) {
   cuda_on_host::access(address, size, false, __builtin_return_address(0));
 }

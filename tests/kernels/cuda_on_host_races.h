@@ -28,9 +28,6 @@ struct Unwatched {
   ~Unwatched() { watched.kernel = before; }
 };
 
-// An access of the kernel that no compiler sees, such as a copy's; while watched.
-void note(const void* address, size_t size, bool writes);
-
 // Whether the barrier in that line counts: one may be left out, to see that somebody notices.
 bool counts_barrier(const char* file, int line);
 
