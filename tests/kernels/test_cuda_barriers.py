@@ -25,8 +25,6 @@ MORE_THAN_NEEDED = {
     # who absorbs or lifts a number wrote it, sums of columns are the thread's own, and results end with one
     "transport_iteration.h": 3,
     "transport_kernel.h": 1,
-    # the next panel's barriers come before its squares
-    "transport_points_kernel.h": 1,
 }
 
 
