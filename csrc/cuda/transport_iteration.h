@@ -139,9 +139,9 @@ class Sinkhorn {
     return block_sum(bad, shared().spare) == 0 && sum > 0;
   }
 
-  // Moves a scaling into its potential. With a penalty the logarithm is at hand, and does not underflow.
+  // Moves a scaling into its potential. With a penalty the logarithm is at hand, and does not underflow. A
+  // barrier has come since others wrote them.
   __device__ void absorb(T* scale, T* log_scale, T* potential, int count) {
-    __syncthreads();
     for (int i = threadIdx.x; i < count; i += L::kThreads) {
       potential[i] += shared().balanced ? T(std::log(scale[i])) : log_scale[i];
       scale[i] = 1;
@@ -249,7 +249,6 @@ class Sinkhorn {
     }
     for (int w = 0; w < L::kWarps; ++w)
       for (int j = threadIdx.x; j < L::kWidth; j += L::kThreads) s.partial[w][j] *= times;
-    __syncthreads();
   }
 
   // A potential that makes the largest entry 1; returns the weight of a point without an
@@ -349,7 +348,6 @@ class Sinkhorn {
   __device__ bool is_enough(T error, int done) {
     device::Aim<T> aim = shared().aim;
     const bool enough = aim.satisfied(error, finish(error), done);
-    __syncthreads();
     if (threadIdx.x == 0) shared().aim = aim;
     return enough;
   }

@@ -243,12 +243,9 @@ class PointCosts {
   __device__ void multiply_moved(int first, typename Products::Sums& sums) {
     for (int64_t d = 0; d < points.features; d += kDepth) {
       as_stored([&](auto as) { load<as.value>(first, d); });
-      if (points.kind == PointCost::square) {
-        centre(first, d);
-        __syncthreads();
-        add_squares<Stored::same>(memory.work.tile[0]);
-      }
+      if (points.kind == PointCost::square) centre(first, d);
       __syncthreads();
+      if (points.kind == PointCost::square) add_squares<Stored::same>(memory.work.tile[0]);
       memory.work.tile[0].multiply(sums);
       __syncthreads();  // the tile is free again
     }
