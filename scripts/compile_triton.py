@@ -30,6 +30,7 @@ from triton.compiler import ASTSource, CompiledKernel
 
 from geokernels.kernels.costs import PairCost
 from geokernels.kernels.triton import (
+    decompose,
     geodesic,
     geodesic_kernels,
     interpreted,
@@ -125,7 +126,7 @@ def of_clouds() -> Iterator[Variant]:
 def of_small_problems() -> Iterator[Variant]:
     """Transport between small sets, of the padded sizes that occur."""
     for width in (64, 128, 256):
-        rows, warps = transport.ENTRIES // width, transport.warps_of(width)
+        rows, warps = transport.ENTRIES // width, transport.WARPS
         cut = {"BLOCK_N": rows, "BLOCK_M": width}
         constants = {"BALANCED": width != 128, "LEAST": 2e-6, **cut}
         yield Variant(f"sinkhorn {width}", transport_small.sinkhorn_kernel, constants, warps)
@@ -135,25 +136,35 @@ def of_small_problems() -> Iterator[Variant]:
 def of_subspaces() -> Iterator[Variant]:
     """The geodesic cosine of few directions and of the most."""
     kernels = [
-        getattr(geodesic_kernels, f"{name}_kernel") for name in ("cosine", "turn", "overlap", "spread")
+        getattr(geodesic_kernels, f"{name}_kernel")
+        for name in ("decompose", "cosine", "turn", "overlap", "spread")
     ]
     for block in (16, 32):
         cut = {"BLOCK": block, "BLOCK_N": geodesic.BLOCK_N, "BLOCK_D": geodesic.BLOCK_D, "TERMS": 10}
+        cut["BLOCK_M"] = geodesic.BLOCK_M
         for kernel in kernels:
             constants = {word: cut[word] for word in cut if word in kernel.arg_names}
             if kernel is geodesic_kernels.spread_kernel:
                 constants["BLOCK_D"] = geodesic.SPREAD_D
+            launch = geodesic.LAUNCH
+            if kernel is geodesic_kernels.decompose_kernel:
+                launch = {"num_warps": decompose.warps_of(block, block), "num_stages": 3}
             name = f"geodesic {kernel.fn.__name__} {block}"
-            yield Variant(
-                name, kernel, constants, geodesic.LAUNCH["num_warps"], stages=geodesic.LAUNCH["num_stages"]
-            )
+            yield Variant(name, kernel, constants, launch["num_warps"], stages=launch["num_stages"])
 
 
 def of_rows() -> Iterator[Variant]:
     """Bases of few rows, and of the most."""
-    for N, D in ((16, 256), (16, 1024), (32, 512)):
-        rows, block, warps = subspace.cut_of(N, D)
-        yield Variant(f"basis {N} {D}", subspace.basis_kernel, {"ROWS": rows, "BLOCK": block}, warps)
+    for N in (16, 32, 64, 128):
+        block, factored, tile = subspace.cut_of(N, 1024)
+        width = decompose.width_of(block)
+        of_factor = {"BLOCK": block, "BLOCK_D": factored}
+        yield Variant(f"factor {N}", subspace.factor_kernel, of_factor, subspace.WARPS)
+        yield Variant(f"combine {N}", subspace.combine_kernel, tile, subspace.COMBINING)
+        for long in (True, False):
+            constants = {"LONG": long, "BLOCK": block, "WIDTH": width}
+            name = f"basis {N} of {'long' if long else 'short'} rows"
+            yield Variant(name, subspace.basis_kernel, constants, decompose.warps_of(block, width))
 
 
 def variants() -> list[Variant]:

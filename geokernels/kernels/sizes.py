@@ -21,8 +21,7 @@ class Most(NamedTuple):
 
 # points: csrc/core/transport_problem.h; beyond the others, blocked library solvers win
 NATIVE = Most(points=256, rows=128, directions=64)
-TRITON = Most(points=256, rows=32, directions=32)  # what one program holds in its registers
-TRITON_NUMBERS = 16_384  # of the rows together, in powers of two a side
+TRITON = Most(points=256, rows=128, directions=32)  # 64 columns spill registers in a gradient
 
 
 def exceed(most: int, *sizes: int) -> bool:

@@ -48,7 +48,7 @@ def subspace_basis(
         center: ``"none"``; ``"rows"`` takes each row's own mean over ``D`` away; ``"batch"`` the mean row.
         rtol: A direction whose value is at most ``rtol`` times the largest is noise and comes back as a zero
             column, so that shapes do not depend on values. Default: ``max(N, D)`` roundings.
-        backend: ``"native"``, ``"triton"`` (float32, on a GPU, up to 32 rows; its gradient is PyTorch's) or
+        backend: ``"native"``, ``"triton"`` (float32, on a GPU, up to 128 rows; its gradient is PyTorch's) or
             ``"reference"`` to insist on one; None for the fastest that can run.
 
     Returns:

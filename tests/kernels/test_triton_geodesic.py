@@ -105,6 +105,14 @@ def test_more_rows_and_features_than_a_tile_and_a_row_without_direction():
     assert (found[1][0, 17] == 0).all()
 
 
+def test_several_blocks_of_directions():
+    # two of the gradient to P^T Q, the second with columns that are not there
+    parts = problem(N=2, D=37, K=17, L=17)
+    exact = value_and_gradients(parts, "reference", torch.float64)
+    for ours, truth in zip(value_and_gradients(parts, "triton"), exact, strict=True):
+        assert torch.allclose(ours.double().cpu(), truth, rtol=0, atol=10 * NEAR[WIDEST])
+
+
 def test_refusals():
     x, basis = torch.zeros(1, 40, device=DEVICE), torch.eye(40, device=DEVICE)
     with pytest.raises(gk.BackendError, match="bases of up to 32 columns, not 40"):

@@ -42,8 +42,37 @@ def test_is_as_accurate_as_eager(N, D, kind):
         assert_as_accurate(name, parts[0].cpu(), *parts[1:])
 
 
-def test_rank_and_dependent_rows():
-    x = there(cloud(1, 3, 8, seed=0).repeat(1, 2, 1))
+@pytest.mark.skipif(not triton.interpreted, reason="Triton compiles for the panels of the package")
+def test_panels_of_two_blocks_among_several(monkeypatch):
+    from geokernels.kernels.triton import decompose, subspace
+
+    x = there(cloud(1, 17, 20, seed=0))
+    exact = torch.linalg.svdvals(x)
+    monkeypatch.setattr(decompose, "MOST_WIDTH", 16)  # 4 blocks of 8 columns
+    left, values, directions = subspace.decompose_rows(x)
+    near = {"rtol": 0, "atol": 1e-12}
+    torch.testing.assert_close(values, exact, **near)
+    torch.testing.assert_close((left * values[..., None, :]) @ directions, x, **near)
+    one = torch.eye(17, dtype=x.dtype)[None]
+    torch.testing.assert_close(left.mT @ left, one, **near)
+    torch.testing.assert_close(directions @ directions.mT, one, **near)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("N", "D"), [(128, 140), (100, 128)], ids=str)
+def test_the_most_rows(N, D):
+    x = there(cloud(1, N, D, seed=0), torch.float32)
+    exact, eager, ours = (
+        span_and_gradient(rows, backend, rank=N // 2)
+        for rows, backend in ((x.cpu().double(), "reference"), (x.cpu(), "reference"), (x, "triton"))
+    )
+    for name, *parts in zip(["span", "values", "gradient"], ours, eager, exact, strict=True):
+        assert_as_accurate(name, parts[0].cpu(), *parts[1:])
+
+
+@pytest.mark.parametrize("D", [8, 24], ids=["short rows", "long rows"])
+def test_rank_and_dependent_rows(D):
+    x = there(cloud(1, 3, D, seed=0).repeat(1, 2, 1))
     for backend in ("triton", "reference"):
         basis, values = gk.subspace_basis(x, 5, backend=backend)
         assert (basis[..., 3:] == 0).all()
@@ -60,11 +89,12 @@ def test_does_not_overflow(scale):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_that_are_none_reach_the_values(bad):
+    D = 20 if bad < 0 else 5  # long rows, and short ones
     from geokernels.kernels.triton.subspace import decompose_rows
 
-    x = there(cloud(2, 3, 5, seed=0))
+    x = there(cloud(2, 3, D, seed=0))
     plain = decompose_rows(x)[1]
     x[1, 2, 4] = bad
     values = decompose_rows(x)[1]
@@ -79,8 +109,8 @@ def test_nothing_at_all():
 
 
 def test_refusals():
-    with pytest.raises(gk.BackendError, match="up to 32 rows, not 33"):
-        gk.subspace_basis(torch.zeros(33, 40, device=DEVICE), backend="triton")
+    with pytest.raises(gk.BackendError, match="up to 128 rows, not 129"):
+        gk.subspace_basis(torch.zeros(129, 40, device=DEVICE), backend="triton")
 
 
 def test_operator_is_well_registered_and_maps():

@@ -3,7 +3,6 @@
 This file does not import triton: what can run is said without it. The kernels themselves load on first use.
 """
 
-import math
 import os
 from importlib import util
 
@@ -49,7 +48,4 @@ def refuse_rows(x: Tensor) -> str | None:
     """The same for feature rows ``x``, of which a basis is wanted."""
     if sizes.exceed(sizes.TRITON.rows, x.shape[-2]):
         return f"the Triton kernel takes up to {sizes.TRITON.rows} rows, not {sizes.told(x.shape[-2])}"
-    tile = math.prod(1 << (size - 1).bit_length() for size in x.shape[-2:])
-    if tile > sizes.TRITON_NUMBERS:
-        return f"the Triton kernel takes up to {sizes.TRITON_NUMBERS} numbers, in powers of two, not {tile}"
     return refuse(x)

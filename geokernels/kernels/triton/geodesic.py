@@ -11,11 +11,13 @@ from ..._typing import Basis, Rows, Scores
 from ...reference import tangents
 from .. import derivatives
 from ..batching import lead_with_mapped_dimension
-from .geodesic_kernels import cosine_kernel, overlap_kernel, spread_kernel, turn_kernel
+from .decompose import warps_of
+from .geodesic_kernels import cosine_kernel, decompose_kernel, overlap_kernel, spread_kernel, turn_kernel
 from .registration import device_of, operator, wrap_triton
 
 BLOCK_N = 16  # rows at a time, the least that a product of tiles takes
 BLOCK_D = 32
+BLOCK_M = 16  # directions at a time of the gradient to P^T Q
 SPREAD_D = 16  # features of a program of the gradient
 LAUNCH = {"num_warps": 8, "num_stages": 1}  # by what does not spill
 
@@ -52,8 +54,16 @@ def geodesic_cosine(
     shapes = (N,), (M, M), (M, M), (M,), (4, N, M)
     outs = [x.new_empty((x.shape[0], *shape)) for shape in shapes]
     rounding = torch.finfo(x.dtype).eps
+    cosines, *frame, coordinates = outs
+    problems, block = x.shape[0], cut["BLOCK"]
+    work = x.new_empty((problems, 2 * block, block))
     with device_of(x):
-        wrap_triton(cosine_kernel)[(x.shape[0],)](x, y, p, q, *outs, eps, rounding, *sizes, **cut)
+        wrap_triton(decompose_kernel)[(problems,)](
+            p, q, *frame, work, rounding, *sizes[1:], block, BLOCK_D, num_warps=warps_of(block, block)
+        )
+        wrap_triton(cosine_kernel)[(problems, triton.cdiv(N, BLOCK_N))](
+            x, y, p, q, *frame, cosines, coordinates, eps, *sizes, **cut
+        )
     cosines, left, right, g, coordinates = (
         out.reshape((*batch, *shape)) for out, shape in zip(outs, shapes, strict=True)
     )
@@ -87,8 +97,8 @@ def geodesic_cosine_backward(
         wrap_triton(turn_kernel)[(problems, triton.cdiv(N, BLOCK_N))](
             *_flat(grad, inner=1), p, q, *kept, turned, on, eps, *sizes, **cut
         )
-        wrap_triton(overlap_kernel)[(problems,)](
-            p, q, *kept, turned, overlap, torch.finfo(x.dtype).eps, *sizes, **cut
+        wrap_triton(overlap_kernel)[(problems, triton.cdiv(sizes[-1], BLOCK_M))](
+            p, q, *kept, turned, overlap, torch.finfo(x.dtype).eps, *sizes, **cut, BLOCK_M=BLOCK_M
         )
         wrap_triton(spread_kernel)[(problems, triton.cdiv(D, SPREAD_D))](
             *flat, on, overlap, *outs, *sizes, cut["BLOCK"], BLOCK_N, SPREAD_D, **LAUNCH

@@ -13,7 +13,7 @@ turned       [B, 4, N, M]           gradients to these, but for the weights
 on           [B, 4, N, M]           gradients to P^T x, Q^T x, P^T y, Q^T y; 0 for zero columns
 overlap      [B, M, M]              gradient to P^T Q; 0 for zero columns
 
-A program has a problem, or a block of its rows, or of its features. One launch forward, three backward.
+A program has a problem, or a block of its rows, or of its features. Two launches forward, three backward.
 Algorithm, degenerate cases and limits are those of csrc/cpu/geodesic_kernel.h and geodesic_backward_kernel.h;
 the decomposition is decompose.py, the weights path.py. Numbers are split into two of TF32 for tensor cores,
 and the product of the small parts is left out (exact in the interpreter). Sums depend on the sizes alone.
@@ -47,7 +47,7 @@ def store_tile(rows, o_row, count, o_column, width, tile):
 
 
 @triton.jit
-def coordinates_of(x, p, q, b_u, b_v, o_n, N, D, K, L, o_k, BLOCK_D: tl.constexpr):
+def coordinates_of(x, p, q, left, right, o_n, N, D, K, L, M, o_k, BLOCK_D: tl.constexpr):
     """x+ and x- of a block of rows."""
     on_p = tl.zeros([o_n.shape[0], o_k.shape[0]], x.dtype.element_ty)
     on_q = on_p
@@ -56,7 +56,8 @@ def coordinates_of(x, p, q, b_u, b_v, o_n, N, D, K, L, o_k, BLOCK_D: tl.constexp
         b_x = load_tile(x, o_n, N, o_d, D)
         on_p = product(b_x, load_tile(p, o_d, D, o_k, K), on_p)
         on_q = product(b_x, load_tile(q, o_d, D, o_k, L), on_q)
-    along, across = product(on_p, b_u, on_p * 0.0), product(on_q, b_v, on_q * 0.0)
+    along = product(on_p, load_tile(left, o_k, M, o_k, M), tl.zeros_like(on_p))
+    across = product(on_q, load_tile(right, o_k, M, o_k, M), tl.zeros_like(on_q))
     return along + across, along - across
 
 
@@ -77,48 +78,62 @@ def moderation(plus, minus):
 
 
 @triton.jit
+def decompose_kernel(
+    p, q,
+    left, right, g, work,
+    rounding, D, K, L, M,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Forward, first: principal directions and angles of a problem."""
+    i_problem = tl.program_id(0).to(tl.int64)
+    p += i_problem * D * K
+    q += i_problem * D * L
+    o_k = tl.arange(0, BLOCK)
+    overlap = tl.zeros([BLOCK, BLOCK], p.dtype.element_ty)
+    for d in range(0, D, BLOCK_D):
+        o_d = d + tl.arange(0, BLOCK_D)
+        overlap = product(tl.trans(load_tile(p, o_d, D, o_k, K)), load_tile(q, o_d, D, o_k, L), overlap)
+    b_u, b_g, b_v = decomposed(work + i_problem * 2 * BLOCK * BLOCK, overlap, rounding, M, BLOCK)
+    store_tile(left + i_problem * M * M, o_k, M, o_k, M, b_u)
+    store_tile(right + i_problem * M * M, o_k, M, o_k, M, b_v)
+    tl.store(g + i_problem * M + o_k, b_g, mask=o_k < M)
+
+
+@triton.jit
 def cosine_kernel(
-    x, y, p, q,
-    cosine, left, right, g, coordinates,
-    eps, rounding, N, D, K, L, M,
+    x, y, p, q, left, right, g,
+    cosine, coordinates,
+    eps, N, D, K, L, M,
     BLOCK: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, TERMS: tl.constexpr,
 ):  # fmt: skip
-    """Forward."""
+    """Forward, second: coordinates and cosines of a block of rows."""
     i_problem = tl.program_id(0).to(tl.int64)
     x += i_problem * N * D
     y += i_problem * N * D
     p += i_problem * D * K
     q += i_problem * D * L
     coordinates += i_problem * 4 * N * M
-    o_k = tl.arange(0, BLOCK)
-    overlap = tl.zeros([BLOCK, BLOCK], x.dtype.element_ty)
-    for d in range(0, D, BLOCK_D):
-        o_d = d + tl.arange(0, BLOCK_D)
-        overlap = product(tl.trans(load_tile(p, o_d, D, o_k, K)), load_tile(q, o_d, D, o_k, L), overlap)
-    b_u, b_g, b_v = decomposed(overlap, rounding, M, BLOCK)
-    store_tile(left + i_problem * M * M, o_k, M, o_k, M, b_u)
-    store_tile(right + i_problem * M * M, o_k, M, o_k, M, b_v)
-    tl.store(g + i_problem * M + o_k, b_g, mask=o_k < M)
-    _, _, _, w_plus, w_minus = parts_of(b_g, TERMS)
-    for n in range(0, N, BLOCK_N):
-        o_n = n + tl.arange(0, BLOCK_N)
-        x_plus, x_minus = coordinates_of(x, p, q, b_u, b_v, o_n, N, D, K, L, o_k, BLOCK_D)
-        y_plus, y_minus = coordinates_of(y, p, q, b_u, b_v, o_n, N, D, K, L, o_k, BLOCK_D)
-        of_x, of_y = moderation(x_plus, x_minus), moderation(y_plus, y_minus)
-        u_plus, u_minus = x_plus * of_x[:, None], x_minus * of_x[:, None]
-        v_plus, v_minus = y_plus * of_y[:, None], y_minus * of_y[:, None]
-        xx = weighted(w_plus, w_minus, u_plus, u_minus, u_plus, u_minus)
-        xy = weighted(w_plus, w_minus, u_plus, u_minus, v_plus, v_minus)
-        yy = weighted(w_plus, w_minus, v_plus, v_minus, v_plus, v_minus)
-        # without direction 0, but NaN where anything is NaN or infinite
-        directed = (xx > eps * of_x * of_x) & (yy > eps * of_y * of_y)
-        lengths = tl.sqrt(tl.where(directed, xx, 1.0)) * tl.sqrt(tl.where(directed, yy, 1.0))
-        b_cosine = tl.where(directed, xy / lengths, 0.0 * (xx + yy))
-        tl.store(cosine + i_problem * N + o_n, b_cosine, mask=o_n < N)
-        store_tile(coordinates, o_n, N, o_k, M, x_plus)
-        store_tile(coordinates + N * M, o_n, N, o_k, M, x_minus)
-        store_tile(coordinates + 2 * N * M, o_n, N, o_k, M, y_plus)
-        store_tile(coordinates + 3 * N * M, o_n, N, o_k, M, y_minus)
+    o_n, o_k = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK)
+    left += i_problem * M * M
+    right += i_problem * M * M
+    _, _, _, w_plus, w_minus = parts_of(tl.load(g + i_problem * M + o_k, mask=o_k < M, other=0.0), TERMS)
+    x_plus, x_minus = coordinates_of(x, p, q, left, right, o_n, N, D, K, L, M, o_k, BLOCK_D)
+    y_plus, y_minus = coordinates_of(y, p, q, left, right, o_n, N, D, K, L, M, o_k, BLOCK_D)
+    of_x, of_y = moderation(x_plus, x_minus), moderation(y_plus, y_minus)
+    u_plus, u_minus = x_plus * of_x[:, None], x_minus * of_x[:, None]
+    v_plus, v_minus = y_plus * of_y[:, None], y_minus * of_y[:, None]
+    xx = weighted(w_plus, w_minus, u_plus, u_minus, u_plus, u_minus)
+    xy = weighted(w_plus, w_minus, u_plus, u_minus, v_plus, v_minus)
+    yy = weighted(w_plus, w_minus, v_plus, v_minus, v_plus, v_minus)
+    # without direction 0, but NaN where anything is NaN or infinite
+    directed = (xx > eps * of_x * of_x) & (yy > eps * of_y * of_y)
+    lengths = tl.sqrt(tl.where(directed, xx, 1.0)) * tl.sqrt(tl.where(directed, yy, 1.0))
+    b_cosine = tl.where(directed, xy / lengths, 0.0 * (xx + yy))
+    tl.store(cosine + i_problem * N + o_n, b_cosine, mask=o_n < N)
+    store_tile(coordinates, o_n, N, o_k, M, x_plus)
+    store_tile(coordinates + N * M, o_n, N, o_k, M, x_minus)
+    store_tile(coordinates + 2 * N * M, o_n, N, o_k, M, y_plus)
+    store_tile(coordinates + 3 * N * M, o_n, N, o_k, M, y_minus)
 
 
 @triton.jit
@@ -185,40 +200,57 @@ def turn_kernel(
 
 
 @triton.jit
+def rotated(coordinates, turned, g, o_k, o_m, rounding, N, M, BLOCK_N: tl.constexpr, TERMS: tl.constexpr):
+    """The gradient to ``P^T Q`` in the frame of U and V, of a block of columns."""
+    both_plus = tl.zeros([o_k.shape[0], o_m.shape[0]], g.dtype.element_ty)
+    both_minus, crossed, crossed_back = both_plus, both_plus, both_plus
+    for side in range(0, 2):
+        at = side * 2 * N * M
+        for n in range(0, N, BLOCK_N):
+            o_n = n + tl.arange(0, BLOCK_N)
+            plus = tl.trans(load_tile(coordinates + at, o_n, N, o_k, M))
+            minus = tl.trans(load_tile(coordinates + at + N * M, o_n, N, o_k, M))
+            both_plus = product(plus, load_tile(turned + at, o_n, N, o_m, M), both_plus)
+            turned_minus = load_tile(turned + at + N * M, o_n, N, o_m, M)
+            both_minus = product(minus, turned_minus, both_minus)
+            crossed = product(plus, turned_minus, crossed)
+            turned_minus = tl.trans(load_tile(turned + at + N * M, o_n, N, o_k, M))
+            crossed_back = product(turned_minus, load_tile(coordinates + at, o_n, N, o_m, M), crossed_back)
+    g_k = tl.load(g + o_k, mask=o_k < M, other=0.0)
+    g_m = tl.load(g + o_m, mask=o_m < M, other=0.0)
+    c, h1, h, w_plus, w_minus = parts_of(g_k, TERMS)
+    c_m, _, h_m, w_plus_m, w_minus_m = parts_of(g_m, TERMS)
+    twist = mixed_differences(g_k[:, None], g_m[None, :], w_plus[:, None], w_minus_m[None, :], rounding)
+    back = mixed_differences(g_k[:, None], g_m[None, :], w_plus_m[None, :], w_minus[:, None], rounding)
+    of_plus, of_minus = divided_differences(c, h1, h, w_plus, w_minus, c_m, h_m, TERMS)
+    return of_plus * both_plus + of_minus * both_minus + (back * crossed_back - twist * crossed)
+
+
+@triton.jit
 def overlap_kernel(
     p, q, left, right, g, coordinates, turned,
     overlap,
     rounding, N, D, K, L, M,
     BLOCK: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, TERMS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """Backward, second: the gradient to ``P^T Q``, by sums over rows of both sides."""
+    """Backward, second: lines of the gradient to ``P^T Q``, by sums over rows of both sides."""
     i_problem = tl.program_id(0).to(tl.int64)
-    o_k = tl.arange(0, BLOCK)
-    both_plus = tl.zeros([BLOCK, BLOCK], g.dtype.element_ty)
-    both_minus, crossed = both_plus, both_plus
-    for side in range(0, 2):
-        at = i_problem * 4 * N * M + side * 2 * N * M
-        for n in range(0, N, BLOCK_N):
-            o_n = n + tl.arange(0, BLOCK_N)
-            plus = tl.trans(load_tile(coordinates + at, o_n, N, o_k, M))
-            minus = tl.trans(load_tile(coordinates + at + N * M, o_n, N, o_k, M))
-            turned_plus = load_tile(turned + at, o_n, N, o_k, M)
-            turned_minus = load_tile(turned + at + N * M, o_n, N, o_k, M)
-            both_plus = product(plus, turned_plus, both_plus)
-            both_minus = product(minus, turned_minus, both_minus)
-            crossed = product(plus, turned_minus, crossed)
-    b_g = tl.load(g + i_problem * M + o_k, mask=o_k < M, other=0.0)
-    c, h1, h, w_plus, w_minus = parts_of(b_g, TERMS)
-    twist = mixed_differences(b_g, w_plus, w_minus, rounding) * crossed
-    of_plus, of_minus = divided_differences(c, h1, h, w_plus, w_minus, TERMS)
-    inner = of_plus * both_plus + of_minus * both_minus + (tl.trans(twist) - twist)
-    zero = inner * 0.0
-    inner = product(load_tile(left + i_problem * M * M, o_k, M, o_k, M), inner, zero)
-    b_v = load_tile(right + i_problem * M * M, o_k, M, o_k, M)
-    between = product(inner, tl.trans(b_v), zero)
-    of_p = living(p + i_problem * D * K, o_k, D, K, BLOCK_D)
+    coordinates += i_problem * 4 * N * M
+    turned += i_problem * 4 * N * M
+    left += i_problem * M * M
+    right += i_problem * M * M
+    o_k, o_line = tl.arange(0, BLOCK), tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    between = tl.zeros([BLOCK_M, BLOCK], g.dtype.element_ty)
+    for m in range(0, M, BLOCK_M):
+        o_m = m + tl.arange(0, BLOCK_M)
+        inner = rotated(coordinates, turned, g + i_problem * M, o_k, o_m, rounding, N, M, BLOCK_N, TERMS)
+        b_left = load_tile(left, o_line, M, o_k, M)
+        inner = product(b_left, inner, tl.zeros([BLOCK_M, BLOCK_M], inner.dtype))
+        between = product(inner, tl.trans(load_tile(right, o_k, M, o_m, M)), between)
+    of_p = living(p + i_problem * D * K, o_line, D, K, BLOCK_D)
     of_q = living(q + i_problem * D * L, o_k, D, L, BLOCK_D)
-    store_tile(overlap + i_problem * M * M, o_k, M, o_k, M, of_p[:, None] * between * of_q[None, :])
+    store_tile(overlap + i_problem * M * M, o_line, M, o_k, M, of_p[:, None] * between * of_q[None, :])
 
 
 @triton.jit

@@ -24,9 +24,9 @@ def parts_of(g, TERMS: tl.constexpr):
 
 
 @triton.jit
-def divided_differences(c, h1, h, along_sum, along_difference, TERMS: tl.constexpr):
+def divided_differences(c, h1, h, along_sum, along_difference, c_j, h_j, TERMS: tl.constexpr):
     """``(w(g_i) - w(g_j)) / (g_i - g_j)`` of both weights, for all pairs; the derivative where they meet."""
-    c_i, c_j, h_i, h_j = c[:, None], c[None, :], h[:, None], h[None, :]
+    c_i, c_j, h_i, h_j = c[:, None], c_j[None, :], h[:, None], h_j[None, :]
     sum_i, difference_i = along_sum[:, None], along_difference[:, None]
     t_i, t_j = (1 - c_i) / 2, (1 - c_j) / 2
 
@@ -49,9 +49,8 @@ def divided_differences(c, h1, h, along_sum, along_difference, TERMS: tl.constex
 
 
 @triton.jit
-def mixed_differences(g, along_sum, along_difference, rounding):
-    """``(w+(g_i) - w-(g_j)) / (g_i + g_j)``; 0 for two right angles, which leave the geodesic open."""
-    total = g[:, None] + g[None, :]
+def mixed_differences(g_i, g_j, along_sum, along_difference, rounding):
+    """``(w+ - w-) / (g_i + g_j)``; 0 for two right angles, which leave the geodesic open."""
+    total = g_i + g_j
     determined = total > 64 * rounding
-    rise = along_sum[:, None] - along_difference[None, :]
-    return tl.where(determined, rise, 0.0) / tl.where(determined, total, 1.0)
+    return tl.where(determined, along_sum - along_difference, 0.0) / tl.where(determined, total, 1.0)
