@@ -21,9 +21,6 @@ MORE_THAN_NEEDED = {
     "subspace_kernel.h": 1,
     # the largest size is known behind one already, and orthonormalising ends with one
     "subspace_room.h": 2,
-    # who absorbs or lifts a number wrote it, sums of columns are the thread's own, and results end with one
-    "transport_iteration.h": 3,
-    "transport_kernel.h": 1,
 }
 
 
