@@ -3,7 +3,7 @@
 #   make demo    an environment in .venv, the compiled extension, a morphed picture and its report
 #   make test    the same environment, then the whole test suite in two processes (PROCESSES=4 for four)
 #   make test-oldest   the operators of the built wheel under the oldest torch it may be installed with, unrebuilt
-#   make test-newest   the same under the newest, and Triton's kernels compiled by the Triton that comes with it
+#   make test-newest   the same under the newest
 #   make sanitize      the tests of the kernels on an address-sanitized and a thread-sanitized build
 #   make poison        the same on a build whose memory is NaN, and where memory holds other bits
 #   make lint    style, formatting and layers
@@ -15,7 +15,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# torch and Triton come together: 2.10's Triton is that of constraints.txt, by which the suite compiles every kernel
+# torch and Triton come together; 2.10's Triton is that of constraints.txt
 TORCH_oldest := torch==2.10.0
 TORCH_newest := --upgrade torch
 PROCESSES ?= 2
@@ -55,7 +55,6 @@ test-oldest test-newest: test-%: wheel
 	.venv-$*/bin/pip install -q $(TORCH_$*) "numpy<2.4" "pytest>=8" "pytest-xdist>=3.6" "hypothesis>=6.100" "scipy>=1.11"
 	.venv-$*/bin/pip install -q --force-reinstall --no-deps dist/geokernels-*.whl
 	PYTHONSAFEPATH=1 $(ONE_THREAD) .venv-$*/bin/python -m pytest $(IN_PARALLEL) $(OPERATOR_TESTS) $(ARGS)
-	test $* = oldest || .venv-$*/bin/python scripts/compile_triton.py
 
 sanitize: env
 	$(BIN)/pip install -q "cmake>=3.24"
