@@ -32,13 +32,14 @@ rm -f "$build"/package/geokernels/kernels/*.so
 cp "$build"/cmake/_C*.so "$build/package/geokernels/kernels/"
 
 # left out: libraries that their tests build themselves, tracing and torch.compile, which run no more of the C++ and are
-# very slow here, a measurement of memory, which is the sanitizer's own, and what is Python: the Triton kernels and the
-# ways round private names
+# very slow here, a measurement of memory, which is the sanitizer's own, and what is Python: the Triton kernels, the
+# ways round private names, early stops and what finds out which kernels of a GPU are right
 left_out="not compil and not opcheck and not registered and not without_graph_breaks and not memory_does_not_grow"
 suite() {
   "$python" -m pytest tests/kernels --ignore tests/kernels/test_exponential.py \
-      --ignore tests/kernels/test_torch_internals.py --ignore-glob 'tests/kernels/test_triton_*.py' \
-      --ignore-glob 'tests/kernels/test_cuda_*.py' "$@"
+      --ignore tests/kernels/test_torch_internals.py --ignore tests/kernels/test_early_stop.py \
+      --ignore tests/kernels/test_refused_gpus.py --ignore-glob 'tests/kernels/test_proof*.py' \
+      --ignore-glob 'tests/kernels/test_triton_*.py' --ignore-glob 'tests/kernels/test_cuda_*.py' "$@"
 }
 
 # calls by chance, and checksums of all bits of what they return
