@@ -35,6 +35,10 @@ _any_requires_grad = _private("torch._C", "_any_requires_grad")
 _distance_gradient = getattr(torch.ops.aten, "_cdist_backward", None)
 # of many tensors in one launch
 _norms = getattr(torch, "_foreach_norm", None)
+# of modes that see every operator, and of calling one without them: kernels/proof_checks.py, which needs them
+DispatchMode = _private("torch.utils._python_dispatch", "TorchDispatchMode")
+_DispatchKey = _private("torch._C", "DispatchKey")
+_DispatchKeySet = _private("torch._C", "DispatchKeySet")
 # of derivatives at torch's own place in the dispatcher: kernels/autograd_kernels.py, which needs them all
 below_autograd = _private("torch._C", "_AutoDispatchBelowAutograd")
 after_autograd = _private("torch._C", "_after_autograd_keyset")
@@ -59,6 +63,20 @@ def _of_transforms(x: object) -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def constant_while_compiling(function: Callable) -> Callable:
+    """Mark what a tracer calls itself, and takes the result of as a constant of the graph.
+
+    As ``torch.compiler.assume_constant_result``, which brings the whole of the tracer when it is called.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
+def redispatch(operator: Any, device: str, *args: object, **kwargs: object) -> Any:
+    """Call what an operator has for ``"cpu"`` or ``"cuda"``, below all modes."""
+    return operator.redispatch(_DispatchKeySet(getattr(_DispatchKey, device.upper())), *args, **kwargs)
 
 
 is_wrapped: Callable[[Tensor], bool] = _is_wrapped or _of_transforms

@@ -24,6 +24,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     # the tests of the definitions need no library
     config.addinivalue_line("filterwarnings", "ignore:geokernels runs its definitions:RuntimeWarning")
+    # those who share out the tests say how wide their own terminal is
+    os.environ.pop("COLUMNS", None)
     # a shell that starts the tests in the background has Ctrl-C ignored, by them and by what they start
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._torch_internals import constant_while_compiling
 from . import native, proof_cache, proof_runner, triton
 from .proof_cache import Record, Verdict
 from .proof_job import Job
@@ -97,13 +98,13 @@ def refuse(device: int) -> str | None:
     return f"{native.missing_cuda}; {triton.missing}" if native.missing_cuda and triton.missing else None
 
 
-@torch.compiler.assume_constant_result
+@constant_while_compiling
 def _is_exporting() -> bool:
     # asked for by the tracer itself, which takes torch's own answer for True wherever it traces
     return torch.compiler.is_exporting()
 
 
-@torch.compiler.assume_constant_result
+@constant_while_compiling
 def _while_compiling(device: int, operator: str, asked: str) -> tuple[str, ...]:
     # a constant of the graph: it does not compile again, and change, when something is concluded later
     conclusion = _concluded.get(device) or _conclude(device, look=False)

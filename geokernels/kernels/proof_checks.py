@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from .._torch_internals import DispatchMode, redispatch
 
 # An error may be this many times that of PyTorch's own arithmetic, and this many roundings more. It lets sums
 # of tensor cores pass, and not one product in TF32, which is off by a thousand roundings.
@@ -126,13 +127,9 @@ FACTORIES = {
     for fresh in ("empty", "zeros", "ones", "full")
     for like in ("", "_like", "_strided")
 } | {f"aten::new_{fresh}" for fresh in ("empty", "empty_strided", "zeros", "ones", "full")}
-BACKENDS = {
-    "cpu": torch._C.DispatchKeySet(torch._C.DispatchKey.CPU),
-    "cuda": torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA),
-}
 
 
-class Margins(TorchDispatchMode):
+class Margins(DispatchMode or object):
     """Gives every tensor that is made margins in memory, and looks at them afterwards.
 
     Margins, and what is not filled, hold NaN: what is read beside a tensor, or not written in it, shows. Of
@@ -141,7 +138,7 @@ class Margins(TorchDispatchMode):
 
     def __init__(self, device: str) -> None:
         super().__init__()
-        self.backend = BACKENDS[torch.device(device).type]
+        self.device = torch.device(device).type
         self.kept: list[Tensor] = []
 
     def placed(self, x: Tensor, *, filled: bool = True) -> Tensor:
@@ -162,7 +159,7 @@ class Margins(TorchDispatchMode):
         kwargs = kwargs or {}
         if function.namespace == "geokernels":
             with self:
-                return function.redispatch(self.backend, *args, **kwargs)
+                return redispatch(function, self.device, *args, **kwargs)
         made = function(*args, **kwargs)
         name = function.name().partition(".")[0]
         return self.placed(made, filled="empty" not in name) if name in FACTORIES else made
@@ -180,6 +177,8 @@ def _bits(out: Tensor) -> Tensor:
 
 def find_wrong_memory(run: Run, inputs: Inputs, leaves: Sequence[str] = ()) -> str:
     """Whether a run has other bits the second time, changes its inputs, or writes beside tensors."""
+    if DispatchMode is None:
+        return "this PyTorch shows nobody what operators allocate"
     margins = Margins(next(iter(inputs.tensors.values())).device.type)
     placed = inputs._replace(tensors={name: margins.placed(x) for name, x in inputs.tensors.items()})
     copies = {name: x.clone() for name, x in inputs.tensors.items()}

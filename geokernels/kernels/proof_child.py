@@ -176,7 +176,7 @@ def main(arguments: list[str]) -> int:
         os.write(file, (json.dumps(what) + "\n").encode())
 
     try:
-        torch.zeros(1, device="cuda").cpu()
+        torch.zeros(1, dtype=torch.float32, device="cuda").cpu()
     except Exception as error:  # of whatever kind, no kernel of ours has run
         print(_told(error), flush=True)
         return UNAVAILABLE

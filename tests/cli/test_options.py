@@ -33,6 +33,8 @@ OWN = {
     ("edit", "--negative"): "source or nothing",
     ("interpolate", "--negative"): "any text",
     ("morph", "--method"): "one of two ways to edit",
+    ("tune", "--device"): "a GPU, by its number",
+    ("tune", "--json"): "what later runs go by",
     ("eval", "--method"): "several methods with their settings",
 }
 # options of two meanings, each of which several commands share

@@ -25,7 +25,10 @@ def test_costs_have_the_numbers_of_the_compiled_kernels(kind, header):
     body = re.sub(r"//.*", "", (CSRC / header).read_text())
     (names,) = re.findall(rf"enum class {kind.__name__} : int64_t {{([^}}]*)}}", body)
     names = [name.strip() for name in names.split(",") if name.strip()]
-    assert numbers(kind) == {name: number for number, name in enumerate(names)}
+    # Triton's kernels have costs of their own beyond those
+    ours = {name: number for name, number in numbers(kind).items() if number < len(names)}
+    assert ours == {name: number for number, name in enumerate(names)}
+    assert len(numbers(kind)) - len(names) == (2 if kind is PairCost else 0)
 
 
 def test_every_number_stands_for_one_cost():

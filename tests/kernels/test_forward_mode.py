@@ -55,6 +55,7 @@ OF_TRITON = {
     "triton_geodesic_cosine": triton_geodesic_cosine,
     "triton_geodesic_cosine_backward": triton_geodesic_cosine_backward,
     "triton_sinkhorn": ARGUMENTS["sinkhorn"] if not native.missing else None,
+    "triton_sinkhorn_given": ARGUMENTS["sinkhorn"] if not native.missing else None,
     "triton_sinkhorn_clouds": lambda: (
         *clouds()[:2],
         *clouds()[4:],

@@ -66,7 +66,7 @@ sys.path.insert(0, {folder!r})
 import compile_triton
 
 (variant,) = (one for one in compile_triton.variants() if one.name == "sinkhorn 64")
-code = re.sub(r" loc\\(.*", "", code)
+code = re.sub(r" loc\\(.*", "", compile_triton.compiled(variant, 80).asm["ttir"])
 print(*re.findall(r"load|store|barrier|scf.for", code))
 """
 
