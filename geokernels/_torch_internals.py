@@ -74,6 +74,12 @@ def constant_while_compiling(function: Callable) -> Callable:
     return function
 
 
+@constant_while_compiling
+def is_exporting() -> bool:
+    """Whether ``torch.export`` traces: a tracer takes torch's own answer for True wherever it is at work."""
+    return torch.compiler.is_exporting()
+
+
 def redispatch(operator: Any, device: str, *args: object, **kwargs: object) -> Any:
     """Call what an operator has for ``"cpu"`` or ``"cuda"``, below all modes."""
     return operator.redispatch(_DispatchKeySet(getattr(_DispatchKey, device.upper())), *args, **kwargs)

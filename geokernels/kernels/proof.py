@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._torch_internals import constant_while_compiling
+from .._torch_internals import constant_while_compiling, is_exporting
 from . import native, proof_cache, proof_runner, triton
 from .proof_cache import Record, Verdict
 from .proof_job import Job
@@ -70,7 +70,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 def order(operator: str, *tensors: Tensor) -> tuple[str, ...]:
     """Which implementations of an operator to ask on the GPU of its tensors, and in which order."""
     x = tensors[0]
-    if operator not in CLASSES or not _is_on_gpu(x) or _is_exporting():
+    if operator not in CLASSES or not _is_on_gpu(x) or is_exporting():
         return DEFINITION  # a program that is exported runs elsewhere
     asked = operator, class_of(operator, *tensors)
     if torch.compiler.is_compiling():
@@ -96,12 +96,6 @@ def refuse(device: int) -> str | None:
     if reason := native.refuse_device(device):
         return reason
     return f"{native.missing_cuda}; {triton.missing}" if native.missing_cuda and triton.missing else None
-
-
-@constant_while_compiling
-def _is_exporting() -> bool:
-    # asked for by the tracer itself, which takes torch's own answer for True wherever it traces
-    return torch.compiler.is_exporting()
 
 
 @constant_while_compiling

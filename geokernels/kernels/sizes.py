@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-import torch
+from .._torch_internals import is_exporting
 
 
 class Most(NamedTuple):
@@ -21,6 +21,7 @@ class Most(NamedTuple):
 
 # points: csrc/core/transport_problem.h; beyond the others, blocked library solvers win
 NATIVE = Most(points=256, rows=128, directions=64)
+# points: of one program, beyond which costs are streamed
 TRITON = Most(points=256, rows=128, directions=32)  # 64 columns spill registers in a gradient
 
 
@@ -29,7 +30,7 @@ def exceed(most: int, *sizes: int) -> bool:
 
     A program that is exported keeps the choice that is made here: it must be right for all of them.
     """
-    if not torch.compiler.is_exporting():
+    if not is_exporting():
         return max(sizes) > most
     # brings sympy, which is there by now
     from torch.fx.experimental.symbolic_shapes import statically_known_true

@@ -7,6 +7,7 @@ import torch
 
 from .. import reference
 from .._checks import values_can_be_read
+from .._torch_internals import is_exporting
 from .._typing import Cost, Points
 from ..kernels import costs, dispatch, native, triton
 from ..kernels import transport as kernels
@@ -71,7 +72,7 @@ def _solve(
     """Send costs to their solver; ``explain`` says what is wrong with them."""
     if problem.lengths is not None:
         cost = torch.where(inside_both(problem.lengths, cost), cost, math.inf)
-    exported = backend is None and cost.is_cpu and torch.compiler.is_exporting()
+    exported = backend is None and cost.is_cpu and is_exporting()
     refusals = {
         "native": lambda: kernels.refuse(cost),
         "triton": lambda: triton.refuse(cost),

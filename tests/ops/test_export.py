@@ -100,3 +100,29 @@ def test_a_basis_of_any_number_of_rows():
     program = export(Rows(), (cloud(20, 30, seed=0),), dynamic_shapes=({0: Dim.DYNAMIC},)).module()
     for N in (20, 128, 129, 300):
         torch.testing.assert_close(program(x := cloud(N, 30, seed=1)), run(x))
+
+
+@pytest.mark.parametrize("family", ["costs", "cosine"])
+def test_what_is_compiled_with_open_sizes_is_not_exported(family):
+    """Only an export must be right for all sizes at once: a graph that is compiled is compiled anew."""
+
+    def of_costs(x):
+        return gk.sinkhorn_from_cost(x.square(), eps=0.5, max_iter=20, tol=0.0).value
+
+    def of_bases(x):
+        rows = x[:3]
+        return gk.geodesic_cosine(rows, rows + 1, x.mT, x.mT + 0.1)
+
+    run, operator = {"costs": (of_costs, "sinkhorn"), "cosine": (of_bases, "geodesic_cosine")}[family]
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append({str(node.target) for node in graph.graph.nodes})
+        return graph
+
+    program = torch.compile(run, backend=keep, dynamic=True)
+    x = cloud(20, 400, seed=0)
+    torch.testing.assert_close(program(x[:, :200]), run(x[:, :200]))
+    assert any(f"geokernels.{operator}" in target for graph in graphs for target in graph)
+    if family == "costs":  # beyond what the kernel takes, where an export would be refused
+        torch.testing.assert_close(program(x), run(x))
