@@ -64,7 +64,6 @@ class Variant(NamedTuple):
     warps: int = 4
     points: str = "*fp32"
     tensor_core: bool = False
-    archs: tuple[int, ...] = ARCHS
     stages: int = 3
 
 
@@ -277,11 +276,12 @@ def main() -> int:
     if interpreted:
         print("TRITON_INTERPRET is set: nothing would be compiled", file=sys.stderr)
         return 2
+    chosen = [variant for variant in variants() if options.only in variant.name]
+    if not chosen:
+        parser.error(f"no kernel's name contains {options.only!r}")
     count, bad, kernels, start = 0, 0, [], spent()
-    for variant in variants():
-        for arch in variant.archs:
-            if arch not in options.arch or options.only not in variant.name:
-                continue
+    for variant in chosen:
+        for arch in options.arch:
             kernel, wrong = faults(variant, arch, compiled(variant, arch))
             count, bad, kernels = count + 1, bad + bool(wrong), [*kernels, asdict(kernel)]
             usage = f"{kernel.registers:4d} registers {kernel.shared:7d} B shared {kernel.blocks:2d} blocks"
