@@ -13,7 +13,7 @@ from .run_state import require_state
 
 
 class Descent(Run):
-    """A run of Adam steps whose rate falls along half a cosine.
+    """A run of Adam steps whose rate falls along half a cosine, or as :meth:`_learning_rate` says.
 
     A subclass calls :meth:`_optimise` once it has its parameters; :meth:`_step` makes gradients, refuses
     them if they are not finite, and returns what :meth:`_descend` does.
@@ -35,13 +35,17 @@ class Descent(Run):
         """Where the parameters are."""
         return self.optimizer.param_groups[0]["params"][0].device
 
+    def _learning_rate(self) -> float:
+        """Of this step."""
+        return self._rate * 0.5 * (1 + math.cos(math.pi * self.index / self._steps))
+
     def _descend(self, loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
         """Follow the gradients; the row of what the step minimised."""
         moving = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         moments = [value for p in moving for value in self.optimizer.state.get(p, {}).values()]
         self._before_changing([*moving, *moments])
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate * 0.5 * (1 + math.cos(math.pi * self.index / self._steps))
+            group["lr"] = self._learning_rate()
         self.optimizer.step()
         for kept in self.optimizer.state.values():
             kept["step"] = kept["step"].float()  # Adam counts in the default dtype
