@@ -103,7 +103,7 @@ Size = Annotated[int | None, typer.Option(min=8, help="Longest side in pixels at
 # CLIP.
 CLIP = (
     "world for the built-in one, or one that open_clip knows: ARCHITECTURE/TAG, hf-hub:ORGANISATION/MODEL, "
-    "local-dir:FOLDER, or an ARCHITECTURE with --clip-weights"
+    "local-dir:FOLDER, or an ARCHITECTURE with --clip-weights (ViT-B-32-quickgelu for OpenAI's weights)"
 )
 Clip = Annotated[str, typer.Option("--clip", help=f"The CLIP that guides: {CLIP}.")]
 ClipWeights = Annotated[

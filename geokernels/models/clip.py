@@ -202,22 +202,30 @@ def load_clip(
             ``"local-dir:FOLDER"``, a folder with ``open_clip_config.json`` and weights.
         weights: A file of safetensors, or of ``torch.save`` that holds tensors alone; OpenAI's TorchScript
             archives, whose tensors are read and whose code is not; or transformers' weights of a CLIP with
-            their ``config.json`` beside them. OpenAI's weights choose the quick GELU by themselves. For an
-            embedded model, None is the packaged file; another one needs its ``.json`` beside it.
+            their ``config.json`` beside them. OpenAI's weights choose the quick GELU by themselves where they
+            carry their sizes; where nothing says with which activation a file was trained, a warning names
+            ``"ViT-B-32-quickgelu"``. For an embedded model, None is the packaged file; another one needs its
+            ``.json`` beside it.
         tokenizer: Folder of the tokenizer, for models whose tokenizer comes from the hub (SigLIP, RoBERTa);
             it also holds the ``config.json`` of a text tower that is transformers'.
         device: Where to.
         called: What messages call ``name``, ``weights`` and ``tokenizer``.
 
     Returns:
-        The model, frozen.
+        The model, frozen. Its name is ``name``, or that of the architecture with the quick GELU which the
+        weights of a bare architecture turned out to need.
 
     Raises:
         ImportError: If open_clip is not installed.
         FileNotFoundError: If there is no such weights file.
         OSError: If weights are to be fetched and cannot be; the message says from where.
         ValueError: If the name is unknown, or the file is corrupt, of another format or another architecture,
-            not finite, or the packaged file is not the one that was measured.
+            not finite, was trained with another activation than its tag or name says, or the packaged file
+            is not the one that was measured.
+
+    Warns:
+        UserWarning: If the file does not say whether it was trained with the quick GELU, where open_clip has
+            the architecture in both forms and the one without was named.
 
     Example:
         >>> encoder = load_clip()
@@ -227,7 +235,8 @@ def load_clip(
     import_open_clip()
     source = find_clip(name, weights, tokenizer, called)
     reader = tokenizer_of(source, called)  # first: it is quickly known to be missing
-    return ClipEncoder(name, build_clip(source, called), reader, guides=name != EVALUATION).to(device)
+    name, model = build_clip(source, called)
+    return ClipEncoder(name, model, reader, guides=name != EVALUATION).to(device)
 
 
 def imagenet_templates() -> tuple[str, ...]:

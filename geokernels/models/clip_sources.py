@@ -45,6 +45,7 @@ class Source(NamedTuple):
         quick: Whether it must have been trained with the quick GELU; None if only the weights can say.
         folder: Where its tokenizer is, and the configuration of a text tower of transformers; None for the
             hub, or where the tokenizer comes with open_clip.
+        architecture: Open_clip's name of it; None where a file describes it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Source(NamedTuple):
     weights: Path
     quick: bool | None
     folder: Path | None
+    architecture: str | None = None
 
     @property
     def hub_tokenizer(self) -> str | None:
@@ -175,7 +177,8 @@ def _of_architecture(name: str, weights: str | Path | None, called: Called) -> S
                 f"{called.weights} must name a file for {name!r}, got None; or name a tag of its weights in "
                 f"{called.name}, such as {example}"
             )
-        return Source(name, config, _usual(architecture), require_file(called.weights, weights), None, None)
+        path = require_file(called.weights, weights)
+        return Source(name, config, _usual(architecture), path, None, None, architecture)
     about = open_clip.get_pretrained_cfg(architecture, tag)
     if not about:
         raise ValueError(
@@ -186,7 +189,7 @@ def _of_architecture(name: str, weights: str | Path | None, called: Called) -> S
         path = _fetched(name, f"{architecture}/{tag}", about, called)
     else:
         path = require_file(called.weights, weights)
-    return Source(name, config, about, path, bool(about.get("quick_gelu")), None)
+    return Source(name, config, about, path, bool(about.get("quick_gelu")), None, architecture)
 
 
 def _unknown(name: str, called: Called) -> ValueError:

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .._files import read_json
+from .clip_activation import activation_of, is_transformers, named, warn_of_silence
 from .clip_sources import ARGUMENTS, Called, Source, import_open_clip, text_tower_of
 from .tensor_files import WRAPPERS, fill, read_tensors, unwrap
 
-# what OpenAI keeps beside its weights; open_clip's, and nobody else's, have none of it
-OPENAI = ("input_resolution", "context_length", "vocab_size")
 # names of tensors that are no weights: those, masks, and counts
 BESIDE = r"(input_resolution|context_length|vocab_size|logit_bias|(.*\.)?(attn_mask|position_ids))"
 
@@ -36,8 +34,8 @@ NAMES = (
 TRANSPOSED = {"text_projection.weight": "text_projection", "visual_projection.weight": "visual.proj"}
 
 
-def build_clip(source: Source, called: Called = ARGUMENTS) -> nn.Module:
-    """A model of open_clip, filled with its weights.
+def build_clip(source: Source, called: Called = ARGUMENTS) -> tuple[str, nn.Module]:
+    """A model of open_clip, filled with its weights, and what to call it.
 
     Raises:
         ValueError: If the weights are of another model, damaged, or not finite.
@@ -45,20 +43,11 @@ def build_clip(source: Source, called: Called = ARGUMENTS) -> nn.Module:
     open_clip = import_open_clip()
     content = read_tensors(called.weights, source.weights)
     state = unwrap(called.weights, source.weights, content, WRAPPERS)
-    quick = source.quick
-    if any(key in state or key in content for key in OPENAI):
-        quick = True
-    elif _is_transformers(state):
-        quick = _quick_of_transformers(source, called)
+    said = activation_of(source, state, content, called)
+    quick = source.config.get("quick_gelu", False) if said is None else said
+    if is_transformers(state):
         state = _of_transformers(state)
-    config = {**source.config, "text_cfg": text_tower_of(source, called)}
-    if quick is not None and quick != config.get("quick_gelu", False):
-        if not quick:
-            raise ValueError(
-                f"{called.name} must name an architecture without the quick GELU for {source.weights.name}, "
-                f"got {source.name!r}"
-            )
-        config["quick_gelu"] = True
+    config = {**source.config, "text_cfg": text_tower_of(source, called), "quick_gelu": quick}
     model = _module(open_clip, config)
     fill(
         model,
@@ -70,10 +59,12 @@ def build_clip(source: Source, called: Called = ARGUMENTS) -> nn.Module:
         asked="clip",
         hint=_fits(open_clip, state),
     )
+    if said is None:
+        warn_of_silence(source, called)
     preprocess = {**vars(open_clip.transform.PreprocessCfg()), "size": model.visual.image_size}
     given = {key: value for key, value in source.preprocess.items() if key in preprocess and key != "size"}
     open_clip.set_model_preprocess_cfg(model, preprocess | given)
-    return model
+    return named(source, quick), model
 
 
 def _module(open_clip, config: dict) -> nn.Module:
@@ -131,26 +122,6 @@ def _vision_of(state: Mapping[str, Tensor]) -> tuple:
     width, _, _, patch = state["visual.conv1.weight"].shape
     side = patch * math.isqrt(len(state.get("visual.positional_embedding", ())))
     return len(layers), width, patch, side
-
-
-def _is_transformers(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are transformers' names of a CLIP, and not those of a SigLIP."""
-    return "visual_projection.weight" in state and "text_projection.weight" in state
-
-
-def _quick_of_transformers(source: Source, called: Called) -> bool:
-    """Whether transformers' weights were trained with the quick GELU, as the file beside them says."""
-    path = source.weights.with_name("config.json")
-    if source.quick is not None:
-        return source.quick
-    if not path.is_file():
-        raise ValueError(
-            f"{called.weights} {source.weights.name} holds transformers' CLIP weights, which do not say what "
-            "they were trained with: put the config.json of their model beside the file, or name a tag of "
-            f"{called.name} as ARCHITECTURE/TAG"
-        )
-    towers = [read_json(path).get(tower) or {} for tower in ("text_config", "vision_config")]
-    return towers[1].get("hidden_act", "quick_gelu") == "quick_gelu"  # which transformers leaves unsaid
 
 
 def _of_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

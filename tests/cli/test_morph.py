@@ -311,7 +311,7 @@ def test_a_real_architecture_from_a_file(picture, tmp_path):
     model = open_clip.create_model("ViT-B-32", pretrained=None)
     save_file(model.state_dict(), tmp_path / "vit.safetensors")
     del model
-    clip = ("--clip", "open_clip:ViT-B-32", "--clip-weights", tmp_path / "vit.safetensors")
+    clip = ("--clip", "ViT-B-32/laion2b_s34b_b79k", "--clip-weights", tmp_path / "vit.safetensors")
     # pixels start from the picture: the search for a first guess is thousands of encodes
     done = morph(
         picture,
@@ -324,4 +324,4 @@ def test_a_real_architecture_from_a_file(picture, tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert not done.stderr
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["encoders"] == ["ViT-B-32"]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["encoders"] == [clip[1]]

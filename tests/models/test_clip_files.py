@@ -3,6 +3,7 @@
 Architectures are open_clip's own, only narrower; weights are random, saved as their authors save them.
 """
 
+import hashlib
 import json
 import shutil
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from geokernels.models import load_clip
+from geokernels.models.clip_activation import _digests
 from geokernels.testing.pipelines import clip_tokenizer
 
 open_clip = pytest.importorskip("open_clip")
@@ -57,7 +59,11 @@ def architectures(tmp_path_factory):
     """Narrow architectures beside those of open_clip; what it knows of them is forgotten afterwards."""
     folder = tmp_path_factory.mktemp("configs")
     paths, configs = list(open_clip.factory._MODEL_CONFIG_PATHS), dict(open_clip.factory._MODEL_CONFIGS)
-    for name, config in (("narrow", ARCHITECTURE), ("siglip-narrow", SIGLIP), ("roberta-narrow", ROBERTA)):
+    quick = {**ARCHITECTURE, "quick_gelu": True}
+    for name, config in (
+        *(("narrow", ARCHITECTURE), ("narrow-quickgelu", quick)),
+        *(("siglip-narrow", SIGLIP), ("roberta-narrow", ROBERTA)),
+    ):
         (folder / f"{name}.json").write_text(json.dumps(config))
         open_clip.add_model_config(folder / f"{name}.json")
     known = open_clip.pretrained._PRETRAINED
@@ -153,6 +159,94 @@ class TestOpenAI:
         for name in ("load", "script", "trace"):
             monkeypatch.setattr(torch.jit, name, lambda *_, **__: pytest.fail("TorchScript was loaded"))
         load_clip("narrow", released[1])
+
+
+class TestActivation:
+    """Who says with which activation weights were trained, who must not contradict, and who is warned."""
+
+    @pytest.fixture
+    def bare(self, released, tmp_path):
+        """OpenAI's weights as openai/CLIP's own model saves them: without the sizes."""
+        state = {k: v for k, v in torch.jit.load(released[1]).state_dict().items() if k not in SIZES}
+        torch.save(state, tmp_path / "tuned.pt")
+        return tmp_path / "tuned.pt"
+
+    def test_what_a_model_is_called_says_it(self, released, plain):
+        assert load_clip("narrow", released[1]).name == "narrow-quickgelu"
+        assert load_clip("narrow/openai", released[1]).name == "narrow/openai"
+        assert load_clip("narrow", plain[1]).name == "narrow"
+
+    def test_weights_that_say_nothing_are_warned_of(self, released, bare):
+        wanted = (
+            r"tuned.pt does not say whether it was trained with the quick GELU, and is taken as narrow is: "
+            r"without; for weights of OpenAI name must be narrow-quickgelu, for others .* narrow/TAG"
+        )
+        with pytest.warns(UserWarning, match=wanted):
+            encoder = load_clip("narrow", bare)
+        assert not same(encoder, released[0], 1e-3)
+
+    @pytest.mark.filterwarnings("error:.*quick GELU")
+    @pytest.mark.parametrize("name", ["narrow-quickgelu", "narrow/openai"])
+    def test_the_remedies_are_silent(self, released, bare, name):
+        assert same(load_clip(name, bare), released[0])
+
+    @pytest.mark.filterwarnings("error:.*quick GELU")
+    def test_open_clip_s_configuration_beside_the_file_says_it(self, released, bare, plain, tmp_path):
+        beside = {"model_cfg": {**ARCHITECTURE, "quick_gelu": True}}
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(beside))
+        assert same(load_clip("narrow", bare), released[0])
+        (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": ARCHITECTURE}))
+        file = shutil.copy(plain[1], tmp_path / "a.safetensors")
+        assert same(load_clip("narrow", file), plain[0])
+        wanted = (
+            r"name must name an architecture without the quick GELU for a.safetensors, as open_clip_config"
+            r".json beside it says, got 'narrow-quickgelu'; name narrow$"
+        )
+        with pytest.raises(ValueError, match=wanted):
+            load_clip("narrow-quickgelu", file)
+
+    def test_a_configuration_of_another_model_says_nothing(self, bare, tmp_path):
+        other = {"model_cfg": {**ARCHITECTURE, "embed_dim": 32, "quick_gelu": True}}
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(other))
+        with pytest.warns(UserWarning, match="does not say"):
+            load_clip("narrow", bare)
+
+    @pytest.mark.filterwarnings("error:.*quick GELU")
+    def test_digests_that_open_clip_knows(self, released, bare, plain, monkeypatch):
+        def known(path, quick, long):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            url = f"https://x.org/{digest}/a.pt" if long else f"https://x.org/a-{digest[:8]}.pt"
+            monkeypatch.setitem(
+                open_clip.pretrained._PRETRAINED["narrow"],
+                "known",
+                {**HALF, "hf_hub": "", "url": url, "quick_gelu": quick},
+            )
+
+        for long in (True, False):
+            known(bare, True, long)
+            assert same(load_clip("narrow", bare), released[0])
+            known(plain[1], False, long)
+            with pytest.raises(ValueError, match=r"as its digest, that of narrow/known, says, got 'narrow-q"):
+                load_clip("narrow-quickgelu", plain[1])
+
+    def test_a_tag_that_the_file_contradicts(self, released):
+        wanted = (
+            r"name must name weights trained with the quick GELU for ViT.pt, as the sizes that OpenAI keeps "
+            r"beside its weights say, got 'narrow/other_s1', whose tag says the other; name narrow-quickgelu$"
+        )
+        with pytest.raises(ValueError, match=wanted):
+            load_clip("narrow/other_s1", released[1])
+
+    def test_every_architecture_of_openai_s_has_its_name(self):
+        known = _digests()
+        tags = [name for name in open_clip.list_models() if open_clip.get_pretrained_cfg(name, "openai")]
+        assert len(tags) >= 18
+        for name in tags:
+            about = open_clip.get_pretrained_cfg(name, "openai")
+            if name.startswith("narrow"):
+                continue
+            assert known[about["url"].split("/")[-2]] == (f"{name.removesuffix('-quickgelu')}/openai", True)
+            assert f"{name.removesuffix('-quickgelu')}-quickgelu" in open_clip.list_models()
 
 
 @pytest.mark.parametrize(
@@ -422,6 +516,6 @@ def test_another_kind_of_file_is_named(tmp_path):
 
 def test_weights_of_another_architecture_say_of_which(plain):
     with pytest.raises(
-        ValueError, match=r"must fit 'RN50', .*safetensors .*; its sizes are those of narrow$"
+        ValueError, match=r"must fit 'RN50', .*safetensors .*; its sizes are those of narrow or narrow-quick"
     ):
         load_clip("RN50", plain[1])
