@@ -24,10 +24,10 @@ class CountingEncoder(ClipEncoder):
         """The same model, counting."""
         return cls(encoder.name, encoder.model, encoder.tokenizer, guides=encoder.guides)
 
-    def preprocess(self, pictures: Tensor) -> Tensor:
+    def preprocess(self, pictures: Tensor, **how) -> Tensor:
         """As without counting."""
         CountingEncoder.shown += len(pictures)
-        return super().preprocess(pictures)
+        return super().preprocess(pictures, **how)
 
 
 class Encodes:

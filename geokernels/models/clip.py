@@ -61,11 +61,12 @@ class ClipEncoder(nn.Module):
         """Stay in evaluation mode, whatever is asked: batch statistics must not move."""
         return super().train(False)
 
-    def preprocess(self, pictures: Tensor) -> Tensor:
+    def preprocess(self, pictures: Tensor, *, fit: bool = True) -> Tensor:
         """Resize, crop the centre and normalise as the model was trained, differentiably.
 
         Args:
             pictures: ``(B, 3, H, W)`` floating point in [0, 1], of any size.
+            fit: Whether to resize and crop, rather than to normalise alone.
 
         Returns:
             ``(B, 3, image_size, image_size)`` float32. What already has this size is not resampled.
@@ -86,6 +87,8 @@ class ClipEncoder(nn.Module):
                 "got some that do; guide by load_clip('world'), or evaluate under torch.no_grad()"
             )
         pictures, side = pictures.float(), self.image_size
+        if not fit:
+            return (pictures - self._mean) / self._std
         H, W = pictures.shape[2:]
         short = min(H, W)
         # integer arithmetic, as torchvision rounds the long side
@@ -148,7 +151,7 @@ class ClipEncoder(nn.Module):
         missing = list(dict.fromkeys(key for key in keys if key not in self._texts))
         device = self._mean.device
         if missing:
-            tokens = self._tokenize([template.format(prompt) for prompt, template in missing])
+            tokens = self.tokenize([template.format(prompt) for prompt, template in missing])
             features = F.normalize(self.model.encode_text(tokens.to(device)).float(), dim=-1)
             self._texts.update(zip(missing, features))
         if not keys:
@@ -171,7 +174,8 @@ class ClipEncoder(nn.Module):
             if not table[self.tokenizer.encode(word)].any(-1).all()
         ]
 
-    def _tokenize(self, texts: list[str]) -> Tensor:
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Tokens of ``texts``, a row each; refuses those that are longer than the model can read."""
         context = getattr(self.tokenizer, "context_length", None) or 77
         for text in texts:
             if hasattr(self.tokenizer, "encode"):

@@ -11,6 +11,9 @@ from torch import Tensor
 from .run import Prepared, Run, copied
 from .run_state import require_state
 
+# What an optimiser keeps of each parameter, in its shape, beside the number of its steps
+MOMENTS = {"adam": ("exp_avg", "exp_avg_sq"), "madgrad": ("grad_sum_sq", "s", "x0")}
+
 
 class Descent(Run):
     """A run of Adam steps whose rate falls along half a cosine, or as :meth:`_learning_rate` says.
@@ -26,9 +29,10 @@ class Descent(Run):
         super()._begin(facts, steps=steps, prepared=prepared)
         self._rate = rate
 
-    def _optimise(self, parameters: Iterable[Tensor], **settings) -> None:
-        """Let Adam move these."""
-        self.optimizer = torch.optim.Adam(parameters, lr=self._rate, **settings)
+    def _optimise(self, parameters: Iterable[Tensor], *, by: str = "adam", **settings) -> None:
+        """Let Adam move these, or another of ``MOMENTS``."""
+        kind = madgrad() if by == "madgrad" else torch.optim.Adam
+        self.optimizer, self._by = kind(parameters, lr=self._rate, **settings), by
 
     @property
     def device(self) -> torch.device:
@@ -42,13 +46,14 @@ class Descent(Run):
     def _descend(self, loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
         """Follow the gradients; the row of what the step minimised."""
         moving = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        moments = [value for p in moving for value in self.optimizer.state.get(p, {}).values()]
-        self._before_changing([*moving, *moments])
+        kept = [value for p in moving for value in self.optimizer.state.get(p, {}).values()]
+        self._before_changing([*moving, *(value for value in kept if isinstance(value, Tensor))])
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self.optimizer.step()
         for kept in self.optimizer.state.values():
-            kept["step"] = kept["step"].float()  # Adam counts in the default dtype
+            if isinstance(kept["step"], Tensor):
+                kept["step"] = kept["step"].float()  # Adam counts in the default dtype
         self.terms = ("loss", *terms)
         return torch.stack([loss, *terms.values()])
 
@@ -76,14 +81,26 @@ class Descent(Run):
         self._require_moments()
 
     def _require_moments(self) -> None:
-        """Refuse what Adam keeps of a parameter unless it is of that parameter's shape."""
+        """Refuse what the optimiser keeps of a parameter unless it is of that parameter's shape."""
         for parameter, kept in self.optimizer.state.items():
-            moments = {
-                "step": torch.zeros((), dtype=torch.float32),
-                "exp_avg": parameter,
-                "exp_avg_sq": parameter,
-            }
+            step = 0 if self._by == "madgrad" else torch.zeros((), dtype=torch.float32)
+            moments = {"step": step, **dict.fromkeys(MOMENTS[self._by], parameter)}
             require_state(kept, moments, "state.optimizer")
+
+
+def madgrad() -> type[torch.optim.Optimizer]:
+    """MADGRAD (Defazio and Jelassi 2021), as timm has it.
+
+    Raises:
+        ImportError: If timm, without which open_clip is not installed, is missing.
+    """
+    try:
+        from timm.optim.madgrad import MADGRAD
+    except ImportError as error:
+        raise ImportError(
+            "optimiser 'madgrad' needs timm, which open_clip brings: pip install timm"
+        ) from error
+    return MADGRAD
 
 
 def require_finite_step(step: int, loss: Tensor, gradients: Tensor | None = None) -> None:

@@ -22,8 +22,8 @@ from geokernels.losses import (
 from geokernels.models.clip import ClipEncoder
 from geokernels.pipelines import LayerEditConfig
 from geokernels.pipelines.guidance.views import Views, draw_views, look
+from geokernels.pipelines.morph.crops import draw_crops
 from geokernels.pipelines.morph.edit_network import EditNetwork, as_layer
-from geokernels.pipelines.morph.internal_dataset import draw_crops
 from geokernels.pipelines.morph.layer_descent import LEARNING_RATE
 
 

@@ -72,14 +72,19 @@ class GuidanceConfig(Renamed, reach="reach_weight"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or above, got {value}")
-        if not self.templates or any(template.count("{}") != 1 for template in self.templates):
-            raise ValueError(f"templates must each contain {{}} once, got {self.templates!r}")
+        require_templates("templates", self.templates)
 
     def weight(self, term: str) -> float:
         """Of the term called ``term`` in the sum that is minimised."""
         if term == MAIN[self.loss]:
             return self.strengths[self.loss] if self.strength is None else self.strength
         return self.reach_weight if term == "reach" else getattr(self, term)
+
+
+def require_templates(name: str, templates: tuple[str, ...]) -> None:
+    """Refuse sentences that do not each have one place for a prompt."""
+    if not templates or any(template.count("{}") != 1 for template in templates):
+        raise ValueError(f"{name} must each contain {{}} once, got {templates!r}")
 
 
 class Texts(NamedTuple):

@@ -54,6 +54,19 @@ class EditNetwork(nn.Module):
             x = block(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1))
         return self.head(x)[..., :H, :W]
 
+    @staticmethod
+    def layer(logits: Tensor) -> Tensor:
+        """See :func:`as_layer`."""
+        return as_layer(logits)
+
+    @staticmethod
+    def written(opacity: Tensor) -> Tensor:
+        """Opacity as it is written: as it is, for it reaches 0."""
+        return opacity
+
+    def require_sides(self, sides: tuple[int, int]) -> None:
+        """Any will do, down to one pixel."""
+
 
 def require_widths(widths: Sequence[int]) -> None:
     """Refuse widths that no network can be built with."""

@@ -1,65 +1,11 @@
-"""The data set that one picture makes by itself: crops and mirror images, each with its views."""
+"""The data set that one picture makes by itself: crops that come again, or a new one at every step."""
 
-from typing import NamedTuple
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from ...losses.text2live import self_similarity
-from ..guidance.clip import Guidance
-from ..guidance.views import Views
-
-
-class Crop(NamedTuple):
-    """A window of a picture, and whether it is mirrored."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    mirrored: bool
-
-    def take(self, x: Tensor) -> Tensor:
-        """The window of ``x`` (..., H, W)."""
-        window = x[..., self.top : self.top + self.height, self.left : self.left + self.width]
-        return window.flip(-1) if self.mirrored else window
-
-
-def draw_crops(
-    count: int,
-    size: tuple[int, int],
-    *,
-    share: tuple[float, float],
-    mirrored: float,
-    generator: torch.Generator,
-) -> list[Crop]:
-    """Draw windows of pictures of ``size`` (H, W); the first is the whole picture.
-
-    Args:
-        count: How many, the whole picture included.
-        size: Any, down to one pixel: windows are shares of it, at least a pixel wide and high.
-        share: Range of a window's share of height and width, within (0, 1].
-        mirrored: Share of windows that are mirrored.
-        generator: Source of random numbers, on the CPU.
-    """
-    H, W = size
-    crops = [Crop(0, 0, H, W, False)]
-    for chance in torch.rand((count - 1, 4), generator=generator, dtype=torch.float32).tolist():
-        part = share[0] + (share[1] - share[0]) * chance[0]
-        height, width = max(1, round(part * H)), max(1, round(part * W))
-        top, left = round(chance[1] * (H - height)), round(chance[2] * (W - width))
-        crops.append(Crop(top, left, height, width, chance[3] < mirrored))
-    return crops
-
-
-class Sample(NamedTuple):
-    """One crop, how it is viewed, and what each encoder saw of the source there."""
-
-    turn: int  # its number in the data set
-    crop: Crop
-    views: list[Views]
-    features: list[Tensor]  # (V, D) per encoder
-    similarity: list[Tensor]  # (V, N, N) per encoder, of its tokens
+from .crops import Crop
+from .layer_guidance import LayerGuidance, Sample
 
 
 class InternalDataset:
@@ -69,22 +15,56 @@ class InternalDataset:
     views are drawn again at every visit: their noise takes more memory than all that is kept.
     """
 
-    def __init__(self, source: Tensor, guidance: Guidance, crops: list[Crop]):
+    def __init__(self, source: Tensor, guidance: LayerGuidance, crops: list[Crop]):
         self.source, self.guidance, self.crops = source, guidance, crops
         self._seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def picture(self, turn: int) -> Tensor:
         """What the encoders see of the source."""
-        return self.crops[turn].take(self.source)
+        return self.crops[turn].show(self.source)
+
+    def samples(self, step: int) -> list[Sample]:
+        """What step ``step`` learns from."""
+        return [self.sample(step)]
 
     def sample(self, step: int) -> Sample:
         """The sample of step ``step``: every crop in turn."""
         turn = step % len(self.crops)
-        picture, crop = self.picture(turn), self.crops[turn]
+        picture = self.picture(turn)
         views = self.guidance.draw(turn, picture.device)
         if turn not in self._seen:
-            with torch.no_grad():
-                seen = self.guidance.see_with_tokens(picture, views)
-            self._seen[turn] = [(features, self_similarity(tokens)) for features, tokens in seen]
-        features, similarity = zip(*self._seen[turn])
-        return Sample(turn, crop, views, list(features), list(similarity))
+            self._seen[turn] = self.guidance.observe(picture, views)
+        return Sample(turn, step, self.crops[turn], picture, views, *zip(*self._seen[turn]))
+
+
+class FreshCrops:
+    """A new crop at every step, and the whole picture beside it now and then; nothing comes again.
+
+    Args:
+        source: The picture, ``(1, 3, H, W)``.
+        guidance: What the encoders say.
+        draw: Makes the crop of a step.
+        whole_every: The whole picture is learned from at the first of so many steps; None for never.
+    """
+
+    def __init__(
+        self,
+        source: Tensor,
+        guidance: LayerGuidance,
+        draw: Callable[[int], Crop],
+        whole_every: int | None,
+    ):
+        self.source, self.guidance, self.draw, self.whole_every = source, guidance, draw, whole_every
+
+    def samples(self, step: int) -> list[Sample]:
+        """What step ``step`` learns from, the crop first."""
+        crops = [self.draw(step)]
+        if self.whole_every is not None and step % self.whole_every == 0:
+            crops.append(Crop(0, 0, *self.source.shape[-2:], False))
+        samples = []
+        for turn, crop in enumerate(crops, start=2 * step):
+            picture = crop.show(self.source)
+            views = self.guidance.draw(turn, picture.device)
+            seen = self.guidance.observe(picture, views)
+            samples.append(Sample(turn, step, crop, picture, views, *zip(*seen)))
+        return samples

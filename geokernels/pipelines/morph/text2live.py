@@ -7,17 +7,27 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._checks import require_shape
+from ..._checks import require_choice, require_shape
 from ..._modes import own_modes
 from ...losses.text2live import bootstrap_loss, lay_over, sparsity_loss
 from ...models.clip import ClipEncoder
+from ..descent import MOMENTS
+from ..guidance.terms import require_templates
 from ..run_state import checksum, plain
 from ..start.guess import Guess
 from ..start.search import search_guess
+from .crops import resized
 from .edit_network import by_bands, enlarge, require_widths
-from .internal_dataset import InternalDataset, Sample
-from .layer_descent import LayerDescent
+from .layer_descent import GUIDES, NETWORKS, LayerDescent
+from .layer_guidance import Sample
 from .picture import PictureConfig, require_picture, require_range, to_preview, to_working_size
+
+CHOICES = {
+    "network": tuple(NETWORKS),
+    "augmentation": tuple(GUIDES),
+    "optimiser": tuple(MOMENTS),
+    "schedule": ("cosine", "exponential"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +42,39 @@ class LayerEditConfig(PictureConfig):
         screen: Weight of the same angle between the edit over green and the text that describes it.
         structure: Weight of the change of CLIP tokens' self-similarity.
         sparsity: Weight of what is painted over.
+        sparsity_count: Share in it of the smooth count of painted pixels.
+        sparsity_amount: Share in it of their mean opacity.
         bootstrap: Weight, at the first step, of the opacity's distance to the relevancy, if one is given.
         bootstrapped: Share of the steps after which that weight has fallen to 0.
+        drawn_templates: Whether each step draws some of the templates and takes the mean of their losses,
+            rather than the loss of the mean over all.
+        screen_templates: Sentences around the text of the edit alone; None for ``templates``, with "over a
+            green screen" in the text.
+        augmentation: How the encoders see: ``"affine"`` for square views, see :func:`draw_views`, or
+            ``"photo"`` for views in the picture's proportions, mirrored, warped and tinted as Text2LIVE's
+            release has them, see :func:`draw_photo_views`. The latter take nothing from ``scale``,
+            ``shift``, ``jitter``, ``noise`` and ``blurred``; structure is then read from the picture itself,
+            with the class token.
+        fill: Shade of what a view shows beside the picture, with ``"photo"``.
         screen_views: How many of the views also show the edit over green.
-        crops: Windows of the picture that are visited in turn, the whole picture among them.
+        crops: Windows of the picture that are visited in turn, the whole picture among them; None for a new
+            one at every step, to which ``zoom``, ``tinted`` and ``whole_every`` belong.
         crop: Range of a window's share of height and width.
+        zoom: Range of the factor by which the picture is scaled before a window is taken.
         mirrored: Share of windows that are mirrored.
+        tinted: Share of windows whose colours are changed a little.
+        whole_every: Every so many steps, from the first, the whole picture is learned from too; None for
+            never.
+        short_side: Shorter side at which the edit is optimised where ``working_size`` is None, whatever the
+            picture's own; None for the rule of ``working_size``.
+        network: ``"unet"``, small and with opacities of exactly 0, or ``"skip"``, the published one, whose
+            opacities below half of a grey level are written as 0.
         widths: Channels of the network's levels, multiples of 8, the finest first.
+        optimiser: ``"adam"`` or ``"madgrad"``.
+        weight_decay: Of the optimiser.
+        schedule: ``"cosine"``, or ``"exponential"``, which ``decay`` and ``least_rate`` belong to.
+        decay: Factor of the learning rate at every step.
+        least_rate: Below which it does not fall.
     """
 
     regularisation: float = 0.0
@@ -47,28 +83,56 @@ class LayerEditConfig(PictureConfig):
     screen: float = 1.0
     structure: float = 2.0
     sparsity: float = 6.0
+    sparsity_count: float = 0.01
+    sparsity_amount: float = 0.01
     bootstrap: float = 10.0
     bootstrapped: float = 0.5
+    drawn_templates: bool = False
+    screen_templates: tuple[str, ...] | None = None
+    augmentation: str = "affine"
+    fill: float = 1.0
     views: int = 8
     screen_views: int = 2
-    crops: int = 16
+    crops: int | None = 16
     crop: tuple[float, float] = (0.8, 1.0)
+    zoom: tuple[float, float] = (1.0, 1.0)
     mirrored: float = 0.5
+    tinted: float = 0.0
+    whole_every: int | None = None
+    short_side: int | None = None
+    network: str = "unet"
     widths: tuple[int, ...] = (24, 32, 32)
+    optimiser: str = "adam"
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    decay: float = 0.99
+    least_rate: float = 1e-5
 
-    counts: ClassVar[tuple[str, ...]] = (*PictureConfig.counts, "screen_views", "crops")
+    counts: ClassVar[tuple[str, ...]] = (
+        *PictureConfig.counts, "screen_views", "crops", "whole_every", "short_side"
+    )  # fmt: skip
     amounts: ClassVar[tuple[str, ...]] = (
         *PictureConfig.amounts,
-        *("spherical", "screen", "structure", "sparsity", "bootstrap", "bootstrapped", "mirrored"),
+        *("spherical", "screen", "structure", "sparsity", "sparsity_count", "sparsity_amount"),
+        *("bootstrap", "bootstrapped", "mirrored", "tinted", "fill", "weight_decay", "decay", "least_rate"),
     )
 
     def __post_init__(self):
         super().__post_init__()
+        for name, choices in CHOICES.items():
+            require_choice(name, getattr(self, name), choices)
         require_range("crop", self.crop)
+        require_range("zoom", self.zoom)
         if self.crop[1] > 1:
             raise ValueError(f"crop must be shares of the picture, at most 1, got {self.crop}")
         if self.screen_views > self.views:
             raise ValueError(f"screen_views must be at most views, {self.views}, got {self.screen_views}")
+        if self.crops is None and self.regularisation:
+            raise ValueError(
+                "regularisation must be 0 where crops is None: it holds on to what a crop was when it last "
+                f"came, got {self.regularisation}"
+            )
+        require_templates("screen_templates", self.screen_templates or self.templates)
         require_widths(self.widths)
 
 
@@ -149,13 +213,12 @@ class LayerEdit(LayerDescent):
             require_shape("relevancy", relevancy, (1, *picture.shape[-2:]), "(1, H, W)")
         self._begin_layer(encoders, source, target, config, screen=screen, generator=generator)
         self.full = picture.detach()[None].float()
-        self.source = to_working_size(self.full, encoders, config.working_size)
+        self.source = self._to_working_size(self.full)
         self._previews: dict[int, Tensor] = {}
         self.relevancy = None
         if relevancy is not None and config.bootstrap:
-            relevancy = relevancy.to(self.full)[None]
-            self.relevancy = to_working_size(relevancy, encoders, config.working_size)
-        self.dataset = InternalDataset(self.source, self.guidance, self._crops(self.source.shape[-2:]))
+            self.relevancy = self._to_working_size(relevancy.to(self.full)[None])
+        self.dataset = self._dataset()
         facts = {
             "config": plain(config),
             "picture": checksum(self.full),
@@ -163,14 +226,14 @@ class LayerEdit(LayerDescent):
             "seed": self._seed,
         }
         self._begin_steps(facts)
+        self.network.require_sides(self._least_sides())
 
     @own_modes
     @torch.no_grad()
     def layers(self) -> Layers:
         """The edit as it stands."""
         self.prepare()
-        layer = enlarge(self._paint(self.source, self.start), self.full)
-        edit, alpha = layer[:, :3], layer[:, 3:]
+        edit, alpha = self._written(self.full)
         composite = by_bands(lambda ground, *layer: lay_over(*layer, ground), self.full, edit, alpha)
         return Layers(edit[0], alpha[0], composite[0])
 
@@ -186,27 +249,45 @@ class LayerEdit(LayerDescent):
         if longest not in self._previews:
             self._previews[longest] = to_preview(self.full, self.source, longest)
         ground = self._previews[longest]
+        return lay_over(*self._written(ground), ground)[0]
+
+    def _written(self, ground: Tensor) -> tuple[Tensor, Tensor]:
+        """Colour and opacity at the size of ``ground``, as they are written."""
         layer = enlarge(self._paint(self.source, self.start), ground)
-        return lay_over(layer[:, :3], layer[:, 3:], ground)[0]
+        return layer[:, :3], self.network.written(layer[:, 3:])
+
+    def _to_working_size(self, plane: Tensor) -> Tensor:
+        short, config = self.config.short_side, self.config
+        if short is None or config.working_size is not None:
+            return to_working_size(plane, self.guidance.encoders, config.working_size)
+        sides = plane.shape[-2:]
+        return resized(plane, tuple(max(1, int(short * side / min(sides))) for side in sides)).clamp(0, 1)
+
+    def _least_sides(self) -> tuple[int, int]:
+        """Of what the network may be shown."""
+        config, sides = self.config, self.source.shape[-2:]
+        zoom = 1.0 if config.crops is not None else min(1.0, config.zoom[0])
+        return tuple(int(config.crop[0] * int(zoom * side)) for side in sides)
 
     def _first_guess(self) -> Guess | None:
         return search_guess(self.source, self.guidance, area=0.1, seed=self._seed + 2)
 
     def _layer_of(self, sample: Sample) -> Tensor:
         start = None if self.start is None else sample.crop.take(self.start)
-        return self._paint(sample.crop.take(self.source), start)
+        return self._paint(sample.picture, start)
 
     def _looks(self, sample: Sample) -> Sequence[Callable[[Tensor], dict[str, Tensor]]]:
-        ground = sample.crop.take(self.source)
         return (
-            lambda layer: self.guidance.composite_terms(layer, ground, sample),
+            lambda layer: self.guidance.composite_terms(layer, sample.picture, sample),
             lambda layer: self.guidance.screen_terms(layer, sample),
             lambda layer: self._opacity_terms(layer, sample),
         )
 
     def _opacity_terms(self, layer: Tensor, sample: Sample) -> dict[str, Tensor]:
         """The terms that depend on the opacity alone."""
-        terms = {"sparsity": sparsity_loss(layer[:, 3:])}
+        config = self.config
+        share = {"count": config.sparsity_count, "amount": config.sparsity_amount}
+        terms = {"sparsity": sparsity_loss(layer[:, 3:], **share)}
         if self.relevancy is not None:
             terms["bootstrap"] = bootstrap_loss(layer[:, 3:], sample.crop.take(self.relevancy))
         return terms

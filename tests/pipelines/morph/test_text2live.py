@@ -11,7 +11,7 @@ from geokernels.losses import lay_over_screen, self_similarity, spherical_loss, 
 from geokernels.models.clip import load_clip
 from geokernels.pipelines import LayerEdit, LayerEditConfig, edit_layer
 from geokernels.pipelines.morph import text2live as module
-from geokernels.pipelines.morph.internal_dataset import draw_crops
+from geokernels.pipelines.morph.crops import draw_crops
 from geokernels.pipelines.morph.layer_guidance import screen_text
 
 SHORT = LayerEditConfig(steps=5, views=3, screen_views=2, crops=3, guess=2.0, widths=(8, 16))
@@ -172,7 +172,7 @@ def test_a_step_that_would_spoil_the_network_is_not_taken(begin, monkeypatch):
     run = begin()
     run.step()
     kept, layers = copy.deepcopy(run.state_dict()), run.layers()
-    monkeypatch.setattr(module, "sparsity_loss", lambda opacity: opacity.sum() * float("nan"))
+    monkeypatch.setattr(module, "sparsity_loss", lambda opacity, **shares: opacity.sum() * float("nan"))
     with pytest.raises(FloatingPointError, match="the loss at step 1 is nan; lower the learning rate"):
         run.step()
     assert run.index == 1
