@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-FORMAT = 2  # of the states of runs; those of geokernels 0.1.0 bear no number
+FORMAT = 3  # of the states of runs; those of geokernels 0.1.0 bear no number
 CHECKSUM = re.compile("[0-9a-f]{64}")
 
 Hashed = Tensor | np.ndarray | nn.Module

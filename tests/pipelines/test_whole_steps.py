@@ -187,12 +187,12 @@ def test_what_is_prepared_is_prepared_whole_or_not_at_all(name, models):
 def test_a_state_says_its_format_and_an_older_one_is_refused(name, models):
     run = RUNS[name](models)
     state = run.state_dict()
-    assert state["format"] == FORMAT == 2
+    assert state["format"] == FORMAT == 3
     old = {key: value for key, value in state.items() if key != "format"}
     with pytest.raises(
         ValueError, match=r"^the checkpoint was made by geokernels 0\.1\.0, .*; start the run"
     ):
         run.load_state_dict(old)
-    with pytest.raises(ValueError, match=r"^the checkpoint has format 3, this version reads format 2; start"):
-        run.load_state_dict({**state, "format": 3})
+    with pytest.raises(ValueError, match=r"^the checkpoint has format 2, this version reads format 3; start"):
+        run.load_state_dict({**state, "format": 2})
     run.load_state_dict(state)

@@ -79,7 +79,7 @@ class PublishedPattern:
         picture = self.schedule.split(x, output, self.schedule.shares[i]).picture
         side = self.encoder.image_size
         shown = F.interpolate(
-            decode(self.denoiser.vae, picture), (side, side), mode="bilinear", antialias=True
+            decode(self.denoiser.vae, picture), (side, side), mode="bicubic", antialias=True
         )
         clip = contrast_loss(self.encoder.encode_image(shown), *self.texts)
         loss = 0.1 * clip + resemblance_loss(features, self.stored[i], self.previous)

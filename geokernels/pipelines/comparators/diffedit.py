@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..._checks import require_positive, require_share, settle
 from ..._renamed import Renamed
+from ...models.denoiser import Denoiser
 from .shipped import hushed, made_of, one_by_one
 from .task import EditModels, EditTask
 
@@ -37,7 +38,11 @@ class DiffEditConfig(Renamed, guidance="guidance_scale"):
 
 @torch.no_grad()
 def diffedit(models: EditModels, task: EditTask, config: DiffEditConfig) -> Tensor:
-    """Edit where the two prompts disagree; it inverts for itself, which it does from within the noise."""
+    """Edit where the two prompts disagree; it inverts for itself, which it does from within the noise.
+
+    As published, what lies outside the mask is, after each step, the inversion's at the level that the step
+    led to. Diffusers takes that of the level before, and ends with a background that has noise left in it.
+    """
     import diffusers
 
     base = models.pipeline
@@ -46,6 +51,7 @@ def diffedit(models: EditModels, task: EditTask, config: DiffEditConfig) -> Tens
         base, "StableDiffusionDiffEditPipeline", scheduler="DDIMScheduler", inverse_scheduler=backwards
     )
     steps = {"num_inference_steps": task.source.steps}
+    clean = Denoiser(base).encode(task.pictures).to(base.unet.dtype)
 
     def edit(i: int, picture: Tensor, chance: torch.Generator) -> Tensor:
         given, caption, target = picture.to(base.vae.dtype), task.source.captions[i], task.targets[i]
@@ -67,10 +73,17 @@ def diffedit(models: EditModels, task: EditTask, config: DiffEditConfig) -> Tens
             generator=chance,
             **steps,
         )
+        kept = [*inverted.latents[0, 1:], clean[i]]
+        outside = torch.from_numpy(mask[0] < 0.5).to(clean.device)
+
+        def mend(step: int, timestep: int, latents: Tensor) -> None:
+            latents[0, :, outside] = kept[step][:, outside]
+
         return pipeline(
             prompt=target,
             mask_image=mask,
             image_latents=inverted.latents,
+            callback=mend,
             inpaint_strength=config.strength,
             guidance_scale=config.guidance_scale,
             output_type="pt",

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ...models.denoiser import Denoiser, Words
-from ..edit.ddim import schedule_of
 from ..edit.source import EditSource
 
 ROLES = 3  # rows of a pass: sources, edits without their prompts, edits with them
@@ -43,8 +42,8 @@ def leave_noise(
 ) -> Tensor:
     """Latents of the edits, ``(B, C, h, w)``, at the end of their way out of the noise of their sources.
 
-    The sources go back the way that their inversion came. What an inversion left out at the noisy end is left
-    out here; at the other end the sources stay where they are.
+    The sources go back the way that their inversion came, and lie at each step at the level that the U-Net is
+    told. What an inversion left out at the noisy end is left out here; at the other end they stay clean.
 
     Args:
         denoiser: The models.
@@ -55,17 +54,16 @@ def leave_noise(
         looking: From the share of steps taken to a context in which the U-Net lets edits look at sources.
     """
     require_inverted(source)
-    schedule = schedule_of(denoiser.pipeline.scheduler, source.steps)
+    schedule = source.schedule(denoiser.pipeline.scheduler)
     path = source.path.to(denoiser.device, denoiser.dtype)
     shown, asked = denoiser.read(source.captions), denoiser.read(targets)
     empty = denoiser.read([""]).repeat(len(targets))
     edits = path[0]
-    for i in range(source.skip, len(schedule)):
-        k = i - source.skip
-        words = Words.cat([shown, empty if negatives is None else negatives[k], asked])
+    for i, timestep in enumerate(schedule.timesteps):
+        words = Words.cat([shown, empty if negatives is None else negatives[i], asked])
         with looking(i / len(schedule)):
-            rows = torch.cat([path[min(k, len(path) - 1)], edits, edits])
-            _, nothing, prompted = denoiser(rows, schedule.timesteps[i], words).chunk(ROLES)
+            rows = torch.cat([path[min(i, len(path) - 1)], edits, edits])
+            _, nothing, prompted = denoiser(rows, timestep, words).chunk(ROLES)
         output = nothing + guidance_scale * (prompted - nothing)
         edits = schedule.split(edits, output, schedule.shares[i]).at(schedule.shares[i + 1])
     return edits

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ...models.denoiser import Denoiser
-from ..edit.ddim import schedule_of
 from .task import EditModels, EditTask
 
 
@@ -19,10 +18,7 @@ class NoEditConfig:
 def no_edit(models: EditModels, task: EditTask, config: NoEditConfig) -> Tensor:
     """Sample the sources again, without guidance."""
     denoiser = Denoiser(models.pipeline)
-    schedule, words = (
-        schedule_of(models.pipeline.scheduler, task.source.steps),
-        denoiser.read(task.source.captions),
-    )
+    schedule, words = task.source.schedule(models.pipeline.scheduler), denoiser.read(task.source.captions)
     latents = task.source.latents.to(denoiser.device, denoiser.dtype)
     for i, t in enumerate(schedule.timesteps):
         output = denoiser(latents, t, words)

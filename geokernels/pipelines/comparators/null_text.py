@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..._checks import require_positive, require_share, settle
 from ..._renamed import Renamed
 from ...models.denoiser import Denoiser, Words
-from ..edit.ddim import schedule_of
 from ..edit.source import EditSource
 from ..edit.unet import frozen
 from .attention import attending, cross_attentions, in_order, self_attentions
@@ -63,8 +62,7 @@ def null_text(models: EditModels, task: EditTask, config: NullTextConfig) -> Ten
         task.source,
         task.targets,
         guidance_scale=config.guidance_scale,
-        # what the inversion left out at the clean end has nothing to be fitted to
-        negatives=fitted + fitted[-1:] * task.source.skip,
+        negatives=fitted,
         looking=partial(_controlled, blocks, shared, config),
     )
     return denoiser.pictures(latents)
@@ -73,15 +71,16 @@ def null_text(models: EditModels, task: EditTask, config: NullTextConfig) -> Ten
 def fit_empty_prompt(denoiser: Denoiser, source: EditSource, config: NullTextConfig) -> list[Words]:
     """The empty prompt of every step with which guided sampling goes back the way of the inversion.
 
+    Step i leads from the level of ``path[i]`` to that of ``path[i + 1]``, the clean latents in the end. From
+    their level on there is nothing to be fitted to, and the last prompt stands.
     Each picture has its own, and stops by itself, so that it does not depend on what else is in the batch.
     """
     require_inverted(source)
-    schedule = schedule_of(denoiser.pipeline.scheduler, source.steps)
+    schedule = source.schedule(denoiser.pipeline.scheduler)
     path = source.path.to(denoiser.device, denoiser.dtype)
     asked, empty = denoiser.read(source.captions), denoiser.read([""]).repeat(len(source.captions))
     rows, latents, fitted = empty.rows.to(denoiser.dtype), path[0], []
-    for k, wanted in enumerate(path[1:]):
-        i = k + source.skip
+    for i, wanted in enumerate(path[1:]):
         with torch.no_grad():
             prompted = denoiser(latents, schedule.timesteps[i], asked)
 
@@ -91,14 +90,14 @@ def fit_empty_prompt(denoiser: Denoiser, source: EditSource, config: NullTextCon
             output = nothing + config.guidance_scale * (prompted - nothing)
             return schedule.split(latents, output, schedule.shares[i]).at(schedule.shares[i + 1])
 
-        done = 50 * k / source.steps
+        done = 50 * i / source.steps
         rate, enough = config.rate * (1 - done / 100), config.enough * (1 + 2 * done)
         with frozen(denoiser.unet):
             rows = _descend(rows, lambda rows: step(rows) - wanted, config.inner, rate, enough)  # noqa: B023
         with torch.no_grad():
             latents = step(rows)
         fitted.append(Words(rows.to(empty.rows.dtype), empty.pooled))
-    return fitted
+    return fitted + fitted[-1:] * (len(schedule) - len(fitted))
 
 
 def _descend(rows: Tensor, error, steps: int, rate: float, enough: float) -> Tensor:

@@ -29,6 +29,11 @@ def pix2pix_zero(models: EditModels, task: EditTask, config: Pix2PixZeroConfig) 
     The inversion is the one that all methods share, not the regularised one of the publication.
     """
     base = models.pipeline
+    if task.source.skip > 1:  # diffusers' pipeline takes every step
+        raise ValueError(
+            f"Pix2Pix-Zero begins at the noisiest level, where an inversion ends that leaves out at most 1 "
+            f"timestep at either end, got skip = {task.source.skip}"
+        )
     parts = {"inverse_scheduler": None, "caption_generator": None, "caption_processor": None}
     pipeline = made_of(base, "StableDiffusionPix2PixZeroPipeline", scheduler="DDIMScheduler", **parts)
 

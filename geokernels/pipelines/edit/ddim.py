@@ -6,7 +6,7 @@ A step takes $x_0$ and $\epsilon$ apart at one share, and puts them together at 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -42,6 +42,10 @@ class Schedule:
     def __len__(self) -> int:
         return len(self.timesteps)
 
+    def below(self, level: int) -> "Schedule":
+        """The steps that are left where the first ``level`` are not taken."""
+        return replace(self, timesteps=self.timesteps[level:], shares=self.shares[level:])
+
     def split(self, latents: Tensor, output: Tensor, share: float) -> Parts:
         """Take latents with ``share`` of signal apart by what the U-Net says of them."""
         signal, rest = math.sqrt(share), math.sqrt(1 - share)
@@ -49,7 +53,8 @@ class Schedule:
             return Parts((latents - rest * output) / signal, output)
         if self.prediction == "sample":
             if share == 1:  # nothing shows the noise of a clean picture: it is what the next level would show
-                return Parts(output, self.split(latents, output, self.shares[-2]).noise)
+                noisy = next(share for share in reversed(self.shares) if share < 1)
+                return Parts(output, self.split(latents, output, noisy).noise)
             return Parts(output, (latents - signal * output) / rest)
         return Parts(signal * latents - rest * output, signal * output + rest * latents)
 

@@ -15,8 +15,7 @@ from ...models.denoiser import Denoiser, decode
 from ..run import Run, Tell
 from ..run_state import checksum, plain
 from .classifier_free import guided_output
-from .ddim import schedule_of
-from .oig_config import OIGConfig, step_length
+from .oig_config import OIGConfig, one_on, step_length
 from .oig_cycle import CYCLE_TERMS, Cycle, distance
 from .source import EditSource
 from .unet import checkpointed, frozen, tapped
@@ -82,7 +81,7 @@ class OIGEdit(Run):
         targets = require_texts(source.captions, targets)
         if source.model != self.denoiser.digest():
             raise ValueError("source must have been made with the same U-Net, it was made with another")
-        self.schedule = schedule_of(pipeline.scheduler, source.steps)
+        self.schedule = source.schedule(pipeline.scheduler)
         device, dtype = self.denoiser.device, self.denoiser.dtype
         self.sources = source.latents.to(device, dtype)
         self.edits = self.sources.expand(len(targets), -1, -1, -1).clone()
@@ -103,7 +102,7 @@ class OIGEdit(Run):
             "picture": checksum(source.latents),
         }
         terms = TERMS + (CYCLE_TERMS if self.cycle else ())
-        self._begin(facts, steps=source.steps, terms=terms)
+        self._begin(facts, steps=len(self.schedule), terms=terms)
 
     def _read(self, source: EditSource, targets: tuple[str, ...]) -> None:
         """Read every prompt once, for the U-Net and for CLIP."""
@@ -166,6 +165,8 @@ class OIGEdit(Run):
             tell("sampling the sources")
             with frozen(*self._models):
                 self.cycle.begin(self.sources, self._source_words)
+                with checkpointed(*self._models, enabled=self.config.checkpointing):
+                    self.cycle.follow(self.edits, 0, scale=self._scale)  # at every step it is one on
 
     def _step(self) -> Tensor:
         """Take one DDIM step of sources and edits, and one against the gradient if it is its turn."""
@@ -192,7 +193,7 @@ class OIGEdit(Run):
         output, features = self._see(self.edits)
         self.edits, self.previous = self._move(self.edits, output), features
         if self.cycle and self._guides_later:
-            self.cycle.advance(self.index)
+            self.cycle.advance(self.index + 1)
         return self.edits.new_full((len(self.edits), len(self.terms)), math.nan, dtype=torch.float32)
 
     def _step_guided(self, before: list[Tensor]) -> Tensor:
@@ -236,7 +237,7 @@ class OIGEdit(Run):
         leaf, side = picture.detach().requires_grad_(), self.encoder.image_size
         shown = decode(self.decoder, leaf, longest=self.config.decode_size)
         if shown.shape[-2:] != (side, side):
-            shown = F.interpolate(shown, (side, side), mode="bilinear", antialias=True, align_corners=False)
+            shown = F.interpolate(shown, (side, side), mode="bicubic", antialias=True, align_corners=False)
         loss = contrast_loss(self.encoder.encode_image(shown), *self._texts, margin=self.config.margin)
         (gradient,) = torch.autograd.grad((self._scale * self.config.clip * loss).sum(), leaf)
         return loss.detach(), gradient
@@ -255,7 +256,7 @@ class OIGEdit(Run):
         """The cycle's loss of each edit, and its gradient to the picture as the step's length leaves it."""
         leaf = picture.detach().requires_grad_()
         loss = distance(leaf, goal)
-        weight = self.cycle.weight(self.index) / self._length
+        weight = self.cycle.weight(one_on(self.index, self.steps)) / self._length
         (gradient,) = torch.autograd.grad((self._scale * weight * loss).sum(), leaf)
         return loss.detach(), gradient
 
@@ -263,7 +264,7 @@ class OIGEdit(Run):
         """Take the step of the sources' way back; its loss, NaN where no later step would look at it."""
         if not self._guides_later:
             return self.edits.new_full((len(self.edits),), math.nan)
-        return self.cycle.follow(self.edits, self.index, scale=self._scale)
+        return self.cycle.follow(self.edits, self.index + 1, scale=self._scale)
 
     def _move(self, latents: Tensor, output: Tensor) -> Tensor:
         share, after = self.schedule.shares[self.index : self.index + 2]

@@ -69,10 +69,16 @@ class OIGConfig(Renamed, guidance="guidance_scale"):
             raise ValueError("step must be above 0 where cycle is; weights of 0 leave out the other losses")
 
 
+def one_on(index: int, steps: int) -> int:
+    """The number by which step ``index`` is weighed: one on, as released, and twice the last."""
+    return min(index + 1, steps - 1)
+
+
 def step_length(index: int, steps: int, *, largest: float = 2.0) -> float:
     """Length of the gradient step after DDIM step ``index``: it grows over a tenth of the steps, then decays.
 
-    ``largest * (i + 1) / (N // 10)`` while ``i + 1 < N // 10``, then ``largest * 1.05 ** -(i + 1)``.
+    ``largest * (i + 1) / (N // 10)`` while ``i + 1 < N // 10``, then ``largest * 1.05 ** -(i + 1)``, where
+    i is that of :func:`one_on`: at 50 steps 0.8, 1.2, 1.6, 1.567 and so on, and the last two are equal.
     """
-    k, rising = index + 1, steps // 10
+    k, rising = one_on(index, steps) + 1, steps // 10
     return largest * k / rising if k < rising else largest * 1.05**-k

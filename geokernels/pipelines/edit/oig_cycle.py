@@ -1,17 +1,19 @@
 r"""OIG+'s cycle: the source goes back into noise while its edit leaves it, and each is held to the other.
 
 Beside an edit's latents $x$, which come down from the noisiest level, latents $y$ of its own go up from the
-source's picture by DDIM's inversion, one level for each of the edit's N steps. At step i, with $T$ the
-noisiest level and $G$ the sampling with the target's words from $T$ to a picture,
+source's picture by DDIM's inversion, told their own level as in :func:`ddim_inversion`. They go first: y has
+taken i + 1 steps where x has taken i. At the noisiest level, which y reaches before the last step of x, it
+stays. With $T$ the noisiest level and $G$ the sampling with the target's words from $T$ to a picture,
 
 .. math::
     L_3(x) = \lVert \hat x_0(x) - G(\hat y_T) \rVert_2, \qquad
     L_4(y) = \lVert \hat y_T(y) - \hat x'_T \rVert_2,
 
 where $\hat x_0$ is the picture in $x$, and $\hat y_T$ what $y$ becomes at $T$ by the noise that the U-Net
-finds in it. $\hat x'_T$ is what the picture in the edit's next latents becomes at $T$, by the noise that is
-found in that picture. $x$ takes a step of $\lambda (1 - i/N)$ against the gradient of $L_3$, and $y$ a fifth
-of it against that of $L_4$; what each is held to is a constant.
+finds in it. $\hat x'_T$ is what the picture in the edit's latents, which have taken as many steps as $y$,
+becomes at $T$, by the noise that is found in that picture. Step i of $y$ is one of $\lambda (1 - i/N) / 5$
+against the gradient of $L_4$, and that of $x$ one of $\lambda (1 - j/N)$ against that of $L_3$, where j is
+that of :func:`one_on`; what each is held to is a constant.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,7 +58,7 @@ class Cycle:
         self.latents: Tensor | None = None
 
     def weight(self, index: int) -> float:
-        """Of the edit's step against the cycle at the step of this number; it decays."""
+        """Of an edit's step against the cycle; it decays. Of a source's step it is a part of that."""
         return self._weight * (1 - index / len(self.schedule))
 
     @torch.no_grad()
@@ -67,30 +69,29 @@ class Cycle:
 
     @torch.no_grad()
     def goal(self, index: int) -> Tensor:
-        """What the target's words make of the source's latents at the step of this number: G."""
-        noise = self._find(self.latents, index).at(self.schedule.shares[0])
+        """What the target's words make of the source's latents at the edit's step of this number: G."""
+        noise, _ = self._lead_up(self.latents, index + 1)
         return self._sample(noise, self.target, self.levels)
 
     @torch.no_grad()
-    def advance(self, index: int) -> None:
+    def advance(self, taken: int) -> None:
         """Go a level up without guidance."""
-        self.latents = self._find(self.latents, index).at(self._share(index + 1))
+        _, self.latents = self._lead_up(self.latents, taken)
 
-    def follow(self, edits: Tensor, index: int, *, scale: float = 1.0) -> Tensor:
+    def follow(self, edits: Tensor, taken: int, *, scale: float = 1.0) -> Tensor:
         """Go a level up, and towards where the edits came from; L4, ``(B,)``.
 
         Args:
-            edits: Their latents after the step of this number, which is not the last.
-            index: The number.
+            edits: Their latents after ``taken`` steps, which are not all.
+            taken: Steps that edits and sources have taken.
             scale: Of the gradient on its way back.
         """
-        origin, y = self._origin(edits, index + 1), self.latents.detach().requires_grad_()
+        origin, y = self._origin(edits, taken), self.latents.detach().requires_grad_()
         # again, after goal: a graph that was kept until now would lie beside that of the edit
-        parts = self._find(y, index)
-        loss = distance(parts.at(self.schedule.shares[0]), origin)
+        noisiest, moved = self._lead_up(y, taken)
+        loss = distance(noisiest, origin)
         (gradient,) = torch.autograd.grad((scale * loss).sum(), y)
-        moved = parts.at(self._share(index + 1)).detach()
-        self.latents = moved - SOURCE_SHARE * self.weight(index) / scale * gradient
+        self.latents = moved.detach() - SOURCE_SHARE * self.weight(taken) / scale * gradient
         return loss.detach()
 
     @torch.no_grad()
@@ -100,16 +101,18 @@ class Cycle:
         output = self.output(edits, schedule.timesteps[level], self.target)
         picture = schedule.split(edits, output, schedule.shares[level]).picture
         output = self.output(picture, schedule.timesteps[-1], self.target)
-        return _taken_apart(schedule, picture, output, 1.0).at(schedule.shares[0])
+        # a clean picture shows no noise: it is the noise that the least noisy level's split would find
+        noise = schedule.split(picture, output, schedule.shares[-2]).noise
+        return Parts(picture, noise).at(schedule.shares[0])
 
-    def _find(self, y: Tensor, index: int) -> Parts:
-        """What ``y`` is made of after ``index`` steps; the U-Net is told the noisier end of the next."""
-        output = self.output(y, self.schedule.timesteps[-1 - index], self.source)
-        return _taken_apart(self.schedule, y, output, self._share(index))
-
-    def _share(self, taken: int) -> float:
-        """The signal's, after so many steps back."""
-        return self.schedule.shares[-1 - taken]
+    def _lead_up(self, y: Tensor, taken: int) -> tuple[Tensor, Tensor]:
+        """``y`` after ``taken`` steps at the noisiest level, and at the next noisier than its own."""
+        level, shares = len(self.schedule) - 1 - taken, self.schedule.shares
+        if level <= 0:
+            return y, y
+        output = self.output(y, self.schedule.timesteps[level], self.source)
+        parts = self.schedule.split(y, output, shares[level])
+        return parts.at(shares[0]), parts.at(shares[level - 1])
 
     @torch.no_grad()
     def _sample(self, latents: Tensor, words: Sequence[Words], levels: Sequence[int]) -> Tensor:
@@ -123,10 +126,3 @@ class Cycle:
 def distance(x: Tensor, y: Tensor) -> Tensor:
     """Euclidean, of each edit's latents, ``(B,)``; gradients to both, 0 where they are equal."""
     return (x - y).flatten(1).norm(dim=1)
-
-
-def _taken_apart(schedule: Schedule, latents: Tensor, output: Tensor, share: float) -> Parts:
-    """Parts of latents that may be without noise, in which the least noisy level's is found nevertheless."""
-    if share < 1:
-        return schedule.split(latents, output, share)
-    return Parts(latents, schedule.split(latents, output, schedule.shares[-2]).noise)

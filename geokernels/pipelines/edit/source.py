@@ -12,9 +12,10 @@ from ..._modes import own_modes
 from ..._sealed import load_sealed, save_sealed
 from ...models.denoiser import Denoiser
 from ..run_state import require_state
-from .ddim import schedule_of
+from .ddim import Schedule, schedule_of
 
 KIND, REMEDY = "inversion", "invert the picture again"  # of files
+FORMAT = 2  # of files; those without a number tell of levels that are one off
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class EditSource:
         steps: DDIM steps from noise to pictures.
         model: Names the U-Net; see :meth:`Denoiser.digest`.
         skip: Timesteps left out at either end of the inversion.
-        path: What the inversion came through, noise first and the clean latents last,
-            ``(steps - 2 * skip + 1, S, C, h, w)``; None for noise that was drawn.
+        path: What the inversion came through, noise first and the clean latents last, ``(K, S, C, h, w)``;
+            None for noise that was drawn. ``path[k]`` lies at the level of step k of :meth:`schedule`; the
+            clean latents are taken to lie at the level at which the inversion began.
     """
 
     latents: Tensor
@@ -41,21 +43,31 @@ class EditSource:
     skip: int = 0
     path: Tensor | None = None
 
+    def schedule(self, scheduler) -> Schedule:
+        """The DDIM steps from the level at which ``latents`` lie; see :func:`schedule_of`."""
+        return schedule_of(scheduler, self.steps).below(_last(self.skip) - 1)
+
     def save(self, path: str | Path) -> None:
         """Write it to a file, whole or not at all."""
         kept = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        save_sealed(path, {**kept, "captions": list(self.captions)}, kind=KIND)
+        save_sealed(path, {**kept, "captions": list(self.captions), "format": FORMAT}, kind=KIND)
 
     @staticmethod
     def load(path: str | Path) -> "EditSource":
         """Read what :meth:`save` wrote; no code in it is run.
 
         Raises:
-            ValueError: If the file is damaged, or holds something else; it ends with its checksum.
+            ValueError: If the file is damaged, holds something else, or was written by a version that took
+                latents for one level and told the U-Net another; it ends with its checksum.
         """
         if not Path(path).is_file():
             raise ValueError(f"an inversion must be a file, got {str(path)!r}, which is not one")
         kept = load_sealed(path, kind=KIND, remedy=REMEDY)
+        if kept.pop("format", None) != FORMAT:
+            raise ValueError(
+                f"the inversion {str(path)!r} was made by another version of geokernels, "
+                f"whose levels of noise are not those of this one; {REMEDY}"
+            )
         none = EditSource(torch.empty(0, dtype=torch.float32), (), False, 0, "")
         require_state(kept, {**vars(none), "latents": None, "captions": []}, "inversion")
         require_rank("latents of the inversion", kept["latents"], 4, "(S, C, h, w)")
@@ -109,7 +121,19 @@ def ddim_inversion(
     skip: int = 1,
     callback: Callable[[int], None] = lambda index: None,
 ) -> EditSource:
-    """Noise out of which DDIM makes ``pictures`` again, found by going its steps backwards, unguided.
+    r"""Noise out of which DDIM makes ``pictures`` again, found by going its steps backwards, unguided.
+
+    Sampling takes latents at level i, tells the U-Net timestep $t_i$, splits them at their share $s_i$ of the
+    signal, and puts the parts together at $s_{i+1}$. Backwards, too, the U-Net is told the level of the
+    latents that it sees: from the least noisy i to the noisiest,
+
+    .. math::
+        (\hat x_0, \hat\epsilon) = \mathrm{split}(x_i, u(x_i, t_i), s_i), \qquad
+        x_{i-1} = \sqrt{s_{i-1}}\,\hat x_0 + \sqrt{1 - s_{i-1}}\,\hat\epsilon .
+
+    The clean latents are taken to lie at the first level that is not left out. Nothing is noisier than level
+    0, where the last step ends: with one timestep left out at either end, or with none, that is where
+    sampling begins. Where more are left out, :meth:`EditSource.schedule` begins later.
 
     Args:
         pipeline: Of diffusers: Stable Diffusion 1, 2 or XL.
@@ -137,16 +161,22 @@ def ddim_inversion(
     require_shades("pictures", pictures)
     if skip < 0 or 2 * skip >= steps:
         raise ValueError(f"skip must leave some of the {steps} steps at both ends, got {skip}")
+    if steps == 1:
+        raise ValueError("steps must be at least 2: from the only level of one step nothing leads to noise")
     schedule, words = schedule_of(pipeline.scheduler, steps), denoiser.read(captions)
     latents = denoiser.encode(pictures)
     path = [latents]
-    for k, i in enumerate(reversed(range(skip, steps - skip))):
-        # on the way back the U-Net is told the noisier end of the step, as DDIM inversion is defined
+    for k, i in enumerate(reversed(range(_last(skip), steps - skip))):
         output = denoiser(latents, schedule.timesteps[i], words)
-        latents = schedule.split(latents, output, schedule.shares[i + 1]).at(schedule.shares[i])
+        latents = schedule.split(latents, output, schedule.shares[i]).at(schedule.shares[i - 1])
         path.append(latents)
         callback(k + 1)
     return EditSource(latents, captions, True, steps, denoiser.digest(), skip, torch.stack(path[::-1]))
+
+
+def _last(skip: int) -> int:
+    """The noisiest level from which an inversion takes a step: from level 0 nothing leads any further."""
+    return max(skip, 1)
 
 
 def _listed(captions: Sequence[str]) -> tuple[str, ...]:

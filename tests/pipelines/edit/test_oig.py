@@ -42,9 +42,12 @@ class TestMethod:
 
     def test_length_of_steps(self):
         found = [step_length(i, 50) for i in range(50)]
-        assert found[:4] == [0.4, 0.8, 1.2, 1.6]
-        assert found[4:] == [2 * 1.05 ** -(i + 1) for i in range(4, 50)]
-        assert step_length(0, 9) == 2 / 1.05
+        # as released: one on, and the last twice
+        assert found[:3] == [0.8, 1.2, 1.6]
+        assert found[3:] == [2 * 1.05**-k for k in [*range(5, 51), 50]]
+        assert [round(length, 3) for length in (found[3], *found[-2:])] == [1.567, 0.174, 0.174]
+        assert step_length(0, 9) == 2 / 1.05**2
+        assert step_length(0, 1) == 2 / 1.05
 
     def test_layers_are_those_of_both_ways(self, pipeline_folder):
         # one block of one ResNet and one more on each way up: 2 + 4, and none of the middle's two

@@ -91,10 +91,9 @@ class Literal:
     def invert(self, picture, caption, skip):
         vae = self.pipeline.vae
         x = vae.encode(picture * 2 - 1).latent_dist.mode() * vae.config.scaling_factor
-        levels = list(range(self.N))[::-1]
-        for i in levels[skip : self.N - skip]:
+        for i in reversed(range(max(skip, 1), self.N - skip)):
             out, _ = self.unet(x, self.timesteps[i], self.words(caption))
-            x = self.ddim(x, out, self.bars[i + 1], self.bars[i])
+            x = self.ddim(x, out, self.bars[i], self.bars[i - 1])
         return x
 
     @torch.no_grad()
@@ -111,39 +110,42 @@ class Literal:
         return stored, x
 
     def edit(self, x, source, target, real):
-        """Latents of the edit, and those of the source on their way back before every step."""
+        """Latents of the edit, and those of the source on their way back at every step."""
         stored, y = self.source_pass(x, source, real)
         before, ways = None, []
         side, vae = self.encoder.image_size, self.pipeline.vae
         text_source, text_target = self.encoder.encode_text([source, target])[:, 0]
         pair = torch.cat([self.other_words(source, real), self.words(target)])
-        for i, t in enumerate(self.timesteps):
+        if self.lambda4:
+            y = self.way_back(y, x, 0, source, real, pair)
+        for k, t in enumerate(self.timesteps):
+            i = min(k + 1, self.N - 1)  # of lengths and weights: as released, one on
             x_in = torch.cat([x, x]).requires_grad_()
             out, features = self.unet(x_in, t, pair)
             out_u, out_c = out.chunk(2)
             out = out_u + self.s * (out_c - out_u)
-            x0, _ = self.parts(x_in[:1], out, self.bars[i])
+            x0, _ = self.parts(x_in[:1], out, self.bars[k])
             shown = vae.decode(x0 / vae.config.scaling_factor).sample / 2 + 0.5
-            shown = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
+            shown = F.interpolate(shown, (side, side), mode="bicubic", antialias=True)
             image = self.encoder.encode_image(shown)[0]
             loss = CLIP_WEIGHT * (image @ text_source - image @ text_target + self.margin).clamp(min=0)
             for layer, f in enumerate(features):
-                term = self.pull * F.mse_loss(f, stored[i][layer])
+                term = self.pull * F.mse_loss(f, stored[k][layer])
                 if before is not None:
                     term = torch.clamp(term - F.mse_loss(f, before[layer].detach()), min=0)
                 loss = loss + self.lambda2 * term
-            k, tenth = i + 1, self.N // 10
-            eta = 2 * k / tenth if k < tenth else 2 * 1.05**-k
-            moved = self.ddim(x, out, self.bars[i], self.bars[i + 1]) - eta * self.gradient_of(loss, x_in)
+            tenth = self.N // 10
+            eta = 2 * (i + 1) / tenth if i + 1 < tenth else 2 * 1.05 ** -(i + 1)
+            moved = self.ddim(x, out, self.bars[k], self.bars[k + 1]) - eta * self.gradient_of(loss, x_in)
             if self.lambda4:
                 ways.append(y)
-                goal = self.sample(self.extrapolated(y, i, source, real)[1].detach(), pair)
+                goal = self.sample(self.extrapolated(y, k + 1, source, real)[1].detach(), pair)
                 cycle = (x0 - goal).square().sum().sqrt()
                 moved = moved - self.lambda4 * (1 - i / self.N) * self.gradient_of(cycle, x_in)
             x = moved.detach()
             before = [f.detach() for f in features]
-            if self.lambda4:
-                y = self.way_back(y, x, i, source, real, pair)
+            if self.lambda4 and k + 1 < self.N:
+                y = self.way_back(y, x, k + 1, source, real, pair)
         return x, ways
 
     def gradient_of(self, loss, pair):
@@ -163,24 +165,25 @@ class Literal:
 
     def extrapolated(self, y, i, source, real):
         """The source's latents after i steps back as the U-Net's rows, at the noisiest level and one up."""
-        bar, t = self.bars[self.N - i], self.timesteps[self.N - 1 - i]
-        if real:
+        level = max(self.N - 1 - i, 0)
+        bar, t = self.bars[level], self.timesteps[level]
+        if level == 0 or real:
             y_in = y.clone().requires_grad_()
+        if level == 0:  # nothing is noisier
+            return y_in, y_in, y
+        if real:
             out, _ = self.unet(y_in, t, self.words(source))
         else:
             y_in = torch.cat([y, y]).requires_grad_()
             out_u, out_c = self.unet(y_in, t, torch.cat([self.words(""), self.words(source)]))[0].chunk(2)
             out = out_u + self.s * (out_c - out_u)
-        up = self.ddim(y_in[:1], out, bar, self.bars[self.N - i - 1])
+        up = self.ddim(y_in[:1], out, bar, self.bars[level - 1])
         return y_in, self.ddim(y_in[:1], out, bar, self.bars[0]), up.detach()
 
     def way_back(self, y, x, i, source, real, pair):
         y_in, extrapolated, up = self.extrapolated(y, i, source, real)
         with torch.no_grad():
-            picture = x
-            if i + 1 < self.N:
-                out = self.guided(x, self.timesteps[i + 1], pair)
-                picture = self.parts(x, out, self.bars[i + 1])[0]
+            picture = self.parts(x, self.guided(x, self.timesteps[i], pair), self.bars[i])[0]
             origin = self.ddim(picture, self.guided(picture, self.timesteps[-1], pair), 1.0, self.bars[0])
         loss = (extrapolated - origin).square().sum().sqrt()
         return up - self.lambda3 * (1 - i / self.N) * self.gradient_of(loss, y_in)
@@ -222,6 +225,16 @@ def test_the_same_latents(exact_pipeline, prediction, real, gradient, encoder):
     torch.testing.assert_close(run.sources, literal.source_pass(source.latents, "a", real)[1])
     # every term had a part in it, after the first step as well
     assert (run.history[:2, 0] > 0).all()
+
+
+def test_the_published_update_up_to_rounding(exact_pipeline, encoder):
+    literal = Literal(copy.deepcopy(exact_pipeline), encoder, 3, gradient="released")
+    source = start_of(exact_pipeline, literal, True)
+    config = OIGConfig(gradient="released")
+    found = OIGEdit(exact_pipeline, encoder, source, ["b"], config=config)
+    found.finish()
+    expected, _ = literal.edit(source.latents, "a", "b", True)
+    torch.testing.assert_close(found.edits, expected, rtol=1e-13, atol=1e-12)
 
 
 def test_the_same_latents_away_from_no_prompt(exact_pipeline, encoder):
