@@ -71,18 +71,19 @@ def null_text(models: EditModels, task: EditTask, config: NullTextConfig) -> Ten
 def fit_empty_prompt(denoiser: Denoiser, source: EditSource, config: NullTextConfig) -> list[Words]:
     """The empty prompt of every step with which guided sampling goes back the way of the inversion.
 
-    Step i leads from the level of ``path[i]`` to that of ``path[i + 1]``, the clean latents in the end. From
-    their level on there is nothing to be fitted to, and the last prompt stands.
-    Each picture has its own, and stops by itself, so that it does not depend on what else is in the batch.
+    Step i leads from the level of ``path[i]`` to that of ``path[i + 1]``, and where the inversion began with
+    the clean latents, to these. Each picture has its own, and stops by itself, so that it does not depend on
+    what else is in the batch.
     """
     require_inverted(source)
     schedule = source.schedule(denoiser.pipeline.scheduler)
     path = source.path.to(denoiser.device, denoiser.dtype)
     asked, empty = denoiser.read(source.captions), denoiser.read([""]).repeat(len(source.captions))
     rows, latents, fitted = empty.rows.to(denoiser.dtype), path[0], []
-    for i, wanted in enumerate(path[1:]):
+    for i, timestep in enumerate(schedule.timesteps):
+        wanted = path[min(i + 1, len(path) - 1)]
         with torch.no_grad():
-            prompted = denoiser(latents, schedule.timesteps[i], asked)
+            prompted = denoiser(latents, timestep, asked)
 
         def step(rows: Tensor, latents: Tensor = latents, prompted: Tensor = prompted, i: int = i) -> Tensor:
             words = Words(rows.to(empty.rows.dtype), empty.pooled)
@@ -97,7 +98,7 @@ def fit_empty_prompt(denoiser: Denoiser, source: EditSource, config: NullTextCon
         with torch.no_grad():
             latents = step(rows)
         fitted.append(Words(rows.to(empty.rows.dtype), empty.pooled))
-    return fitted + fitted[-1:] * (len(schedule) - len(fitted))
+    return fitted
 
 
 def _descend(rows: Tensor, error, steps: int, rate: float, enough: float) -> Tensor:
