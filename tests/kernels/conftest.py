@@ -1,29 +1,64 @@
-"""CUDA kernels on the host."""
+"""CUDA kernels on the host; a process that thinks it has a GPU, and who looks at kernels for it."""
 
 import ctypes
-import importlib.util
-from pathlib import Path
 
 import pytest
 
+from geokernels.kernels import proof, proof_cache, proof_runner
+from geokernels.kernels.proof_runner import Outcome
 
-@pytest.fixture(scope="session")
-def emulation():
-    """The module beside this file that compiles CUDA kernels for the host."""
-    spec = importlib.util.spec_from_file_location("emulation", Path(__file__).with_name("emulation.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from .emulation import build
+from .proofs import KEY, NATIVE, begin_anew
 
 
 @pytest.fixture(scope="session")
-def emulated(emulation, request):
+def emulated(request):
     """Compile ``tests/kernels/NAME.cpp`` on ``cuda_on_host.h``, unless that was done before, and load it."""
 
     def load(name: str) -> ctypes.CDLL:
-        library = ctypes.CDLL(str(emulation.build(name)))
+        library = ctypes.CDLL(str(build(name)))
         if watcher := request.config.pluginmanager.get_plugin("barriers"):
             watcher.load(library)
         return library
 
     return load
+
+
+@pytest.fixture
+def gpu(tmp_path, monkeypatch):
+    """A process that has concluded nothing, on a machine with a GPU."""
+    monkeypatch.setattr(proof, "_is_on_gpu", lambda x: True)
+    monkeypatch.setattr(proof, "refuse", lambda device: None)
+    monkeypatch.setattr(proof, "gpu_of", lambda device: "GPU-1")
+    monkeypatch.setattr(proof_cache, "key_of", lambda device: KEY)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in (
+        proof.VARIABLE,
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_STEP_NUM_NODES",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(proof, "_said", set())
+    begin_anew(monkeypatch)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """What the child concludes, and how often it was asked and of what it knew."""
+
+    class Looks(list):
+        outcome = NATIVE
+
+    asked = Looks()
+
+    def prove(skip, gpu, **how) -> Outcome:
+        asked.append(tuple(skip))
+        plan, verdicts, left = asked.outcome
+        return Outcome(plan, {name: v for name, v in verdicts.items() if name not in skip}, left)
+
+    monkeypatch.setattr(proof_runner, "prove", prove)
+    return asked

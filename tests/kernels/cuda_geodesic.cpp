@@ -1,5 +1,5 @@
 // The CUDA kernels of subspaces and the geodesic cosine, run on the host for
-// tests/kernels/test_cuda_geodesic.py.
+// tests/kernels/emulated_geodesic.py.
 
 #include "cuda_on_host.h"
 // the names that it stands in for

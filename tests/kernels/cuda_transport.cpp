@@ -1,4 +1,4 @@
-// The Sinkhorn kernel of csrc/cuda, run on the host for tests/kernels/test_cuda_transport.py.
+// The Sinkhorn kernel of csrc/cuda, run on the host for tests/kernels/emulated_transport.py.
 
 #include "cuda_on_host.h"
 // the names that it stands in for

@@ -23,10 +23,12 @@ BARRIER = re.compile(r"^[^/]*\b__sync(threads|warp)\w*\(")
 LIMIT = 60  # seconds that a test may take without a barrier
 ATTEMPTS = 20  # tests that a barrier is left out of at most
 TESTS = [
+    "test_cuda_subspace.py",
     "test_cuda_geodesic.py",
     "test_cuda_assignment.py",
     "test_cuda_gradients.py",
     "test_cuda_transport.py",
+    "test_cuda_transport_points.py",
 ]
 
 

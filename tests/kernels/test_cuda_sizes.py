@@ -10,7 +10,7 @@ CSRC = Path(__file__).parents[2] / "csrc" / "cuda"
 SMALLEST = 99 * 1024  # bytes of a block, of compute capability 8.6, 8.9 and 12.0
 TWO_BLOCKS = 100 * 1024 // 2 - 1024  # of two blocks of one of their multiprocessors
 
-PLANS = "test_cuda_geodesic.py"  # what is cut to the memory that a device has
+PLANS = "test_cuda_subspace.py"  # what is cut to the memory that a device has
 # who tests what each kernel asks for; "none" where that is nothing
 ANSWERED = {
     "assignment_kernel": "here",
