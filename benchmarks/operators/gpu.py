@@ -18,10 +18,12 @@ from . import clouds as cloud_cases
 from . import geodesic as geodesic_cases
 from . import transport as transport_cases
 from .clouds import Potentials
-from .rivals import GEOMLOSS_KEOPS
-from .transport import EPS, N
+from .rivals import GEOMLOSS_KEOPS, plan_of, squared_distances
+from .transport import EPS, D, N
 
 DIFFERENT = 64  # problems; a larger batch repeats them
+FULL, FEW = 4096, 16  # problems that fill a GPU, and that do not
+COUPLED = 1000  # pairs of clouds that are coupled exactly
 POINTS = {64: 50_000, 1024: 20_000}  # by features
 
 
@@ -40,7 +42,7 @@ def repeated(batch: int, make: Callable[[], tuple]) -> Callable[[], tuple]:
 
 def on_gpu(case: Case, name: str, reason: str, make: Callable[[], tuple], **different) -> Case:
     return replace(
-        case, name=name, reason=reason, make=make, device="cuda", threads=None, seconds=8.0, **different
+        case, name=name, reason=reason, make=make, device="cuda", threads=None, seconds=5.0, **different
     )
 
 
@@ -77,20 +79,78 @@ def transport() -> list[Case]:
     points = lambda: transport_cases.points(DIFFERENT)  # noqa: E731
     return [
         on_gpu(
-            of_points, f"sinkhorn, 4096 pairs of clouds {N} x 768, GPU",
+            of_points, f"sinkhorn, {FULL} pairs of clouds {N} x {D}, GPU",
             "a batch that fills the GPU, cost included, to marginal error 1e-4",
-            repeated(4096, points), targets={"ratio": 20},
+            repeated(FULL, points), targets={"ratio": 20},
         ),
         on_gpu(
-            of_costs, f"sinkhorn, 4096 costs {N} x {N}, GPU", "the same with the cost given",
-            repeated(4096, costs), targets={"ratio": 20},
+            of_costs, f"sinkhorn, {FULL} costs {N} x {N}, GPU", "the same with the cost given",
+            repeated(FULL, costs), targets={"ratio": 20},
         ),
         on_gpu(
-            of_costs, f"sinkhorn, 16 costs {N} x {N}, GPU",
+            of_costs, f"sinkhorn, {FEW} costs {N} x {N}, GPU",
             "latency: too few problems to fill the GPU, from Python, to marginal error 1e-4",
-            repeated(16, costs), targets={"ratio": 50, "seconds": 60e-6},
+            repeated(FEW, costs), targets={"ratio": 50, "seconds": 60e-6},
         ),
     ]  # fmt: skip
+
+
+def gradient_to_cost(cost: Tensor, eps: float) -> Tensor:
+    """The plan, which is the gradient of the value to the cost."""
+    leaf = cost.detach().requires_grad_()
+    transport_cases.solve(leaf, eps, transport_cases.TOLERANCE).value.sum().backward()
+    return leaf.grad
+
+
+def plan_by(rival: Rival) -> Rival:
+    """A rival that leaves the plan, made of the potentials that it finds."""
+
+    def run(cost: Tensor, eps: float, tol: float) -> Tensor:
+        return plan_of(rival.run(cost, eps, tol), cost, eps)
+
+    return replace(rival, run=run)
+
+
+def gradient_error(result: tuple[Tensor, Tensor, Tensor], inputs: tuple) -> float:
+    """The marginals' error, or that of the gradient to x, as a share of it, if that is larger."""
+    f, g, grad = (part.double() for part in result)
+    x, y, eps = inputs
+    x, y = x.double(), y.double()
+    plan = plan_of((f, g), squared_distances(x, y), eps)
+    exact = 2 * (x * plan.sum(-1, keepdim=True) - plan @ y)
+    share = ((grad - exact).norm() / exact.norm()).item()
+    return max(transport_cases.cloud_error(result, inputs), share)
+
+
+def gradients() -> list[Case]:
+    """Values with their gradients: of costs, and of points."""
+    of_costs = transport_cases.cost_cases()[0]
+    of_points = next(case for case in transport_cases.cases() if case.name.startswith("sinkhorn value and"))
+    costs = lambda: transport_cases.given_cost(DIFFERENT, EPS)  # noqa: E731
+    points = lambda: transport_cases.points(DIFFERENT)  # noqa: E731
+    return [
+        on_gpu(
+            of_points, f"sinkhorn value and gradient, {FULL} pairs of clouds {N} x {D}, GPU",
+            "one step of moving a batch of clouds, to marginal error 1e-4",
+            repeated(FULL, points), error=gradient_error,
+        ),
+        on_gpu(
+            of_costs, f"sinkhorn value and gradient, {FULL} costs {N} x {N}, GPU",
+            "the gradient to given costs, which is the plan, to marginal error 1e-4",
+            repeated(FULL, costs), ours={"native": gradient_to_cost}, work=None, targets={},
+            rivals={name: plan_by(rival) for name, rival in of_costs.rivals.items()},
+        ),
+    ]  # fmt: skip
+
+
+def displacement() -> list[Case]:
+    of_pairs = next(case for case in transport_cases.cases() if case.name.startswith("displacement"))
+
+    def make() -> tuple:
+        return tuple(part.cuda() for part in transport_cases.prompts(COUPLED))
+
+    name = f"displacement, {COUPLED} pairs of clouds {N} x {D}, GPU"
+    return [on_gpu(of_pairs, name, of_pairs.reason, make, targets={})]
 
 
 def clouds() -> list[Case]:
@@ -134,11 +194,16 @@ def geodesic() -> list[Case]:
     def moved(case: Case) -> Callable[[], tuple]:
         return lambda: tuple(part.cuda() for part in case.make())
 
+    through_bases = geodesic_cases.cosine_case(
+        "1024 times two bases and geodesic cosine, 16 x 512, gradient to x and through both bases",
+        "the same where the subspaces follow the picture", (1024,), (0, 2, 3), 22,
+    )  # fmt: skip
     return [
         on_gpu(
             case, f"{case.name}, GPU", case.reason, moved(case),
             ours={"native": case.ours["native"]}, targets={"ratio": 50},
         ),
+        on_gpu(through_bases, f"{through_bases.name}, GPU", through_bases.reason, moved(through_bases)),
         on_gpu(bases, f"{bases.name}, GPU", bases.reason, moved(bases), targets={}),
     ]  # fmt: skip
 
@@ -147,4 +212,4 @@ def cases() -> list[Case]:
     """Every case for a GPU."""
     if not torch.cuda.is_available():
         raise ValueError("the GPU's cases need a GPU, torch sees none")
-    return [*transport(), *clouds(), *geodesic()]
+    return [*transport(), *gradients(), *displacement(), *clouds(), *geodesic()]

@@ -19,6 +19,14 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :] - 2 * x @ y.mT
 
 
+def plan_of(result: Potentials | Tensor, cost: Tensor, eps: float) -> Tensor:
+    """The plan of potentials f and g and equal weights, or the plan that is given."""
+    if isinstance(result, Tensor):
+        return result
+    f, g = result
+    return ((f[..., :, None] + g[..., None, :] - cost) / eps).exp() / (cost.shape[-2] * cost.shape[-1])
+
+
 def marginal_error(result: Potentials | Tensor, inputs: tuple) -> float:
     """The L1 error of both marginals together, of the worst problem, in float64.
 
@@ -27,12 +35,8 @@ def marginal_error(result: Potentials | Tensor, inputs: tuple) -> float:
         inputs: The cost, and eps.
     """
     cost, eps = inputs
-    if isinstance(result, Tensor):
-        plan = result.double()
-    else:
-        f, g = (part.double() for part in result)
-        plan = ((f[..., :, None] + g[..., None, :] - cost.double()) / eps).exp()
-        plan = plan / (cost.shape[-2] * cost.shape[-1])
+    wide = result.double() if isinstance(result, Tensor) else tuple(part.double() for part in result)
+    plan = plan_of(wide, cost.double(), eps)
     rows = (plan.sum(-1) - 1 / plan.shape[-2]).abs().sum(-1)
     columns = (plan.sum(-2) - 1 / plan.shape[-1]).abs().sum(-1)
     return (rows + columns).max().item()

@@ -99,7 +99,7 @@ def with_gradient(x: Tensor, y: Tensor, eps: float, tol: float):
     """The value's gradient to x by the envelope theorem, as eager PyTorch leaves it to the user."""
     leaf = x.detach().requires_grad_()
     f, g = rivals.eager(squared_distances(x, y), eps, tol)
-    plan = ((f[..., :, None] + g[..., None, :] - squared_distances(x, y)) / eps).exp() / N**2
+    plan = rivals.plan_of((f, g), squared_distances(x, y), eps)
     (squared_distances(leaf, y) * plan).sum().backward()
     return f, g, leaf.grad
 
@@ -134,7 +134,7 @@ def displaced_cost(halfway: Tensor, inputs: tuple) -> float:
     x, y = (points.double() for points in inputs)
     moved = (2 * (halfway.double() - x)).square().sum((-2, -1))
     costs = squared_distances(x, y)
-    best = [cost[linear_sum_assignment(cost.numpy())].sum() for cost in costs]
+    best = [cost[linear_sum_assignment(cost.cpu().numpy())].sum() for cost in costs]
     return float((moved / torch.stack(best) - 1).abs().max())
 
 
@@ -213,8 +213,8 @@ def cases() -> list[Case]:
             make=lambda: prompts(1000),
             ours={"native": lambda x, y: gk.displacement(x, y, 0.5, backend="native")[0]},
             rivals={
-                "scipy": coupled_by(lambda a, b: cdist(a.numpy(), b.numpy(), "sqeuclidean")),
-                "torch.cdist, scipy": coupled_by(lambda a, b: torch.cdist(a, b).square().numpy()),
+                "scipy": coupled_by(lambda a, b: cdist(a.cpu().numpy(), b.cpu().numpy(), "sqeuclidean")),
+                "torch.cdist, scipy": coupled_by(lambda a, b: torch.cdist(a, b).square().cpu().numpy()),
             },
             error=displaced_cost,
             allowed=1e-5,
