@@ -167,3 +167,21 @@ def random_pipeline(tmp_path_factory):
         return saved[kind]
 
     return folder
+
+
+@pytest.fixture
+def tiny_vit():
+    """A CLIP of open_clip's own make with a small vision transformer of random weights, 32 pixels wide."""
+    open_clip = pytest.importorskip("open_clip")
+    from geokernels.models.clip import ClipEncoder
+
+    sizes = {"layers": 3, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
+    words = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = open_clip.CLIP(embed_dim=12, vision_cfg=sizes, text_cfg=words)
+    model.visual.preprocess_cfg = {
+        **{"size": 32, "mean": (0.48, 0.46, 0.41), "std": (0.27, 0.26, 0.28)},
+        **{"interpolation": "bicubic", "resize_mode": "shortest"},
+    }
+    return ClipEncoder("tiny ViT", model, open_clip.get_tokenizer("ViT-B-32"))

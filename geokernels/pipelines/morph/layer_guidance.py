@@ -19,7 +19,7 @@ from .crops import Crop
 
 SCREEN = "{} over a green screen"
 LONGEST = 380 / 224  # sides of what structure is read from, for one of its shorter side
-APART = 2**59  # between seeds of what is drawn for different ends
+APART = 2**28  # between seeds of different ends, more than steps; a seed counts by its last 32 bits
 
 
 class Sample(NamedTuple):
