@@ -90,7 +90,7 @@ def noise_clip(frames: int, size: tuple[int, int], device: str) -> Clip:
     empty = np.zeros((0,))
     networks = AtlasFitConfig.of_size(size).shape
     atlas = LayeredAtlas(motion, size, networks, generator=torch.Generator().manual_seed(0))
-    footage = Footage(pixels, empty, empty, empty, motion, "")
+    footage = Footage(pixels, *[empty] * 5, motion, "")
     return Clip(footage, atlas.to(device).requires_grad_(False), torch.rand(1, 3, *size).to(device), TEXTS)
 
 

@@ -67,13 +67,13 @@ def flow_loss(here: Tensor, there: Tensor, weight: Tensor) -> Tensor:
     Args:
         here: Where points are mapped in their frame, ``(N, D)``: coordinates, or opacities with ``D = 1``.
         there: The same in the next frame, where the flow takes them.
-        weight: How sure it is that the layer is what moved, ``(N,)``; a constant.
+        weight: How sure it is that the layer is what moved, ``(N,)``.
 
     Returns:
         The loss, a scalar.
 
     Gradients:
-        To ``here`` and ``there``; 0 where they are equal.
+        To ``here`` and ``there``, 0 where they are equal; to ``weight``. First order.
 
     Raises:
         ValueError: If shapes disagree.
@@ -82,7 +82,7 @@ def flow_loss(here: Tensor, there: Tensor, weight: Tensor) -> Tensor:
     squared = (here - there).square().sum(-1)
     apart = squared > 1e-12
     # select before the root, whose slope at 0 is infinite
-    return (weight.detach() * torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)).mean()
+    return (weight * torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)).mean()
 
 
 @full_precision

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .._checks import reason_of, require_positive, settle
+from .._checks import reason_of, require_positive, settle, whole
 from .._files import replacing
 from .._modes import own_modes
 
@@ -21,27 +22,42 @@ CHUNK = 65_536  # points at a time, where no gradient is asked for
 
 @dataclass(frozen=True)
 class AtlasShape:
-    """Sizes of the networks of an atlas.
+    """Sizes of the networks of an atlas, and of its plane.
 
     Attributes:
         width: Of every hidden layer.
-        map_layers: Hidden layers of a map.
+        map_layers: Hidden layers of the foreground's map.
+        ground_layers: Hidden layers of the background's map; None for as many.
         layers: Hidden layers of the opacity and of the colours.
-        octaves: Of positions in the colours' and the opacity's encoding: wavelengths 2, 1, ... of a frame's
-            half longest side.
-        plain_octaves: Of positions in the frame and of time, in the opacity's.
+        skips: Layers of the colours' networks that are given the encoding again beside what comes from the
+            layer before; the first layer has number 0, the output has number ``layers``.
+        octaves: Of places in the atlas, in the colours' and the opacity's encoding: each has half the
+            wavelength of the one before.
+        wavelength: Of the first of them, in units of the plane.
+        plain_octaves: Of positions in the frame and of time, in the opacity's; wavelengths 2, 1, ...
+        scale: How long half the longest side of a frame is in the plane.
     """
 
     width: int = 64
     map_layers: int = 2
+    ground_layers: int | None = None
     layers: int = 3
+    skips: tuple[int, ...] = ()
     octaves: int = 6
+    wavelength: float = 2.0
     plain_octaves: int = 3
+    scale: float = 1.0
 
     def __post_init__(self):
         settle(self)
+        object.__setattr__(self, "skips", tuple(whole("skips", number) for number in self.skips))
         for name, value in asdict(self).items():
-            require_positive(name, value)
+            if name != "skips" and value is not None:
+                require_positive(name, value)
+        if not all(0 < number <= self.layers for number in self.skips):
+            raise ValueError(
+                f"skips must be numbers of layers after the first, 1 to {self.layers}, got {self.skips}"
+            )
 
 
 class Points(NamedTuple):
@@ -66,7 +82,8 @@ class LayerSample(NamedTuple):
 class LayeredAtlas(nn.Module):
     """Maps, opacity and colours as networks of coordinates.
 
-    A map is the affine motion of its layer plus what a network of (x, y, t) adds to it, which starts at 0.
+    A map is the affine motion of its layer, scaled, plus what a network of (x, y, t) adds to it, which starts
+    at 0.
     The opacity is a network of (x, y, t) and of the place in the foreground's atlas, where an outline stands
     still.
 
@@ -96,9 +113,10 @@ class LayeredAtlas(nn.Module):
             "bounds", torch.tensor([[-1.0, -1.0, 1.0, 1.0]], dtype=torch.float32).repeat(2, 1)
         )
         width, seen = shape.width, 2 + 4 * shape.octaves
-        self.maps = nn.ModuleList(_network(3, 2, width, shape.map_layers) for _ in range(2))
+        depths = (shape.map_layers, shape.ground_layers or shape.map_layers)
+        self.maps = nn.ModuleList(_network(3, 2, width, layers) for layers in depths)
         self.cover = _network(seen + 3 + 6 * shape.plain_octaves, 1, width, shape.layers)
-        self.paints = nn.ModuleList(_network(seen, 3, width, shape.layers) for _ in range(2))
+        self.paints = nn.ModuleList(_network(seen, 3, width, shape.layers, shape.skips) for _ in range(2))
         _initialise(self, generator)
 
     @property
@@ -116,17 +134,21 @@ class LayeredAtlas(nn.Module):
         """Where the atlas of ``layer`` shows ``points``, ``(N, 2)``."""
         motion = self.motion[layer][points.frame]
         affine = torch.einsum("nij,nj->ni", motion[..., :2], points.place) + motion[..., 2]
-        return affine + self.maps[layer](torch.cat([points.place, self.times(points.frame)], 1))
+        seen = torch.cat([points.place, self.times(points.frame)], 1)
+        return self.shape.scale * affine + self.maps[layer](seen)
 
     def opacity(self, points: Points, place: Tensor) -> Tensor:
         """How much the foreground covers, ``(N, 1)`` in (0, 1); ``place`` is where its atlas shows them."""
         plain = torch.cat([points.place, self.times(points.frame)], 1)
-        seen = [encode(place, self.shape.octaves), encode(plain, self.shape.plain_octaves)]
+        seen = [self._encoded(place), encode(plain, self.shape.plain_octaves)]
         return self.cover(torch.cat(seen, 1)).sigmoid()
 
     def colour(self, layer: int, place: Tensor) -> Tensor:
         """What the atlas of ``layer`` shows at ``place`` (N, 2): ``(N, 3)`` in (0, 1)."""
-        return self.paints[layer](encode(place, self.shape.octaves)).sigmoid()
+        return self.paints[layer](self._encoded(place)).sigmoid()
+
+    def _encoded(self, place: Tensor) -> Tensor:
+        return encode(place, self.shape.octaves, longest=self.shape.wavelength)
 
     def forward(self, points: Points) -> LayerSample:
         """Everything about ``points``."""
@@ -168,11 +190,16 @@ class LayeredAtlas(nn.Module):
             )
 
 
-def encode(x: Tensor, octaves: int) -> Tensor:
-    """Positions (N, D) and their sines and cosines at ``octaves`` frequencies, ``(N, D + 2 D octaves)``."""
-    waves = (
-        x[..., None] * (math.pi * 2.0 ** torch.arange(octaves, device=x.device, dtype=torch.float32))
-    ).flatten(-2)
+def encode(x: Tensor, octaves: int, *, longest: float = 2.0) -> Tensor:
+    """Positions (N, D), and their sines and cosines: ``(N, D + 2 D octaves)``.
+
+    Args:
+        x: Positions.
+        octaves: How many wavelengths.
+        longest: The first of them; each of the others is half of the one before.
+    """
+    numbers = torch.arange(octaves, device=x.device, dtype=torch.float32)
+    waves = (x[..., None] * (2 * math.pi / longest * 2.0**numbers)).flatten(-2)
     return torch.cat([x, waves.sin(), waves.cos()], -1)
 
 
@@ -245,12 +272,28 @@ def _checksum(about: dict, state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _network(inputs: int, outputs: int, width: int, layers: int) -> nn.Sequential:
-    sizes = [inputs, *[width] * layers]
-    hidden: list[nn.Module] = []
-    for a, b in pairwise(sizes):
-        hidden += [nn.Linear(a, b), nn.ReLU()]
-    return nn.Sequential(*hidden, nn.Linear(width, outputs))
+class _SkippingNetwork(nn.Sequential):
+    """Layers in turn, some of which are given the network's input besides."""
+
+    def __init__(self, *layers: nn.Module, skips: frozenset[int]):
+        super().__init__(*layers)
+        self.skips = skips  # of the modules
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = x
+        for number, layer in enumerate(self):
+            x = layer(torch.cat([x, given], 1) if number in self.skips else x)
+        return x
+
+
+def _network(inputs: int, outputs: int, width: int, layers: int, skips: Iterable[int] = ()) -> nn.Sequential:
+    sizes = [inputs, *[width] * layers, outputs]
+    modules: list[nn.Module] = []
+    for number, (a, b) in enumerate(pairwise(sizes)):
+        modules += [nn.Linear(a + inputs * (number in skips), b), nn.ReLU()]
+    modules.pop()  # no ReLU after the last
+    # each layer but the last is two modules
+    return _SkippingNetwork(*modules, skips=frozenset(2 * number for number in skips))
 
 
 def _initialise(atlas: LayeredAtlas, generator: torch.Generator) -> None:

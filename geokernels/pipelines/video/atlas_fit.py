@@ -5,22 +5,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..._checks import require_positive, settle
+from ..._checks import require_choice, require_positive, settle
 from ..._modes import own_modes
 from ..._torch_internals import norms
-from ...losses.atlas import colour_gradient_loss, flow_loss, hidden_colour_loss, mask_loss, rigidity_loss
-from ...models.atlas import AtlasShape, LayeredAtlas, Points
+from ...models.atlas import AtlasShape, LayeredAtlas
 from ..descent import Descent, require_finite_step
 from ..run_state import checksum, plain
+from .atlas_recipes import PUBLISHED, WORLD
+from .atlas_sample import BOTH, FORWARD, FitSample, draw_sample
+from .atlas_terms import fit_terms, global_rigidity
 from .footage import Footage
 
 SMALL = 128  # longest side up to which the small settings are the default
 MARGIN = 0.03  # of an atlas, kept around what is seen of it
 OUTLIERS = 0.002  # share of a frame's points that may lie beyond
+GLOBAL = ("global_rigidity", "global_rigidity_ground")  # by layer
+CHOICES = {
+    "schedule": ("cosine", "constant"),
+    "flow_ways": (FORWARD, BOTH),
+    "bootstrap_schedule": ("linear", "step"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,48 +38,62 @@ class AtlasFitConfig:
         steps: Adam steps.
         samples: Pixels per step, from all frames; each comes with its neighbours right, below and in the next
             frame.
-        learning_rate: Of the first step; the cosine schedule ends at 0.
+        learning_rate: Of the first step.
+        schedule: Of the learning rate: ``"cosine"``, which ends at 0, or ``"constant"``.
         colour: Weight of the squared error of the colours.
         gradient: Of their differences between neighbours.
         flow: Of the way, in pixels, that points move in an atlas.
         cover_flow: Of the change of the opacity along the flow.
-        rigidity: Of how much the maps stretch and shear.
+        flow_ways: ``"forward"``: the flow is followed to the next frame, and its terms are means over all
+            pixels. ``"both"``: to the frame before as well; they are means over the pixels whose flow is
+            trusted, half for each way, and the opacity learns from how well the maps follow the flow.
+        rigidity: Of how much the maps stretch and shear from one pixel to the next.
+        global_rigidity: The same of the foreground's map over ``global_distance``, at the first steps.
+        global_rigidity_ground: The same of the background's map.
+        global_distance: In pixels.
+        globally_rigid: Share of the steps after which both weights are 0.
         sparsity: Of the foreground's colour where it does not cover.
         bootstrap: Of the opacity's distance to the masks, at the first step.
-        bootstrapped: Share of the steps after which that weight has fallen to 0.
+        bootstrap_schedule: How that weight comes to 0: ``"linear"``, or ``"step"``, all at once.
+        bootstrapped: Share of the steps after which it is 0.
         shape: Sizes of the networks.
     """
 
     steps: int = 1200
     samples: int = 768
     learning_rate: float = 4e-3
+    schedule: str = "cosine"
     colour: float = 1.0
     gradient: float = 0.2
     flow: float = 0.01
     cover_flow: float = 0.02
+    flow_ways: str = FORWARD
     rigidity: float = 0.002
+    global_rigidity: float = 0.0
+    global_rigidity_ground: float = 0.0
+    global_distance: float = 100.0
+    globally_rigid: float = 0.0125
     sparsity: float = 0.02
     bootstrap: float = 0.2
+    bootstrap_schedule: str = "linear"
     bootstrapped: float = 0.5
     shape: AtlasShape = field(default_factory=AtlasShape)
 
     def __post_init__(self):
         settle(self)
-        for name in ("steps", "samples", "learning_rate"):
+        for name in ("steps", "samples", "learning_rate", "global_distance"):
             require_positive(name, getattr(self, name))
-        weights = ("colour", "gradient", "flow", "cover_flow", "rigidity", "sparsity", "bootstrap")
-        for name in (*weights, "bootstrapped"):
+        weights = ("colour", "gradient", "flow", "cover_flow", "rigidity", *GLOBAL, "sparsity", "bootstrap")
+        for name in (*weights, "globally_rigid", "bootstrapped"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or above, got {getattr(self, name)}")
+        for name, choices in CHOICES.items():
+            require_choice(name, getattr(self, name), choices)
 
     @classmethod
     def of_size(cls, size: tuple[int, int], **given) -> "AtlasFitConfig":
-        """The settings for frames of ``size`` (H, W); above 128 pixels a side, of the published order."""
-        if max(size) <= SMALL:
-            return cls(**given)
-        octaves = max(1, math.ceil(math.log2(max(size) / 2)) + 1)
-        shape = AtlasShape(width=256, map_layers=4, layers=6, octaves=octaves, plain_octaves=5)
-        return cls(**{"samples": 10_000, "steps": 20_000, "learning_rate": 1e-3, "shape": shape} | given)
+        """The settings for frames of ``size`` (H, W); the published ones above 128 pixels a side."""
+        return cls(**{**(WORLD if max(size) <= SMALL else PUBLISHED), **given})
 
 
 class AtlasFitResult(NamedTuple):
@@ -142,83 +163,47 @@ class AtlasFit(Descent):
             self.atlas.bounds = seen_bounds(self.atlas).to(self.atlas.bounds)
         return row
 
-    def _sample(self) -> "_Sample":
+    def _sample(self) -> FitSample:
         """Random pixels, the same for the same step."""
-        footage, chance = self.footage, torch.Generator().manual_seed(self._seed + 1 + self.index)
-        (H, W), T, n = footage.size, len(footage), self.config.samples
-        share = torch.rand((3, n), generator=chance, dtype=torch.float32).numpy()
-        t, y, x = (np.minimum((a * b).astype(np.int64), b - 1) for a, b in zip(share, (T, H - 1, W - 1)))
-        colours = np.stack([footage.frames[t, y + dy, x + dx] for dy, dx in ((0, 0), (0, 1), (1, 0))])
-        onwards, sure = np.zeros((n, 2), np.float32), np.zeros(n, np.float32)
-        moving = t < T - 1
-        at = t[moving], y[moving], x[moving]
-        onwards[moving], sure[moving] = footage.flow[at], footage.trusted[at]
-        longest = max(H, W)
-        pixel = np.float32(2 / longest)
-        here = pixel * np.stack([x + (1 - W) / 2, y + (1 - H) / 2], 1).astype(np.float32)
-        steps = np.stack(
-            [np.zeros_like(here), np.full_like(here, (1, 0)), np.full_like(here, (0, 1)), onwards]
-        )
-        places = here + pixel * steps
-        frames = np.stack([t, t, t, np.minimum(t + 1, T - 1)])
-        device = self.atlas.motion.device
-        points = Points(
-            torch.from_numpy(frames.reshape(-1)).to(device),
-            torch.from_numpy(places.reshape(-1, 2)).to(device),
-        )
-        return _Sample(
-            points,
-            (torch.from_numpy(colours).float() / 255).to(device),
-            torch.from_numpy(sure).to(device),
-            (torch.from_numpy(footage.masks[t, y, x][:, None]).float() / 255).to(device),
+        return draw_sample(
+            self.footage,
+            self.config.samples,
+            flow_ways=self.config.flow_ways,
+            generator=torch.Generator().manual_seed(self._seed + 1 + self.index),
+            device=self.atlas.motion.device,
         )
 
-    def _losses(self, sample: "_Sample") -> dict[str, Tensor]:
-        """Every term, before it is weighed."""
-        atlas, pixels = self.atlas, max(self.footage.size) / 2
-        flat = [atlas.place(layer, sample.points) for layer in range(2)]
-        opacity = atlas.opacity(sample.points, flat[0]).unflatten(0, (4, -1))  # (4, n, 1)
-        places = [place.unflatten(0, (4, -1)) for place in flat]  # (4, n, 2) a layer
-        n = places[0].shape[1]
-        over, under = (atlas.colour(i, place[: 3 * n]).unflatten(0, (3, -1)) for i, place in enumerate(flat))
-        mixed = under + opacity[:3] * (over - under)
-        true, covered = sample.colours, opacity[0, :, 0].detach()
-        return {
-            "colour": (mixed - true).square().sum(-1).mean(),
-            "gradient": sum(colour_gradient_loss(mixed[i] - mixed[0], true[i] - true[0]) for i in (1, 2)),
-            "flow": sum(
-                flow_loss(place[0] * pixels, place[3] * pixels, sample.sure * share)
-                for place, share in zip(places, (covered, 1 - covered))
-            ),
-            "cover_flow": flow_loss(opacity[0], opacity[3], sample.sure),
-            "rigidity": sum(
-                rigidity_loss((place[1] - place[0]) * pixels, (place[2] - place[0]) * pixels)
-                for place in places
-            ),
-            "sparsity": hidden_colour_loss(over[0], opacity[0]),
-            "bootstrap": mask_loss(opacity[0], sample.masks),
-        }
+    def _losses(self, sample: FitSample) -> dict[str, Tensor]:
+        """Every term, before it is weighed; a term that is over by now is 0."""
+        terms = fit_terms(self.atlas, sample, flow_ways=self.config.flow_ways)
+        for layer, name in enumerate(GLOBAL):
+            if not getattr(self.config, name):
+                continue
+            if self._weight(name):
+                terms[name] = global_rigidity(self.atlas, layer, sample, self.config.global_distance)
+            else:
+                terms[name] = torch.zeros_like(terms["colour"])
+        return terms
+
+    def _learning_rate(self) -> float:
+        return self.config.learning_rate if self.config.schedule == "constant" else super()._learning_rate()
 
     def _weight(self, term: str) -> float:
+        config, weight = self.config, getattr(self.config, term)
+        if term in GLOBAL:
+            return weight if self.index < config.globally_rigid * config.steps else 0.0
         if term != "bootstrap":
-            return getattr(self.config, term)
-        until = self.config.bootstrapped * self.config.steps
-        return self.config.bootstrap * max(0.0, 1 - self.index / max(until, 1e-9))
+            return weight
+        until = config.bootstrapped * config.steps
+        if config.bootstrap_schedule == "step":
+            return weight if self.index < until else 0.0
+        return weight * max(0.0, 1 - self.index / max(until, 1e-9))
 
     def _own_state(self) -> dict:
         return {"atlas": self.atlas.state_dict()}
 
     def _take_state(self, state: dict) -> None:
         self.atlas.load_state_dict(state["atlas"])
-
-
-class _Sample(NamedTuple):
-    """Pixels, their neighbours to the right and below, and where the flow takes them: four of each point."""
-
-    points: Points  # 4 n
-    colours: Tensor  # (3, n, 3), of the first three
-    sure: Tensor  # (n,), 1 where the flow is to be believed
-    masks: Tensor  # (n, 1), of the first
 
 
 def fit_atlas(

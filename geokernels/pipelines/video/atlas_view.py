@@ -111,7 +111,7 @@ def resize_view(view: FrameView, longest: int) -> FrameView:
 def atlas_picture(atlas: LayeredAtlas, layer: int, longest: int) -> AtlasPicture:
     """A layer's atlas as a picture of at most ``longest`` pixels a side."""
     low, high = atlas.bounds[layer].split(2)
-    extent = (high - low) * (FINE * max(atlas.size) / 2)
+    extent = (high - low) * (FINE * max(atlas.size) / 2 / atlas.shape.scale)
     scale = min(1.0, longest / extent.max().item())
     w, h = (max(1, math.ceil(side * scale)) for side in extent.tolist())
     x = low[0] + (high - low)[0] * (torch.arange(w, device=low.device, dtype=torch.float32) + 0.5) / w

@@ -30,6 +30,8 @@ class Footage:
         flow: How far each pixel moves until the next frame, in pixels, right and down,
             ``(T - 1, H, W, 2)`` float32.
         trusted: Where the flow back agrees, ``(T - 1, H, W)`` bool.
+        back: How far each pixel but those of the first frame moves to the frame before, like ``flow``.
+        back_trusted: Where the flow forth agrees with that, like ``trusted``.
         motion: Affine maps of foreground and background from each frame to the middle one,
             ``(2, T, 2, 3)`` float32, in the coordinates of ``layer_motion``.
         checksum: Of the frames.
@@ -39,6 +41,8 @@ class Footage:
     masks: np.ndarray
     flow: np.ndarray
     trusted: np.ndarray
+    back: np.ndarray
+    back_trusted: np.ndarray
     motion: Tensor
     checksum: str
 
@@ -90,17 +94,20 @@ def prepare_footage(
     if masks is not None:
         _fill(covered, masks)  # before the flow, which takes longer: they may not fit
     ways = [rooms.room(name, (T - 1, H, W, 2), np.float32) for name in ("flow", "back")]
-    trusted = rooms.room("trusted", (T - 1, H, W), np.bool_)
+    trusted = [rooms.room(name, (T - 1, H, W), np.bool_) for name in ("trusted", "back_trusted")]
     for t in range(T - 1):
         for way, pair in zip(ways, [(t, t + 1), (t + 1, t)]):
             way[t] = flow(*(np.array(shown[i]) for i in pair))
-        trusted[t] = agreement(*(torch.from_numpy(np.array(way[t])) for way in ways)).numpy()
+        both = [torch.from_numpy(np.array(way[t])) for way in ways]
+        for sure, pair in zip(trusted, (both, both[::-1])):
+            sure[t] = agreement(*pair).numpy()
         callback("flow", t + 1, T - 1)
     if masks is None:
-        find_masks(shown, *ways, trusted, masks=covered, scratch=rooms.room("scratch", (T, H, W), np.float16))
+        scratch = rooms.room("scratch", (T, H, W), np.float16)
+        find_masks(shown, *ways, trusted[0], masks=covered, scratch=scratch)
     callback("masks", T, T)
-    motion = torch.stack([track(ways[0], trusted, covered, ground=ground) for ground in (False, True)])
-    return Footage(shown, covered, ways[0], trusted, motion.float(), checksum)
+    motion = torch.stack([track(ways[0], trusted[0], covered, ground=ground) for ground in (False, True)])
+    return Footage(shown, covered, ways[0], trusted[0], ways[1], trusted[1], motion.float(), checksum)
 
 
 def _read(frames: Iterable[Tensor], rooms: "_Rooms", callback: Callable) -> tuple[np.ndarray, str]:

@@ -95,7 +95,7 @@ def test_arrays_in_files_are_those_in_memory(tmp_path):
     truth = clip(3, 5)
     here = prepare_footage(truth.frames, load_flow())
     there = prepare_footage(iter(truth.frames), load_flow(), folder=tmp_path)
-    for name in ("frames", "masks", "flow", "trusted"):
+    for name in ("frames", "masks", "flow", "trusted", "back", "back_trusted"):
         kept = getattr(there, name)
         assert isinstance(kept, np.memmap)
         assert np.array_equal(kept, getattr(here, name))
