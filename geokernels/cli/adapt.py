@@ -101,7 +101,7 @@ def adapt(
 
         from ..media.pictures import read_picture
         from ..models import load_generator
-        from ..models.clip import imagenet_templates
+        from ..models.imagenet_templates import IMAGENET_TEMPLATES
         from ..models.stylegan2_files import FORMATS
         from ..pipelines import Adaptation, AdaptationConfig
         from ..runs.adapt import AdaptFolder, AdaptJob
@@ -115,7 +115,7 @@ def adapt(
         given |= {"encoder_weights": tuple(clip_share or ()) or None, "guess": None if start else 2.0}
         clips = clip or ["world"]
         if clips != ["world"] * len(clips):
-            given["templates"] = imagenet_templates()
+            given["templates"] = IMAGENET_TEMPLATES
         config = AdaptationConfig(loss=loss, train=train, **chosen(**given))
         ending = Path(model).suffix
         folder = AdaptFolder(out, ending if ending in FORMATS else ".safetensors")

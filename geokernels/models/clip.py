@@ -61,12 +61,13 @@ class ClipEncoder(nn.Module):
         """Stay in evaluation mode, whatever is asked: batch statistics must not move."""
         return super().train(False)
 
-    def preprocess(self, pictures: Tensor, *, fit: bool = True) -> Tensor:
+    def preprocess(self, pictures: Tensor, *, fit: bool = True, clamp: bool = True) -> Tensor:
         """Resize, crop the centre and normalise as the model was trained, differentiably.
 
         Args:
             pictures: ``(B, 3, H, W)`` floating point in [0, 1], of any size.
             fit: Whether to resize and crop, rather than to normalise alone.
+            clamp: Whether what resizing makes of them is cut off at black and white, as in a file.
 
         Returns:
             ``(B, 3, image_size, image_size)`` float32. What already has this size is not resampled.
@@ -96,21 +97,24 @@ class ClipEncoder(nn.Module):
         if size != (H, W):
             pictures = F.interpolate(
                 pictures, size, mode=self._interpolation, antialias=True, align_corners=False
-            ).clamp(0, 1)  # bicubic overshoots
+            )
+            if clamp:  # bicubic overshoots
+                pictures = pictures.clamp(0, 1)
         top, left = round((size[0] - side) / 2), round((size[1] - side) / 2)
         return (pictures[:, :, top : top + side, left : left + side] - self._mean) / self._std
 
-    def encode_image(self, pictures: Tensor) -> Tensor:
+    def encode_image(self, pictures: Tensor, *, clamp: bool = True) -> Tensor:
         """Unit features ``(B, dim)``, float32, of ``pictures`` as :meth:`preprocess` takes them.
 
         Gradients:
             First and second order, to ``pictures``; refused where the model does not guide.
         """
-        return F.normalize(self.model.encode_image(self.preprocess(pictures)).float(), dim=-1)
+        return F.normalize(self.model.encode_image(self.preprocess(pictures, clamp=clamp)).float(), dim=-1)
 
-    def image_features(self, pictures: Tensor) -> list[Tensor]:
+    def image_features(self, pictures: Tensor, *, clamp: bool = True) -> list[Tensor]:
         """What the image tower computes on the way: one ``(B, C, h, w)`` a ResNet stage or ViT block."""
-        maps = self.model.visual.forward_intermediates(self.preprocess(pictures), intermediates_only=True)
+        seen = self.preprocess(pictures, clamp=clamp)
+        maps = self.model.visual.forward_intermediates(seen, intermediates_only=True)
         return [features.float() for features in maps["image_intermediates"]]
 
     def encode_image_and_tokens(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,15 +245,3 @@ def load_clip(
     reader = tokenizer_of(source, called)  # first: it is quickly known to be missing
     name, model = build_clip(source, called)
     return ClipEncoder(name, model, reader, guides=name != EVALUATION).to(device)
-
-
-def imagenet_templates() -> tuple[str, ...]:
-    """The sentences by which CLIP's authors named the classes of ImageNet, as open_clip carries them.
-
-    Raises:
-        ImportError: If open_clip is not installed.
-    """
-    import_open_clip()
-    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
-
-    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)

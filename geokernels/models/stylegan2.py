@@ -193,6 +193,18 @@ class Generator(nn.Module):
             rgb = self.to_rgbs[i](x, w[:, 2 * i + 3], rgb)
         return (rgb + 1) / 2
 
+    def fresh_noise(self, seeds: Sequence[int]) -> list[Tensor]:
+        """Noise for :meth:`synthesis`, one ``(len(seeds), 1, side, side)`` for each convolution.
+
+        Each picture's has a seed of its own, so that it does not depend on which pictures are drawn together.
+        """
+        sides = [self.resolution(i) for i in range(self.config.codes - 1)]
+        pictures = []
+        for seed in seeds:
+            chance = torch.Generator().manual_seed(seed)
+            pictures.append([torch.randn(1, s, s, generator=chance, dtype=torch.float32) for s in sides])
+        return [torch.stack(layer).to(self.latent_avg) for layer in zip(*pictures)]
+
     def forward(
         self,
         z: Tensor,

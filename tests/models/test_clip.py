@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from geokernels.models import load_clip
-from geokernels.models.clip import imagenet_templates
+from geokernels.models.imagenet_templates import IMAGENET_TEMPLATES
 from geokernels.pipelines import ClipInversion, ClipInversionConfig
 
 open_clip = pytest.importorskip("open_clip")
@@ -41,6 +41,26 @@ def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
     """Smooth pictures, so that resampling has something to preserve."""
     coarse = torch.rand((shape[0], 3, 12, 12), generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(coarse, shape[1:], mode="bilinear")
+
+
+def test_unclamped_pictures_are_seen_as_stylegan_nada_shows_them(world):
+    """From [-1, 1] to [0, 1], resized by bicubic interpolation, its overshoot and the network's kept."""
+    transforms = pytest.importorskip("torchvision.transforms.v2")
+    side = world.image_size
+    chance = torch.Generator().manual_seed(3)
+    drawn = 1.6 * torch.randn(2, 3, side + 37, side + 90, generator=chance, dtype=torch.float64)
+    shown = transforms.Compose(
+        [
+            transforms.Normalize([-1.0] * 3, [2.0] * 3),
+            transforms.Resize(side, transforms.InterpolationMode.BICUBIC, antialias=True),
+            transforms.CenterCrop(side),
+        ]
+    )(drawn)
+    seen = world.preprocess((drawn + 1) / 2, clamp=False) * world._std + world._mean
+    torch.testing.assert_close(seen.double(), shown, rtol=0, atol=1e-5)
+    assert shown.min() < -0.2
+    clamped = world.preprocess((drawn + 1) / 2) * world._std + world._mean
+    assert clamped.min() > -1e-6
 
 
 def test_features_are_those_of_open_clip(real):
@@ -261,7 +281,10 @@ class _Executes:
         return Path.touch, (self.marker,)
 
 
-def test_the_imagenet_templates_take_a_prompt_each():
-    templates = imagenet_templates()
-    assert len(templates) == len(set(templates)) == 80
-    assert all(template.count("{}") == 1 for template in templates)
+def test_the_imagenet_templates_are_clip_s_but_one():
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+    theirs = {template("{}") for template in OPENAI_IMAGENET_TEMPLATES}
+    assert len(theirs) == 80
+    assert len(IMAGENET_TEMPLATES) == 79
+    assert set(IMAGENET_TEMPLATES) == theirs - {"a photo of many {}."}

@@ -18,12 +18,12 @@ class TinyEncoder(nn.Module):
         self.first = torch.randn(6, 3, 3, 3, generator=chance)
         self.last = torch.randn(6 * 16, dim, generator=chance)
 
-    def image_features(self, pictures):
+    def image_features(self, pictures, *, clamp=True):
         size = (self.image_size, self.image_size)
         seen = F.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
         return [F.conv2d(seen - 0.5, self.first, padding=1).tanh()]
 
-    def encode_image(self, pictures):
+    def encode_image(self, pictures, *, clamp=True):
         self.shown += len(pictures)
         pooled = F.adaptive_avg_pool2d(self.image_features(pictures)[0], 4)
         return F.normalize(pooled.flatten(1) @ self.last, dim=-1)

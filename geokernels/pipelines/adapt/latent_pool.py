@@ -1,11 +1,18 @@
-"""A fixed set of latents: what the frozen network drew of each, how each looked when last seen."""
+"""Which latents a step compares: some of a fixed set, seen before, or fresh ones."""
 
-from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...models.clip import ClipEncoder
+
+class Visit(NamedTuple):
+    """The latents of a step, and what CLIP encoders saw in the frozen network's pictures of them."""
+
+    codes: Tensor  # (B, D), or W+
+    source: list[Tensor]  # (B, D), one per encoder
+    previous: list[Tensor] | None  # when last visited, like source; None if never
+    maps: list[list[Tensor]]  # (B, C, h, w), one per encoder and layer; empty unless needed
 
 
 class LatentPool:
@@ -45,27 +52,3 @@ class LatentPool:
     def state_dict(self) -> dict:
         """Everything but the maps, which are drawn again."""
         return {"w": self.w, "source": self.source, "previous": self.previous}
-
-
-@torch.no_grad()
-def encode_codes(
-    w: Tensor, render: Callable[[Tensor], Tensor], encoders: Sequence[ClipEncoder], *, chunk: int
-) -> list[Tensor]:
-    """Features of the pictures of codes ``(N, D)``, ``(N, D)`` per encoder, ``chunk`` pictures at a time."""
-    features = []
-    for part in w.split(chunk):
-        pictures = render(part)
-        features.append([encoder.encode_image(pictures) for encoder in encoders])
-    return [torch.cat(parts) for parts in zip(*features)]
-
-
-@torch.no_grad()
-def encode_maps(
-    w: Tensor, render: Callable[[Tensor], Tensor], encoders: Sequence[ClipEncoder], *, chunk: int
-) -> list[list[Tensor]]:
-    """Feature maps of the same pictures, ``(N, C, h, w)`` per encoder and layer."""
-    maps = []
-    for part in w.split(chunk):
-        pictures = render(part)
-        maps.append([encoder.image_features(pictures) for encoder in encoders])
-    return [[torch.cat(layer) for layer in zip(*parts)] for parts in zip(*maps)]

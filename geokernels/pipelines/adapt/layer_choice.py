@@ -9,6 +9,7 @@ from torch import Tensor
 from ...models.stylegan2 import Generator
 
 PARTS = ("modulation", "layers")  # what of a chosen layer is trained
+TEXTS = ("templates", "text")  # by what of the target layers are chosen: averaged over templates, or bare
 
 
 def usual_count(size: int) -> int:
@@ -16,7 +17,9 @@ def usual_count(size: int) -> int:
     return int(2 * (2 * math.log2(size) - 2) / 3)
 
 
-def code_movements(model: Generator, w: Tensor, loss: Callable[[Tensor], Tensor], *, chunk: int) -> Tensor:
+def code_movements(
+    model: Generator, w: Tensor, loss: Callable[[Tensor, slice], Tensor], *, chunk: int
+) -> Tensor:
     r"""How far one step of gradient descent on ``loss`` moves each row of W+, up to the step's length.
 
     The step is $-\eta\, \partial L / \partial w$, so that the gradient's absolute value orders the rows as
@@ -26,16 +29,17 @@ def code_movements(model: Generator, w: Tensor, loss: Callable[[Tensor], Tensor]
     Args:
         model: The network.
         w: Codes, ``(B, D)``.
-        loss: W+ codes ``(b, rows, D)`` to losses ``(b,)``.
+        loss: W+ codes ``(b, rows, D)``, and where they stand among the ``B``, to losses ``(b,)``.
         chunk: Pictures at a time.
 
     Returns:
         Sums over pictures and numbers of a code, ``(rows,)``.
     """
     moved = torch.zeros(model.config.codes, device=w.device, dtype=torch.float32)
-    for part in w.split(chunk):
-        codes = part[:, None].repeat(1, model.config.codes, 1).requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(codes).sum(), codes)
+    for first in range(0, len(w), chunk):
+        part = slice(first, first + chunk)
+        codes = w[part, None].repeat(1, model.config.codes, 1).requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(codes, part).sum(), codes)
         moved += gradient.abs().sum((0, 2))
     return moved
 

@@ -1,15 +1,13 @@
 """StyleGAN-NADA: a network learns to draw what a text asks, from that text alone."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..._checks import require_choice
 from ..._modes import own_modes
 from ..._renamed import renamed_fields
 from ...losses.directional import unit_rows
@@ -17,75 +15,16 @@ from ...losses.perceptual import feature_distance
 from ...models.clip import ClipEncoder
 from ...models.stylegan2 import Generator
 from ..descent import Descent, require_finite_step
-from ..guidance.terms import GuidanceConfig, add_terms, guiding_terms, read_texts, require_guides
+from ..guidance.terms import add_terms, guiding_terms, read_texts, require_guides
 from ..run import Prepared, Tell
 from ..run_state import checksum, plain
-from .latent_pool import LatentPool, encode_codes, encode_maps
+from .fresh import CHOOSING, FROZEN, TRAINED, Fresh
+from .latent_pool import LatentPool, Visit
 from .latent_transport import Start, absorb, find_start
-from .layer_choice import PARTS, code_movements, moved_most, trained_parameters, usual_count
+from .layer_choice import code_movements, moved_most, trained_parameters, usual_count
+from .nada_config import LEARNING_RATES, AdaptationConfig
 
 BETAS = (0.0, 0.99**0.8)  # of StyleGAN-NADA
-LEARNING_RATES = {"modulation": 0.003, "layers": 0.0016}
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdaptationConfig(GuidanceConfig):
-    """How a network is guided, which of its layers learn, and how fast.
-
-    Here the pictures of :class:`GuidanceConfig` are those of a batch of latents. The defaults were chosen on
-    the rendered world. StyleGAN-NADA as published is ``train="layers"``, ``guess=2``, ``choose_every=1``,
-    ``batch=2``, ``reach_weight=0`` and ``loss="directional"``.
-
-    Attributes:
-        perceptual: Weight of the distance to the frozen picture in the encoders' feature maps.
-        train: Of a chosen layer, its ``"modulation"``, by which it reads the style code, or the whole
-            ``"layers"``.
-        guess: Least cosine, between the change that the best map of style codes makes and the change of the
-            text, for the adaptation to start from that map. Above 1 none is searched, and the adaptation
-            starts from the network as it is.
-        searched: Samples among which those that look as asked are searched.
-        carried: Share of the samples that are taken to look as asked.
-        steps: Adam steps.
-        learning_rate: Of the first step; the cosine schedule ends at 0. None for that of ``train``.
-        batch: Latents per step.
-        pool: Latents that are visited in turn.
-        layers: How many layers learn at a time; None for StyleGAN-NADA's number.
-        choose_every: Steps for which the layers are kept before they are chosen again.
-        choose_from: Latents by which they are chosen.
-        chunk: Pictures at a time where gradients or features of several do not depend on each other.
-        truncation: Of the latents' codes; 1 is none.
-    """
-
-    reach_weight: float = 1.0
-    perceptual: float = 0.0
-    train: str = "modulation"
-    guess: float = 0.2
-    searched: int = 512
-    carried: float = 0.08
-    steps: int = 20
-    learning_rate: float | None = None
-    batch: int = 4
-    pool: int = 64
-    layers: int | None = None
-    choose_every: int = 10
-    choose_from: int = 8
-    chunk: int = 4
-    truncation: float = 1.0
-
-    counts: ClassVar[tuple[str, ...]] = (
-        *GuidanceConfig.counts,
-        *("carried", "steps", "learning_rate", "batch", "pool", "layers"),
-        *("choose_every", "choose_from", "chunk"),
-    )
-    amounts: ClassVar[tuple[str, ...]] = (*GuidanceConfig.amounts, "perceptual", "guess", "truncation")
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_choice("train", self.train, PARTS)
-        if self.batch > self.pool:
-            raise ValueError(f"batch must be at most pool, {self.pool}, got {self.batch}")
-        if self.carried > 1:
-            raise ValueError(f"carried must be at most 1, got {self.carried}")
 
 
 @renamed_fields(generator="model")
@@ -111,15 +50,15 @@ class Batch(NamedTuple):
     parameters: list[nn.Parameter]
     current: list[Tensor]  # with a graph to the parameters
     source: list[Tensor]
-    previous: list[Tensor]
+    previous: list[Tensor] | None  # of latents that come again
 
 
 class Adaptation(Descent):
     """An adaptation in progress, see :class:`Run`.
 
-    :meth:`prepare` draws and encodes the frozen pictures, and searches a map to start from. Everything
-    random is drawn from ``generator`` at once and keyed by the step, so that a run resumed from a state ends
-    as if it had never stopped, to the bit on the CPU.
+    :meth:`prepare` draws and encodes the frozen pictures of a pool, and searches a map to start from, as far
+    as the settings say so. Everything random is drawn from ``generator`` at once and keyed by the step, so
+    that a run resumed from a state ends as if it had never stopped, to the bit on the CPU.
 
     Args:
         model: The network; a copy of it is adapted.
@@ -132,6 +71,7 @@ class Adaptation(Descent):
 
     Attributes:
         model: The network as it stands.
+        pool: The latents that are visited again and again, if there are such.
         start: The best map of style codes, if one was searched.
         chosen: Rows of W+ whose layers learned, each time they were chosen.
 
@@ -141,7 +81,10 @@ class Adaptation(Descent):
 
     knobs = "batch (--batch), chunk (--chunk) or pool (--pool)"
     replaced = ("pool", "start", "started", "chosen")
-    prepared_by = ("templates", "encoder_weights", "guess", "searched", "carried", "pool", "truncation")
+    prepared_by = (
+        *("templates", "encoder_weights", "guess", "searched", "carried"),
+        *("pool", "noise", "clamp", "truncation"),
+    )
 
     @own_modes
     def __init__(
@@ -173,7 +116,10 @@ class Adaptation(Descent):
             "model": checksum(model),
             "seed": self._seed,
         }
+        self.goals = [self._goal(encoder, target, i) for i, encoder in enumerate(encoders)]
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        # a pool is drawn before anything changes; fresh latents go on needing the network as it was
+        self._frozen = self.model if config.pool else model
         rate = config.learning_rate or LEARNING_RATES[config.train]
         every = trained_parameters(self.model, range(self.model.config.codes), config.train)
         self._begin(facts, steps=config.steps, rate=rate, prepared=prepared)
@@ -188,32 +134,46 @@ class Adaptation(Descent):
         """Where the network is."""
         return self.model.latent_avg.device
 
+    def _goal(self, encoder: ClipEncoder, target: str, index: int) -> Tensor:
+        """The text by whose likeness layers are chosen, ``(D,)``."""
+        if self.config.choose_by == "text":
+            return encoder.encode_text([target])[0, 0].detach().float()
+        return unit_rows(self.texts[index].after.mean(0))
+
+    def _learning_rate(self) -> float:
+        return self._rate if self.config.schedule == "constant" else super()._learning_rate()
+
     @own_modes
     @torch.no_grad()
     def pictures(self, w: Tensor) -> Tensor:
         """What the network draws of codes as it stands, in [0, 1], ``config.chunk`` at a time."""
-        return torch.cat([self._draw(part) for part in w.split(self.config.chunk)])
+        drawn = torch.cat([self._draw(part) for part in w.split(self.config.chunk)])
+        return drawn if self.config.clamp else drawn.clamp(0, 1)
 
     @torch.no_grad()
     def _prepare(self, tell: Tell) -> None:
-        if self.pool is not None:  # it is that of a state
+        if self.pool is not None or self.start is not None:  # it is that of a state
+            return
+        config, looks = self.config, self.config.guess <= 1
+        if config.pool is None and not looks:
             return
         tell("drawing and encoding latents")
-        w, source, start = self._search() if self._prepared is None else self._prepared.parts
-        pool = LatentPool(w, source)
-        self._draw_maps(pool)
-        if start is not None and start.cosine >= self.config.guess:
+        w, source, start = self._search(looks) if self._prepared is None else self._prepared.parts
+        if config.pool is not None:
+            self.pool = LatentPool(w, source)
+            self._draw_maps(self.pool)
+        if start is not None and start.cosine >= config.guess:
             self._before_changing(self.model.parameters())
             absorb(self.model, start.map)
             self.started = True
-        self.pool, self.start = pool, start
+        self.start = start
 
-    def _search(self) -> tuple[Tensor, list[Tensor], Start | None]:
+    def _search(self, looks: bool) -> tuple[Tensor, list[Tensor], Start | None]:
         """Codes to visit, the features of their frozen pictures, and a start, where one is asked for."""
         config = self.config
+        kept = config.pool or 0
         chance = torch.Generator().manual_seed(self._seed)
-        looks = config.guess <= 1
-        count = max(config.pool, config.searched if looks else 0)
+        count = max(kept, config.searched if looks else 0)
         z = torch.randn(count, self.model.config.style_dim, generator=chance, dtype=torch.float32)
         w = self.model.truncate(self.model.mapping(z.to(self.model.latent_avg)), config.truncation)
         with self._half():
@@ -221,49 +181,87 @@ class Adaptation(Descent):
             start = None
             if looks:
                 start = find_start(w, seen, self._encode, self.texts, self.weights, share=config.carried)
-        return w[: config.pool], [features[: config.pool] for features in seen], start
+        return w[:kept], [features[:kept] for features in seen], start
 
     def _encode(self, w: Tensor) -> list[Tensor]:
-        return encode_codes(w, self.pictures, self.encoders, chunk=self.config.chunk)
+        """Features of the frozen pictures of codes, ``(N, D)`` per encoder."""
+        return _joined(self._see(pictures) for pictures in self._draw_frozen(w, 0))
+
+    def _draw_frozen(self, w: Tensor, turn: int) -> Iterator[Tensor]:
+        """The frozen pictures of codes, ``config.chunk`` at a time."""
+        for first in range(0, len(w), self.config.chunk):
+            part = w[first : first + self.config.chunk]
+            noise = self._noise(FROZEN, turn, range(first, first + len(part)))
+            yield self._draw(part, noise, self._frozen)
+
+    def _see(self, pictures: Tensor) -> list[Tensor]:
+        return [encoder.encode_image(pictures, clamp=self.config.clamp) for encoder in self.encoders]
+
+    def _maps(self, pictures: Tensor) -> list[list[Tensor]]:
+        return [encoder.image_features(pictures, clamp=self.config.clamp) for encoder in self.encoders]
 
     def _parts(self) -> tuple[Tensor, list[Tensor], Start | None]:
         if self.start is not None and self.start.map is None:
             raise RuntimeError("a run that goes on from a state has not prepared what others could use")
-        return self.pool.w, self.pool.source, self.start
+        pool = self.pool
+        return (pool.w, pool.source, self.start) if pool else (None, None, self.start)
 
     def _draw_maps(self, pool: LatentPool) -> None:
         """The frozen pictures' feature maps, where they are needed; while the network is still as given."""
         if self.config.perceptual:
             with torch.no_grad(), self._half():
-                pool.maps = encode_maps(pool.w, self.pictures, self.encoders, chunk=self.config.chunk)
+                seen = zip(*(self._maps(pictures) for pictures in self._draw_frozen(pool.w, 0)))
+                pool.maps = [_joined(parts) for parts in seen]
 
     @own_modes
     def next_batch(self) -> Batch:
         """What the next step compares, and what it moves: for a loss of one's own on the same features."""
         self.prepare()
-        parameters, visited = self._unfreeze(), self._visited
+        parameters, visit = self._unfreeze(), self._visit()
         with self._half():
-            pictures = self._draw(self.pool.w[visited])
-            current = [encoder.encode_image(pictures).float() for encoder in self.encoders]
-        source, previous = ([rows[visited] for rows in of] for of in (self.pool.source, self.pool.previous))
-        return Batch(parameters, current, source, previous)
+            current = [features.float() for features in self._see(self._draw_trained(visit.codes))]
+        return Batch(parameters, current, visit.source, visit.previous)
 
     @property
     def _visited(self) -> Tensor:
-        """The latents of the next step."""
+        """The latents of the pool that the next step visits."""
         return self.pool.visit(self.index, self.config.batch, key=self._seed + 1)
 
+    def _visit(self) -> Visit:
+        """The latents of the next step."""
+        if self.config.pool is None:
+            return self._visit_fresh()
+        pool, visited = self.pool, self._visited
+        source, previous = ([rows[visited] for rows in of] for of in (pool.source, pool.previous))
+        maps = [pool.maps_of(i, visited) for i in range(len(pool.maps))]
+        return Visit(pool.w[visited], source, previous, maps)
+
+    @torch.no_grad()
+    def _visit_fresh(self) -> Visit:
+        """New latents, and what the encoders see in their frozen pictures."""
+        config, fresh = self.config, Fresh(self._seed)
+        how = {"truncation": config.truncation, "mixing": config.mixing}
+        codes = fresh.codes(self.model, self.index, config.batch, **how)
+        with self._half():
+            pictures = list(self._draw_frozen(codes, self.index))
+            source = [features.float() for features in _joined(map(self._see, pictures))]
+            seen = map(self._maps, pictures) if config.perceptual else ()
+            maps = [_joined(parts) for parts in zip(*seen)]
+        return Visit(codes, source, None, maps)
+
     def _step(self) -> Tensor:
-        parameters, visited = self._unfreeze(), self._visited
-        terms, features = self._terms(visited)
+        parameters, visit = self._unfreeze(), self._visit()
+        terms, features = self._terms(visit)
         loss = sum(self.config.weight(name) * term for name, term in terms.items())
         self.optimizer.zero_grad()
         loss.backward()
         norms = torch.stack([p.grad.norm() for p in parameters if p.grad is not None])
         require_finite_step(self.index, loss, norms)
-        self._before_changing(self.pool.previous)
-        for previous, seen in zip(self.pool.previous, features):
-            previous[visited] = seen.detach()
+        if self.pool is not None:
+            visited = self._visited
+            self._before_changing(self.pool.previous)
+            for previous, seen in zip(self.pool.previous, features):
+                previous[visited] = seen.detach()
         return self._descend(loss, terms)
 
     def _unfreeze(self) -> list[nn.Parameter]:
@@ -278,51 +276,69 @@ class Adaptation(Descent):
 
     def _choose(self) -> list[int]:
         """The rows of W+ whose layers learn next."""
-        latents = self.pool.visit(len(self.chosen), self.config.choose_from, key=self._seed + 2**32)
+        turn, count, truncation = len(self.chosen), self.config.choose_from, self.config.truncation
+        if self.config.pool is None:
+            w = Fresh(self._seed).choosing_codes(self.model, turn, count, truncation=truncation)
+        else:
+            w = self.pool.w[self.pool.visit(turn, count, key=self._seed + 2**32)]
+
+        def unlikeness(codes: Tensor, part: slice) -> Tensor:
+            noise = self._noise(CHOOSING, turn, range(part.start, part.start + len(codes)))
+            return self._unlikeness(self._draw(codes, noise))
+
         with self._half():
-            moved = code_movements(
-                self.model.requires_grad_(False),
-                self.pool.w[latents],
-                lambda codes: self._unlikeness(self._draw(codes)),
-                chunk=self.config.chunk,
-            )
+            moved = code_movements(self.model.requires_grad_(False), w, unlikeness, chunk=self.config.chunk)
         return moved_most(moved, self.count)
 
-    def _terms(self, visited: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+    def _terms(self, visit: Visit) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The guiding terms of a batch of latents, and their features, one per encoder."""
-        config, pool = self.config, self.pool
+        config = self.config
         terms: dict[str, Tensor] = {}
-        features = []
-        unmoved = self.index == 0 and not self.started
         with self._half():
-            pictures = self._draw(pool.w[visited])
-            seen = [encoder.encode_image(pictures) for encoder in self.encoders]
-            maps = [encoder.image_features(pictures) for encoder in self.encoders if config.perceptual]
-        for i, weight in enumerate(self.weights):
-            current, source, previous = seen[i].float(), pool.source[i][visited], pool.previous[i][visited]
-            features.append(current)
+            pictures = self._draw_trained(visit.codes)
+            seen = [features.float() for features in self._see(pictures)]
+            maps = self._maps(pictures) if config.perceptual else []
+        for i, (weight, current) in enumerate(zip(self.weights, seen)):
+            source, previous = visit.source[i], visit.previous and visit.previous[i]
+            unmoved = self._is_unmoved(current, source)
             own = guiding_terms(current, source, previous, self.texts[i], config, unmoved=unmoved)
             if maps:
-                own["perceptual"] = feature_distance(maps[i], pool.maps_of(i, visited)).mean()
+                own["perceptual"] = feature_distance(maps[i], visit.maps[i]).mean()
             add_terms(terms, own, weight)
-        return terms, features
+        return terms, seen
+
+    def _is_unmoved(self, current: Tensor, source: Tensor) -> bool:
+        """Whether nothing tells the pictures of the first step from the frozen ones: no change, no noise."""
+        if self.index or self.started:
+            return False
+        return self.config.noise == "fixed" or (not current.is_meta and torch.equal(current, source))
 
     def _unlikeness(self, pictures: Tensor) -> Tensor:
         """One minus the cosine of each picture with the target text, averaged over the encoders."""
         unlikeness = torch.ones(len(pictures), device=pictures.device, dtype=torch.float32)
-        for weight, encoder, texts in zip(self.weights, self.encoders, self.texts):
-            unlikeness = unlikeness - weight * (
-                encoder.encode_image(pictures) @ unit_rows(texts.after.mean(0))
-            )
+        for weight, features, goal in zip(self.weights, self._see(pictures), self.goals):
+            unlikeness = unlikeness - weight * (features @ goal)
         return unlikeness
 
-    def _draw(self, w: Tensor) -> Tensor:
+    def _draw_trained(self, codes: Tensor) -> Tensor:
+        return self._draw(codes, self._noise(TRAINED, self.index, range(len(codes))))
+
+    def _draw(
+        self, w: Tensor, noise: str | Sequence[Tensor] = "fixed", model: Generator | None = None
+    ) -> Tensor:
         """Pictures as a file would hold them, with the gradient of the pictures before they are cut off.
 
-        Otherwise a colour beyond white or black would have no way back.
+        Otherwise a colour beyond white or black would have no way back. Without ``config.clamp`` they are
+        not cut off.
         """
-        drawn = self.model.synthesis(w)
-        return drawn + (drawn.clamp(0, 1) - drawn).detach()
+        drawn = (model or self.model).synthesis(w, noise=noise)
+        return drawn + (drawn.clamp(0, 1) - drawn).detach() if self.config.clamp else drawn
+
+    def _noise(self, drawn_for: int, turn: int, pictures: range) -> str | list[Tensor]:
+        """That of some pictures, of those that are drawn together, as ``config.noise`` says."""
+        if self.config.noise == "fixed":
+            return "fixed"
+        return Fresh(self._seed).noise(self.model, drawn_for, turn, pictures)
 
     def _half(self) -> AbstractContextManager:
         if self.config.mixed_precision and self.device.type == "cuda":
@@ -377,3 +393,8 @@ def adapt_generator(
 
 def _to(value, device: torch.device):
     return [tensor.to(device) for tensor in value] if isinstance(value, list) else value.to(device)
+
+
+def _joined(parts: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+    """Of several tensors each in parts, every one whole."""
+    return [torch.cat(whole) for whole in zip(*parts)]

@@ -185,8 +185,8 @@ def test_a_bad_gradient_stops_before_the_step(begin, monkeypatch):
     before = copy.deepcopy(run.model)
     draw = type(run)._draw
 
-    def spoil(self, w):
-        drawn = draw(self, w)
+    def spoil(self, *how):
+        drawn = draw(self, *how)
         if drawn.requires_grad:
             drawn.register_hook(lambda gradient: gradient * float("inf"))
         return drawn
@@ -219,7 +219,7 @@ def test_out_of_memory_is_one_sentence_that_names_the_knobs(begin, monkeypatch, 
 
 def test_other_errors_pass_as_they_are(begin, monkeypatch):
     run = begin()
-    monkeypatch.setattr(run.model, "synthesis", lambda w: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(run.model, "synthesis", lambda w, noise: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="size"):
         run.step()
 
