@@ -4,7 +4,8 @@ import ctypes
 
 import pytest
 
-from geokernels.kernels import proof, proof_cache, proof_runner
+from geokernels.kernels import proof, proof_cache, proof_job, proof_runner
+from geokernels.kernels.proof_job import LAUNCHERS
 from geokernels.kernels.proof_runner import Outcome
 
 from .emulation import build
@@ -34,13 +35,7 @@ def gpu(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for name in (
-        proof.VARIABLE,
-        "WORLD_SIZE",
-        "LOCAL_WORLD_SIZE",
-        "SLURM_STEP_NUM_TASKS",
-        "SLURM_STEP_NUM_NODES",
-    ):
+    for name in (proof.VARIABLE, proof_job.MACHINES, *(launcher.processes for launcher in LAUNCHERS)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(proof, "_said", set())
     begin_anew(monkeypatch)
