@@ -137,7 +137,7 @@ def make_small() -> None:
 
     video.AtlasFitConfig = Small
     quick = {"views": 2, "guess": 2.0}  # beyond 1: no first guess is searched for
-    morphs = ClipInversionConfig(steps=2, **quick)
+    morphs = ClipInversionConfig(recipe="world", steps=2, **quick)
     demo.DemoConfig = partial(demo.DemoConfig, ("colour",), morphs, walk=9, line=2, prompts=2, steps=2)
     pipelines.ClipInversionConfig = partial(ClipInversionConfig, **quick)
     pipelines.LayerEditConfig = partial(LayerEditConfig, **quick, crops=2, screen_views=2)

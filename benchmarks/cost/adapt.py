@@ -51,7 +51,15 @@ COLUMNS = (
     Column("Tflop a latent of the pool, once", "prepare_flops", ".3g", 1e-12, compared=False),
 )
 PUBLISHED = AdaptationConfig(
-    loss="directional", reach_weight=0.0, train="layers", guess=2.0, batch=2, choose_every=1, chunk=2, pool=64
+    recipe="world",
+    loss="directional",
+    reach_weight=0.0,
+    train="layers",
+    guess=2.0,
+    batch=2,
+    choose_every=1,
+    chunk=2,
+    pool=64,
 )
 FEW = 4  # latents suffice where only one is counted
 

@@ -50,7 +50,7 @@ COLUMNS = (
     Column("s a step", "seconds", ".3f"),
     LOSS,
 )
-SHARED = LayerEditConfig(loss="directional", guess=2.0, views=16, screen_views=16)
+SHARED = LayerEditConfig(recipe="world", loss="directional", guess=2.0, views=16, screen_views=16)
 COUNTED = 2  # steps, after a first that fills what is kept
 HELD_OUT = 64
 

@@ -108,6 +108,7 @@ def config(name: str, size: tuple[int, int], steps: int = 1000) -> VideoEditConf
     """How a pattern edits frames of a size."""
     views, screen_views = VIEWS[name]
     return VideoEditConfig(
+        recipe="world",
         loss="directional",
         guess=2.0,
         views=views,

@@ -67,7 +67,7 @@ def of_edit(index: int, rank: int | None, steps: Sequence[int], encoder) -> list
     """Along one edit of a picture."""
     scene, target = draw(SEED, index, attribute_of(index, index + 1))
     texts = world.caption(scene)[0], world.caption(target)[0]
-    config = ClipInversionConfig(rank=rank)
+    config = ClipInversionConfig(recipe="world", rank=rank)
     chance = torch.Generator().manual_seed(index)
     run = ClipInversion(world.render(scene)[0], [encoder], *texts, config=config, generator=chance)
     rows = []
@@ -87,7 +87,9 @@ def of_edit(index: int, rank: int | None, steps: Sequence[int], encoder) -> list
 def of_adaptation(target: str, steps: Sequence[int], encoder, model) -> list[dict]:
     """Along one adaptation."""
     chance = torch.Generator().manual_seed(0)
-    run = Adaptation(model, [encoder], "an object", target, config=AdaptationConfig(), generator=chance)
+    run = Adaptation(
+        model, [encoder], "an object", target, config=AdaptationConfig(recipe="world"), generator=chance
+    )
     rows = []
     while run.index <= max(steps):
         if run.index in steps:

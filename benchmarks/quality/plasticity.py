@@ -39,7 +39,7 @@ from .lines import work_through
 
 def run_edits(out: Path, count: int, args: argparse.Namespace) -> dict | None:
     """Edit pictures; the part of the summary that tells of it, None where there is nothing to tell."""
-    config = inversions.METHODS[args.method]()
+    config = inversions.METHODS[args.method](recipe="world")
     if args.steps is not None:
         config = replace(config, steps=args.steps)
     header = {"method": args.method, **_header(config, args.seed, inversions.STRENGTHS)}
@@ -51,7 +51,7 @@ def run_edits(out: Path, count: int, args: argparse.Namespace) -> dict | None:
 
 def run_adaptations(out: Path, count: int, args: argparse.Namespace) -> dict | None:
     """Adapt generators; the part of the summary that tells of it, None where there is nothing to tell."""
-    config = AdaptationConfig()
+    config = AdaptationConfig(recipe="world")
     if args.steps is not None:
         config = replace(config, steps=args.steps)
     header = _header(config, args.seed, adaptations.STRENGTHS)

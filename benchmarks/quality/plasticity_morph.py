@@ -13,6 +13,7 @@ import torch
 from geokernels import world
 from geokernels.models import load_clip
 from geokernels.pipelines import ClipInversion, ClipInversionConfig, LayerEdit, LayerEditConfig
+from geokernels.pipelines.guidance.terms import MAIN
 from geokernels.pipelines.morph.picture import PictureConfig
 
 from .edits import attribute_of, draw, judge_edit
@@ -39,9 +40,9 @@ def start_worker() -> None:
 
 def settings(config: PictureConfig, method: str, loss: str, factor: float) -> PictureConfig:
     """``config`` guided by ``loss``, ``factor`` times as strong."""
-    config = replace(config, loss=loss)
+    config = replace(config, loss=loss, strength=None)
     pulls = {name: factor * getattr(config, name) for name in PULLS[method]}
-    return replace(config, strength=factor * config.strengths[loss], **pulls)
+    return replace(config, strength=factor * config.weight(MAIN[loss]), **pulls)
 
 
 def tasks(count: int, seed: int, config: PictureConfig, method: str, strengths: tuple[float, ...]) -> list:

@@ -107,7 +107,12 @@ def run_clip(seed: int, encoder: ClipEncoder, sheets: Path | None) -> dict:
         texts, wanted = draw_edit(clip, seed, attribute)
         clock = time.process_time()
         edit = edit_video(
-            footage, atlas, [encoder], *texts, config=VideoEditConfig(layer=layer), generator=chance(seed)
+            footage,
+            atlas,
+            [encoder],
+            *texts,
+            config=VideoEditConfig(recipe="world", layer=layer),
+            generator=chance(seed),
         )
         frames = torch.stack(list(edit.frames))
         row = {"to": texts[1], **score(frames, clip, wanted, attribute)}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._checks import require_float, require_shades
 from .._modes import own_modes
-from .clip_sources import ARGUMENTS, EVALUATION, Called, find_clip, import_open_clip, tokenizer_of
+from .clip_sources import ARGUMENTS, EMBEDDED, EVALUATION, Called, find_clip, import_open_clip, tokenizer_of
 from .clip_weights import build_clip
 
 
@@ -24,14 +24,17 @@ class ClipEncoder(nn.Module):
     Attributes:
         name: What was loaded.
         guides: Whether gradients may pass.
+        embedded: Whether it is one that the package carries.
         image_size: Side of the square picture that the model sees.
         dim: Length of a feature.
         model: open_clip's module.
     """
 
-    def __init__(self, name: str, model: nn.Module, tokenizer, *, guides: bool = True) -> None:
+    def __init__(
+        self, name: str, model: nn.Module, tokenizer, *, guides: bool = True, embedded: bool = False
+    ) -> None:
         super().__init__()
-        self.name, self.guides = name, guides
+        self.name, self.guides, self.embedded = name, guides, embedded
         self.model = model.requires_grad_(False)
         self.tokenizer = tokenizer
         wanted = model.visual.preprocess_cfg
@@ -243,5 +246,6 @@ def load_clip(
     import_open_clip()
     source = find_clip(name, weights, tokenizer, called)
     reader = tokenizer_of(source, called)  # first: it is quickly known to be missing
+    how = {"guides": name != EVALUATION, "embedded": name in EMBEDDED and weights is None}
     name, model = build_clip(source, called)
-    return ClipEncoder(name, model, reader, guides=name != EVALUATION).to(device)
+    return ClipEncoder(name, model, reader, **how).to(device)

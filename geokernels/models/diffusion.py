@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from .._modes import own_modes
+from .embedded import embedded
 from .families import FAMILIES
 from .pipeline_files import (
     ARGUMENTS,
+    WORLD,
     PipelineCalled,
     class_of,
     load_single,
@@ -214,4 +216,5 @@ def _load(
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.requires_grad_(False).eval()
+    pipeline.embedded = source == embedded(WORLD)
     return pipeline.to(device)

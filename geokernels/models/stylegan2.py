@@ -91,6 +91,7 @@ class Generator(nn.Module):
         config: Its sizes.
         name: What was loaded.
         bare: Whether its file held the state dict alone, not as ``"g_ema"`` among others.
+        embedded: Whether it is the one that the package carries.
         latent_avg: Mean of w, ``(style_dim,)``; zero until it is loaded or set from :meth:`mean_latent`.
     """
 
@@ -98,7 +99,7 @@ class Generator(nn.Module):
         super().__init__()
         if len(config.channels) < 2:
             raise ValueError(f"channels must be of at least two resolutions, got {config.channels}")
-        self.config, self.name, self.bare = config, name, False
+        self.config, self.name, self.bare, self.embedded = config, name, False, False
         dim, first = config.style_dim, config.channels[0]
         layers = [MappingLayer(dim, dim, rate=LEARNING_RATE) for _ in range(config.mapping_layers)]
         self.style = nn.Sequential(PixelNorm(), *layers)

@@ -56,6 +56,7 @@ def load_generator(checkpoint: str | Path = "world", *, device: str | torch.devi
     fill(model, state | rebuilt(expected, state), **how)
     if mean is not None:
         model.latent_avg.copy_(mean)
+    model.embedded = checkpoint == "world"
     model.bare = not any(isinstance(value, dict) for value in content.values())
     return model.eval().to(device)
 

@@ -191,7 +191,7 @@ def prompt_interpolation() -> dict:
 @piece(**CLOSE)
 def plasticity_of_edits() -> dict:
     plasticity_morph.start_worker()
-    config = ClipInversionConfig(steps=2, views=2)
+    config = ClipInversionConfig(recipe="world", steps=2, views=2)
     tasks = plasticity_morph.tasks(2, 1000, config, "clip-inversion", (1.0,))
     return {str(task[0]): plasticity_morph.run_edit(task)["found"] for task in tasks}
 
@@ -199,7 +199,7 @@ def plasticity_of_edits() -> dict:
 @piece(**CLOSE)
 def plasticity_of_an_adaptation() -> dict:
     plasticity_adapt.start_worker()
-    config = AdaptationConfig(steps=2, pool=8, searched=16)
+    config = AdaptationConfig(recipe="world", steps=2, pool=8, searched=16)
     (task,) = plasticity_adapt.tasks(1, 1000, config, (1.0,))
     line = plasticity_adapt.run_adaptation(task)
     return {"found": line["found"], "start": line["start"]["cosine"]}

@@ -11,6 +11,8 @@ from geokernels.models import Generator, GeneratorConfig, load_diffusion
 class TinyEncoder(nn.Module):
     """What the pipelines use of a CLIP, of random weights; counts the pictures that it is shown."""
 
+    embedded = True  # so that what names no recipe has the world's small settings
+
     def __init__(self, name="tiny", *, image_size=8, dim=12, seed=0):
         super().__init__()
         chance = torch.Generator().manual_seed(seed)
@@ -52,6 +54,7 @@ def tiny_encoder():
 def tiny_generator():
     torch.manual_seed(3)
     generator = Generator(GeneratorConfig(channels=(8, 6, 4), style_dim=7, mapping_layers=2)).eval()
+    generator.embedded = True
     generator.latent_avg.copy_(generator.mean_latent(64, generator=torch.Generator().manual_seed(0)))
     return generator
 
@@ -61,6 +64,7 @@ class ExactEncoder(nn.Module):
 
     image_size = 24
     name = "random"
+    embedded = True
 
     def __init__(self, dtype):
         super().__init__()

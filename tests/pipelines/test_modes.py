@@ -262,7 +262,7 @@ def test_losses_metrics_and_the_world_have_the_dtype_of_their_input(dtype):
 
 def test_a_first_guess_does_not_look_at_the_default_dtype(models):
     def guess():
-        config = pl.ClipInversionConfig(views=1)
+        config = pl.ClipInversionConfig(recipe="world", views=1)
         guidance = Guidance([models.encoder], *TEXTS, config, key=0)
         return search_guess(scene(), guidance, area=0.1, seed=1)
 

@@ -18,7 +18,7 @@ from geokernels.world.held_out import held_out
 
 SMALL = DemoConfig(
     attributes=("colour",),
-    morph=ClipInversionConfig(steps=1, views=2, guess=2),
+    morph=ClipInversionConfig(recipe="world", steps=1, views=2, guess=2),
     walk=9,
     line=3,
     prompts=2,

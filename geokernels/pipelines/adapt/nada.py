@@ -98,7 +98,7 @@ class Adaptation(Descent):
         generator: torch.Generator,
         prepared: Prepared | None = None,
     ):
-        self.config = config = config or AdaptationConfig()
+        self.config = config = (config or AdaptationConfig()).settled(model, *encoders)
         self.weights = require_guides(encoders, source, target, config)
         self.encoders = tuple(encoders)
         self.texts = [read_texts(encoder, source, target, config) for encoder in encoders]

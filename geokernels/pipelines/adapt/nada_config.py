@@ -1,24 +1,60 @@
 """The settings of an adaptation."""
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 from ..._checks import require_choice
+from ..guidance import terms
 from ..guidance.terms import GuidanceConfig
+from ..recipe import OF_RECIPE
 from .layer_choice import PARTS, TEXTS
 
 NOISE = ("fixed", "fresh")
 SCHEDULES = ("cosine", "constant")
 LEARNING_RATES = {"modulation": 0.003, "layers": 0.0016}
 
+WORLD = MappingProxyType(
+    {
+        **terms.WORLD,
+        "reach_weight": 1.0,
+        "train": "modulation",
+        "guess": 0.2,
+        "steps": 20,
+        "schedule": "cosine",
+        "batch": 4,
+        "pool": 64,
+        "noise": "fixed",
+        "mixing": 0.0,
+        "clamp": True,
+        "choose_every": 10,
+        "choose_by": "templates",
+    }
+)
+PUBLISHED = MappingProxyType(
+    {
+        **terms.PUBLISHED,
+        "loss": "directional",
+        "train": "layers",
+        "guess": 2.0,
+        "steps": 300,
+        "schedule": "constant",
+        "batch": 2,
+        "pool": None,
+        "noise": "fresh",
+        "mixing": 0.9,
+        "clamp": False,
+        "choose_every": 1,
+        "choose_by": "text",
+    }
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptationConfig(GuidanceConfig):
     """How a network is guided, which of its layers learn, and how fast.
 
-    Here the pictures of :class:`GuidanceConfig` are those of a batch of latents. The defaults were chosen on
-    the rendered world. StyleGAN-NADA as published is ``train="layers"``, ``guess=2``, ``choose_every=1``,
-    ``batch=2``, ``reach_weight=0`` and ``loss="directional"``.
+    Here the pictures of :class:`GuidanceConfig` are those of a batch of latents.
 
     Attributes:
         perceptual: Weight of the distance to the frozen picture in the encoders' feature maps.
@@ -49,27 +85,27 @@ class AdaptationConfig(GuidanceConfig):
         truncation: Of the latents' codes; 1 is none.
     """
 
-    reach_weight: float = 1.0
     perceptual: float = 0.0
-    train: str = "modulation"
-    guess: float = 0.2
+    train: str = OF_RECIPE
+    guess: float = OF_RECIPE
     searched: int = 512
     carried: float = 0.08
-    steps: int = 20
+    steps: int = OF_RECIPE
     learning_rate: float | None = None
-    schedule: str = "cosine"
-    batch: int = 4
-    pool: int | None = 64
-    noise: str = "fixed"
-    mixing: float = 0.0
-    clamp: bool = True
+    schedule: str = OF_RECIPE
+    batch: int = OF_RECIPE
+    pool: int | None = OF_RECIPE
+    noise: str = OF_RECIPE
+    mixing: float = OF_RECIPE
+    clamp: bool = OF_RECIPE
     layers: int | None = None
-    choose_every: int = 10
+    choose_every: int = OF_RECIPE
     choose_from: int = 8
-    choose_by: str = "templates"
+    choose_by: str = OF_RECIPE
     chunk: int = 4
     truncation: float = 1.0
 
+    recipes = MappingProxyType({"world": WORLD, "published": PUBLISHED})
     counts: ClassVar[tuple[str, ...]] = (
         *GuidanceConfig.counts,
         *("carried", "steps", "learning_rate", "batch", "pool", "layers"),
@@ -80,8 +116,8 @@ class AdaptationConfig(GuidanceConfig):
         *("perceptual", "guess", "mixing", "truncation"),
     )
 
-    def __post_init__(self):
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         require_choice("train", self.train, PARTS)
         require_choice("schedule", self.schedule, SCHEDULES)
         require_choice("noise", self.noise, NOISE)

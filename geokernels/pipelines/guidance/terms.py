@@ -3,25 +3,57 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..._checks import is_finite, require_choice, require_positive, require_text, settle
-from ..._renamed import Renamed
+from ..._checks import is_finite, require_choice, require_positive, require_text
 from ...losses.directional import directional_loss, reach_loss, spherical_loss, unit_rows
 from ...losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
 from ...models.clip import ClipEncoder
 from ...ops import subspace_basis
 from ...world import TEMPLATES
+from ..recipe import OF_RECIPE, RecipeConfig
+
+WORLD = MappingProxyType(
+    {
+        "loss": "geodesic",
+        "strength": None,
+        "mixed_precision": True,
+        "regularisation": 1.0,
+        "reach_weight": 2.0,
+        "rank": 1,
+        "text_rank": 1,
+        "through_bases": True,
+        "chord": True,
+        "templates": TEMPLATES,
+    }
+)
+# the geodesic losses as their authors run them; their weights are not published, and these are ours
+PUBLISHED = MappingProxyType(
+    {
+        "loss": "geodesic",
+        "strength": None,
+        "mixed_precision": True,
+        "regularisation": 1.0,
+        "reach_weight": 0.0,
+        "rank": 128,
+        "text_rank": 128,
+        "through_bases": False,
+        "chord": False,
+        "templates": TEMPLATES,
+    }
+)
 
 # the term that follows the text, by the name of the loss; "consistency" is IMC
+CHORD = 1.7  # weight of IMC's chord at which it pulls like the directional loss near the goal
 MAIN = {"geodesic": "consistency", "directional": "directional", "global": "global", "spherical": "spherical"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuidanceConfig(Renamed, reach="reach_weight"):
+class GuidanceConfig(RecipeConfig, reach="reach_weight"):
     """How CLIP encoders guide; the base of every pipeline's settings, which may have other defaults.
 
     With the geodesic loss, the term that follows the text is the inter-modality consistency (IMC), and the
@@ -31,39 +63,42 @@ class GuidanceConfig(Renamed, reach="reach_weight"):
     Attributes:
         loss: ``"geodesic"`` (IMC and IMR), ``"directional"``, or, of the picture and the target text alone,
             ``"global"`` (one minus their cosine) or ``"spherical"``.
-        strength: Weight of the term that follows the text (of IMC, its chord). None for the loss's own, at
-            which all losses pull alike near the goal.
+        strength: Weight of the term that follows the text. None for the loss's own, at which all losses pull
+            alike near the goal.
         regularisation: Weight of IMR (geodesic loss only).
         reach_weight: Weight of what is still missing along the text's change. The other terms see the
             direction of the picture's change and not its length.
         share: How far the change must go, 1 being the mirror image of the source; see ``reach_loss``.
-        rank: Leading directions of the pictures' change that span its subspace; None for all. More than one
-            lets what differs between the pictures answer for what the text asks.
+        rank: Most leading directions of the pictures' change that span its subspace: all but two of B
+            pictures at most, as released. None for all. With 1, and gradients through the bases, IMC only
+            grows with the directional loss, and is that loss under another name.
         text_rank: The same of the text's change under the templates.
-        through_bases: Whether gradients also flow through the pictures' bases, as the loss is defined.
+        through_bases: Whether gradients also flow through the pictures' bases; otherwise the kernel is a
+            constant, as released.
+        chord: Whether the chord of IMC takes its place, which pulls as the directional loss does near the
+            goal too. Ours.
         templates: Sentences around both prompts, each with one ``{}``.
         encoder_weights: One weight per encoder; None for equal ones.
         mixed_precision: Whether networks run in bfloat16 on CUDA; losses and steps never do.
     """
 
-    loss: str = "geodesic"
-    strength: float | None = None
-    regularisation: float = 1.0
-    reach_weight: float = 2.0
+    loss: str = OF_RECIPE
+    strength: float | None = OF_RECIPE
+    regularisation: float = OF_RECIPE
+    reach_weight: float = OF_RECIPE
     share: float = 0.8
-    rank: int | None = 1
-    text_rank: int | None = 1
-    through_bases: bool = True
-    templates: tuple[str, ...] = TEMPLATES
+    rank: int | None = OF_RECIPE
+    text_rank: int | None = OF_RECIPE
+    through_bases: bool = OF_RECIPE
+    chord: bool = OF_RECIPE
+    templates: tuple[str, ...] = OF_RECIPE
     encoder_weights: tuple[float, ...] | None = None
-    mixed_precision: bool = True
+    mixed_precision: bool = OF_RECIPE
 
-    strengths: ClassVar[dict[str, float]] = {**dict.fromkeys(MAIN, 1.0), "geodesic": 1.7}
     counts: ClassVar[tuple[str, ...]] = ("rank", "text_rank")  # above 0, or None
     amounts: ClassVar[tuple[str, ...]] = ("strength", "regularisation", "reach_weight", "share")  # 0 or above
 
-    def __post_init__(self):
-        settle(self)
+    def _check(self) -> None:
         require_choice("loss", self.loss, tuple(MAIN))
         for name in self.counts:
             if getattr(self, name) is not None:
@@ -77,7 +112,8 @@ class GuidanceConfig(Renamed, reach="reach_weight"):
     def weight(self, term: str) -> float:
         """Of the term called ``term`` in the sum that is minimised."""
         if term == MAIN[self.loss]:
-            return self.strengths[self.loss] if self.strength is None else self.strength
+            own = CHORD if self.loss == "geodesic" and self.chord else 1.0
+            return own if self.strength is None else self.strength
         return self.reach_weight if term == "reach" else getattr(self, term)
 
 
@@ -174,17 +210,16 @@ def guiding_terms(
     elif config.loss == "directional":
         main = directional_loss(current, source, before, after)
     else:
-        main = _chord(
-            geodesic_consistency_loss(
-                current,
-                source,
-                before,
-                after,
-                text_basis=texts.basis,
-                rank=_rank(config.rank, current),
-                through_bases=config.through_bases,
-            )
+        main = geodesic_consistency_loss(
+            current,
+            source,
+            before,
+            after,
+            text_basis=texts.basis,
+            rank=_rank(config.rank, current),
+            through_bases=config.through_bases,
         )
+        main = _chord(main) if config.chord else main
     terms = {MAIN[config.loss]: main}
     if config.loss == "geodesic":
         terms["regularisation"] = current.new_zeros(())  # IMR
@@ -202,7 +237,8 @@ def add_terms(total: dict[str, Tensor], terms: dict[str, Tensor], weight: float)
 
 
 def _rank(wanted: int | None, rows: Tensor) -> int | None:
-    return None if wanted is None else min(wanted, *rows.shape[-2:])
+    """At most two fewer than there are rows, but one at least."""
+    return None if wanted is None else max(1, min(wanted, rows.shape[-2] - 2, rows.shape[-1]))
 
 
 def _chord(loss: Tensor) -> Tensor:

@@ -4,18 +4,19 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..._checks import require_choice, require_positive, settle
+from ..._checks import require_choice, require_positive
 from ..._modes import own_modes
-from ..._renamed import Renamed
 from ...losses.perceptual import feature_distance
 from ...metrics import PathScore, respace, score_path
 from ...models.clip import ClipEncoder
 from ...models.text_to_image import CONTENT, Embedding, Invariance, TextToImage
+from ..recipe import RecipeConfig
 from ..run import Run, naming_knobs
 from ..run_state import checksum, plain
 from .couplings import COUPLINGS, ROWS, prompt_path, slerp
@@ -24,7 +25,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]  # two batches of pictures (n, 3, 
 
 
 @dataclass(frozen=True)
-class PromptInterpolationConfig(Renamed, guidance="guidance_scale"):
+class PromptInterpolationConfig(RecipeConfig, guidance="guidance_scale"):
     """Which way prompts are joined, and how the pictures on it are drawn.
 
     Attributes:
@@ -57,8 +58,9 @@ class PromptInterpolationConfig(Renamed, guidance="guidance_scale"):
     rounds: int = 16
     truncate: bool = False
 
-    def __post_init__(self):
-        settle(self)
+    recipes = MappingProxyType({"world": {}, "published": {}})
+
+    def _check(self) -> None:
         require_choice("coupling", self.coupling, COUPLINGS)
         require_choice("rows", self.rows, ROWS)
         for name in ("eps", "steps", "batch", "evenness", "rounds"):
@@ -125,8 +127,8 @@ class PromptInterpolation(Run):
         distance: Distance | None = None,
         invariance: Invariance | None = None,
     ):
-        self.config = config = config or PromptInterpolationConfig()
         self.model = model = pipeline if isinstance(pipeline, TextToImage) else TextToImage(pipeline)
+        self.config = config = (config or PromptInterpolationConfig()).settled(model.pipeline)
         if config.uniform and distance is None:
             raise ValueError("distance must be given for uniform speed, got None")
         self.distance = distance

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -12,19 +13,43 @@ from ..._modes import own_modes
 from ...losses.perceptual import total_variation
 from ...models.clip import ClipEncoder
 from ..descent import Descent, require_finite_step
+from ..guidance import terms
 from ..guidance.clip import Guidance
 from ..guidance.terms import require_guides
+from ..recipe import OF_RECIPE
 from ..run import Prepared, Tell
 from ..run_state import checksum, plain
 from ..start.guess import Guess
 from ..start.search import search_guess
+from . import picture as pictures
 from .parametrisation import PARAMETRISATIONS, parametrise
 from .picture import PictureConfig, require_picture, to_preview, to_working_size
+
+WORLD = MappingProxyType({**pictures.WORLD, "perceptual": 0.0, "opacity": 0.1, "indecision": 0.05, "hold": 4})
+# nobody has published settings: these are ours for real models
+PUBLISHED = MappingProxyType(
+    {
+        **terms.PUBLISHED,
+        "guess": 2.0,
+        "steps": 200,
+        "learning_rate": None,
+        "views": 16,
+        "scale": (0.7, 1.1),
+        "shift": 0.125,
+        "jitter": 0.05,
+        "noise": 0.0,
+        "blurred": 0.0,
+        "perceptual": 0.0,
+        "opacity": 0.1,
+        "indecision": 0.05,
+        "hold": 1,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipInversionConfig(PictureConfig):
-    """How a morph is guided, shown and stepped. The defaults were chosen on the rendered world.
+    """How a morph is guided, shown and stepped.
 
     Without ``reach_weight`` the edit layer's opacity shrinks its change to nothing.
 
@@ -38,20 +63,22 @@ class ClipInversionConfig(PictureConfig):
         hold: Steps between two draws of new views.
     """
 
-    perceptual: float = 0.0
+    perceptual: float = OF_RECIPE
     total_variation: float = 0.0
-    opacity: float = 0.1
-    indecision: float = 0.05
+    opacity: float = OF_RECIPE
+    indecision: float = OF_RECIPE
     parametrisation: str = "layer"
-    hold: int = 4
+    hold: int = OF_RECIPE
+
+    recipes = MappingProxyType({"world": WORLD, "published": PUBLISHED})
 
     counts: ClassVar[tuple[str, ...]] = (*PictureConfig.counts, "hold")
     amounts: ClassVar[tuple[str, ...]] = (
         *PictureConfig.amounts, "perceptual", "total_variation", "opacity", "indecision"
     )  # fmt: skip
 
-    def __post_init__(self):
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         require_choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
 
 
@@ -116,7 +143,7 @@ class ClipInversion(Descent):
         perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
         prepared: Prepared | None = None,
     ):
-        self.config = config = config or ClipInversionConfig()
+        self.config = config = (config or ClipInversionConfig()).settled(*encoders)
         require_picture(picture)
         require_guides(encoders, source, target, config)
         self.perceptual = perceptual

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -9,7 +10,24 @@ from torch import Tensor
 
 from ..._checks import require_finite, require_float, require_pair, require_shades
 from ...models.clip import ClipEncoder
+from ..guidance import terms
 from ..guidance.terms import GuidanceConfig
+from ..recipe import OF_RECIPE
+
+WORLD = MappingProxyType(
+    {
+        **terms.WORLD,
+        "guess": 0.5,
+        "steps": 40,
+        "learning_rate": None,
+        "views": 8,
+        "scale": (0.7, 1.1),
+        "shift": 0.125,
+        "jitter": 0.05,
+        "noise": 0.05,
+        "blurred": 0.3,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +49,15 @@ class PictureConfig(GuidanceConfig):
             most 512. The edit of a larger picture is enlarged to its full size.
     """
 
-    guess: float = 0.5
-    steps: int = 40
-    learning_rate: float | None = None
-    views: int = 8
-    scale: tuple[float, float] = (0.7, 1.1)
-    shift: float = 0.125
-    jitter: float = 0.05
-    noise: float = 0.05
-    blurred: float = 0.3
+    guess: float = OF_RECIPE
+    steps: int = OF_RECIPE
+    learning_rate: float | None = OF_RECIPE
+    views: int = OF_RECIPE
+    scale: tuple[float, float] = OF_RECIPE
+    shift: float = OF_RECIPE
+    jitter: float = OF_RECIPE
+    noise: float = OF_RECIPE
+    blurred: float = OF_RECIPE
     working_size: int | None = None
 
     counts: ClassVar[tuple[str, ...]] = (
@@ -47,8 +65,8 @@ class PictureConfig(GuidanceConfig):
     )  # fmt: skip
     amounts: ClassVar[tuple[str, ...]] = (*GuidanceConfig.amounts, "shift", "jitter", "noise", "blurred")
 
-    def __post_init__(self):
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         require_range("scale", self.scale)
 
 

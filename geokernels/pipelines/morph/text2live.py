@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from ...losses.text2live import bootstrap_loss, lay_over, sparsity_loss
 from ...models.clip import ClipEncoder
 from ..descent import MOMENTS
 from ..guidance.terms import require_templates
+from ..recipe import OF_RECIPE
 from ..run_state import checksum, plain
 from ..start.guess import Guess
 from ..start.search import search_guess
@@ -21,6 +23,7 @@ from .edit_network import by_bands, enlarge, require_widths
 from .layer_descent import GUIDES, NETWORKS, LayerDescent
 from .layer_guidance import Sample
 from .picture import PictureConfig, require_picture, require_range, to_preview, to_working_size
+from .text2live_recipes import PUBLISHED, WORLD
 
 CHOICES = {
     "network": tuple(NETWORKS),
@@ -32,7 +35,7 @@ CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class LayerEditConfig(PictureConfig):
-    """How an edit layer is guided, shown and stepped. The defaults were chosen on the rendered world.
+    """How an edit layer is guided, shown and stepped.
 
     Text2LIVE's composition loss is the sum of ``spherical`` and of the term of ``loss``, which ``strength``
     weighs. With ``loss="spherical"`` there is no term for the direction.
@@ -77,37 +80,35 @@ class LayerEditConfig(PictureConfig):
         least_rate: Below which it does not fall.
     """
 
-    regularisation: float = 0.0
-    reach_weight: float = 0.0
-    spherical: float = 1.0
-    screen: float = 1.0
-    structure: float = 2.0
-    sparsity: float = 6.0
-    sparsity_count: float = 0.01
-    sparsity_amount: float = 0.01
-    bootstrap: float = 10.0
-    bootstrapped: float = 0.5
-    drawn_templates: bool = False
-    screen_templates: tuple[str, ...] | None = None
-    augmentation: str = "affine"
-    fill: float = 1.0
-    views: int = 8
-    screen_views: int = 2
-    crops: int | None = 16
-    crop: tuple[float, float] = (0.8, 1.0)
-    zoom: tuple[float, float] = (1.0, 1.0)
-    mirrored: float = 0.5
-    tinted: float = 0.0
-    whole_every: int | None = None
-    short_side: int | None = None
-    network: str = "unet"
-    widths: tuple[int, ...] = (24, 32, 32)
-    optimiser: str = "adam"
-    weight_decay: float = 0.0
-    schedule: str = "cosine"
-    decay: float = 0.99
-    least_rate: float = 1e-5
+    spherical: float = OF_RECIPE
+    screen: float = OF_RECIPE
+    structure: float = OF_RECIPE
+    sparsity: float = OF_RECIPE
+    sparsity_count: float = OF_RECIPE
+    sparsity_amount: float = OF_RECIPE
+    bootstrap: float = OF_RECIPE
+    bootstrapped: float = OF_RECIPE
+    drawn_templates: bool = OF_RECIPE
+    screen_templates: tuple[str, ...] | None = OF_RECIPE
+    augmentation: str = OF_RECIPE
+    fill: float = OF_RECIPE
+    screen_views: int = OF_RECIPE
+    crops: int | None = OF_RECIPE
+    crop: tuple[float, float] = OF_RECIPE
+    zoom: tuple[float, float] = OF_RECIPE
+    mirrored: float = OF_RECIPE
+    tinted: float = OF_RECIPE
+    whole_every: int | None = OF_RECIPE
+    short_side: int | None = OF_RECIPE
+    network: str = OF_RECIPE
+    widths: tuple[int, ...] = OF_RECIPE
+    optimiser: str = OF_RECIPE
+    weight_decay: float = OF_RECIPE
+    schedule: str = OF_RECIPE
+    decay: float = OF_RECIPE
+    least_rate: float = OF_RECIPE
 
+    recipes = MappingProxyType({"world": WORLD, "published": PUBLISHED})
     counts: ClassVar[tuple[str, ...]] = (
         *PictureConfig.counts, "screen_views", "crops", "whole_every", "short_side"
     )  # fmt: skip
@@ -117,8 +118,8 @@ class LayerEditConfig(PictureConfig):
         *("bootstrap", "bootstrapped", "mirrored", "tinted", "fill", "weight_decay", "decay", "least_rate"),
     )
 
-    def __post_init__(self):
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         for name, choices in CHOICES.items():
             require_choice(name, getattr(self, name), choices)
         require_range("crop", self.crop)
@@ -207,7 +208,7 @@ class LayerEdit(LayerDescent):
         generator: torch.Generator,
         relevancy: Tensor | None = None,
     ):
-        config = config or LayerEditConfig()
+        config = (config or LayerEditConfig()).settled(*encoders)
         require_picture(picture)
         if relevancy is not None:
             require_shape("relevancy", relevancy, (1, *picture.shape[-2:]), "(1, H, W)")

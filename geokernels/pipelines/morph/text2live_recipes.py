@@ -2,6 +2,9 @@
 
 from types import MappingProxyType
 
+from ..guidance import terms
+from . import picture
+
 # Of util/util.py in github.com/omerbt/Text2LIVE
 TEXT2LIVE_TEMPLATES = (
     "photo of {}.",
@@ -26,6 +29,8 @@ SCREEN_TEMPLATES = ("{} over a green screen.", "{} in front of a green screen.")
 # as in its example golden_horse.yaml.
 PUBLISHED = MappingProxyType(
     {
+        **picture.WORLD,  # of which these views take nothing
+        **terms.PUBLISHED,
         "loss": "directional",
         "strength": 1.0,
         "regularisation": 0.0,
@@ -61,6 +66,41 @@ PUBLISHED = MappingProxyType(
         "optimiser": "madgrad",
         "weight_decay": 0.01,
         "schedule": "exponential",
+        "decay": 0.99,
+        "least_rate": 1e-5,
+    }
+)
+
+WORLD = MappingProxyType(
+    {
+        **picture.WORLD,
+        "regularisation": 0.0,
+        "reach_weight": 0.0,
+        "spherical": 1.0,
+        "screen": 1.0,
+        "structure": 2.0,
+        "sparsity": 6.0,
+        "sparsity_count": 0.01,
+        "sparsity_amount": 0.01,
+        "bootstrap": 10.0,
+        "bootstrapped": 0.5,
+        "drawn_templates": False,
+        "screen_templates": None,
+        "augmentation": "affine",
+        "fill": 1.0,
+        "screen_views": 2,
+        "crops": 16,
+        "crop": (0.8, 1.0),
+        "zoom": (1.0, 1.0),
+        "mirrored": 0.5,
+        "tinted": 0.0,
+        "whole_every": None,
+        "short_side": None,
+        "network": "unet",
+        "widths": (24, 32, 32),
+        "optimiser": "adam",
+        "weight_decay": 0.0,
+        "schedule": "cosine",
         "decay": 0.99,
         "least_rate": 1e-5,
     }

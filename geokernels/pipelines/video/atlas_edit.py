@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -13,10 +14,12 @@ from ...losses.text2live import sparsity_loss
 from ...models.atlas import LayeredAtlas
 from ...models.clip import ClipEncoder
 from ..guidance.clip import Likeness
+from ..morph import text2live_recipes
 from ..morph.internal_dataset import Crop, InternalDataset, Sample
 from ..morph.layer_descent import LayerDescent
 from ..morph.layer_guidance import LayerGuidance
 from ..morph.text2live import LayerEditConfig
+from ..recipe import OF_RECIPE
 from ..run_state import checksum, plain
 from ..start.guess import Guess, colour_centres
 from ..start.recolour import recolour
@@ -33,6 +36,9 @@ from .footage import Footage
 
 AREA = 0.1  # what it costs a first guess to repaint a whole frame, in cosines
 
+WORLD = MappingProxyType({**text2live_recipes.WORLD, "bootstrap": 0.0})
+PUBLISHED = MappingProxyType({**text2live_recipes.PUBLISHED, "bootstrap": 0.0})
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoEditConfig(LayerEditConfig):
@@ -46,10 +52,12 @@ class VideoEditConfig(LayerEditConfig):
     """
 
     layer: str = "foreground"
-    bootstrap: float = 0.0
+    bootstrap: float = OF_RECIPE
 
-    def __post_init__(self):
-        super().__post_init__()
+    recipes = MappingProxyType({"world": WORLD, "published": PUBLISHED})
+
+    def _check(self) -> None:
+        super()._check()
         require_choice("layer", self.layer, tuple(LAYERS))
 
 
@@ -140,7 +148,7 @@ class VideoEdit(LayerDescent):
         picture: AtlasPicture | None = None,
         generator: torch.Generator,
     ):
-        config = config or VideoEditConfig()
+        config = (config or VideoEditConfig()).settled(*encoders)
         atlas.require_clip(footage.checksum)
         self.footage, self.atlas = footage, atlas
         # what has a picture is there

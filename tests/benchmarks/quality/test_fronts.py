@@ -91,8 +91,10 @@ def args():
 
 
 def test_lines_become_tables_a_picture_and_a_page(tmp_path, args, capsys):
-    edits = {"method": "clip-inversion"} | bench._header(ClipInversionConfig(), 1000, inversions.STRENGTHS)
-    adapted = bench._header(AdaptationConfig(), 1000, adaptations.STRENGTHS)
+    edits = {"method": "clip-inversion"} | bench._header(
+        ClipInversionConfig(recipe="world"), 1000, inversions.STRENGTHS
+    )
+    adapted = bench._header(AdaptationConfig(recipe="world"), 1000, adaptations.STRENGTHS)
     for name, header, more in (("edits", edits, {"psnr": 30.0}), ("adaptations", adapted, {})):
         lines = [header, row(0, **more), row(1, 0.2, **more)]
         (tmp_path / f"{name}.jsonl").write_text("".join(map(line_of, lines)))
@@ -139,13 +141,13 @@ def noted(task):
 
 
 def test_strength_scales_what_pulls_and_nothing_else():
-    plain = ClipInversionConfig()
+    plain = ClipInversionConfig(recipe="world")
     double = inversions.settings(plain, "clip-inversion", "geodesic", 2.0)
     assert double.weight("consistency") == 2 * plain.weight("consistency")
     assert double.weight("reach") == 2 * plain.weight("reach")
     same = ("regularisation", "opacity", "indecision", "steps", "guess", "learning_rate")
     assert all(getattr(double, name) == getattr(plain, name) for name in same)
-    layered = inversions.settings(LayerEditConfig(), "text2live", "directional", 0.5)
+    layered = inversions.settings(LayerEditConfig(recipe="world"), "text2live", "directional", 0.5)
     assert (layered.strength, layered.spherical, layered.screen, layered.structure) == (0.5, 0.5, 0.5, 2.0)
 
 
@@ -157,7 +159,7 @@ def test_an_edit_is_one_line_of_every_loss_from_one_guess(monkeypatch):
     threads = torch.get_num_threads()
     inversions.start_worker()
     torch.set_num_threads(threads)
-    config = ClipInversionConfig(steps=1, views=1)
+    config = ClipInversionConfig(recipe="world", steps=1, views=1)
     line = inversions.run_edit((1, 3, config, "clip-inversion", (0.5, 1.0)))
     assert len(searched) == 1
     assert line["attribute"] == "background"
@@ -175,7 +177,7 @@ def test_of_one_picture_the_geodesic_and_the_directional_loss_pull_alike():
     current, source, previous, before, after = unit_rows(torch.randn(5, 1, 8, generator=chance))
     current.requires_grad_()
     texts = Texts(before, after, subspace_basis(unit_rows(after - before), 1).basis)
-    found = pulls(current, source, previous, texts, ClipInversionConfig(), [current])
+    found = pulls(current, source, previous, texts, ClipInversionConfig(recipe="world"), [current])
     assert found["geo~dir"] == pytest.approx(1, abs=1e-4)
     assert found["agreement"] == pytest.approx(1)
     assert abs(found["geo~sph"]) < 0.99

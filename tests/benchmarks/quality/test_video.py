@@ -24,7 +24,14 @@ def encoder():
 @pytest.fixture(autouse=True)
 def few_views(monkeypatch):
     few = video_cost.VideoEditConfig(
-        loss="directional", guess=2.0, views=4, screen_views=2, crops=2, working_size=32, steps=20
+        recipe="world",
+        loss="directional",
+        guess=2.0,
+        views=4,
+        screen_views=2,
+        crops=2,
+        working_size=32,
+        steps=20,
     )
     monkeypatch.setattr(video_cost, "config", lambda name, size, **how: replace(few, **how))
 

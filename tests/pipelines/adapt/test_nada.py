@@ -12,7 +12,7 @@ from geokernels.pipelines import Adaptation, AdaptationConfig, adapt_generator
 from geokernels.pipelines.adapt.layer_choice import usual_count
 
 TINY = AdaptationConfig(
-    steps=5, batch=2, pool=4, searched=12, choose_every=2, choose_from=3, chunk=2, guess=0.0
+    recipe="world", steps=5, batch=2, pool=4, searched=12, choose_every=2, choose_from=3, chunk=2, guess=0.0
 )
 FROM_NOTHING = replace(TINY, guess=2.0)
 

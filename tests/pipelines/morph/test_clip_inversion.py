@@ -11,7 +11,7 @@ from geokernels.losses import feature_distance
 from geokernels.models.clip import load_clip
 from geokernels.pipelines import ClipInversion, ClipInversionConfig, clip_inversion
 
-SHORT = ClipInversionConfig(steps=6, views=2, hold=4)
+SHORT = ClipInversionConfig(recipe="world", steps=6, views=2, hold=4)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from geokernels.pipelines.morph import text2live as module
 from geokernels.pipelines.morph.crops import draw_crops
 from geokernels.pipelines.morph.layer_guidance import screen_text
 
-SHORT = LayerEditConfig(steps=5, views=3, screen_views=2, crops=3, guess=2.0, widths=(8, 16))
+SHORT = LayerEditConfig(recipe="world", steps=5, views=3, screen_views=2, crops=3, guess=2.0, widths=(8, 16))
 TEXTS = "a red object", "a blue object"
 
 

@@ -25,7 +25,7 @@ pytest.importorskip("cv2")
 TINY = AtlasFitConfig(steps=6, samples=32, shape=AtlasShape(width=16, layers=2, map_layers=1, octaves=3))
 # far enough for the foreground to be where the masks are
 FAR = replace(TINY, steps=100, samples=128, learning_rate=0.02, bootstrap=1.0, bootstrapped=2.0)
-SHORT = VideoEditConfig(steps=5, views=3, screen_views=2, crops=3, guess=2.0, widths=(8, 16))
+SHORT = VideoEditConfig(recipe="world", steps=5, views=3, screen_views=2, crops=3, guess=2.0, widths=(8, 16))
 TEXTS = "a red object", "a blue object"
 
 
