@@ -58,7 +58,7 @@ class PromptInterpolationConfig(RecipeConfig, guidance="guidance_scale"):
     rounds: int = 16
     truncate: bool = False
 
-    recipes = MappingProxyType({"world": {}, "published": {}})
+    recipes = MappingProxyType({"world": MappingProxyType({}), "published": MappingProxyType({})})
 
     def _check(self) -> None:
         require_choice("coupling", self.coupling, COUPLINGS)
