@@ -13,6 +13,7 @@ from ..._checks import is_finite, require_choice, require_positive, require_text
 from ...losses.directional import directional_loss, reach_loss, spherical_loss, unit_rows
 from ...losses.geodesic import geodesic_consistency_loss, geodesic_regularisation_loss
 from ...models.clip import ClipEncoder
+from ...models.imagenet_templates import IMAGENET_TEMPLATES
 from ...ops import subspace_basis
 from ...world import TEMPLATES
 from ..recipe import OF_RECIPE, RecipeConfig
@@ -43,7 +44,7 @@ PUBLISHED = MappingProxyType(
         "text_rank": 128,
         "through_bases": False,
         "chord": False,
-        "templates": TEMPLATES,
+        "templates": IMAGENET_TEMPLATES,
     }
 )
 
