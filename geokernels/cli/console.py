@@ -183,11 +183,11 @@ class Showing:
         self.last = name, seen
         self.show.update(name, label or self.nouns.get(name, name), seen)
 
-    def tell(self, what: str, done: int = 0, total: int | None = None) -> None:
+    def tell(self, what: str, done: int = 0, total: int | None = None, unit: str | None = None) -> None:
         """Say what is done besides the stages, and how far it has come where that is known."""
         self.told = what
         if done:
-            self.update(what, Seen(done, total, unit=self.unit))
+            self.update(what, Seen(done, total, unit=unit or self.unit))
         else:
             self.show.update(what, what, Seen(0, total))
 

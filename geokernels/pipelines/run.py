@@ -15,7 +15,9 @@ from torch import Tensor
 from .._modes import own_modes
 from .run_state import FORMAT, require_format, require_index, require_rows, require_same_run, require_state
 
-Tell = Callable[[str], None]  # is told in a phrase what is being prepared
+# Is told in a phrase what is being prepared, and, where it is counted, how much is done, of how much, and of
+# what: ``tell(what, done=0, total=None, unit=None)``.
+Tell = Callable[..., None]
 
 
 class Prepared(NamedTuple):
@@ -120,7 +122,7 @@ class Run(ABC):
         """Do what is done once before the first step, which does it otherwise; the second time, nothing.
 
         Args:
-            tell: Called with a phrase that says what is being prepared.
+            tell: Called with a phrase that says what is being prepared, and how far that has come.
 
         Raises:
             MemoryError: If memory runs out; names the settings to lower.
@@ -129,7 +131,7 @@ class Run(ABC):
             return
         began = time.perf_counter()
         with self._whole_or_not(), naming_knobs(self.knobs):
-            self._prepare(tell or (lambda phrase: None))
+            self._prepare(tell or (lambda *said, **counted: None))
             self._is_prepared = True
         self.prepared_in = time.perf_counter() - began
 

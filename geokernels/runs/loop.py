@@ -178,7 +178,7 @@ def drive(
     resume: bool = False,
     checkpoint_every: int | None = None,
     on_step: Callable[[Job, str, Stage, float], None] = lambda job, name, stage, seconds: None,
-    tell: Tell = lambda what, done=0, total=None: None,
+    tell: Tell = lambda *said, **counted: None,
 ) -> dict:
     """Run a job to its end in its folder, and write everything that it leaves behind.
 
@@ -192,7 +192,7 @@ def drive(
         checkpoint_every: Steps between checkpoints; None for the job's own number.
         on_step: Called after each step with the job, the stage, its name and its seconds so far. A
             KeyboardInterrupt that it raises leaves a checkpoint and is raised again.
-        tell: Called, by what has no steps, with what is done, how much of it and of how much.
+        tell: Called, by what has no steps, with what is done, how much of it, of how much, and of what.
 
     Returns:
         The record, as in ``run.json`` without the checksums.
@@ -204,9 +204,9 @@ def drive(
     """
     with interrupts_between_steps() as check:
 
-        def tell_and_check(what: str, done: int = 0, total: int | None = None) -> None:
+        def tell_and_check(*said, **counted) -> None:
             check()
-            tell(what, done, total)
+            tell(*said, **counted)
 
         driver = _Driver(job, checkpoint_every or job.every, on_step, tell_and_check, check)
         driver.begin(resume=resume)

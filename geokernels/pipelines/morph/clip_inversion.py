@@ -31,6 +31,7 @@ PUBLISHED = MappingProxyType(
     {
         **terms.PUBLISHED,
         "guess": 2.0,
+        "guess_encodings": 600,
         "steps": 200,
         "learning_rate": None,
         "views": 16,
@@ -128,7 +129,15 @@ class ClipInversion(Descent):
 
     knobs = "views or working_size (--size)"
     replaced = ("guidance.kept", "guidance.views", "start")
-    prepared_by = ("guess", "opacity", "working_size", "parametrisation", "templates", "encoder_weights")
+    prepared_by = (
+        "guess",
+        "guess_encodings",
+        "opacity",
+        "working_size",
+        "parametrisation",
+        "templates",
+        "encoder_weights",
+    )
 
     @own_modes
     def __init__(
@@ -165,8 +174,7 @@ class ClipInversion(Descent):
         self._begin(facts, steps=config.steps, rate=rate, prepared=prepared)
 
     def _prepare(self, tell: Tell) -> None:
-        tell("searching a first guess")
-        self.start = self._first_guess() if self._prepared is None else self._prepared.parts
+        self.start = self._first_guess(tell) if self._prepared is None else self._prepared.parts
         chance = torch.Generator().manual_seed(self._seed)
         self.edit = parametrise(self.config.parametrisation, self.source, generator=chance, start=self.start)
         self._optimise(self.edit.parameters())
@@ -174,11 +182,13 @@ class ClipInversion(Descent):
     def _parts(self) -> Guess | None:
         return self.start
 
-    def _first_guess(self) -> Guess | None:
+    def _first_guess(self, tell: Tell) -> Guess | None:
         """What to start from; only an edit layer can."""
         if self.config.parametrisation != "layer":
             return None
-        return search_guess(self.source, self.guidance, area=self.config.opacity, seed=self._seed + 2)
+        return search_guess(
+            self.source, self.guidance, area=self.config.opacity, seed=self._seed + 2, tell=tell
+        )
 
     @own_modes
     def picture(self) -> Tensor:

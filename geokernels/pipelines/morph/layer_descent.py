@@ -93,7 +93,7 @@ class LayerDescent(Descent):
         return FreshCrops(self.source, self.guidance, draw, config.whole_every)
 
     @abstractmethod
-    def _first_guess(self) -> Guess | None:
+    def _first_guess(self, tell: Tell) -> Guess | None:
         """The guess to start from, if one is good enough."""
 
     @abstractmethod
@@ -105,8 +105,7 @@ class LayerDescent(Descent):
         """The looks that are taken at a layer, each with the terms that follow from it."""
 
     def _prepare(self, tell: Tell) -> None:
-        tell("searching a first guess")
-        guess = self._first_guess()
+        guess = self._first_guess(tell)
         self.start = None if guess is None else logits_of(guess)
 
     def _step(self) -> Tensor:

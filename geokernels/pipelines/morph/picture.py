@@ -18,6 +18,7 @@ WORLD = MappingProxyType(
     {
         **terms.WORLD,
         "guess": 0.5,
+        "guess_encodings": 2600,  # all that the search would ever show
         "steps": 40,
         "learning_rate": None,
         "views": 8,
@@ -37,6 +38,7 @@ class PictureConfig(GuidanceConfig):
     Attributes:
         guess: Least cosine, between the change that a searched first guess makes and the change of the text,
             for an edit layer to start from it. Above 1 nothing is searched.
+        guess_encodings: Pictures that the search may show to the encoders.
         steps: Adam steps.
         learning_rate: Of the first step; the cosine schedule ends at 0. None for the pipeline's own.
         views: Random views per step.
@@ -50,6 +52,7 @@ class PictureConfig(GuidanceConfig):
     """
 
     guess: float = OF_RECIPE
+    guess_encodings: int = OF_RECIPE
     steps: int = OF_RECIPE
     learning_rate: float | None = OF_RECIPE
     views: int = OF_RECIPE
@@ -61,7 +64,7 @@ class PictureConfig(GuidanceConfig):
     working_size: int | None = None
 
     counts: ClassVar[tuple[str, ...]] = (
-        *GuidanceConfig.counts, "steps", "views", "learning_rate", "working_size"
+        *GuidanceConfig.counts, "guess_encodings", "steps", "views", "learning_rate", "working_size"
     )  # fmt: skip
     amounts: ClassVar[tuple[str, ...]] = (*GuidanceConfig.amounts, "shift", "jitter", "noise", "blurred")
 

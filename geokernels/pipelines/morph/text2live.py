@@ -15,6 +15,7 @@ from ...models.clip import ClipEncoder
 from ..descent import MOMENTS
 from ..guidance.terms import require_templates
 from ..recipe import OF_RECIPE
+from ..run import Tell
 from ..run_state import checksum, plain
 from ..start.guess import Guess
 from ..start.search import search_guess
@@ -270,8 +271,8 @@ class LayerEdit(LayerDescent):
         zoom = 1.0 if config.crops is not None else min(1.0, config.zoom[0])
         return tuple(int(config.crop[0] * int(zoom * side)) for side in sides)
 
-    def _first_guess(self) -> Guess | None:
-        return search_guess(self.source, self.guidance, area=0.1, seed=self._seed + 2)
+    def _first_guess(self, tell: Tell) -> Guess | None:
+        return search_guess(self.source, self.guidance, area=0.1, seed=self._seed + 2, tell=tell)
 
     def _layer_of(self, sample: Sample) -> Tensor:
         start = None if self.start is None else sample.crop.take(self.start)

@@ -38,6 +38,7 @@ PUBLISHED = MappingProxyType(
         "templates": TEXT2LIVE_TEMPLATES,
         "mixed_precision": False,
         "guess": 2.0,
+        "guess_encodings": 600,
         "steps": 1000,
         "learning_rate": 2.5e-3,
         "spherical": 1.0,

@@ -27,8 +27,9 @@ def recolour(
     *,
     size: int,
     area: float,
+    most: int,
     whole: bool = False,
-) -> Guess:
+) -> Guess | None:
     """Search for the recolouring of ``source`` that changes it most nearly as the text asks.
 
     Args:
@@ -37,10 +38,12 @@ def recolour(
         likeness: Of pictures ``(n, 3, size, size)``, given the source ``(1, 3, size, size)``.
         size: Side of the square at which recolourings are tried.
         area: What it costs to recolour the whole picture, in cosines.
+        most: Pictures that may be shown, the source among them each time: unions are left out from the
+            last on, and the refinements follow the best of those that are tried.
         whole: Whether all regions together are tried and nothing else, as for a picture of one layer.
 
     Returns:
-        The best one, at the size of ``source``.
+        The best one, at the size of ``source``; None if ``most`` is too little for one union.
     """
     small = F.interpolate(source, (size, size), mode="bilinear", antialias=True, align_corners=False)
     grid = torch.tensor(list(itertools.product(INKS, repeat=3)), device=source.device, dtype=torch.float32)
@@ -56,7 +59,11 @@ def recolour(
         if float(scores[top]) > best[0]:
             best = (float(scores[top]), regions, inks[top])
 
-    for regions in [tuple(range(len(centres)))] if whole else _unions(len(centres)):
+    rounds = most // (len(grid) + 1) - len(REFINEMENTS)
+    if rounds < 1:
+        return None
+    unions = [tuple(range(len(centres)))] if whole else _unions(len(centres))
+    for regions in itertools.islice(unions, rounds):
         attempt(regions, grid)
     for step in REFINEMENTS:
         around = best[2] + (grid - grid.mean()) * (step / (INKS[1] - INKS[0]))

@@ -76,6 +76,7 @@ def reshape(
     size: int,
     area: float,
     least: float,
+    most: int,
     generator: torch.Generator,
 ) -> Guess | None:
     """Search for the outline of the object in ``source`` that brings it nearest to what the text asks.
@@ -88,15 +89,20 @@ def reshape(
         area: What it costs to repaint the whole picture, in cosines.
         least: Cosine along the change asked for that one of the first outlines must reach. If none does, the
             search is given up.
+        most: Pictures that may be shown, the source among them each time: there are fewer first outlines and
+            fewer generations where it does not suffice for all.
         generator: Source of random numbers, on the CPU.
 
     Returns:
-        The best one, at the size of ``source``; None without an object, or if the search was given up.
+        The best one, at the size of ``source``; None without an object, if the search was given up, or if
+        ``most`` is too little for one.
     """
     small = F.interpolate(source, (size, size), mode="bilinear", antialias=True, align_corners=False)
     cutout = Cutout(small, centres)
-    if not cutout.present:
+    plan = _plan(most)
+    if not cutout.present or plan is None:
         return None
+    first, generations = plan
 
     def compare(silhouettes: Tensor, view: tuple[float, ...] | None) -> tuple[Tensor, Tensor]:
         """Scores, and cosines along the change asked for."""
@@ -110,12 +116,14 @@ def reshape(
         return score - RAGGED * raggedness(silhouettes), along
 
     tried = torch.cat(
-        [draw(FIRST, generator=generator) for draw in (draw_silhouettes, draw_simple_silhouettes)]
+        [draw(first, generator=generator) for draw in (draw_silhouettes, draw_simple_silhouettes)]
     ).to(source.device)
     total, along = compare(tried, None)
     if float(along.max()) < least:
         return None
-    tried = _evolve(tried, total, lambda some: compare(some, _view(generator))[0], generator=generator)
+    tried = _evolve(
+        tried, total, lambda some: compare(some, _view(generator))[0], generations, generator=generator
+    )
     total = sum(compare(tried, _view(generator))[0] for _ in range(VIEWS))
     best = tried[total.argmax()][None]
     along = float(compare(best, None)[1])
@@ -129,27 +137,39 @@ def _evolve(
     tried: Tensor,
     total: Tensor,
     score: Callable[[Tensor], Tensor],
+    generations: int,
     *,
     generator: torch.Generator,
 ) -> Tensor:
     """The best outlines after some generations of children of the best.
 
     Args:
-        tried: Outlines to begin with, ``(n, DIMENSIONS)``.
+        tried: Outlines to begin with, ``(n, DIMENSIONS)``; the first half has the spread of all.
         total: Their scores.
         score: Outlines to scores in another view; those of an outline over several views are averaged.
+        generations: How many; at least 2.
         generator: Source of random numbers, on the CPU.
     """
-    typical, views = tried[:FIRST].std(0), torch.ones_like(total)
-    for generation in range(GENERATIONS):
+    typical, views = tried[: len(tried) // 2].std(0), torch.ones_like(total)
+    for generation in range(generations):
         best = (total / views).topk(PARENTS).indices
-        spread = SPREAD[0] * (SPREAD[1] / SPREAD[0]) ** (generation / (GENERATIONS - 1))
+        spread = SPREAD[0] * (SPREAD[1] / SPREAD[0]) ** (generation / (generations - 1))
         chosen = torch.randint(PARENTS, (CHILDREN,), generator=generator).to(tried.device)
         noise = torch.randn((CHILDREN, DIMENSIONS), generator=generator, dtype=torch.float32).to(tried)
         tried = torch.cat([tried[best], tried[best][chosen] + spread * typical * noise])
         total, views = (torch.cat([x[best], x.new_zeros(CHILDREN)]) for x in (total, views))
         total, views = total + score(tried), views + 1
     return tried[(total / views).topk(PARENTS).indices]
+
+
+def _plan(most: int) -> tuple[int, int] | None:
+    """First outlines of either kind, and generations, for which ``most`` pictures suffice."""
+    for generations in range(GENERATIONS, 1, -1):
+        first = max(PARENTS, FIRST * generations // GENERATIONS)
+        shown = [2 * first, *[PARENTS + CHILDREN] * generations, *[PARENTS] * VIEWS, 1]
+        if sum(count + math.ceil(count / CHILDREN) for count in shown) <= most:
+            return first, generations
+    return None
 
 
 def _opacity(pictures: Tensor, source: Tensor) -> Tensor:

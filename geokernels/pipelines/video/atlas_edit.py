@@ -20,7 +20,9 @@ from ..morph.layer_descent import LayerDescent
 from ..morph.layer_guidance import LayerGuidance
 from ..morph.text2live import LayerEditConfig
 from ..recipe import OF_RECIPE
+from ..run import Tell
 from ..run_state import checksum, plain
+from ..start.effort import Effort
 from ..start.guess import Guess, colour_centres
 from ..start.recolour import recolour
 from .atlas_view import (
@@ -207,7 +209,7 @@ class VideoEdit(LayerDescent):
     def _working_view(self, index: int) -> FrameView:
         return resize_view(view_frame(self.atlas, self.layer, index, self.footage.frame(index)), self.longest)
 
-    def _first_guess(self) -> Guess | None:
+    def _first_guess(self, tell: Tell) -> Guess | None:
         """The recolouring of the layer that goes furthest towards the text, judged on the middle frame."""
         if self.config.guess > 1:
             return None
@@ -220,8 +222,9 @@ class VideoEdit(LayerDescent):
         centres = colour_centres(self.source[0])
         size = max(encoder.image_size for encoder in self.guidance.encoders)
         area = AREA * view.cover.mean().item()
-        best = recolour(self.source, centres, likeness, size=size, area=area, whole=True)
-        return best if best.cosine >= self.config.guess else None
+        effort = Effort(likeness, self.config.guess_encodings, tell)
+        best = recolour(self.source, centres, effort, size=size, area=area, most=effort.left, whole=True)
+        return best if best and best.cosine >= self.config.guess else None
 
 
 def edit_video(

@@ -247,3 +247,40 @@ class TestRefusals:
         run.step()
         with pytest.raises(RuntimeError, match="all 1 steps have been taken"):
             run.step()
+
+
+class TestStart:
+    """What is searched before the first step, and by whom it was asked for."""
+
+    def prepared(self, encoder, **settings):
+        said = []
+
+        def tell(what, done=0, total=None, unit=None):
+            said.append((what, done, total, unit))
+
+        run = ClipInversion(
+            scene()[0],
+            [encoder],
+            *scene()[1:],
+            config=ClipInversionConfig(steps=1, views=4, **settings),
+            generator=chance(),
+        )
+        run.prepare(tell)
+        return run, said
+
+    def test_a_model_that_is_not_embedded_begins_without_a_search(self, tiny_encoder):
+        encoder = tiny_encoder()
+        encoder.embedded = False
+        run, said = self.prepared(encoder)
+        assert run.facts["config"]["recipe"] == "published"
+        assert encoder.shown == 0
+        assert run.start is None
+        assert said == []
+
+    def test_it_searches_where_it_is_asked_to_and_counts(self, tiny_encoder):
+        encoder = tiny_encoder()
+        encoder.embedded = False
+        _, said = self.prepared(encoder, guess=0.5, guess_encodings=300)
+        assert 224 <= encoder.shown <= 300
+        assert said[-1] == ("searching a first guess", encoder.shown, 300, "encodings")
+        assert [done for _, done, _, _ in said] == sorted(done for _, done, _, _ in said)

@@ -6,8 +6,11 @@ import torch.nn.functional as F
 
 from geokernels import world
 from geokernels.pipelines.guidance.clip import Likeness
+from geokernels.pipelines.start.effort import Effort
 from geokernels.pipelines.start.guess import LEAST, MOST, colour_centres
 from geokernels.pipelines.start.recolour import recolour
+
+ALL = 224  # pictures, the source among them each time, of six unions and two refinements
 
 
 def scenes(attribute: str, texture: str, count: int = 6):
@@ -48,7 +51,7 @@ def test_the_judge_sees_the_asked_colour_and_the_old_texture(attribute, texture)
     before, after = scenes(attribute, texture)
     sources, targets = world.render(before), world.render(after)
     guesses = [
-        recolour(s[None], colour_centres(s), towards(t[None]), size=64, area=0.1)
+        recolour(s[None], colour_centres(s), towards(t[None]), size=64, area=0.1, most=ALL)
         for s, t in zip(sources, targets, strict=True)
     ]
     pictures = torch.cat([shown(s[None], g) for s, g in zip(sources, guesses, strict=True)])
@@ -64,7 +67,7 @@ def test_size_and_range_are_those_of_the_source():
     before, after = scenes("colour", "plain", count=1)
     source = F.interpolate(world.render(before), (50, 90))
     target = F.interpolate(world.render(after), (64, 64))
-    guess = recolour(source, colour_centres(source[0]), towards(target), size=64, area=0.1)
+    guess = recolour(source, colour_centres(source[0]), towards(target), size=64, area=0.1, most=ALL)
     assert guess.colour.shape == (1, 3, 50, 90)
     assert guess.opacity.shape == (1, 1, 50, 90)
     assert LEAST <= guess.colour.min() <= guess.colour.max() <= MOST + 1e-6
@@ -80,6 +83,7 @@ def test_a_picture_of_one_colour_gives_finite_numbers(level):
         constant(0.0),
         size=16,
         area=0.1,
+        most=ALL,
     )
     assert torch.isfinite(guess.colour).all()
     assert torch.isfinite(guess.opacity).all()
@@ -94,5 +98,23 @@ def test_of_equal_recolourings_the_smaller_wins():
         constant(1.0),
         size=16,
         area=0.1,
+        most=ALL,
     )
     assert guess.opacity.mean() < 0.5
+
+
+@pytest.mark.parametrize(("most", "spent"), [(ALL + 50, ALL), (ALL, ALL), (ALL - 1, 196), (84, 84), (83, 0)])
+def test_no_more_pictures_are_shown_than_allowed(most, spent):
+    before, after = scenes("colour", "plain", count=1)
+    source, told = world.render(before), []
+    effort = Effort(towards(world.render(after)), most, lambda what, done, total, unit: told.append(done))
+    guess = recolour(source, colour_centres(source[0]), effort, size=64, area=0.1, most=effort.left)
+    assert effort.spent == spent
+    assert told == [28 * (i + 1) for i in range(spent // 28)]
+    assert (guess is None) == (spent == 0)
+
+
+def test_a_search_that_shows_more_than_it_may_is_stopped():
+    effort = Effort(constant(0.0), 3, lambda *said, **counted: None)
+    with pytest.raises(RuntimeError, match="at most 3 pictures"):
+        effort(torch.zeros(3, 3, 8, 8), torch.zeros(1, 3, 8, 8))

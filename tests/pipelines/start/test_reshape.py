@@ -6,6 +6,7 @@ import torch
 from geokernels import world
 from geokernels.pipelines.guidance.clip import Likeness
 from geokernels.pipelines.start import reshape as reshaping
+from geokernels.pipelines.start.effort import Effort
 from geokernels.pipelines.start.guess import colour_centres
 from geokernels.pipelines.start.reshape import Cutout, reshape
 from geokernels.pipelines.start.silhouettes import (
@@ -53,7 +54,13 @@ def constant(value, seen: list):
 
 
 def search(source, likeness, **changes):
-    settings = {"size": 64, "area": 0.1, "least": -1.0, "generator": torch.Generator().manual_seed(0)}
+    settings = {
+        "size": 64,
+        "area": 0.1,
+        "least": -1.0,
+        "most": 2352,
+        "generator": torch.Generator().manual_seed(0),
+    }
     return reshape(source, colour_centres(source[0]), likeness, **{**settings, **changes})
 
 
@@ -139,3 +146,13 @@ def test_simple_silhouettes_are_simpler_and_a_disc_is_simplest():
     assert raggedness(disc(disc=0.5)).item() == 0
     assert simple.max() <= 0.45 + 1e-6
     assert simple.mean() < ragged.mean() / 2
+
+
+@pytest.mark.parametrize("most", [2352, 2351, 376, 150])
+def test_no_more_outlines_are_shown_than_allowed(most):
+    effort = Effort(constant(0.5, []), most, lambda *said, **counted: None)
+    guess = search(world.render(scene("square")), effort, most=most)
+    assert guess is not None or not effort.spent
+    assert (guess is None) == (most == 150)
+    assert effort.spent <= most
+    assert effort.spent == most or most != 2352
