@@ -35,6 +35,8 @@ from .published.oig import PublishedPattern
 from .table import Column, publish
 
 STEPS, WIDTH = 50, 768
+# as published, but for what makes "exact"
+PLAIN = {"recipe": "published", "gradient": "exact", "cycle_steps": 4}
 PUBLISHED = "published pattern"
 COLUMNS = (
     Column("TMAC a step", "tmac", ".2f"),
@@ -129,7 +131,7 @@ def count_ours(pipeline, encoder, weights, *, real: bool, decoder=None, **settin
         encoder,
         source_of(pipeline, real),
         ["a dog"],
-        config=oig.OIGConfig(**settings),
+        config=oig.OIGConfig(**{**PLAIN, **settings}),
         decoder=decoder,
     )
     run.step()

@@ -29,7 +29,7 @@ from geokernels.pipelines.edit.oig import OIGEdit
 
 from ..harness.machine import machine
 from .counting import MIB, Memory
-from .edit import PUBLISHED, models_of_shape
+from .edit import PLAIN, PUBLISHED, models_of_shape
 from .published.oig import PublishedPattern
 from .table import Column, publish
 
@@ -71,7 +71,7 @@ def ours(models: tuple, steps: int, *, tiny: bool = False, **settings) -> Iterat
         encoder,
         drawn(pipeline, steps),
         [TARGET],
-        config=OIGConfig(**settings),
+        config=OIGConfig(**{**PLAIN, **settings}),
         decoder=decoder if tiny else None,
     )
     for _ in range(steps):

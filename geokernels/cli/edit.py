@@ -75,15 +75,15 @@ def edit(
         float | None, typer.Option(help="Weight of staying close to the source's U-Net features.")
     ] = None,
     negative: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="The negative prompt of a given picture's edit: source for the text of --from, or empty."
         ),
-    ] = "source",
+    ] = None,
     gradient: Annotated[
-        str,
+        str | None,
         typer.Option(help="How CLIP's gradient is taken: exact, or released for that of the released code."),
-    ] = "exact",
+    ] = None,
     every: Annotated[int | None, typer.Option(min=1, help="Guide by CLIP at every n-th step only.")] = None,
     until: Annotated[
         float | None,
@@ -144,6 +144,7 @@ def edit(
             require_texts([source], target)
             shown = None if original is None else Denoiser(pipeline).suited(original, size)
             own = out / INVERSION if resume and shown is not None else None
+            config = config.settled(pipeline, encoder)
             job = EditJob(
                 lambda begun: OIGEdit(pipeline, encoder, begun, target, config=config, decoder=tiny),
                 lambda tell: _begin(pipeline, shown, source, steps, size, seed, tell),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import Field
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.table import Table
@@ -192,17 +192,17 @@ def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
         if name not in METHODS:
             raise ValueError(f"--method must be one of {', '.join(METHODS)}, got {name!r}")
         settings = METHODS[name].settings
-        fields = settings.__dataclass_fields__
+        known = {field.name: field for field in fields(settings)}
         values = {}
         for pair in filter(None, given.split(",")):
             field, _, value = pair.partition("=")
             older, field = field, getattr(settings, "renamed", {}).get(field, field)
             if older != field:
                 warn(older_name(f"--method {name}: {older}", field))
-            if field not in fields:
-                known = ", ".join(fields) or "no settings"
-                raise ValueError(f"--method {name} has {known}, got {field!r}")
-            values[field] = _value(value, fields[field], f"--method {name}: {field}")
+            if field not in known:
+                listed = ", ".join(known) or "no settings"
+                raise ValueError(f"--method {name} has {listed}, got {field!r}")
+            values[field] = _value(value, known[field], f"--method {name}: {field}")
         contenders.append(Contender(label, METHODS[name], settings(**values)))
     if len({contender.label for contender in contenders}) < len(contenders):
         raise ValueError(f"--method must name each method and its settings once, got {', '.join(wanted)}")
@@ -210,17 +210,17 @@ def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
 
 
 def _value(text: str, field: Field, name: str) -> object:
-    """A number, true, false or null; any other text is itself. Refuses another kind than the default's."""
+    """A number, true, false or null; any other text is itself. Refuses another kind than the setting's."""
     try:
         value = json.loads(text)
     except ValueError:
         value = text
     if value is None and "None" in str(field.type):
         return None
-    default = field.default
+    declared = get_args(field.type) or (field.type,)
     for kind, called in ((bool, "true or false"), ((int, float), "a number"), (str, "a word")):
-        if isinstance(default, kind):
-            if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
+        if any(part in declared for part in (kind if isinstance(kind, tuple) else (kind,))):
+            if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
                 raise ValueError(f"{name} must be {called}, got {text!r}")
             break
     return value

@@ -4,7 +4,7 @@ import math
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from ..metrics.summary import BETTER
 from ..models.denoiser import Denoiser, UnsuitedPipelineError
 from ..pipelines.comparators import EditMethod, EditModels, EditTask
 from ..pipelines.edit.source import ddim_inversion
+from ..pipelines.recipe import RecipeConfig
 from ..world import EditCase
 from .measures import Measures
 
@@ -30,6 +31,12 @@ class Contender:
     label: str
     method: EditMethod
     settings: Any
+
+    def settled(self, models: EditModels) -> "Contender":
+        """The same with the settings that its recipe leaves to the models."""
+        if not isinstance(self.settings, RecipeConfig):
+            return self
+        return replace(self, settings=self.settings.settled(models.pipeline, models.encoder))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -190,6 +190,7 @@ class EvalJob(Job):
         *,
         facts: dict,
     ):
+        plan = replace(plan, contenders=[contender.settled(models) for contender in plan.contenders])
         methods = {
             c.label: {"title": c.method.title, "settings": dict(vars(c.settings))} for c in plan.contenders
         }

@@ -172,7 +172,9 @@ def video() -> dict:
 def oig_edit() -> dict:
     pipeline, encoder = load_diffusion(), load_clip()
     source = draw_source(pipeline, [CAPTIONS[0]], steps=4, generator=chance())
-    run = OIGEdit(pipeline, encoder, source, [CAPTIONS[1]], config=OIGConfig())
+    run = OIGEdit(
+        pipeline, encoder, source, [CAPTIONS[1]], config=OIGConfig(recipe="published", gradient="exact")
+    )
     for _ in range(2):
         run.step()
     return {"sources": digest(run.sources), "edits": digest(run.edits)}

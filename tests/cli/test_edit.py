@@ -64,7 +64,8 @@ def test_edits_a_picture_and_keeps_its_inversion(arguments, given, tmp_path):
     record = json.loads((out / "run.json").read_text())
     require_record(record)
     assert record["to"] == ["b", "c"]
-    assert record["config"]["edit"]["gradient"] == "exact"
+    assert record["config"]["edit"]["recipe"] == "published"  # the pipeline is not the embedded one
+    assert record["config"]["edit"]["gradient"] == "released"
     assert torch.tensor(record["history"]["edit"]).shape == (4, 2, len(record["terms"]["edit"]))
     assert set(record["files"]) == {
         "given.png", "source.png", "edits.png", "edit-00.png", "edit-01.png", "edit.gif",

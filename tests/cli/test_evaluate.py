@@ -294,7 +294,7 @@ def test_a_setting_by_its_older_name(capsys):
     "options, message",
     [
         (["--method", "photoshop"], "--method must be one of no_edit, oig, ddim_swap"),
-        (["--method", "oig:step_count=3"], "--method oig has guidance_scale, clip"),
+        (["--method", "oig:step_count=3"], "--method oig has recipe, guidance_scale, clip"),
         (["--method", "masactrl:start=2"], "start must lie between 0 and 1"),
         (["--method", "oig:cycle=-1,cycle_steps=null"], "cycle must be a finite number"),
         (["--method", "masactrl:start=late"], "masactrl: start must be a number, got 'late'"),

@@ -69,7 +69,7 @@ def w_inversion(models):
 
 def oig(models):
     source = pl.ddim_inversion(models.pipeline, scene()[None], ["a b"], steps=4, skip=0)
-    config = pl.OIGConfig(cycle=0.3, cycle_steps=1, every=2)
+    config = pl.OIGConfig(recipe="world", cycle=0.3, cycle_steps=1, every=2)
     return pl.OIGEdit(models.pipeline, models.encoder, source, ["a c"], config=config)
 
 

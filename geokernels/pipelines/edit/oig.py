@@ -75,7 +75,7 @@ class OIGEdit(Run):
         config: OIGConfig | None = None,
         decoder=None,
     ):
-        self.config = config or OIGConfig()
+        self.config = (config or OIGConfig()).settled(pipeline, encoder)
         self.denoiser, self.encoder = Denoiser(pipeline), encoder
         self.decoder = self.denoiser.vae if decoder is None else decoder
         targets = require_texts(source.captions, targets)

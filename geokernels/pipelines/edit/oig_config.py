@@ -2,27 +2,32 @@
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from ..._checks import require_choice, require_positive, settle
-from ..._renamed import Renamed
+from ..._checks import require_choice, require_positive
+from ..recipe import OF_RECIPE, RecipeConfig
+from .oig_recipes import PUBLISHED, WORLD
 
 GRADIENTS = ("exact", "released")
 NEGATIVES = ("source", "empty")
 
 
-@dataclass(frozen=True)
-class OIGConfig(Renamed, guidance="guidance_scale"):
+@dataclass(frozen=True, kw_only=True)
+class OIGConfig(RecipeConfig, guidance="guidance_scale"):
     """How an edit is guided. Defaults are those published for Stable Diffusion 1.4, unless said otherwise.
+
+    Structure, gradient, negative and the cycle's steps are of the recipe.
 
     Attributes:
         guidance_scale: Scale of classifier-free guidance.
         clip: Weight of the loss that moves the picture from the source text to the target text.
-        structure: Weight of the loss that keeps the source's features; 0.5, 1 and 1.5 were published.
+        structure: Weight of the loss that keeps the source's features. Published: 1, beside 0.5 and 1.5;
+            the world's: 0.1.
         margin: By how much the cosine with the target text should exceed that with the source text.
         pull: How much more the distance to the source's features counts than the last step's movement.
         step: Largest length of a gradient step; see :func:`step_length`.
-        gradient: ``"exact"``, the loss's gradient; or ``"released"``, through the U-Net's unconditional copy
-            alone, as the published numbers were made.
+        gradient: ``"exact"``, the loss's gradient, in the world's recipe; or ``"released"``, through the
+            U-Net's unconditional copy alone, as the published numbers were made.
         every: Guide every n-th step, beginning with the first. Ours; 1 was published.
         until: Share of the steps after which guidance ends. Ours; 1 was published.
         decode_size: Longest side of the pictures that CLIP is shown; latents of larger ones are averaged
@@ -31,29 +36,30 @@ class OIGConfig(Renamed, guidance="guidance_scale"):
         cycle: Weight of the cycle of OIG+, beside the other losses and not under ``step``; see
             :class:`Cycle`. 0 leaves it out.
         cycle_steps: Steps of the sampling that closes the cycle, spread over those of the edit and at most
-            as many. Ours; None, which takes all, was published.
+            as many. Published: None, which takes all; the world's: 4.
         negative: What an inverted source's edit is led away from: ``"source"``, its caption, as published;
-            or ``"empty"``, no prompt, where features of both copies are compared. Ours. The edit of a drawn
-            source is always led away from no prompt.
+            or ``"empty"``, no prompt, in the world's recipe, where features of both copies are compared. The
+            edit of a drawn source is always led away from no prompt.
     """
 
     guidance_scale: float = 5.0
     clip: float = 0.1
-    structure: float = 1.0
+    structure: float = OF_RECIPE
     margin: float = 0.5
     pull: float = 2.5
     step: float = 2.0
-    gradient: str = "exact"
+    gradient: str = OF_RECIPE
     every: int = 1
     until: float = 1.0
     decode_size: int | None = None
     checkpointing: bool = False
     cycle: float = 0.0
-    cycle_steps: int | None = 4
-    negative: str = "source"
+    cycle_steps: int | None = OF_RECIPE
+    negative: str = OF_RECIPE
 
-    def __post_init__(self):
-        settle(self)
+    recipes = MappingProxyType({"world": WORLD, "published": PUBLISHED})
+
+    def _check(self) -> None:
         require_choice("gradient", self.gradient, GRADIENTS)
         require_choice("negative", self.negative, NEGATIVES)
         for name in ("guidance_scale", "clip", "structure", "margin", "pull", "step", "until", "cycle"):

@@ -20,7 +20,8 @@ diffusers = pytest.importorskip("diffusers")
 
 V = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
-CYCLED = OIGConfig(cycle=0.3, cycle_steps=2)
+PLAIN = OIGConfig(recipe="published", gradient="exact")
+CYCLED = replace(PLAIN, cycle=0.3, cycle_steps=2)
 
 
 def pictures(n, height=64, width=64):
@@ -133,7 +134,7 @@ class TestLosses:
 
 
 class TestBatches:
-    @pytest.mark.parametrize("config", [OIGConfig(), CYCLED], ids=["plain", "cycle"])
+    @pytest.mark.parametrize("config", [PLAIN, CYCLED], ids=["plain", "cycle"])
     def test_an_edit_does_not_depend_on_the_others(self, exact_pipeline, config, encoder):
         source = ddim_inversion(exact_pipeline, pictures(2), ["a", "c"], steps=3)
         both = oig_edit(exact_pipeline, encoder, source, ["b", "d"], config=config)
@@ -144,7 +145,7 @@ class TestBatches:
             ours, theirs = found.history[:, 0], both.history[:, i]
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6, equal_nan=True)
 
-    @pytest.mark.parametrize("config", [OIGConfig(), CYCLED], ids=["plain", "cycle"])
+    @pytest.mark.parametrize("config", [PLAIN, CYCLED], ids=["plain", "cycle"])
     @pytest.mark.parametrize("real", [True, False], ids=["inverted", "drawn"])
     def test_one_source_serves_several_edits(self, exact_pipeline, real, config, tmp_path, encoder):
         source = (
@@ -166,7 +167,7 @@ class TestBatches:
 
 
 class TestEconomy:
-    @pytest.mark.parametrize("config", [OIGConfig(), CYCLED], ids=["plain", "cycle"])
+    @pytest.mark.parametrize("config", [PLAIN, CYCLED], ids=["plain", "cycle"])
     def test_checkpointing_changes_nothing(self, exact_pipeline, config, encoder):
         source = noise(exact_pipeline, ["a"], steps=2)
         plain = oig_edit(exact_pipeline, encoder, source, ["b"], config=config)
@@ -222,7 +223,7 @@ class TestEconomy:
             )
             assert torch.isfinite(result.history).all()
 
-    @pytest.mark.parametrize("config", [OIGConfig(), CYCLED], ids=["plain", "cycle"])
+    @pytest.mark.parametrize("config", [PLAIN, CYCLED], ids=["plain", "cycle"])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
     def test_precisions(self, pipeline_folder, dtype, config, encoder, single_encoder):
         pipeline = load_diffusion(pipeline_folder, dtype=dtype)
@@ -237,7 +238,7 @@ class TestEconomy:
 
 
 class TestResuming:
-    @pytest.mark.parametrize("config", [OIGConfig(), CYCLED], ids=["plain", "cycle"])
+    @pytest.mark.parametrize("config", [PLAIN, CYCLED], ids=["plain", "cycle"])
     @pytest.mark.parametrize("at", [0, 2])
     def test_ends_as_if_never_stopped(self, exact_pipeline, at, config, tmp_path, encoder):
         source = ddim_inversion(exact_pipeline, pictures(1), ["a"], steps=3)
