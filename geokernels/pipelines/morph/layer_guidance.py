@@ -178,13 +178,18 @@ class PhotoGuidance(LayerGuidance):
 
     def see_with_tokens(self, picture: Tensor, views: list) -> list[tuple[Tensor, Tensor]]:
         """The same, and the tokens of the picture itself, ``(1, N, C)``."""
+        tokens = self.see_tokens(picture)
+        return list(zip(self.see(picture, views), tokens))
+
+    def see_tokens(self, picture: Tensor) -> list[Tensor]:
+        """Tokens of the picture itself, the class token first, ``(1, N, C)`` each."""
         tokens = []
         with self.precision(picture):
             for encoder in self.encoders:
                 side = encoder.image_size
                 whole = resampled(picture, fitted(picture.shape[-2:], side, int(side * LONGEST)))
                 tokens.append(tokens_of_whole(encoder, whole))
-        return list(zip(self.see(picture, views), tokens))
+        return tokens
 
     def _text_terms(
         self, i: int, features: Tensor, previous: Tensor | None, sample: Sample
