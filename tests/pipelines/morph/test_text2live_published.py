@@ -10,12 +10,11 @@ from geokernels.models.clip_proportions import encode_whole, encode_words, token
 from geokernels.pipelines import LayerEdit, LayerEditConfig
 from geokernels.pipelines.guidance.photo_views import look_at_photo
 from geokernels.pipelines.morph.crops import draw_crop
-from geokernels.pipelines.morph.text2live_recipes import PUBLISHED
 
 pytest.importorskip("open_clip")
 pytestmark = pytest.mark.filterwarnings("default")
 TEXTS = "a horse", "a golden horse"
-FULL = LayerEditConfig(**PUBLISHED)
+FULL = LayerEditConfig(recipe="published")
 SMALL = replace(FULL, widths=(8, 8), steps=4, views=4, screen_views=4, short_side=40, whole_every=2)
 
 
