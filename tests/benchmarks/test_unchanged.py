@@ -224,7 +224,7 @@ def small_models() -> tuple:
 @piece(**EXACT)
 def cost_of_an_adaptation() -> dict:
     """Encodes, flops and bytes: counts, which no processor changes."""
-    small = replace(cost_of_adapt.PUBLISHED, pool=4, steps=4)
+    small = replace(cost_of_adapt.POOLED, pool=4, steps=4)
     return {
         "original": cost_of_adapt.count(cost_of_adapt.original(*small_models(), 4, 0), 2),
         "ours": cost_of_adapt.count(cost_of_adapt.ours(*small_models(), small, 0), 2),

@@ -71,6 +71,7 @@ class Adaptation(Descent):
 
     Attributes:
         model: The network as it stands.
+        frozen: The network as it was given, where latents are fresh and it is still needed.
         pool: The latents that are visited again and again, if there are such.
         start: The best map of style codes, if one was searched.
         chosen: Rows of W+ whose layers learned, each time they were chosen.
@@ -118,8 +119,8 @@ class Adaptation(Descent):
         }
         self.goals = [self._goal(encoder, target, i) for i, encoder in enumerate(encoders)]
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        # a pool is drawn before anything changes; fresh latents go on needing the network as it was
-        self._frozen = self.model if config.pool else model
+        # the frozen pictures of a pool are drawn by the copy, before it changes
+        self.frozen = None if config.pool else model
         rate = config.learning_rate or LEARNING_RATES[config.train]
         every = trained_parameters(self.model, range(self.model.config.codes), config.train)
         self._begin(facts, steps=config.steps, rate=rate, prepared=prepared)
@@ -192,7 +193,7 @@ class Adaptation(Descent):
         for first in range(0, len(w), self.config.chunk):
             part = w[first : first + self.config.chunk]
             noise = self._noise(FROZEN, turn, range(first, first + len(part)))
-            yield self._draw(part, noise, self._frozen)
+            yield self._draw(part, noise, self.frozen)
 
     def _see(self, pictures: Tensor) -> list[Tensor]:
         return [encoder.encode_image(pictures, clamp=self.config.clamp) for encoder in self.encoders]

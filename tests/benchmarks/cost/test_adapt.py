@@ -19,7 +19,7 @@ def models():
 
 def test_ours_encodes_what_it_says_and_needs_less(models):
     generator, encoder = models
-    small = replace(cost.PUBLISHED, pool=4, steps=4)
+    small = replace(cost.POOLED, pool=4, steps=4)
     runs = {
         "original": cost.original(generator, [encoder], 4, 0),
         "ours": cost.ours(generator, [encoder], small, 0),
@@ -37,7 +37,7 @@ def test_both_patterns_choose_the_layers_alike(models):
     generator, encoder = models
     theirs = cost.original(generator, [encoder], 4, 0)
     ours = cost.ours(
-        generator, [encoder], replace(cost.PUBLISHED, pool=8, templates=cost.PUBLISHED.templates), 0
+        generator, [encoder], replace(cost.POOLED, pool=8, templates=cost.POOLED.templates), 0
     )
     codes = ours.pool.w[ours.pool.visit(0, 8, key=ours._seed + 2**32)]
     theirs.codes = lambda count: codes
