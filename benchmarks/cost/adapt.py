@@ -147,7 +147,15 @@ def variants(steps: int) -> dict[str, AdaptationConfig | None]:
 def real_variants(steps: int) -> dict[str, AdaptationConfig | None]:
     """The same, and what the published recipe runs."""
     pattern, *pooled = variants(steps).items()
-    return dict([pattern, ("ours, as published", replace(PUBLISHED, steps=steps)), *pooled])
+    published = replace(PUBLISHED, steps=steps)
+    return dict(
+        [
+            pattern,
+            ("ours, as published", published),
+            ("ours, as published, a picture at a time", replace(published, chunk=1)),
+            *pooled,
+        ]
+    )
 
 
 def measure_embedded(steps: int, seeds: int) -> dict[str, dict]:

@@ -252,17 +252,25 @@ class Adaptation(Descent):
 
     def _step(self) -> Tensor:
         parameters, visit = self._unfreeze(), self._visit()
-        terms, features = self._terms(visit)
+        parts = self._parts_of(visit.codes)
+        whole = len(parts) == 1
+        with torch.set_grad_enabled(whole):
+            seen = _joined(self._look(visit.codes, part) for part in parts)
+        if not whole:
+            seen = [rows.requires_grad_() for rows in seen]
+        terms = self._terms(visit, seen)
         loss = sum(self.config.weight(name) * term for name, term in terms.items())
         self.optimizer.zero_grad()
         loss.backward()
+        if not whole:
+            self._send_back(visit.codes, parts, [rows.grad for rows in seen])
         norms = torch.stack([p.grad.norm() for p in parameters if p.grad is not None])
         require_finite_step(self.index, loss, norms)
         if self.pool is not None:
             visited = self._visited
             self._before_changing(self.pool.previous)
-            for previous, seen in zip(self.pool.previous, features):
-                previous[visited] = seen.detach()
+            for previous, features in zip(self.pool.previous, seen):
+                previous[visited] = features.detach()
         return self._descend(loss, terms)
 
     def _unfreeze(self) -> list[nn.Parameter]:
@@ -291,22 +299,45 @@ class Adaptation(Descent):
             moved = code_movements(self.model.requires_grad_(False), w, unlikeness, chunk=self.config.chunk)
         return moved_most(moved, self.count)
 
-    def _terms(self, visit: Visit) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """The guiding terms of a batch of latents, and their features, one per encoder."""
-        config = self.config
-        terms: dict[str, Tensor] = {}
+    def _parts_of(self, codes: Tensor) -> list[slice]:
+        """Those of a batch that are drawn at once."""
+        chunk = self.config.chunk
+        return [slice(first, first + chunk) for first in range(0, len(codes), chunk)]
+
+    def _look(self, codes: Tensor, part: slice) -> list[Tensor]:
+        """What the encoders see in some pictures of a batch: features, then the maps that are needed."""
         with self._half():
-            pictures = self._draw_trained(visit.codes)
+            pictures = self._draw_trained(codes, part)
             seen = [features.float() for features in self._see(pictures)]
-            maps = self._maps(pictures) if config.perceptual else []
+            if self.config.perceptual:
+                seen += [layer for layers in self._maps(pictures) for layer in layers]
+        return seen
+
+    def _send_back(self, codes: Tensor, parts: Sequence[slice], gradients: Sequence[Tensor | None]) -> None:
+        """Draw the pictures again, some at once, and take the gradients of what was seen to the parameters.
+
+        A loss may compare the pictures of a batch with each other. Its gradient to what was seen is all that
+        a picture needs of the others, so that no two of them need be held in memory.
+        """
+        for part in parts:
+            seen = self._look(codes, part)
+            pairs = [(rows, whole[part]) for rows, whole in zip(seen, gradients) if whole is not None]
+            torch.autograd.backward(*zip(*pairs))
+
+    def _terms(self, visit: Visit, seen: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The guiding terms of a batch of latents, of what :meth:`_look` saw."""
+        terms: dict[str, Tensor] = {}
+        maps = iter(seen[len(self.encoders) :])
         for i, (weight, current) in enumerate(zip(self.weights, seen)):
             source, previous = visit.source[i], visit.previous and visit.previous[i]
             unmoved = self._is_unmoved(current, source)
-            own = guiding_terms(current, source, previous, self.texts[i], config, unmoved=unmoved)
-            if maps:
-                own["perceptual"] = feature_distance(maps[i], visit.maps[i]).mean()
+            own = guiding_terms(current, source, previous, self.texts[i], self.config, unmoved=unmoved)
+            if self.config.perceptual:
+                own["perceptual"] = feature_distance(
+                    [next(maps) for _ in visit.maps[i]], visit.maps[i]
+                ).mean()
             add_terms(terms, own, weight)
-        return terms, seen
+        return terms
 
     def _is_unmoved(self, current: Tensor, source: Tensor) -> bool:
         """Whether nothing tells the pictures of the first step from the frozen ones: no change, no noise."""
@@ -321,8 +352,9 @@ class Adaptation(Descent):
             unlikeness = unlikeness - weight * (features @ goal)
         return unlikeness
 
-    def _draw_trained(self, codes: Tensor) -> Tensor:
-        return self._draw(codes, self._noise(TRAINED, self.index, range(len(codes))))
+    def _draw_trained(self, codes: Tensor, part: slice = slice(None)) -> Tensor:
+        """Pictures of some codes of a batch."""
+        return self._draw(codes[part], self._noise(TRAINED, self.index, range(len(codes))[part]))
 
     def _draw(
         self, w: Tensor, noise: str | Sequence[Tensor] = "fixed", model: Generator | None = None
@@ -398,4 +430,4 @@ def _to(value, device: torch.device):
 
 def _joined(parts: Iterable[Sequence[Tensor]]) -> list[Tensor]:
     """Of several tensors each in parts, every one whole."""
-    return [torch.cat(whole) for whole in zip(*parts)]
+    return [whole[0] if len(whole) == 1 else torch.cat(whole) for whole in zip(*parts)]

@@ -81,7 +81,7 @@ class AdaptationConfig(GuidanceConfig):
         choose_every: Steps for which the layers are kept before they are chosen again.
         choose_from: Latents by which they are chosen.
         choose_by: Whether the target text stands in the ``"templates"`` there, or is the bare ``"text"``.
-        chunk: Pictures at a time where gradients or features of several do not depend on each other.
+        chunk: Pictures that are computed at once. Fewer than ``batch`` take less memory, and are drawn twice.
         truncation: Of the latents' codes; 1 is none.
     """
 

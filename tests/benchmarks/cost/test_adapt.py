@@ -36,9 +36,7 @@ def test_ours_encodes_what_it_says_and_needs_less(models):
 def test_both_patterns_choose_the_layers_alike(models):
     generator, encoder = models
     theirs = cost.original(generator, [encoder], 4, 0)
-    ours = cost.ours(
-        generator, [encoder], replace(cost.POOLED, pool=8, templates=cost.POOLED.templates), 0
-    )
+    ours = cost.ours(generator, [encoder], replace(cost.POOLED, pool=8, templates=cost.POOLED.templates), 0)
     codes = ours.pool.w[ours.pool.visit(0, 8, key=ours._seed + 2**32)]
     theirs.codes = lambda count: codes
     assert sorted(theirs.choose()) == ours._choose()

@@ -213,9 +213,15 @@ def test_resumed_run_is_identical_to_the_bit(network, encoders, tmp_path, stop):
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_the_chunk_changes_memory_and_nothing_else(network, encoders):
-    one, all_at_once = (finish(begin(network, encoders, replace(PUBLISHED, chunk=n))) for n in (1, 8))
-    torch.testing.assert_close(one.history, all_at_once.history, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("loss", ["directional", "geodesic"])
+def test_the_chunk_changes_memory_and_nothing_else(network, encoders, loss):
+    """Also with a loss that compares the pictures of a batch, and the feature maps."""
+    config = replace(PUBLISHED, loss=loss, batch=3, perceptual=0.3)
+    one, two, whole = (finish(begin(network, encoders, replace(config, chunk=n))) for n in (1, 2, 8))
+    for parts in (one, two):
+        torch.testing.assert_close(parts.history, whole.history, rtol=0, atol=2e-6)
+        for a, b in zip(parts.model.parameters(), whole.model.parameters()):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
 def test_nothing_is_prepared_and_frozen_pictures_are_seen_every_step(network, encoders):
