@@ -14,7 +14,7 @@ NOISE = ("fixed", "fresh")
 SCHEDULES = ("cosine", "constant")
 LEARNING_RATES = {"modulation": 0.003, "layers": 0.0016}
 
-WORLD = MappingProxyType(
+WORLD = MappingProxyType(  # ours, tuned on adaptations of the rendered world
     {
         **terms.WORLD,
         "reach_weight": 1.0,
@@ -31,18 +31,21 @@ WORLD = MappingProxyType(
         "choose_by": "templates",
     }
 )
+# Gal et al., "StyleGAN-NADA" (2022), and rinongal/StyleGAN-nada: ``ZSSGAN/train.py`` and ``model/ZSSGAN.py``,
+# with what ``stylegan_nada.ipynb`` sets to change shapes ("improve shape")
 PUBLISHED = MappingProxyType(
     {
         **terms.PUBLISHED,
         "loss": "directional",
+        "mixed_precision": False,  # the generator in float32
         "train": "layers",
-        "guess": 2.0,
-        "steps": 300,
+        "guess": 2.0,  # none is searched
+        "steps": 300,  # the example of train.py; the notebook has 150, argparse 1,000
         "schedule": "constant",
-        "batch": 2,
+        "batch": 2,  # argparse has 16
         "pool": None,
         "noise": "fresh",
-        "mixing": 0.9,
+        "mixing": 0.9,  # argparse has 0
         "clamp": False,
         "choose_every": 1,
         "choose_by": "text",

@@ -10,23 +10,7 @@ from geokernels.models.imagenet_templates import IMAGENET_TEMPLATES
 from geokernels.pipelines import Adaptation, AdaptationConfig
 from geokernels.pipelines.adapt.fresh import Fresh
 
-PUBLISHED = AdaptationConfig(
-    loss="directional",
-    reach_weight=0.0,
-    templates=IMAGENET_TEMPLATES,
-    train="layers",
-    guess=2.0,
-    steps=4,
-    schedule="constant",
-    batch=2,
-    pool=None,
-    noise="fresh",
-    mixing=0.9,
-    clamp=False,
-    layers=2,
-    choose_every=1,
-    choose_by="text",
-)
+PUBLISHED = AdaptationConfig(recipe="published", steps=4, layers=2)
 TEXTS = ("photo", "sketch")
 
 
@@ -62,6 +46,24 @@ def finish(run):
     while not run.done:
         run.step()
     return run
+
+
+def test_the_table_of_the_recipe():
+    """As ``stylegan_nada.ipynb`` and ``ZSSGAN/train.py`` have it."""
+    config = AdaptationConfig(recipe="published")
+    assert (config.steps, config.batch, config.mixing, config.choose_from, config.choose_every) == (
+        300,
+        2,
+        0.9,
+        8,
+        1,
+    )
+    assert (config.loss, config.reach_weight, config.perceptual) == ("directional", 0, 0)
+    assert (config.pool, config.noise, config.clamp, config.choose_by) == (None, "fresh", False, "text")
+    assert config.templates == IMAGENET_TEMPLATES
+    assert config.guess > 1
+    assert config.layers is None
+    assert not config.mixed_precision
 
 
 class Recorded(list):
