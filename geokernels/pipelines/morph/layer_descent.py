@@ -109,15 +109,19 @@ class LayerDescent(Descent):
         self.start = None if guess is None else logits_of(guess)
 
     def _step(self) -> Tensor:
-        samples = self.dataset.samples(self.index)
-        terms: dict[str, Tensor] = {}
-        for i, sample in enumerate(samples):
-            for name, term in self._learn_from(sample, 1 / len(samples), afresh=i == 0).items():
-                terms[name] = terms.get(name, 0) + term / len(samples)
+        terms = self._learn_from_all(self.dataset.samples(self.index))
         loss = self._weighted(terms)
         gradients = [p.grad for p in self.network.parameters()]
         require_finite_step(self.index, loss, norms(gradients))
         return self._descend(loss, terms)
+
+    def _learn_from_all(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """The mean terms of samples, each painted on its own; makes the network's gradients."""
+        terms: dict[str, Tensor] = {}
+        for i, sample in enumerate(samples):
+            for name, term in self._learn_from(sample, 1 / len(samples), afresh=i == 0).items():
+                terms[name] = terms.get(name, 0) + term / len(samples)
+        return terms
 
     def _learn_from(self, sample: Sample, share: float, *, afresh: bool) -> dict[str, Tensor]:
         """The terms of one sample; adds its share to the network's gradients, or begins them afresh."""

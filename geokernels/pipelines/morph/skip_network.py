@@ -38,7 +38,7 @@ class SkipNetwork(nn.Module):
 
     def __init__(self, widths: Sequence[int] = (128,) * 7, *, beside: int = 4, generator: torch.Generator):
         super().__init__()
-        self.least_side = 2 ** len(widths) + 1
+        self.least_side = least_side(widths)
         self.levels = _Level(3, tuple(widths), beside, finest=True)
         self.head = nn.Conv2d(widths[0], 4, 1)
         self.register_buffer("colours", decorrelated_colours(), persistent=False)
@@ -79,6 +79,11 @@ class SkipNetwork(nn.Module):
                 f"working_size must leave crops of at least {self.least_side} x {self.least_side} pixels to "
                 f"the published network, the smallest would have {sides[1]} x {sides[0]}"
             )
+
+
+def least_side(widths: Sequence[int]) -> int:
+    """Shortest side of a picture for a network of these widths: see :class:`SkipNetwork`."""
+    return 2 ** len(widths) + 1
 
 
 def decorrelated_colours() -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +14,9 @@ from ...losses.text2live import sparsity_loss
 from ...models.atlas import LayeredAtlas
 from ...models.clip import ClipEncoder
 from ..guidance.clip import Likeness
-from ..morph import text2live_recipes
-from ..morph.internal_dataset import Crop, InternalDataset, Sample
 from ..morph.layer_descent import LayerDescent
-from ..morph.layer_guidance import LayerGuidance
+from ..morph.layer_guidance import Sample
+from ..morph.skip_network import least_side
 from ..morph.text2live import LayerEditConfig
 from ..recipe import OF_RECIPE
 from ..run import Tell
@@ -32,35 +31,53 @@ from .atlas_view import (
     atlas_picture,
     require_layer,
     resize_view,
+    view_atlas,
     view_frame,
 )
 from .footage import Footage
+from .moments import FreshMoments, Moments
+from .video_edit_recipes import GROUND_CROP, PUBLISHED, WORLD
 
 AREA = 0.1  # what it costs a first guess to repaint a whole frame, in cosines
-
-WORLD = MappingProxyType({**text2live_recipes.WORLD, "bootstrap": 0.0})
-PUBLISHED = MappingProxyType({**text2live_recipes.PUBLISHED, "bootstrap": 0.0})
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoEditConfig(LayerEditConfig):
     """How an edit of an atlas is guided, shown and stepped; see :class:`LayerEditConfig`.
 
-    Its windows are those of frames: ``crops`` of them, spread over the clip.
-    There is no relevancy, as the layer says where to edit.
+    Its windows are those of frames: ``crops`` of them, spread over the clip, or new ones at every step, to
+    which ``moments``, ``apart`` and ``border`` belong. There is no relevancy: the layer says where to edit.
 
     Attributes:
         layer: ``"foreground"`` or ``"background"``.
+        moments: Frames that a step looks at.
+        apart: How many frames there are from one of them to the next.
+        border: Windows on the foreground are taken of the box around it and of so many pixels beside it, at
+            working size; None for windows of the whole frame.
     """
 
     layer: str = "foreground"
     bootstrap: float = OF_RECIPE
+    moments: int = OF_RECIPE
+    apart: int = OF_RECIPE
+    border: int | None = OF_RECIPE
 
     recipes = MappingProxyType({"world": WORLD, "published": PUBLISHED})
+    counts: ClassVar[tuple[str, ...]] = (*LayerEditConfig.counts, "moments", "apart")
+    amounts: ClassVar[tuple[str, ...]] = (*LayerEditConfig.amounts, "border")
+
+    def __post_init__(self):
+        if self.recipe == "published" and self.layer == "background" and self.crop is OF_RECIPE:
+            object.__setattr__(self, "crop", GROUND_CROP)
+        super().__post_init__()
 
     def _check(self) -> None:
         super()._check()
         require_choice("layer", self.layer, tuple(LAYERS))
+        if tuple(self.zoom) != (1.0, 1.0):
+            raise ValueError(f"zoom must be (1.0, 1.0) for a clip, got {self.zoom}")
+        if self.crops is not None and self.moments != 1:
+            raise ValueError(f"moments must be 1 where crops come again, got {self.moments}")
 
 
 class VideoEditResult(NamedTuple):
@@ -81,40 +98,12 @@ class VideoEditResult(NamedTuple):
     frames: Iterator[Tensor]
 
 
-class Moments(InternalDataset):
-    """Windows of frames that come again and again, and how each sees the layer."""
-
-    def __init__(
-        self, see: Callable[[int], FrameView], frames: int, guidance: LayerGuidance, crops: list[Crop]
-    ):
-        super().__init__(None, guidance, crops)
-        self._see, self._frames = see, frames
-        self._views: dict[int, FrameView] = {}
-
-    def view(self, turn: int) -> FrameView:
-        """The window of ``turn`` (modulo their number); looked up in the footage when it comes first."""
-        turn %= len(self.crops)
-        if turn not in self._views:
-            # in the middle of as many equal parts of the clip as there are windows
-            whole = self._see(int((turn + 0.5) * self._frames / len(self.crops)))
-            crop = self.crops[turn]
-            grid = crop.take(whole.grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            self._views[turn] = FrameView(
-                crop.take(whole.frame), grid, crop.take(whole.cover), crop.take(whole.own)
-            )
-        return self._views[turn]
-
-    def picture(self, turn: int) -> Tensor:
-        """What the encoders see of the source."""
-        return self.view(turn).frame
-
-
 class VideoEdit(LayerDescent):
     """An edit of an atlas in progress, see :class:`Run`; :meth:`prepare` searches its first guess.
 
-    A step paints the atlas once and shows it in a window of one frame, whose composite is encoded once under
-    all views. As many frames are kept as there are windows, whatever the length of the clip; edited frames
-    are made one at a time.
+    A step paints the atlas once and shows it in a window of one frame or a few, whose composites are encoded
+    once under all views. Where windows come again, as many frames are kept as there are windows; otherwise
+    what fits into a GiB of the host's memory. Edited frames are made one at a time.
 
     Everything random is drawn from ``generator`` at the start and keyed by the window, so that a run resumed
     from a state ends as if it had never stopped, to the bit on the CPU.
@@ -156,10 +145,11 @@ class VideoEdit(LayerDescent):
         # what has a picture is there
         self.layer = require_layer(atlas, config.layer) if picture is None else LAYERS[config.layer]
         self._begin_layer(encoders, source, target, config, screen=screen, generator=generator)
-        self.longest = config.working_size or min(512, 2 * max(encoder.image_size for encoder in encoders))
-        self.source, self.seen = picture or atlas_picture(atlas, self.layer, self.longest)
-        crops = self._crops(self._working_shape())
-        self.dataset = Moments(self._working_view, len(footage), self.guidance, crops)
+        self.longest = self._longest_side()
+        least = least_side(config.widths) if config.network == "skip" else 1
+        picture = picture or atlas_picture(atlas, self.layer, self.longest, least=least)
+        self.source, self.seen = picture
+        self.dataset = self._moments(picture)
         facts = {
             "config": plain(config),
             "picture": footage.checksum,
@@ -167,13 +157,15 @@ class VideoEdit(LayerDescent):
             "seed": self._seed,
         }
         self._begin_steps(facts)
+        self.network.require_sides(self.source.shape[-2:])
 
     @own_modes
     @torch.no_grad()
     def painted(self) -> Tensor:
         """The edit of the atlas as it stands: colour and opacity, ``(1, 4, h, w)``."""
         self.prepare()
-        return self._paint(self.source, self.start)
+        layer = self._paint(self.source, self.start)
+        return torch.cat([layer[:, :3], self.network.written(layer[:, 3:])], 1)
 
     def frames(self) -> Iterator[Tensor]:
         """The frames with the edit as it stands, one at a time, ``(3, H, W)`` on the CPU."""
@@ -189,16 +181,52 @@ class VideoEdit(LayerDescent):
         view = view_frame(self.atlas, self.layer, index, self.footage.frame(index))
         return view.composite(view.shown(layer))[0].cpu()
 
+    def _moments(self, picture: AtlasPicture) -> Moments | FreshMoments:
+        config, frames = self.config, len(self.footage)
+        if config.crops is not None:
+            crops = self._crops(self._working_shape())
+            return Moments(self._working_view, frames, self.guidance, crops)
+        how = {"atlas": view_atlas(picture), "seed": self._seed}
+        return FreshMoments(self._working_view, frames, self.guidance, config, **how)
+
+    def _learn_from_all(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """The mean terms of windows that are shown one painting of the atlas."""
+        layer = self._layer_of(samples[0])
+        leaf = layer.detach().requires_grad_()
+        terms: dict[str, Tensor] = {}
+        for sample in samples:
+            for look in self._looks(sample):
+                part = look(leaf)
+                if part:
+                    (self._weighted(part) / len(samples)).backward()
+                for name, term in part.items():
+                    terms[name] = terms.get(name, 0) + term.detach() / len(samples)
+        self.optimizer.zero_grad()
+        layer.backward(leaf.grad)
+        return terms
+
     def _layer_of(self, sample: Sample) -> Tensor:
+        if self.config.crops is None and sample.crop.mirrored:
+            # the network sees what the encoders do
+            start = None if self.start is None else self.start.flip(-1)
+            return self._paint(self.source.flip(-1), start).flip(-1)
         return self._paint(self.source, self.start)
 
     def _looks(self, sample: Sample) -> Sequence[Callable[[Tensor], dict[str, Tensor]]]:
-        view = self.dataset.view(self.index)
+        view, config = self.dataset.view(sample.turn), self.config
+        share = {"count": config.sparsity_count, "amount": config.sparsity_amount}
         return (
             lambda layer: self.guidance.terms_of_composite(view.composite(view.shown(layer)), sample),
             lambda layer: self.guidance.screen_terms(view.shown(layer), sample),
-            lambda layer: {"sparsity": sparsity_loss(view.shown(layer)[:, 3:])},
+            lambda layer: {"sparsity": sparsity_loss(view.shown(layer)[:, 3:], **share)},
         )
+
+    def _longest_side(self) -> int:
+        """Of the frames that the encoders are shown, unless they are smaller, and of the atlas."""
+        config, (H, W) = self.config, self.footage.size
+        if config.working_size is None and config.short_side is not None:
+            return round(config.short_side * max(H, W) / min(H, W))
+        return config.working_size or min(512, 2 * max(e.image_size for e in self.guidance.encoders))
 
     def _working_shape(self) -> tuple[int, int]:
         """Height and width of the frames that the encoders are shown."""

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..._checks import require_choice, require_positive, settle
+from ..._checks import require_choice, require_positive
 from ..._modes import own_modes
 from ..._torch_internals import norms
 from ...models.atlas import AtlasShape, LayeredAtlas
 from ..descent import Descent, require_finite_step
+from ..recipe import OF_RECIPE, RecipeConfig
 from ..run_state import checksum, plain
 from .atlas_recipes import PUBLISHED, WORLD
 from .atlas_sample import BOTH, FORWARD, FitSample, draw_sample
@@ -31,8 +33,8 @@ CHOICES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtlasFitConfig:
-    """How an atlas is fitted. The defaults were chosen on clips of the rendered world, 64 pixels a side.
+class AtlasFitConfig(RecipeConfig):
+    """How an atlas is fitted; a recipe that is not named follows the size of the frames.
 
     Attributes:
         steps: Adam steps.
@@ -59,28 +61,30 @@ class AtlasFitConfig:
         shape: Sizes of the networks.
     """
 
-    steps: int = 1200
-    samples: int = 768
-    learning_rate: float = 4e-3
-    schedule: str = "cosine"
+    steps: int = OF_RECIPE
+    samples: int = OF_RECIPE
+    learning_rate: float = OF_RECIPE
+    schedule: str = OF_RECIPE
     colour: float = 1.0
     gradient: float = 0.2
-    flow: float = 0.01
-    cover_flow: float = 0.02
-    flow_ways: str = FORWARD
-    rigidity: float = 0.002
-    global_rigidity: float = 0.0
-    global_rigidity_ground: float = 0.0
+    flow: float = OF_RECIPE
+    cover_flow: float = OF_RECIPE
+    flow_ways: str = OF_RECIPE
+    rigidity: float = OF_RECIPE
+    global_rigidity: float = OF_RECIPE
+    global_rigidity_ground: float = OF_RECIPE
     global_distance: float = 100.0
-    globally_rigid: float = 0.0125
-    sparsity: float = 0.02
-    bootstrap: float = 0.2
-    bootstrap_schedule: str = "linear"
-    bootstrapped: float = 0.5
-    shape: AtlasShape = field(default_factory=AtlasShape)
+    globally_rigid: float = 5_000 / 400_000
+    sparsity: float = OF_RECIPE
+    bootstrap: float = OF_RECIPE
+    bootstrap_schedule: str = OF_RECIPE
+    bootstrapped: float = OF_RECIPE
+    shape: AtlasShape = OF_RECIPE
 
-    def __post_init__(self):
-        settle(self)
+    recipes = MappingProxyType({"world": WORLD, "published": PUBLISHED})
+
+    def _check(self) -> None:
+        super()._check()
         for name in ("steps", "samples", "learning_rate", "global_distance"):
             require_positive(name, getattr(self, name))
         weights = ("colour", "gradient", "flow", "cover_flow", "rigidity", *GLOBAL, "sparsity", "bootstrap")
@@ -90,10 +94,20 @@ class AtlasFitConfig:
         for name, choices in CHOICES.items():
             require_choice(name, getattr(self, name), choices)
 
+    def settled_by(self, size: tuple[int, int]) -> "AtlasFitConfig":
+        """The same with every setting filled for frames of ``size`` (H, W).
+
+        A fit has no models to choose a recipe by: up to 128 pixels a side it is the world's, and the
+        published one above.
+        """
+        if self.recipe is not None:
+            return self
+        return replace(self, recipe="world" if max(size) <= SMALL else "published")
+
     @classmethod
     def of_size(cls, size: tuple[int, int], **given) -> "AtlasFitConfig":
-        """The settings for frames of ``size`` (H, W); the published ones above 128 pixels a side."""
-        return cls(**{**(WORLD if max(size) <= SMALL else PUBLISHED), **given})
+        """What is given, and for the rest what suits frames of ``size`` (H, W); see :meth:`settled_by`."""
+        return cls(**given).settled_by(size)
 
 
 class AtlasFitResult(NamedTuple):
@@ -136,7 +150,7 @@ class AtlasFit(Descent):
         generator: torch.Generator,
         device: str | torch.device = "cpu",
     ):
-        self.config = config = config or AtlasFitConfig.of_size(footage.size)
+        self.config = config = (config or AtlasFitConfig()).settled_by(footage.size)
         self.footage, self._seed = footage, int(torch.randint(2**62, (), generator=generator))
         self.atlas = LayeredAtlas(
             footage.motion, footage.size, config.shape, generator=torch.Generator().manual_seed(self._seed)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...models.atlas import LayeredAtlas
+from ..morph.crops import Crop
 from ..morph.edit_network import within
 from .footage import BACKGROUND, FOREGROUND
 
@@ -62,6 +63,44 @@ class FrameView(NamedTuple):
         return within(self.frame + shown[:, 3:] * (shown[:, :3] - self.own))
 
 
+def window(view: FrameView, crop: Crop) -> FrameView:
+    """The part of a view that ``crop`` takes; its tint is on the frame and on the layer's own colour."""
+    grid = crop.take(view.grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return FrameView(crop.show(view.frame), grid, crop.take(view.cover), crop.show(view.own))
+
+
+def within_box(inside: Tensor, border: int) -> tuple[int, int, int, int] | None:
+    """Top, left, height and width of the box of what is ``inside`` (H, W), and of ``border`` pixels around.
+
+    None where nothing is.
+    """
+    sides = []
+    for way, whole in ((1, inside.shape[0]), (0, inside.shape[1])):
+        places = inside.any(way).nonzero()
+        if not len(places):
+            return None
+        low, high = places[0].item() - border, places[-1].item() + 1 + border
+        sides.append((max(0, low), min(whole, high)))
+    (top, bottom), (left, right) = sides
+    return top, left, bottom - top, right - left
+
+
+def host(view: FrameView) -> FrameView:
+    """A view in the host's memory; itself where it is there, or has no values."""
+    return FrameView(*(part if part.is_meta else part.cpu() for part in view))
+
+
+def view_atlas(picture: AtlasPicture) -> FrameView:
+    """A layer's whole atlas as one more frame of it."""
+    h, w = picture.rgb.shape[-2:]
+    y, x = (
+        (2 * torch.arange(side, device=picture.rgb.device, dtype=torch.float32) + 1) / side - 1
+        for side in (h, w)
+    )
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
+    return FrameView(picture.rgb, grid, picture.seen, picture.rgb)
+
+
 def require_layer(atlas: LayeredAtlas, layer: str) -> int:
     """The number of a layer; refuses one that the clip does not have.
 
@@ -108,11 +147,11 @@ def resize_view(view: FrameView, longest: int) -> FrameView:
 
 
 @torch.no_grad()
-def atlas_picture(atlas: LayeredAtlas, layer: int, longest: int) -> AtlasPicture:
-    """A layer's atlas as a picture of at most ``longest`` pixels a side."""
+def atlas_picture(atlas: LayeredAtlas, layer: int, longest: int, *, least: int = 1) -> AtlasPicture:
+    """A layer's atlas as a picture of at most ``longest`` pixels a side, and of at least ``least``."""
     low, high = atlas.bounds[layer].split(2)
     extent = (high - low) * (FINE * max(atlas.size) / 2 / atlas.shape.scale)
-    scale = min(1.0, longest / extent.max().item())
+    scale = max(min(1.0, longest / extent.max().item()), least / extent.min().item())
     w, h = (max(1, math.ceil(side * scale)) for side in extent.tolist())
     x = low[0] + (high - low)[0] * (torch.arange(w, device=low.device, dtype=torch.float32) + 0.5) / w
     y = low[1] + (high - low)[1] * (torch.arange(h, device=low.device, dtype=torch.float32) + 0.5) / h

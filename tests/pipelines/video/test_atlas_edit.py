@@ -259,8 +259,9 @@ def test_settings_are_refused_or_follow_the_size():
     with pytest.raises(ValueError, match="rigidity must be a finite number"):
         AtlasFitConfig(rigidity=-1.0)
     small, large = AtlasFitConfig.of_size((64, 64)), AtlasFitConfig.of_size((432, 768), steps=7)
-    assert small == AtlasFitConfig()
-    assert (large.samples, large.steps, large.shape.octaves) == (10_000, 7, 10)
+    assert small == AtlasFitConfig(recipe="world")
+    assert large == AtlasFitConfig(recipe="published", steps=7)
+    assert AtlasFitConfig.of_size((432, 768), recipe="world").samples == small.samples
     atlas = LayeredAtlas(torch.eye(2, 3).expand(2, 3, 2, 3), (16, 24), generator=chance())
     points = atlas.points(1)
     # networks add nothing to the affine motion at first

@@ -21,7 +21,7 @@ LONGEST, SCALE, FAR = 32, 0.8, 10.0
 SHAPE = AtlasShape(
     width=8, map_layers=2, ground_layers=1, layers=3, skips=(2, 3), octaves=3, wavelength=4.0, scale=SCALE
 )
-CONFIG = AtlasFitConfig(**{**PUBLISHED, "steps": 80, "samples": N, "shape": SHAPE})
+CONFIG = AtlasFitConfig(recipe="published", steps=80, samples=N, shape=SHAPE)
 
 
 def chance(seed=0):
