@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.cost.counting import CountingEncoder
-from benchmarks.cost.morph import PATTERN, begin, count, final_loss, variants
+from benchmarks.cost.morph import PATTERN, RELEASED, begin, count, final_loss, variants
 from geokernels.models.clip import load_clip
 
 TEXTS = "a red object", "a blue object", "a blue object on a green background"
@@ -46,3 +46,15 @@ def test_both_patterns_lower_one_loss_that_does_not_know_them_apart(encoder, pic
     ours, pattern = runs[names[1]], runs[names[0]]
     ours.network.load_state_dict(pattern.network.state_dict())
     assert final_loss(ours, encoder, TEXTS) == final_loss(pattern, encoder, TEXTS)
+
+
+def test_the_published_recipe_is_counted_beside_the_release(encoder, picture):
+    small = {"widths": (8, 8), "short_side": 32, "views": 4, "screen_views": 4}
+    rows = [
+        count(begin(name, picture, encoder, TEXTS, replace(RELEASED, **small), 0), encoder)
+        for name in list(variants())[:2]
+    ]
+    # the tokens of source and composite, and the views of source, composite (twice there) and screen
+    assert [row["encodes"] for row in rows] == [2 + 4 * 4, 2 + 3 * 4]
+    assert rows[1]["flops"] < 0.9 * rows[0]["flops"]
+    assert rows[1]["peak_mib"] < 0.9 * rows[0]["peak_mib"]
