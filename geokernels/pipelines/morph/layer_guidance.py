@@ -103,7 +103,7 @@ class LayerGuidance(Guidance):
         previous = self.previous.get(sample.turn, [None] * len(seen))
         terms: dict[str, Tensor] = {}
         for i, (features, tokens) in enumerate(seen):
-            own = self._text_terms(i, features, previous[i], sample)
+            own = self._text_terms(i, features, sample.features[i], previous[i], sample.step)
             own["structure"] = structure_loss(tokens, sample.similarity[i])
             add_terms(terms, own, self.weights[i])
         if self.config.weight("regularisation"):
@@ -126,12 +126,12 @@ class LayerGuidance(Guidance):
         return terms
 
     def _text_terms(
-        self, i: int, features: Tensor, previous: Tensor | None, sample: Sample
+        self, i: int, features: Tensor, before: Tensor, previous: Tensor | None, step: int
     ) -> dict[str, Tensor]:
-        """What the texts ask of encoder ``i``'s features of the composite."""
-        texts, before = self.texts[i], sample.features[i]
+        """What encoder ``i``'s texts ask of its features of the composite; ``before`` are the source's."""
+        texts = self.texts[i]
         return {
-            "spherical": self._far_from(features, texts.after, sample.step, 0),
+            "spherical": self._far_from(features, texts.after, step, 0),
             **guiding_terms(features, before, previous, texts, self.config, unmoved=False),
         }
 
@@ -192,15 +192,14 @@ class PhotoGuidance(LayerGuidance):
         return tokens
 
     def _text_terms(
-        self, i: int, features: Tensor, previous: Tensor | None, sample: Sample
+        self, i: int, features: Tensor, before: Tensor, previous: Tensor | None, step: int
     ) -> dict[str, Tensor]:
-        before, (words, after) = sample.features[i], self.words[i]
-        previous = None if previous is None else unit_rows(previous)
-        unit = sample._replace(features={i: unit_rows(before)})
-        terms = super()._text_terms(i, unit_rows(features), previous, unit)
+        unit = None if previous is None else unit_rows(previous)
+        terms = super()._text_terms(i, unit_rows(features), unit_rows(before), unit, step)
         if self.config.loss == "directional":
+            words, after = self.words[i]
             if self.config.drawn_templates:
-                drawn = self._drawn(len(words), sample.step, 1)
+                drawn = self._drawn(len(words), step, 1)
                 words, after = words[drawn, None], after[drawn, None]
             terms["directional"] = directional_loss(features, before, words, after).mean()
         return terms

@@ -1,5 +1,6 @@
 """Text2LIVE as released: every term against its formula, the schedule, the crops, a resumed run, no harm."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -232,6 +233,13 @@ def test_the_edit_alone_is_described_in_two_sentences_of_the_screen(begin):
     assert begin().guidance.screen == "a golden horse"
 
 
+@pytest.mark.parametrize("loss", ["geodesic", "spherical"])
+def test_any_loss_of_direction_may_take_the_place_of_the_published_one(begin, loss):
+    run = finish(begin(config=replace(SMALL, steps=2, loss=loss)))
+    assert torch.isfinite(run.history).all()
+    assert ("consistency" in run.terms) == (loss == "geodesic")
+
+
 class TestRefusals:
     def test_settings(self):
         for name in ("network", "optimiser", "schedule", "augmentation"):
@@ -245,6 +253,11 @@ class TestRefusals:
     def test_pictures_too_small_for_the_network(self, begin):
         with pytest.raises(ValueError, match="working_size must leave crops of at least 129 x 129 pixels"):
             begin(config=replace(SMALL, widths=(8,) * 7))
+
+    def test_madgrad_without_timm(self, begin, monkeypatch):
+        monkeypatch.setitem(sys.modules, "timm.optim.madgrad", None)
+        with pytest.raises(ImportError, match="optimiser 'madgrad' needs timm"):
+            begin()
 
     def test_states_of_another_optimiser(self, begin):
         first = begin()
