@@ -23,7 +23,10 @@ steps, once a seed:
   beyond    that loss less the pattern's of the same clip and seed; mean and standard deviation
   noise     standard deviation between seeds on one clip, over the clips (root of the mean variance)
 
-The second counts at 768 x 432 pixels with ViT-B/32, on tensors without values.
+The second counts at 768 x 432 pixels with ViT-B/32, on tensors without values: the patterns; a step of an
+edit by the published recipe, whose windows are whole frames here and whose views of frames, which it keeps on
+the host, are counted apart; and a step of the published fit of an atlas, with and without global rigidity.
+Steps of the fit are also timed, on one thread of the CPU.
 """
 
 import argparse
@@ -44,6 +47,7 @@ from geokernels.models import load_flow
 from geokernels.models.atlas import LayeredAtlas
 from geokernels.models.clip import ClipEncoder, load_clip
 from geokernels.pipelines import (
+    AtlasFit,
     AtlasFitConfig,
     Footage,
     VideoEdit,
@@ -227,6 +231,75 @@ def compare_losses(clips: list[dict[str, list[float]]]) -> dict[str, dict]:
     return rows
 
 
+def count_published(size: tuple[int, int], encoder: ClipEncoder, device: str) -> dict:
+    """An edit by the published recipe, its windows whole frames; ``peak_mib`` is without the kept views."""
+    short, row = min(size), {"peak_mib": {}, "host_mib": {}}
+    settings = VideoEditConfig(recipe="published", whole_every=None, crop=(1.0, 1.0), short_side=short)
+    for T in LENGTHS:
+        clip = noise_clip(T, size, device)
+        held = [*encoder.parameters(), *encoder.buffers(), *clip.atlas.parameters(), *clip.atlas.buffers()]
+        picture = AtlasPicture(clip.source, torch.ones_like(clip.source[:, :1]))
+        how = {"screen": clip.texts[2], "config": settings, "picture": picture}
+        with Memory([*held, clip.source]) as memory:
+            run = VideoEdit(*clip[:2], [encoder], *clip.texts[:2], **how, generator=torch.Generator())
+            for index in range(T):
+                run.dataset._at(index)
+            for _ in range(2):
+                run.step()
+            write_all(run)
+        kept = sum(x.numel() * x.element_size() for view in run.dataset._kept.values() for x in view) / MIB
+        row["host_mib"][str(T)] = kept
+        row["peak_mib"][str(T)] = (memory.peak - memory.held) / MIB - kept
+    with Encodes() as shown, FlopCounterMode(display=False) as counter:
+        for _ in range(COUNTED):
+            run.step()
+    return {"encodes": shown.count / COUNTED, "flops": counter.get_total_flops() / COUNTED, **row}
+
+
+def begin_fit(size: tuple[int, int], device: str, **changes) -> AtlasFit:
+    """A fit by the published recipe to a clip of noise that stands still."""
+    clip, T = noise_clip(LENGTHS[1], size, "cpu"), LENGTHS[1]
+    way, sure = (np.broadcast_to(np.zeros((), kind), (T - 1, *size)) for kind in (np.float32, np.bool_))
+    ways = np.broadcast_to(way[..., None], (*way.shape, 2))
+    masks = np.zeros((T, *size), np.uint8)
+    footage = replace(
+        clip.footage, masks=masks, flow=ways, trusted=sure, back=ways, back_trusted=sure, checksum="noise"
+    )
+    settings = AtlasFitConfig(recipe="published", **changes)
+    return AtlasFit(footage, config=settings, generator=torch.Generator(), device=device)
+
+
+def count_fit(size: tuple[int, int]) -> dict:
+    """A step of the published fit, on tensors without values: at first, and once global rigidity is over."""
+    rows: dict = {}
+    for name, changes in (("first", {}), ("later", {"globally_rigid": 0.0})):
+        run = begin_fit(size, "meta", **changes)
+        run.step()  # Adam's moments are there after it
+        held = [*run.atlas.parameters(), *run.atlas.buffers()]
+        with Memory(held) as memory, FlopCounterMode(display=False) as counter:
+            run.step()
+        rows[name] = {"flops": counter.get_total_flops(), "peak_mib": (memory.peak - memory.held) / MIB}
+    rows["samples"] = run.config.samples
+    return rows
+
+
+def time_fit(size: tuple[int, int], steps: int) -> list[float]:
+    """Processor seconds of steps of the published fit once global rigidity is over, without the first."""
+    run, times = begin_fit(size, "cpu", globally_rigid=0.0), []
+    for _ in range(1 + steps):
+        clock = time.process_time()
+        run.step()
+        times.append(time.process_time() - clock)
+    return times[1:]
+
+
+def measure_real(size: tuple[int, int], name: str) -> dict[str, dict]:
+    """What is counted at a real size."""
+    encoder = real_encoder(name)
+    rows = measure(size, encoder, "meta", 0)
+    return {"patterns": rows, "published": count_published(size, encoder, "meta"), "fit": count_fit(size)}
+
+
 def real_encoder(name: str) -> CountingEncoder:
     """A CLIP of open_clip without values."""
     import open_clip
@@ -260,7 +333,31 @@ def as_markdown(summary: dict) -> str:
             ]
             cells.append(f"{row['noise']:.3f}")
         lines.append(f"| {' | '.join(cells)} |")
+    if "published" in summary:
+        lines += ["", published_sentence(summary["published"]), "", fit_sentence(summary["fit"])]
     return "\n".join(lines) + "\n"
+
+
+def published_sentence(row: dict) -> str:
+    """What an edit by the published recipe costs."""
+    peak, kept = (", ".join(f"{row[name][str(T)]:.0f}" for T in LENGTHS) for name in ("peak_mib", "host_mib"))
+    frames = ", ".join(map(str, LENGTHS))
+    return (
+        f"Published recipe, windows of whole frames: {row['encodes']:.0f} pictures encoded and "
+        f"{row['flops'] / 1e9:.0f} Gflop a step; for {frames} frames a peak of {peak} MiB, and {kept} MiB of "
+        "views kept on the host."
+    )
+
+
+def fit_sentence(rows: dict) -> str:
+    """What a step of the published fit costs."""
+    first, later, times = rows["first"], rows["later"], rows["seconds"]
+    return (
+        f"Published fit, {rows['samples']} pixels a step: {later['flops'] / 1e9:.0f} Gflop and a peak of "
+        f"{later['peak_mib']:.0f} MiB; {first['flops'] / 1e9:.0f} Gflop and {first['peak_mib']:.0f} MiB "
+        f"while rigidity is held globally. On one thread, {rows['cpu']}, a step takes "
+        f"{statistics.median(times):.1f} s of processor time (median of {len(times)})."
+    )
 
 
 def main() -> None:
@@ -280,7 +377,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.real:
         what = f"Clips of 768 x 432 pixels, {args.model}, 16 views unless said, float32, not run"
-        rows = measure((432, 768), real_encoder(args.model), "meta", 0)
+        found = measure_real((432, 768), args.model)
+        found["fit"] |= {"seconds": time_fit((432, 768), args.steps), "cpu": machine()["processor"]}
     else:
         cpu = machine()["processor"]
         what = (
@@ -293,7 +391,8 @@ def main() -> None:
         clips = [measure_losses(rendered_clip(seed, encoder), *how) for seed in range(args.clips)]
         for name, row in compare_losses(clips).items():
             rows[name] |= row
-    summary = {"what": what, "patterns": rows, "machine": machine(), "versions": versions()}
+        found = {"patterns": rows}
+    summary = {"what": what, **found, "machine": machine(), "versions": versions()}
     write_json(args.out, summary)
     print(as_markdown(summary))
 

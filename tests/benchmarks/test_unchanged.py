@@ -299,9 +299,7 @@ AT_REAL_SIZES = {
     "adaptation-cost-real": lambda: cost_of_adapt.measure_real(1024, ("ViT-B-32", "ViT-B-16")),
     "editing-cost": counted_edits,
     "layer-edit-cost-real": lambda: cost_of_morph.measure_real(512, "ViT-B-32"),
-    "video-cost-real": lambda: cost_of_video.measure(
-        (432, 768), cost_of_video.real_encoder("ViT-B-32"), "meta", 0
-    ),
+    "video-cost-real": lambda: cost_of_video.measure_real((432, 768), "ViT-B-32")["patterns"],
 }
 
 
