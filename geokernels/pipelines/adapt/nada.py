@@ -1,8 +1,8 @@
 """StyleGAN-NADA: a network learns to draw what a text asks, from that text alone."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,11 +18,12 @@ from ..descent import Descent, require_finite_step
 from ..guidance.terms import add_terms, guiding_terms, read_texts, require_guides
 from ..run import Prepared, Tell
 from ..run_state import checksum, plain
-from .fresh import CHOOSING, FROZEN, TRAINED, Fresh
+from .fresh import Fresh
 from .latent_pool import LatentPool, Visit
 from .latent_transport import Start, absorb, find_start
 from .layer_choice import code_movements, moved_most, trained_parameters, usual_count
 from .nada_config import LEARNING_RATES, AdaptationConfig
+from .sight import Sight, joined
 
 BETAS = (0.0, 0.99**0.8)  # of StyleGAN-NADA
 
@@ -121,6 +122,8 @@ class Adaptation(Descent):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         # the frozen pictures of a pool are drawn by the copy, before it changes
         self.frozen = None if config.pool else model
+        self._fresh = Fresh(self._seed)
+        self._sight = Sight(self.model, self.frozen, self.encoders, config, self._fresh)
         rate = config.learning_rate or LEARNING_RATES[config.train]
         every = trained_parameters(self.model, range(self.model.config.codes), config.train)
         self._begin(facts, steps=config.steps, rate=rate, prepared=prepared)
@@ -148,7 +151,7 @@ class Adaptation(Descent):
     @torch.no_grad()
     def pictures(self, w: Tensor) -> Tensor:
         """What the network draws of codes as it stands, in [0, 1], ``config.chunk`` at a time."""
-        drawn = torch.cat([self._draw(part) for part in w.split(self.config.chunk)])
+        drawn = torch.cat([self._sight.draw(part) for part in w.split(self.config.chunk)])
         return drawn if self.config.clamp else drawn.clamp(0, 1)
 
     @torch.no_grad()
@@ -177,29 +180,13 @@ class Adaptation(Descent):
         count = max(kept, config.searched if looks else 0)
         z = torch.randn(count, self.model.config.style_dim, generator=chance, dtype=torch.float32)
         w = self.model.truncate(self.model.mapping(z.to(self.model.latent_avg)), config.truncation)
-        with self._half():
-            seen = self._encode(w)
+        encode = partial(self._sight.frozen_features, turn=0)
+        with self._sight.half():
+            seen = encode(w)
             start = None
             if looks:
-                start = find_start(w, seen, self._encode, self.texts, self.weights, share=config.carried)
+                start = find_start(w, seen, encode, self.texts, self.weights, share=config.carried)
         return w[:kept], [features[:kept] for features in seen], start
-
-    def _encode(self, w: Tensor) -> list[Tensor]:
-        """Features of the frozen pictures of codes, ``(N, D)`` per encoder."""
-        return _joined(self._see(pictures) for pictures in self._draw_frozen(w, 0))
-
-    def _draw_frozen(self, w: Tensor, turn: int) -> Iterator[Tensor]:
-        """The frozen pictures of codes, ``config.chunk`` at a time."""
-        for first in range(0, len(w), self.config.chunk):
-            part = w[first : first + self.config.chunk]
-            noise = self._noise(FROZEN, turn, range(first, first + len(part)))
-            yield self._draw(part, noise, self.frozen)
-
-    def _see(self, pictures: Tensor) -> list[Tensor]:
-        return [encoder.encode_image(pictures, clamp=self.config.clamp) for encoder in self.encoders]
-
-    def _maps(self, pictures: Tensor) -> list[list[Tensor]]:
-        return [encoder.image_features(pictures, clamp=self.config.clamp) for encoder in self.encoders]
 
     def _parts(self) -> tuple[Tensor, list[Tensor], Start | None]:
         if self.start is not None and self.start.map is None:
@@ -210,17 +197,15 @@ class Adaptation(Descent):
     def _draw_maps(self, pool: LatentPool) -> None:
         """The frozen pictures' feature maps, where they are needed; while the network is still as given."""
         if self.config.perceptual:
-            with torch.no_grad(), self._half():
-                seen = zip(*(self._maps(pictures) for pictures in self._draw_frozen(pool.w, 0)))
-                pool.maps = [_joined(parts) for parts in seen]
+            with torch.no_grad(), self._sight.half():
+                pool.maps = self._sight.frozen_maps(pool.w, 0)
 
     @own_modes
     def next_batch(self) -> Batch:
         """What the next step compares, and what it moves: for a loss of one's own on the same features."""
         self.prepare()
         parameters, visit = self._unfreeze(), self._visit()
-        with self._half():
-            current = [features.float() for features in self._see(self._draw_trained(visit.codes))]
+        current = self._sight.trained(visit.codes, self.index)[: len(self.encoders)]
         return Batch(parameters, current, visit.source, visit.previous)
 
     @property
@@ -240,22 +225,21 @@ class Adaptation(Descent):
     @torch.no_grad()
     def _visit_fresh(self) -> Visit:
         """New latents, and what the encoders see in their frozen pictures."""
-        config, fresh = self.config, Fresh(self._seed)
+        config, sight = self.config, self._sight
         how = {"truncation": config.truncation, "mixing": config.mixing}
-        codes = fresh.codes(self.model, self.index, config.batch, **how)
-        with self._half():
-            pictures = list(self._draw_frozen(codes, self.index))
-            source = [features.float() for features in _joined(map(self._see, pictures))]
-            seen = map(self._maps, pictures) if config.perceptual else ()
-            maps = [_joined(parts) for parts in zip(*seen)]
+        codes = self._fresh.codes(self.model, self.index, config.batch, **how)
+        with sight.half():
+            source = [features.float() for features in sight.frozen_features(codes, self.index)]
+            maps = sight.frozen_maps(codes, self.index) if config.perceptual else []
         return Visit(codes, source, None, maps)
 
     def _step(self) -> Tensor:
         parameters, visit = self._unfreeze(), self._visit()
-        parts = self._parts_of(visit.codes)
+        chunk = self.config.chunk
+        parts = [slice(first, first + chunk) for first in range(0, len(visit.codes), chunk)]
         whole = len(parts) == 1
         with torch.set_grad_enabled(whole):
-            seen = _joined(self._look(visit.codes, part) for part in parts)
+            seen = joined(self._sight.trained(visit.codes, self.index, part) for part in parts)
         if not whole:
             seen = [rows.requires_grad_() for rows in seen]
         terms = self._terms(visit, seen)
@@ -287,31 +271,16 @@ class Adaptation(Descent):
         """The rows of W+ whose layers learn next."""
         turn, count, truncation = len(self.chosen), self.config.choose_from, self.config.truncation
         if self.config.pool is None:
-            w = Fresh(self._seed).choosing_codes(self.model, turn, count, truncation=truncation)
+            w = self._fresh.choosing_codes(self.model, turn, count, truncation=truncation)
         else:
             w = self.pool.w[self.pool.visit(turn, count, key=self._seed + 2**32)]
 
         def unlikeness(codes: Tensor, part: slice) -> Tensor:
-            noise = self._noise(CHOOSING, turn, range(part.start, part.start + len(codes)))
-            return self._unlikeness(self._draw(codes, noise))
+            return self._sight.unlikeness(codes, turn, part.start, self.goals, self.weights)
 
-        with self._half():
+        with self._sight.half():
             moved = code_movements(self.model.requires_grad_(False), w, unlikeness, chunk=self.config.chunk)
         return moved_most(moved, self.count)
-
-    def _parts_of(self, codes: Tensor) -> list[slice]:
-        """Those of a batch that are drawn at once."""
-        chunk = self.config.chunk
-        return [slice(first, first + chunk) for first in range(0, len(codes), chunk)]
-
-    def _look(self, codes: Tensor, part: slice) -> list[Tensor]:
-        """What the encoders see in some pictures of a batch: features, then the maps that are needed."""
-        with self._half():
-            pictures = self._draw_trained(codes, part)
-            seen = [features.float() for features in self._see(pictures)]
-            if self.config.perceptual:
-                seen += [layer for layers in self._maps(pictures) for layer in layers]
-        return seen
 
     def _send_back(self, codes: Tensor, parts: Sequence[slice], gradients: Sequence[Tensor | None]) -> None:
         """Draw the pictures again, some at once, and take the gradients of what was seen to the parameters.
@@ -320,12 +289,12 @@ class Adaptation(Descent):
         a picture needs of the others, so that no two of them need be held in memory.
         """
         for part in parts:
-            seen = self._look(codes, part)
+            seen = self._sight.trained(codes, self.index, part)
             pairs = [(rows, whole[part]) for rows, whole in zip(seen, gradients) if whole is not None]
             torch.autograd.backward(*zip(*pairs))
 
     def _terms(self, visit: Visit, seen: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The guiding terms of a batch of latents, of what :meth:`_look` saw."""
+        """The guiding terms of a batch of latents, of what is seen in their pictures."""
         terms: dict[str, Tensor] = {}
         maps = iter(seen[len(self.encoders) :])
         for i, (weight, current) in enumerate(zip(self.weights, seen)):
@@ -344,39 +313,6 @@ class Adaptation(Descent):
         if self.index or self.started:
             return False
         return self.config.noise == "fixed" or (not current.is_meta and torch.equal(current, source))
-
-    def _unlikeness(self, pictures: Tensor) -> Tensor:
-        """One minus the cosine of each picture with the target text, averaged over the encoders."""
-        unlikeness = torch.ones(len(pictures), device=pictures.device, dtype=torch.float32)
-        for weight, features, goal in zip(self.weights, self._see(pictures), self.goals):
-            unlikeness = unlikeness - weight * (features @ goal)
-        return unlikeness
-
-    def _draw_trained(self, codes: Tensor, part: slice = slice(None)) -> Tensor:
-        """Pictures of some codes of a batch."""
-        return self._draw(codes[part], self._noise(TRAINED, self.index, range(len(codes))[part]))
-
-    def _draw(
-        self, w: Tensor, noise: str | Sequence[Tensor] = "fixed", model: Generator | None = None
-    ) -> Tensor:
-        """Pictures as a file would hold them, with the gradient of the pictures before they are cut off.
-
-        Otherwise a colour beyond white or black would have no way back. Without ``config.clamp`` they are
-        not cut off.
-        """
-        drawn = (model or self.model).synthesis(w, noise=noise)
-        return drawn + (drawn.clamp(0, 1) - drawn).detach() if self.config.clamp else drawn
-
-    def _noise(self, drawn_for: int, turn: int, pictures: range) -> str | list[Tensor]:
-        """That of some pictures, of those that are drawn together, as ``config.noise`` says."""
-        if self.config.noise == "fixed":
-            return "fixed"
-        return Fresh(self._seed).noise(self.model, drawn_for, turn, pictures)
-
-    def _half(self) -> AbstractContextManager:
-        if self.config.mixed_precision and self.device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
-        return nullcontext()
 
     def _own_state(self) -> dict:
         return {
@@ -426,8 +362,3 @@ def adapt_generator(
 
 def _to(value, device: torch.device):
     return [tensor.to(device) for tensor in value] if isinstance(value, list) else value.to(device)
-
-
-def _joined(parts: Iterable[Sequence[Tensor]]) -> list[Tensor]:
-    """Of several tensors each in parts, every one whole."""
-    return [whole[0] if len(whole) == 1 else torch.cat(whole) for whole in zip(*parts)]

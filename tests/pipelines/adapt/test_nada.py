@@ -10,6 +10,7 @@ from geokernels import world
 from geokernels.models import load_clip, load_generator
 from geokernels.pipelines import Adaptation, AdaptationConfig, adapt_generator
 from geokernels.pipelines.adapt.layer_choice import usual_count
+from geokernels.pipelines.adapt.sight import Sight
 
 TINY = AdaptationConfig(
     recipe="world", steps=5, batch=2, pool=4, searched=12, choose_every=2, choose_from=3, chunk=2, guess=0.0
@@ -183,7 +184,7 @@ def test_a_bad_gradient_stops_before_the_step(begin, monkeypatch):
     run = begin(FROM_NOTHING)
     run.step()
     before = copy.deepcopy(run.model)
-    draw = type(run)._draw
+    draw = Sight.draw
 
     def spoil(self, *how):
         drawn = draw(self, *how)
@@ -191,7 +192,7 @@ def test_a_bad_gradient_stops_before_the_step(begin, monkeypatch):
             drawn.register_hook(lambda gradient: gradient * float("inf"))
         return drawn
 
-    monkeypatch.setattr(type(run), "_draw", spoil)
+    monkeypatch.setattr(Sight, "draw", spoil)
     with pytest.raises(FloatingPointError, match="the gradient at step 1 is not finite"):
         run.step()
     assert same_weights(run.model, before)
