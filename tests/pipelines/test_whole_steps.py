@@ -41,6 +41,12 @@ def layer(models):
     return pl.LayerEdit(scene(), [models.encoder], *TEXTS, config=config, generator=chance())
 
 
+def released_layer(models):
+    small = {"steps": 3, "views": 2, "screen_views": 1, "widths": (8, 8), "short_side": 40, "whole_every": 2}
+    config = pl.LayerEditConfig(recipe="published", **small)
+    return pl.LayerEdit(scene(), [models.vit], *TEXTS, config=config, generator=chance())
+
+
 def atlas(models):
     config = pl.AtlasFitConfig(
         steps=2, samples=16, shape=AtlasShape(width=8, layers=1, map_layers=1, octaves=2)
@@ -81,7 +87,10 @@ def interpolation(models):
     return pl.PromptInterpolation(models.pipeline, ["red cat", "a blue hat"], **how)
 
 
-RUNS = {f.__name__: f for f in (morph, layer, atlas, video, adaptation, w_inversion, oig, interpolation)}
+RUNS = {
+    f.__name__: f
+    for f in (morph, layer, released_layer, atlas, video, adaptation, w_inversion, oig, interpolation)
+}
 
 
 def test_no_kind_of_run_is_left_out(models):
@@ -96,14 +105,15 @@ def test_no_kind_of_run_is_left_out(models):
 class Models:
     """What runs are made of."""
 
-    def __init__(self, encoder, generator, pipeline, footage):
-        self.encoder, self.generator, self.pipeline, self.footage = encoder, generator, pipeline, footage
+    def __init__(self, encoder, vit, generator, pipeline, footage):
+        self.encoder, self.vit, self.generator = encoder, vit, generator
+        self.pipeline, self.footage = pipeline, footage
 
 
 @pytest.fixture
-def models(tiny_encoder, tiny_generator, pipeline_folder):
+def models(tiny_encoder, tiny_vit, tiny_generator, pipeline_folder):
     pytest.importorskip("cv2")
-    return Models(tiny_encoder(), tiny_generator, load_diffusion(pipeline_folder), footage())
+    return Models(tiny_encoder(), tiny_vit, tiny_generator, load_diffusion(pipeline_folder), footage())
 
 
 class Stopped(TorchDispatchMode):
