@@ -89,4 +89,5 @@ class TestRefusals:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_searched_start_belongs_to_the_world_alone(config):
     if "guess" in {field.name for field in fields(config)}:
-        assert config(recipe="published").guess > 1 >= config(recipe="world").guess
+        assert config(recipe="published").guess > 1
+        assert (config(recipe="world").guess or 0.5) <= 1

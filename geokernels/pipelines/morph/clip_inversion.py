@@ -20,12 +20,21 @@ from ..recipe import OF_RECIPE
 from ..run import Prepared, Tell
 from ..run_state import checksum, plain
 from ..start.guess import Guess
-from ..start.search import search_guess
+from ..start.search import is_scene, search_guess
 from . import picture as pictures
 from .parametrisation import PARAMETRISATIONS, parametrise
 from .picture import PictureConfig, require_picture, to_preview, to_working_size
 
-WORLD = MappingProxyType({**pictures.WORLD, "perceptual": 0.0, "opacity": 0.1, "indecision": 0.05, "hold": 4})
+WORLD = MappingProxyType(
+    {
+        **pictures.WORLD,
+        "perceptual": 0.0,
+        "opacity": 0.1,
+        "indecision": 0.05,
+        "first_opacity": None,
+        "hold": 4,
+    }
+)
 # nobody has published settings: these are ours for real models
 PUBLISHED = MappingProxyType(
     {
@@ -43,6 +52,7 @@ PUBLISHED = MappingProxyType(
         "perceptual": 0.0,
         "opacity": 0.1,
         "indecision": 0.05,
+        "first_opacity": 0.01,
         "hold": 1,
     }
 )
@@ -60,6 +70,8 @@ class ClipInversionConfig(PictureConfig):
         total_variation: Weight of roughness.
         opacity: Weight of the edit layer's mean opacity.
         indecision: Weight of opacities that are neither 0 nor 1.
+        first_opacity: At which an edit layer starts where it has no first guess. None for 0.5 in a picture of
+            the rendered world, see ``guess``, and 0.01 in any other, of which most is to stay as it is.
         parametrisation: ``"layer"``, ``"fourier"`` or ``"pixels"``.
         hold: Steps between two draws of new views.
     """
@@ -68,6 +80,7 @@ class ClipInversionConfig(PictureConfig):
     total_variation: float = 0.0
     opacity: float = OF_RECIPE
     indecision: float = OF_RECIPE
+    first_opacity: float | None = OF_RECIPE
     parametrisation: str = "layer"
     hold: int = OF_RECIPE
 
@@ -81,8 +94,11 @@ class ClipInversionConfig(PictureConfig):
     def _check(self) -> None:
         super()._check()
         require_choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
+        if self.first_opacity is not None and not 0 < self.first_opacity < 1:
+            raise ValueError(f"first_opacity must lie between 0 and 1, got {self.first_opacity}")
 
 
+SCENE, BARELY = 0.5, 0.01  # first opacities: over few even colours, and over anything else
 LEARNING_RATES = {"layer": 0.01, "fourier": 0.02, "pixels": 0.01}
 
 
@@ -176,7 +192,9 @@ class ClipInversion(Descent):
     def _prepare(self, tell: Tell) -> None:
         self.start = self._first_guess(tell) if self._prepared is None else self._prepared.parts
         chance = torch.Generator().manual_seed(self._seed)
-        self.edit = parametrise(self.config.parametrisation, self.source, generator=chance, start=self.start)
+        opacity = self.config.first_opacity or (SCENE if is_scene(self.source) else BARELY)
+        how = {"generator": chance, "start": self.start, "opacity": opacity}
+        self.edit = parametrise(self.config.parametrisation, self.source, **how)
         self._optimise(self.edit.parameters())
 
     def _parts(self) -> Guess | None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 BAND = 256  # rows that are mixed at a time
 GROUPS = 8  # of a normalisation; divides every width
+FAINTEST = 1 / 510  # opacity, half of a grey level of eight bits
 MARGIN = 0.05  # of the opacity's sigmoid beyond [0, 1], so that it reaches both ends
 
 
@@ -82,6 +83,14 @@ def as_layer(logits: Tensor) -> Tensor:
     shares = logits.sigmoid()
     opacity = (1 + 2 * MARGIN) * shares[:, 3:] - MARGIN
     return torch.cat([shares[:, :3], within(opacity)], 1)
+
+
+def without_faint(opacity: Tensor) -> Tensor:
+    """Opacity as it is written: 0 below half of a grey level, which a sigmoid never is.
+
+    A layer so faint changes no picture of eight bits, and without it every value of the source stays.
+    """
+    return torch.where(opacity < FAINTEST, 0, opacity)
 
 
 def within(x: Tensor) -> Tensor:

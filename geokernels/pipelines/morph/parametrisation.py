@@ -4,11 +4,13 @@ All three are modules with the same face: ``module(source)`` is the current pict
 terms that keep the edit in bounds; ``module.render(source, full)`` is the same edit on the full-size picture.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from ..start.guess import Guess
-from .edit_network import EditNetwork, by_bands, enlarge, within
+from .edit_network import EditNetwork, by_bands, enlarge, within, without_faint
 
 PARAMETRISATIONS = ("layer", "fourier", "pixels")
 
@@ -23,14 +25,22 @@ RESTRAINT = 0.1  # share of the network's output that is added to it
 
 
 def parametrise(
-    name: str, source: Tensor, *, generator: torch.Generator, start: Guess | None = None
+    name: str,
+    source: Tensor,
+    *,
+    generator: torch.Generator,
+    start: Guess | None = None,
+    opacity: float = 0.5,
 ) -> nn.Module:
     """Build the parametrisation ``name`` (one of ``PARAMETRISATIONS``) for ``source``, ``(1, 3, H, W)``.
 
-    ``start`` is where an edit layer starts; the others start at the source.
+    ``start`` is where an edit layer starts; without one, it starts about as opaque as ``opacity``. The others
+    start at the source.
     """
     if name == "layer":
-        return EditLayer(source.shape[-2:], generator=generator, start=start).to(source.device)
+        return EditLayer(source.shape[-2:], generator=generator, start=start, opacity=opacity).to(
+            source.device
+        )
     if name == "fourier":
         return FourierChange(source.shape[-2:]).to(source.device)
     if name == "pixels":
@@ -41,16 +51,23 @@ def parametrise(
 class EditLayer(EditNetwork):
     """A small U-Net that paints a colour and an opacity over the source; the default.
 
-    Without a ``start`` the opacity starts near 0.5; with one, the network corrects it.
+    Without a ``start`` the opacity starts near the one given; with one, the network corrects it.
     """
 
     starts_at_source = False
 
-    def __init__(self, size: tuple[int, int], *, generator: torch.Generator, start: Guess | None = None):
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        generator: torch.Generator,
+        start: Guess | None = None,
+        opacity: float = 0.5,
+    ):
         super().__init__(generator=generator)
-        self.register_buffer(
-            "start", torch.zeros(1, 4, *size, dtype=torch.float32) if start is None else logits_of(start)
-        )
+        plain = torch.zeros(1, 4, *size, dtype=torch.float32)
+        plain[:, 3] = math.log(opacity / (1 - opacity))
+        self.register_buffer("start", plain if start is None else logits_of(start))
         self.gain = 1.0 if start is None else RESTRAINT
 
     def forward(self, source: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -64,8 +81,10 @@ class EditLayer(EditNetwork):
 
     @torch.no_grad()
     def render(self, source: Tensor, full: Tensor) -> Tensor:
-        """Paint the edit of ``source``, enlarged, over ``full``: where opacity is 0 every detail stays."""
-        return by_bands(_paint, full, enlarge(self._edit(source), full))
+        """Paint the edit of ``source``, enlarged, over ``full``, of which every bit stays where it is faint."""
+        edit = enlarge(self._edit(source), full)
+        edit[:, 3:] = without_faint(edit[:, 3:])
+        return by_bands(_paint, full, edit)
 
     def _edit(self, source: Tensor) -> Tensor:
         return (self.gain * super().forward(source) + self.start).sigmoid()

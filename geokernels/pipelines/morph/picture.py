@@ -17,7 +17,7 @@ from ..recipe import OF_RECIPE
 WORLD = MappingProxyType(
     {
         **terms.WORLD,
-        "guess": 0.5,
+        "guess": None,
         "guess_encodings": 2600,  # all that the search would ever show
         "steps": 40,
         "learning_rate": None,
@@ -37,7 +37,9 @@ class PictureConfig(GuidanceConfig):
 
     Attributes:
         guess: Least cosine, between the change that a searched first guess makes and the change of the text,
-            for an edit layer to start from it. Above 1 nothing is searched.
+            for an edit layer to start from it. Above 1 nothing is searched. None for 0.5 where the judge of
+            the rendered world names an object's shape and colour and the background's, and otherwise no
+            search: a photograph would come out in few even colours.
         guess_encodings: Pictures that the search may show to the encoders.
         steps: Adam steps.
         learning_rate: Of the first step; the cosine schedule ends at 0. None for the pipeline's own.
@@ -51,7 +53,7 @@ class PictureConfig(GuidanceConfig):
             most 512. The edit of a larger picture is enlarged to its full size.
     """
 
-    guess: float = OF_RECIPE
+    guess: float | None = OF_RECIPE
     guess_encodings: int = OF_RECIPE
     steps: int = OF_RECIPE
     learning_rate: float | None = OF_RECIPE

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FAINTEST = 1 / 510  # opacity, half of a grey level of eight bits
+from .edit_network import without_faint
+
 SLOPE = 0.2  # of the LeakyReLU below 0
 
 # Columns: how brightness and two differences of colour spread over red, green and blue in natural pictures
@@ -62,11 +63,8 @@ class SkipNetwork(nn.Module):
 
     @staticmethod
     def written(opacity: Tensor) -> Tensor:
-        """Opacity as it is written: 0 below half of a grey level, which a sigmoid never is.
-
-        A layer so faint changes no picture of eight bits, and without it every value of the source stays.
-        """
-        return torch.where(opacity < FAINTEST, 0, opacity)
+        """See :func:`without_faint`."""
+        return without_faint(opacity)
 
     def require_sides(self, sides: tuple[int, int]) -> None:
         """Refuse pictures of which too little is left at the coarsest level.

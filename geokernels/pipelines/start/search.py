@@ -1,15 +1,20 @@
 """The first guess that an edit starts from: the better of the best recolouring and the best reshaping."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...world import judge
 from ..guidance.clip import Guidance
 from ..run import Tell
 from .effort import Effort
 from .guess import Guess, colour_centres
 from .recolour import recolour
 from .reshape import reshape
+
+START = 0.5  # least cosine between the change that a guess makes and that of the text
 
 
 def search_guess(source: Tensor, guidance: Guidance, *, area: float, seed: int, tell: Tell) -> Guess | None:
@@ -22,7 +27,8 @@ def search_guess(source: Tensor, guidance: Guidance, *, area: float, seed: int, 
         seed: Of the search.
         tell: Told how many pictures were encoded.
     """
-    if guidance.config.guess > 1:
+    least = least_cosine(guidance.config.guess, source)
+    if least > 1:
         return None
     size = max(encoder.image_size for encoder in guidance.encoders)
     small = F.interpolate(source, (size, size), mode="bilinear", antialias=True, align_corners=False)
@@ -41,4 +47,24 @@ def search_guess(source: Tensor, guidance: Guidance, *, area: float, seed: int, 
     )
     if outline is not None and outline.score > best.score:
         best = outline
-    return best if best.cosine >= guidance.config.guess else None
+    return best if best.cosine >= least else None
+
+
+def least_cosine(wanted: float | None, picture: Tensor) -> float:
+    """The cosine that a first guess must reach; infinite where none is to be searched.
+
+    Args:
+        wanted: What the settings say; None leaves it to the judge, for the search was made for pictures of
+            few even colours, and turns a photograph into one.
+        picture: To be edited, ``(1, 3, h, w)``.
+    """
+    if wanted is not None:
+        return wanted if wanted <= 1 else math.inf
+    return START if is_scene(picture) else math.inf
+
+
+def is_scene(picture: Tensor) -> bool:
+    """Whether ``picture`` (1, 3, h, w) is like the rendered world's: its judge names what is there."""
+    small = F.interpolate(picture, (64, 64), mode="bilinear", antialias=True, align_corners=False)
+    seen = judge(small.clamp(0, 1)).names()[0]
+    return all(seen[name] for name in ("shape", "colour", "background"))

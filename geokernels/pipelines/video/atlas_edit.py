@@ -24,6 +24,7 @@ from ..run_state import checksum, plain
 from ..start.effort import Effort
 from ..start.guess import Guess, colour_centres
 from ..start.recolour import recolour
+from ..start.search import least_cosine
 from .atlas_view import (
     LAYERS,
     AtlasPicture,
@@ -239,9 +240,10 @@ class VideoEdit(LayerDescent):
 
     def _first_guess(self, tell: Tell) -> Guess | None:
         """The recolouring of the layer that goes furthest towards the text, judged on the middle frame."""
-        if self.config.guess > 1:
-            return None
         view = self._working_view(len(self.footage) // 2)
+        least = least_cosine(self.config.guess, view.frame)
+        if least > 1:
+            return None
 
         def likeness(pictures: Tensor, source: Tensor) -> Likeness:
             opaque = torch.cat([pictures, torch.ones_like(pictures[:, :1])], 1)
@@ -252,7 +254,7 @@ class VideoEdit(LayerDescent):
         area = AREA * view.cover.mean().item()
         effort = Effort(likeness, self.config.guess_encodings, tell)
         best = recolour(self.source, centres, effort, size=size, area=area, most=effort.left, whole=True)
-        return best if best and best.cosine >= self.config.guess else None
+        return best if best and best.cosine >= least else None
 
 
 def edit_video(

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from geokernels.pipelines.morph.skip_network import FAINTEST, SkipNetwork, decorrelated_colours
+from geokernels.pipelines.morph.edit_network import FAINTEST
+from geokernels.pipelines.morph.skip_network import SkipNetwork, decorrelated_colours
 
 
 def network(widths=(128,) * 7, seed=0, **how):
