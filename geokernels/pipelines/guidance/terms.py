@@ -70,9 +70,9 @@ class GuidanceConfig(RecipeConfig, reach="reach_weight"):
         reach_weight: Weight of what is still missing along the text's change. The other terms see the
             direction of the picture's change and not its length.
         share: How far the change must go, 1 being the mirror image of the source; see ``reach_loss``.
-        rank: Most leading directions of the pictures' change that span its subspace: all but two of B
-            pictures at most, as released. None for all. With 1, and gradients through the bases, IMC only
-            grows with the directional loss, and is that loss under another name.
+        rank: Most leading directions of the pictures' change that span its subspace; of more than two
+            pictures all but two at most, as released. None for all. With 1, and gradients through the
+            bases, IMC only grows with the directional loss, and is that loss under another name.
         text_rank: The same of the text's change under the templates.
         through_bases: Whether gradients also flow through the pictures' bases; otherwise the kernel is a
             constant, as released.
@@ -238,8 +238,11 @@ def add_terms(total: dict[str, Tensor], terms: dict[str, Tensor], weight: float)
 
 
 def _rank(wanted: int | None, rows: Tensor) -> int | None:
-    """At most two fewer than there are rows, but one at least."""
-    return None if wanted is None else max(1, min(wanted, rows.shape[-2] - 2, rows.shape[-1]))
+    """At most two fewer than there are rows, and of up to two rows all, as released."""
+    if wanted is None:
+        return None
+    B, D = rows.shape[-2:]
+    return min(wanted, B - 2 if B > 2 else B, D)
 
 
 def _chord(loss: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class EditLayer(EditNetwork):
 
     @torch.no_grad()
     def render(self, source: Tensor, full: Tensor) -> Tensor:
-        """Paint the edit of ``source``, enlarged, over ``full``, of which every bit stays where it is faint."""
+        """Paint the edit of ``source``, enlarged, over ``full``, which stays to the bit where it is faint."""
         edit = enlarge(self._edit(source), full)
         edit[:, 3:] = without_faint(edit[:, 3:])
         return by_bands(_paint, full, edit)
