@@ -173,20 +173,21 @@ class LayerEditResult(NamedTuple):
 class LayerEdit(LayerDescent):
     """A layered edit of a picture in progress, see :class:`Run`; :meth:`prepare` searches its first guess.
 
-    A step shows one crop of the picture. Its composite is encoded once under all views, and every loss reads
-    those features. The source under the same views was encoded when the crop came first. The composite's
-    graph is freed before the edit is encoded over green.
+    A step shows one crop of the picture, and some steps the whole picture as well. Its composite is encoded
+    once under all views, and every loss of the text reads those features. The source under the same views is
+    encoded when a crop comes first. The composite's graph is freed before the edit is encoded over green.
 
-    Everything random is drawn from ``generator`` at the start and keyed by the crop, so that a run resumed
-    from a state ends as if it had never stopped, to the bit on the CPU.
+    Everything random is drawn from ``generator`` at the start and keyed by crop or step, so that a run
+    resumed from a state ends as if it had never stopped, to the bit on the CPU.
 
     Args:
         picture: ``(3, H, W)`` in [0, 1], any size, floating point.
         encoders: Frozen CLIP encoders on the picture's device; each guides by its weight.
         source: What the picture shows.
         target: What it should show.
-        screen: What the edit alone shows, over green; None for the target text "over a green screen", or what
-            the world's CLIP can read of that.
+        screen: What the edit alone shows; None for the target text. It is read in ``screen_templates``, which
+            speak of a green screen; where there are none it is to speak of it, and None is for the target
+            text "over a green screen", or what the world's CLIP can read of that.
         config: See :class:`LayerEditConfig`.
         generator: Source of random numbers, on the CPU.
         relevancy: Where the edit should begin, ``(1, H, W)`` in [0, 1], for ``config.bootstrap``.
