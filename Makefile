@@ -3,7 +3,7 @@
 #   make demo    an environment in .venv, the compiled extension, a morphed picture and its report
 #   make test    the same environment, then the whole test suite in two processes (PROCESSES=4 for four)
 #   make test-oldest   the operators of the built wheel under the oldest torch it may be installed with, unrebuilt
-#   make test-newest   the same under the newest
+#   make test-newest   the same under the newest, and the kernels of Triton compiled by its compiler
 #   make sanitize      the tests of the kernels on an address-sanitized and a thread-sanitized build
 #   make poison        the same on a build whose memory is NaN, and where memory holds other bits
 #   make lint    style, formatting and layers
@@ -15,15 +15,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# torch and Triton come together; 2.10's Triton is that of constraints.txt
+# torch and Triton come together; 2.10's Triton is that of constraints.txt, by which the suite compiles the kernels
 TORCH_oldest := torch==2.10.0
 TORCH_newest := --upgrade torch
+# for five architectures, on all processors
+COMPILE_newest = env -u TRITON_INTERPRET .venv-newest/bin/python scripts/compile_triton.py
 PROCESSES ?= 2
 # files whole, as what a file builds for its tests is built once; a thread each, as tests that want more say so
 IN_PARALLEL = -n $(PROCESSES) --dist loadfile
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 # what a compiled library of another torch could break; the kernels of Triton, and those of CUDA that the tests
-# compile for the host, are the same under every torch, and passed under 2.15 when they were run there
+# compile for the host, are the same under every torch, and passed under 2.15 when they were run there. What the
+# compilers make of Triton's kernels is not: those of the newest are held to the same
 OPERATOR_TESTS ?= tests/ops tests/kernels tests/compat --ignore-glob '*/test_triton_*' --ignore-glob '*/test_cuda_*'
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu)
 
@@ -55,6 +58,7 @@ test-oldest test-newest: test-%: wheel
 	.venv-$*/bin/pip install -q $(TORCH_$*) "numpy<2.4" "pytest>=8" "pytest-xdist>=3.6" "hypothesis>=6.100" "scipy>=1.11"
 	.venv-$*/bin/pip install -q --force-reinstall --no-deps dist/geokernels-*.whl
 	PYTHONSAFEPATH=1 $(ONE_THREAD) .venv-$*/bin/python -m pytest $(IN_PARALLEL) $(OPERATOR_TESTS) $(ARGS)
+	$(COMPILE_$*)
 
 sanitize: env
 	$(BIN)/pip install -q "cmake>=3.24"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compile every Triton kernel ahead of time, for GPUs that need not be there, and read what came out.
 
-    scripts/compile_triton.py [--arch 80 90 100] [--only WORD] [--json FILE]
+    scripts/compile_triton.py [--arch 80 86 90 100 120] [--only WORD] [--json FILE]
 
 Fails on a register that spills, on more shared memory than a GPU of the architecture has, where a tensor
 core's instruction is promised and missing, and where memory is loaded and stored with no barrier in between.
@@ -11,6 +11,7 @@ Prints a line for every binary. Triton brings all that it takes.
 import argparse
 import inspect
 import json
+import multiprocessing
 import os
 import re
 import subprocess
@@ -45,7 +46,7 @@ from geokernels.kernels.triton import (
 from geokernels.kernels.triton.transport_clouds_tiles import cost_of
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-ARCHS = (80, 90, 100)
+ARCHS = (80, 86, 90, 100, 120)
 # of a block of threads, in bytes
 MOST_SHARED = {80: 166_912, 86: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
 TENSOR_CORE = {80: r"HMMA", 86: r"HMMA", 90: r"H?GMMA", 100: r"UTC\w*MMA", 120: r"[HQO]MMA"}
@@ -65,6 +66,7 @@ class Variant(NamedTuple):
     points: str = "*fp32"
     tensor_core: bool = False
     stages: int = 3
+    registers: int | None = None  # at most, of a thread
 
 
 def of_clouds() -> Iterator[Variant]:
@@ -87,34 +89,39 @@ def of_clouds() -> Iterator[Variant]:
         label = f"{NAMES[kind]} {precision} {features}"
         points = "*bf16" if precision.startswith("bf16") else "*fp32"
         form = (block.warps, points, precision != "fp32")
-        yield Variant(f"sweep {label}", sweep.sweep_kernel, constants, *form)
-        columns, warps = transport_clouds.OF_PAIRS[precision]
+        yield Variant(f"sweep {label}", sweep.sweep_kernel, constants, *form, registers=block.registers)
+        columns, warps, registers = transport_clouds.OF_PAIRS[precision]
         of_pairs = {**constants, "BLOCK_N": transport_clouds.ROWS, "BLOCK_M": columns}
-        yield Variant(f"pairs {label}", sweep.pairs_kernel, of_pairs, warps, *form[1:])
+        yield Variant(f"pairs {label}", sweep.pairs_kernel, of_pairs, warps, *form[1:], registers=registers)
         if kind == PairCost.GIVEN:
             turned = {**constants, "COST": PairCost.TURNED}
             yield Variant("sweep turned", sweep.sweep_kernel, turned, *form)
             continue
         if features == 1024:
             tile = transport_clouds_given.TILE[precision]
-            cut = dict(zip(("BLOCK_N", "BLOCK_M", "BLOCK_D"), tile))
+            cut = dict(zip(("BLOCK_N", "BLOCK_M", "BLOCK_D"), tile[:3]))
             of_cost = {"PRECISION": precision, **cut}
             kernel = transport_clouds_given.cost_kernel
-            yield Variant(f"cost {label}", kernel, of_cost, tile.warps, *form[1:])
+            yield Variant(f"cost {label}", kernel, of_cost, tile.warps, *form[1:], registers=tile.registers)
         of_product = {**constants, "FACTOR": precision == "fp32", "BLOCK_R": 16}
         of_product["BLOCK_N"] = transport_clouds.ROWS
         of_product["BLOCK_D"] = transport_clouds.features_of_products(precision, block.features, features)
         of_product["RESIDENT"] = features <= of_product["BLOCK_D"]
-        of_product["BLOCK_M"], of_product["BLOCK_E"], warps = transport_clouds.OF_PRODUCTS[precision]
-        yield Variant(f"multiply {label}", products.multiply_kernel, of_product, warps, *form[1:])
+        cut = transport_clouds.products_of(kind, precision)
+        of_product["BLOCK_M"], of_product["BLOCK_E"], warps, registers = cut
+        form = (warps, *form[1:])
+        yield Variant(f"multiply {label}", products.multiply_kernel, of_product, *form, registers=registers)
         if precision == "fp32":
             of_slope = {**constants, "BLOCK_N": 32, "BLOCK_M": 64, "BLOCK_D": 16, "BLOCK_R": 16}
             of_slope = {name: of_slope[name] for name in ("COST", "BLOCK_N", "BLOCK_M", "BLOCK_D", "BLOCK_R")}
             if kind != square:
-                yield Variant(f"differentiate {label}", products.differentiate_kernel, of_slope, 8)
+                warps, registers = transport_clouds.DIFFERENTIATING
+                kernel = products.differentiate_kernel
+                yield Variant(f"differentiate {label}", kernel, of_slope, warps, registers=registers)
             else:
                 of_vector = {**of_product, "FACTOR": False, "BLOCK_E": 1}
-                yield Variant(f"multiply vector {label}", products.multiply_kernel, of_vector, warps)
+                name = f"multiply vector {label}"
+                yield Variant(name, products.multiply_kernel, of_vector, warps, registers=registers)
     for rows in (True, False):
         of_step = {"ROWS": rows, "BALANCED": False, "BLOCK": transport_clouds.SETTLED}
         yield Variant(f"settle {'rows' if rows else 'columns'}", sweep.settle_kernel, of_step)
@@ -125,11 +132,12 @@ def of_clouds() -> Iterator[Variant]:
 def of_small_problems() -> Iterator[Variant]:
     """Transport between small sets, of the padded sizes that occur."""
     for width in (64, 128, 256):
-        rows, warps = transport.ENTRIES // width, transport.WARPS
+        rows, (warps, registers) = transport.ENTRIES // width, transport.LAUNCH
         cut = {"BLOCK_N": rows, "BLOCK_M": width}
         constants = {"BALANCED": width != 128, "LEAST": 2e-6, **cut}
-        yield Variant(f"sinkhorn {width}", transport_small.sinkhorn_kernel, constants, warps)
-        yield Variant(f"pairs {width}", transport_small.pairs_kernel, cut, warps)
+        kernel = transport_small.sinkhorn_kernel
+        yield Variant(f"sinkhorn {width}", kernel, constants, warps, registers=registers)
+        yield Variant(f"pairs {width}", transport_small.pairs_kernel, cut, warps, registers=registers)
 
 
 def of_subspaces() -> Iterator[Variant]:
@@ -138,18 +146,18 @@ def of_subspaces() -> Iterator[Variant]:
         getattr(geodesic_kernels, f"{name}_kernel")
         for name in ("decompose", "cosine", "turn", "overlap", "spread")
     ]
-    for block in (16, 32):
+    for block in (16, 32, 64):
         cut = {"BLOCK": block, "BLOCK_N": geodesic.BLOCK_N, "BLOCK_D": geodesic.BLOCK_D, "TERMS": 10}
         cut["BLOCK_M"] = geodesic.BLOCK_M
         for kernel in kernels:
             constants = {word: cut[word] for word in cut if word in kernel.arg_names}
             if kernel is geodesic_kernels.spread_kernel:
                 constants["BLOCK_D"] = geodesic.SPREAD_D
-            launch = geodesic.LAUNCH
+            warps, registers, stages = geodesic.LAUNCH
             if kernel is geodesic_kernels.decompose_kernel:
-                launch = {"num_warps": decompose.warps_of(block, block), "num_stages": 3}
+                warps, registers, stages = decompose.warps_of(block, block), geodesic.DECOMPOSING, 3
             name = f"geodesic {kernel.fn.__name__} {block}"
-            yield Variant(name, kernel, constants, launch["num_warps"], stages=launch["num_stages"])
+            yield Variant(name, kernel, constants, warps, stages=stages, registers=registers)
 
 
 def of_rows() -> Iterator[Variant]:
@@ -158,12 +166,16 @@ def of_rows() -> Iterator[Variant]:
         block, factored, tile = subspace.cut_of(N, 1024)
         width = decompose.width_of(block)
         of_factor = {"BLOCK": block, "BLOCK_D": factored}
-        yield Variant(f"factor {N}", subspace.factor_kernel, of_factor, subspace.WARPS)
-        yield Variant(f"combine {N}", subspace.combine_kernel, tile, subspace.COMBINING)
+        for name, kernel, constants, (warps, registers) in (
+            ("factor", subspace.factor_kernel, of_factor, subspace.FACTORING),
+            ("combine", subspace.combine_kernel, tile, subspace.COMBINING),
+        ):
+            yield Variant(f"{name} {N}", kernel, constants, warps, registers=registers)
         for long in (True, False):
             constants = {"LONG": long, "BLOCK": block, "WIDTH": width}
             name = f"basis {N} of {'long' if long else 'short'} rows"
-            yield Variant(name, subspace.basis_kernel, constants, decompose.warps_of(block, width))
+            warps, registers = decompose.warps_of(block, width), subspace.TURNING
+            yield Variant(name, subspace.basis_kernel, constants, warps, registers=registers)
 
 
 def variants() -> list[Variant]:
@@ -216,7 +228,7 @@ def compiled(variant: Variant, arch: int) -> CompiledKernel:
         if n in ("D", "width") or types[n].startswith("*")
     }
     source = ASTSource(variant.kernel, types, variant.constants, aligned)
-    options = {"num_warps": variant.warps, "num_stages": variant.stages}
+    options = {"num_warps": variant.warps, "num_stages": variant.stages, "maxnreg": variant.registers}
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
@@ -225,19 +237,19 @@ def faults(variant: Variant, arch: int, binary: CompiledKernel) -> tuple[Kernel,
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
-        usage, code = (
-            subprocess.run(
-                [TOOLS / "cuobjdump", option, file.name], capture_output=True, text=True, check=True
-            )
-            for option in ("-res-usage", "-sass")
-        )
+        code = subprocess.run(
+            [TOOLS / "cuobjdump", "-res-usage", "-sass", file.name],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
     registers, stack, local = (
-        int(re.search(rf"{word}:(\d+)", usage.stdout + usage.stderr)[1]) for word in ("REG", "STACK", "LOCAL")
+        int(re.search(rf"{word}:(\d+)", code)[1]) for word in ("REG", "STACK", "LOCAL")
     )
     shared = binary.metadata.shared
-    tensor = len(re.findall(rf"\b{TENSOR_CORE[arch]}", code.stdout))
+    tensor = len(re.findall(rf"\b{TENSOR_CORE[arch]}", code))
     wrong = []
-    if local or re.search(r"\b(STL|LDL)\b", code.stdout):
+    if local or re.search(r"\b(STL|LDL)\b", code):
         wrong.append(f"spills registers to {max(local, stack)} bytes of local memory")
     if shared > MOST_SHARED[arch]:
         wrong.append(f"takes {shared} bytes of shared memory, more than {MOST_SHARED[arch]}")
@@ -247,7 +259,7 @@ def faults(variant: Variant, arch: int, binary: CompiledKernel) -> tuple[Kernel,
     kernel = Kernel(f"sm_{arch}", variant.name, registers, shared + KEPT, threads=32 * variant.warps)
     kernel.count_blocks()
     kernel.shared, kernel.tensor = shared, {"all": tensor}
-    kernel.counts = counts(variant, Code(code.stdout))
+    kernel.counts = counts(variant, Code(code))
     return kernel, wrong
 
 
@@ -266,31 +278,40 @@ def spent() -> float:
     return sum(os.times()[:4])
 
 
+def outcome(of: tuple[int, int]) -> tuple[Kernel, list[str], float]:
+    """What :func:`faults` says of a variant, by its number, and an architecture, and the seconds it took."""
+    start, (number, arch) = spent(), of
+    variant = variants()[number]
+    return *faults(variant, arch, compiled(variant, arch)), spent() - start
+
+
 def main() -> int:
     """Compile what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--arch", type=int, nargs="+", default=ARCHS, choices=MOST_SHARED)
     parser.add_argument("--only", default="", help="names that contain this word")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at once; all processors")
     parser.add_argument("--json", type=Path, help="file for what was found, a kernel and architecture each")
     options = parser.parse_args()
     if interpreted:
         print("TRITON_INTERPRET is set: nothing would be compiled", file=sys.stderr)
         return 2
-    chosen = [variant for variant in variants() if options.only in variant.name]
+    chosen = [i for i, variant in enumerate(variants()) if options.only in variant.name]
     if not chosen:
         parser.error(f"no kernel's name contains {options.only!r}")
-    count, bad, kernels, start = 0, 0, [], spent()
-    for variant in chosen:
-        for arch in options.arch:
-            kernel, wrong = faults(variant, arch, compiled(variant, arch))
-            count, bad, kernels = count + 1, bad + bool(wrong), [*kernels, asdict(kernel)]
+    bad, kernels, seconds = 0, [], 0.0
+    tasks = [(number, arch) for number in chosen for arch in options.arch]
+    # forked, as kernels cannot be sent to a process, only their numbers
+    with multiprocessing.get_context("fork").Pool(options.processes) as pool:
+        for kernel, wrong, took in pool.imap(outcome, tasks):
+            bad, kernels, seconds = bad + bool(wrong), [*kernels, asdict(kernel)], seconds + took
             usage = f"{kernel.registers:4d} registers {kernel.shared:7d} B shared {kernel.blocks:2d} blocks"
             tensor = f"{kernel.tensor['all']:4d} tensor-core instructions"
             said = "; ".join(wrong) or "ok"
-            print(f"sm_{arch:<4d}{variant.name:32s}{usage} {tensor}  {said}", flush=True)
+            print(f"{kernel.arch:7s}{kernel.name:32s}{usage} {tensor}  {said}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(kernels, indent=1) + "\n")
-    print(f"{count} binaries, {bad} at fault, {spent() - start:.0f} s of one core")
+    print(f"{len(kernels)} binaries, {bad} at fault, {seconds:.0f} s of one core")
     return bool(bad)
 
 

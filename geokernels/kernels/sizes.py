@@ -22,7 +22,7 @@ class Most(NamedTuple):
 # points: csrc/core/transport_problem.h; beyond the others, blocked library solvers win
 NATIVE = Most(points=256, rows=128, directions=64)
 # points: of one program, beyond which costs are streamed
-TRITON = Most(points=256, rows=128, directions=32)  # 64 columns spill registers in a gradient
+TRITON = Most(points=256, rows=128, directions=64)
 
 
 def exceed(most: int, *sizes: int) -> bool:

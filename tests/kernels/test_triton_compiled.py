@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+from geokernels.kernels.triton.registration import of_launch
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compile_triton.py"
 
@@ -139,3 +143,12 @@ def test_no_product_is_added_to_one_of_the_same_step():
     words = printed_by(CHAINED.format(folder=str(SCRIPT.parent)))
     assert all(int(dots) >= 3 for dots in words[::2])
     assert words[1::2] == ["0", "0"]
+
+
+def test_a_tracer_is_given_no_bound_of_registers():
+    # torch.compile knows the number of warps and of stages alone
+    options = {"num_warps": 8, "num_stages": 3}
+    assert of_launch(torch.zeros(1), 8, 128) == {**options, "maxnreg": 128}
+    assert of_launch(torch.zeros(1), 8) == options
+    with FakeTensorMode():
+        assert of_launch(torch.zeros(1), 8, 128) == options

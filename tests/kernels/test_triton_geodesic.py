@@ -113,9 +113,18 @@ def test_several_blocks_of_directions():
         assert torch.allclose(ours.double().cpu(), truth, rtol=0, atol=10 * NEAR[WIDEST])
 
 
+@pytest.mark.parametrize("K", [33, 64])
+def test_the_most_directions(K):
+    # a panel of 64 columns: with most of its second half missing, and full
+    parts = problem(N=2, D=67, K=K, L=K, B=1)
+    exact = value_and_gradients(parts, "reference", torch.float64)
+    for ours, truth in zip(value_and_gradients(parts, "triton"), exact, strict=True):
+        assert torch.allclose(ours.double().cpu(), truth, rtol=0, atol=10 * NEAR[WIDEST])
+
+
 def test_refusals():
-    x, basis = torch.zeros(1, 40, device=DEVICE), torch.eye(40, device=DEVICE)
-    with pytest.raises(gk.BackendError, match="bases of up to 32 columns, not 40"):
+    x, basis = torch.zeros(1, 65, device=DEVICE), torch.eye(65, device=DEVICE)
+    with pytest.raises(gk.BackendError, match="bases of up to 64 columns, not 65"):
         gk.geodesic_cosine(x, x, basis, basis, backend="triton")
 
 

@@ -13,13 +13,14 @@ from .. import derivatives
 from ..batching import lead_with_mapped_dimension
 from .decompose import warps_of
 from .geodesic_kernels import cosine_kernel, decompose_kernel, overlap_kernel, spread_kernel, turn_kernel
-from .registration import device_of, operator, wrap_triton
+from .registration import device_of, of_launch, operator, wrap_triton
 
 BLOCK_N = 16  # rows at a time, the least that a product of tiles takes
 BLOCK_D = 32
 BLOCK_M = 16  # directions at a time of the gradient to P^T Q
 SPREAD_D = 16  # features of a program of the gradient
-LAUNCH = {"num_warps": 8, "num_stages": 1}  # by what does not spill
+LAUNCH = 8, 255, 1  # warps, registers and stages, by what does not spill
+DECOMPOSING = 255  # registers
 
 
 def cosine(x: Rows, y: Rows, p: Basis, q: Basis, eps: float) -> Scores:
@@ -39,7 +40,7 @@ def _sizes(x: Tensor, p: Tensor, q: Tensor) -> tuple[tuple[int, ...], dict]:
     block = max(triton.next_power_of_2(M), 16)
     terms = 21 if x.dtype == torch.float64 else 10  # of the series of the weights
     cut = {"BLOCK": block, "BLOCK_N": BLOCK_N, "BLOCK_D": BLOCK_D, "TERMS": terms}
-    return (N, D, K, L, M), {**cut, **LAUNCH}
+    return (N, D, K, L, M), {**cut, **of_launch(x, *LAUNCH)}
 
 
 @operator("triton_geodesic_cosine")
@@ -59,8 +60,9 @@ def geodesic_cosine(
     work = x.new_empty((problems, 2 * block, block))
     with device_of(x):
         wrap_triton(decompose_kernel)[(problems,)](
-            p, q, *frame, work, rounding, *sizes[1:], block, BLOCK_D, num_warps=warps_of(block, block)
-        )
+            p, q, *frame, work, rounding, *sizes[1:], block, BLOCK_D,
+            **of_launch(x, warps_of(block, block), DECOMPOSING),
+        )  # fmt: skip
         wrap_triton(cosine_kernel)[(problems, triton.cdiv(N, BLOCK_N))](
             x, y, p, q, *frame, cosines, coordinates, eps, *sizes, **cut
         )
@@ -101,7 +103,7 @@ def geodesic_cosine_backward(
             p, q, *kept, turned, overlap, torch.finfo(x.dtype).eps, *sizes, **cut, BLOCK_M=BLOCK_M
         )
         wrap_triton(spread_kernel)[(problems, triton.cdiv(D, SPREAD_D))](
-            *flat, on, overlap, *outs, *sizes, cut["BLOCK"], BLOCK_N, SPREAD_D, **LAUNCH
+            *flat, on, overlap, *outs, *sizes, cut["BLOCK"], BLOCK_N, SPREAD_D, **of_launch(x, *LAUNCH)
         )
     to_x, to_y, to_p, to_q = (out.reshape(part.shape) for out, part in zip(outs, given, strict=True))
     return to_x, to_y, to_p, to_q

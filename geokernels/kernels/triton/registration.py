@@ -33,6 +33,22 @@ def _as_it_is(kernel: Callable) -> Callable:
 wrap_triton = _as_it_is if interpreted else torch.library.wrap_triton
 
 
+def _is_plain(x: Tensor) -> bool:
+    """Whether ``x`` has memory, and is not what a tracer puts in its place."""
+    return type(x) in (Tensor, torch.nn.Parameter)
+
+
+def of_launch(x: Tensor, warps: int, registers: int | None = None, stages: int = 3) -> dict[str, int]:
+    """Options of a launch on ``x``: its warps, and the most registers of a thread.
+
+    Left alone, the assembler aims at one more block an SM, and spills what it lacks for that; in which
+    kernels, changes from one release to the next. With a bound above what a kernel asks for, it does not.
+    torch.compile knows no such option and compiles without it: there some bytes may spill.
+    """
+    bound = {} if registers is None or not _is_plain(x) else {"maxnreg": registers}
+    return {"num_warps": warps, "num_stages": stages, **bound}
+
+
 def device_of(x: Tensor) -> AbstractContextManager:
     """Launch on the GPU of ``x``, which need not be the current one; a tracer sees to that itself."""
-    return torch.cuda.device_of(x) if type(x) in (Tensor, torch.nn.Parameter) else nullcontext()
+    return torch.cuda.device_of(x) if _is_plain(x) else nullcontext()

@@ -27,11 +27,12 @@ from torch import Tensor
 from .. import derivatives
 from ..batching import lead_with_mapped_dimension
 from .decompose import CHUNK, orthogonalise, squares_of, warps_of, width_of
-from .registration import device_of, operator, wrap_triton
+from .registration import device_of, of_launch, operator, wrap_triton
 
 ENTRIES = 4096  # of a tile of rows
-WARPS = 8  # of rows made orthonormal
-COMBINING = 4  # warps of a block of features
+FACTORING = 8, 128  # warps and registers of rows made orthonormal
+TURNING = 255  # registers of rotations
+COMBINING = 4, None  # warps and registers of a block of features
 
 
 @triton.jit
@@ -212,15 +213,15 @@ def decompose_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if long:
             q, factor, turned = torch.empty_like(x), x.new_empty(problems), x.new_empty((problems, N, N))
             wrap_triton(factor_kernel)[(problems,)](
-                x, q, work, factor, rounding, N, D, cut.block, cut.factored, num_warps=WARPS
+                x, q, work, factor, rounding, N, D, cut.block, cut.factored, **of_launch(x, *FACTORING)
             )
         wrap_triton(basis_kernel)[(problems,)](
             x, work, factor, left, values, turned, rounding, settled, N, D, R,
-            long, cut.block, width, num_warps=warps_of(cut.block, width),
+            long, cut.block, width, **of_launch(x, warps_of(cut.block, width), TURNING),
         )  # fmt: skip
         if long:
             wrap_triton(combine_kernel)[(problems, triton.cdiv(D, cut.tile["BLOCK_D"]))](
-                turned, q, directions, N, D, **cut.tile, num_warps=COMBINING
+                turned, q, directions, N, D, **cut.tile, **of_launch(x, *COMBINING)
             )
     return tuple(outs)
 

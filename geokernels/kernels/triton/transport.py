@@ -11,12 +11,12 @@ from ...reference.potentials import LEAST_LIFT, level_of, unresolved, value_of_p
 from ...reference.problem import Problem, Solution
 from .. import sizes, transport
 from . import transport_given
-from .registration import device_of, operator, wrap_triton
+from .registration import device_of, of_launch, operator, wrap_triton
 from .transport_clouds_tiles import LOG2_E
 from .transport_small import pairs_kernel, sinkhorn_kernel
 
 ENTRIES = 2048  # of a block of rows
-WARPS = 8  # by what does not spill
+LAUNCH = 8, 128  # warps and registers, by what does not spill
 
 
 def solve(cost: Cost, problem: Problem) -> Solution:
@@ -81,7 +81,7 @@ def sinkhorn(
         wrap_triton(sinkhorn_kernel)[(a.shape[0],)](
             cost, a, b, f, raw, g, error, iterations, count, valid.to(torch.int32),
             LOG2_E / eps, damping, reach / eps, 2 * torch.finfo(a.dtype).eps / LOG2_E, tol, max_iter, N, M,
-            reach == math.inf, LEAST_LIFT * torch.finfo(a.dtype).eps, rows, width, num_warps=WARPS,
+            reach == math.inf, LEAST_LIFT * torch.finfo(a.dtype).eps, rows, width, **of_launch(cost, *LAUNCH),
         )  # fmt: skip
     f = torch.where(a > 0, f, damping * raw)
     value, moved_f, moved_g = _finish(a, b, f, g, LOG2_E * reach / eps)
@@ -91,7 +91,7 @@ def sinkhorn(
     with device_of(cost):
         wrap_triton(pairs_kernel)[(a.shape[0],)](
             cost, a, b, f, g, sums, level.to(a.dtype), count, near.to(torch.int32),
-            LOG2_E / eps, N, M, rows, width, num_warps=WARPS,
+            LOG2_E / eps, N, M, rows, width, **of_launch(cost, *LAUNCH),
         )  # fmt: skip
     sums = sums.double()
     value = value_of_pairs(value, a, b, f / LOG2_E, g / LOG2_E, reach / eps, sums[0] / LOG2_E, *sums[1:])

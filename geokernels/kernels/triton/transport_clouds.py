@@ -17,34 +17,48 @@ from ..costs import PairCost
 from ..transport_clouds_derivatives import solve_adjoint
 from ..transport_clouds_registration import register
 from . import PRECISIONS
-from .registration import device_of, opaque, operator, wrap_triton
+from .registration import device_of, of_launch, opaque, operator, wrap_triton
 from .transport_clouds_given import are_stored, stored
 from .transport_clouds_products import differentiate_kernel, multiply_kernel
 from .transport_clouds_sweep import PADDED, pairs_kernel, settle_kernel, stop_kernel, sweep_kernel
 from .transport_clouds_tiles import LOG2_E, Blocks, Cloud, cost_of, pack
 
 ROWS = 64  # of tiles but those of a sweep
-# of a program of multiply_kernel: most columns of its tiles and of its result, and its warps
-OF_PRODUCTS = {"fp32": (32, 32, 8), "tf32": (64, 64, 4), "bf16": (64, 64, 4), "bf16x3": (32, 32, 8)}
-# of a program of pairs_kernel: most columns of its tiles, and its warps
-OF_PAIRS = {"fp32": (16, 8), "tf32": (16, 4), "bf16": (16, 4), "bf16x3": (16, 8)}
+# of a program of multiply_kernel: most columns of its tiles and of its result, its warps and registers
+OF_PRODUCTS = {
+    "fp32": (32, 32, 8, None),
+    "tf32": (64, 64, 4, None),
+    "bf16": (64, 64, 4, None),
+    "bf16x3": (32, 32, 8, 255),
+}
+# of a program of pairs_kernel: most columns of its tiles, its warps and registers
+OF_PAIRS = {"fp32": (16, 8, 168), "tf32": (16, 4, 168), "bf16": (16, 4, 168), "bf16x3": (16, 8, 168)}
 SETTLED = 256  # points of a program of settle_kernel
+DIFFERENTIATING = 8, 255  # warps and registers of differentiate_kernel
 ENOUGH_PROGRAMS = 512  # columns are split below this number
 
 
 def blocks_of(kind: int, precision: str, D: int) -> Blocks:
     """The tile of a sweep: all features of its rows where they fit; smaller without tensor cores."""
     if kind == PairCost.GIVEN:
-        return Blocks(64, 32, 1, 8)
+        return Blocks(64, 32, 1, 8, 128)
     if kind in (PairCost.ROOT, PairCost.POWER):
-        return Blocks(64, 32, 1, 4)
+        return Blocks(64, 32, 1, 4, 168)
     features = max(triton.next_power_of_2(D), 16)
     resident = features <= (128 if precision == "bf16" else 64)
     rows = 128 if precision == "bf16" and features <= 64 else 64
     columns = 32 if precision == "fp32" or (precision == "bf16x3" and not resident) else 64
-    if precision == "fp32" and not resident:
-        return Blocks(rows, columns, 16, 8)
-    return Blocks(rows, columns, features if resident else 32, 4)
+    if precision == "fp32":
+        return Blocks(rows, columns, *((features, 8, 168) if resident else (16, 8)))
+    if resident:
+        return Blocks(rows, columns, features, 4, {"tf32": 168, "bf16": 192, "bf16x3": None}[precision])
+    return Blocks(rows, columns, 32, 4, {"tf32": None, "bf16": 168, "bf16x3": 255}[precision])
+
+
+def products_of(kind: int, precision: str) -> tuple[int, int, int, int | None]:
+    """Of a program of multiply_kernel, as ``OF_PRODUCTS`` says; a cost that is no product needs more."""
+    *cut, registers = OF_PRODUCTS[precision]
+    return *cut, 255 if kind in (PairCost.ROOT, PairCost.POWER) else registers
 
 
 def features_of_products(precision: str, features: int, D: int) -> int:
@@ -118,12 +132,14 @@ class _Iteration:
         if id(rows) not in self.sums:
             self.sums[id(rows)] = [rows.weight.new_empty(splits, *rows.weight.shape) for _ in range(2)]
         top, total = self.sums[id(rows)]
+        cost = self.cost_of(rows)
+        registers = None if cost == PairCost.TURNED else blocks.registers
         sweep_kernel[programs, splits](
             rows.cloud.points, rows.cloud.low, columns.cloud.points, columns.cloud.low,
             rows.cloud.own, rows.raw, columns.bias, active, rows.count, columns.count, top, total,
             1 / heat, self.p, rows.size, columns.size, self.D or columns.size, width * blocks.columns,
-            self.cost_of(rows), self.precision, blocks.features >= self.D,
-            blocks.rows, blocks.columns, blocks.features, num_warps=blocks.warps,
+            cost, self.precision, blocks.features >= self.D,
+            blocks.rows, blocks.columns, blocks.features, **of_launch(total, blocks.warps, registers),
         )  # fmt: skip
         return top, total, splits
 
@@ -168,7 +184,7 @@ class _Iteration:
     def pairs(self, wanted: Tensor) -> Tensor:
         """Sums over the pairs of some problems, ``(3, B)`` in float64, as ``value_of_pairs`` takes them."""
         rows, columns, blocks = self.rows, self.columns, self.blocks
-        columns_of_tile, warps = OF_PAIRS[self.precision]
+        columns_of_tile, warps, registers = OF_PAIRS[self.precision]
         B = rows.weight.shape[0]
         sums = rows.weight.new_full((3, B, rows.size), math.inf)
         level = LOG2_E * level_of(rows.weight, self.reach)[:, None]
@@ -178,7 +194,7 @@ class _Iteration:
             columns.potential.contiguous(), columns.weight, wanted.int(), rows.count, columns.count, sums,
             self.p, rows.size, columns.size, self.D or columns.size,
             self.cost_of(rows), self.precision, blocks.features >= self.D,
-            ROWS, columns_of_tile, blocks.features, num_warps=warps,
+            ROWS, columns_of_tile, blocks.features, **of_launch(sums, warps, registers),
         )  # fmt: skip
         sums = torch.where(rows.weight > 0, rows.weight.double() * sums, 0).sum(-1)
         return torch.stack([sums[0] / LOG2_E, sums[1], sums[2]])
@@ -319,7 +335,7 @@ def multiply_clouds(
     D = x.shape[-1] if features == 1 else rows.points.shape[-1]
     biases = _biases(f, g, rows, columns)
     B, N = f.shape
-    columns_of_tile, most, warps = OF_PRODUCTS[of_products]
+    columns_of_tile, most, warps, registers = products_of(kind, of_products)
     block = 1 if E == 1 else min(max(triton.next_power_of_2(E), 16), most)
     with device_of(x):
         wrap_triton(multiply_kernel)[(B * triton.cdiv(N, ROWS), triton.cdiv(E, block))](
@@ -327,7 +343,7 @@ def multiply_clouds(
             v if left is None else left, v if left is None else right, v, out,
             p, N, g.shape[-1], D, 1 if left is None else left.shape[-1], E,
             cost_of(kind, p), of_products, features >= D, left is not None,
-            ROWS, columns_of_tile, features, 16, block, num_warps=warps,
+            ROWS, columns_of_tile, features, 16, block, **of_launch(x, warps, registers),
         )  # fmt: skip
     return out
 
@@ -355,7 +371,8 @@ def differentiate_clouds(
     with device_of(x):
         wrap_triton(differentiate_kernel)[(B * triton.cdiv(N, 32), triton.cdiv(D, block))](
             rows.points, columns.points, *_biases(f, g, rows, columns), left, right, out,
-            p, N, g.shape[-1], D, left.shape[-1], cost_of(kind, p), 32, 64, block, 16, num_warps=8,
+            p, N, g.shape[-1], D, left.shape[-1], cost_of(kind, p), 32, 64, block, 16,
+            **of_launch(x, *DIFFERENTIATING),
         )  # fmt: skip
     # a root's slope does not see the unit of the points
     return out if kind == PairCost.ROOT else out * LOG2_E ** ((1 - p) / p)

@@ -13,16 +13,17 @@ import triton.language as tl
 from torch import Tensor
 
 from ..costs import PairCost
+from .registration import of_launch
 from .transport_clouds_tiles import Blocks, Cloud, products
 
 MOST_STREAMED = {"fp32": 64, "tf32": 185, "bf16": 370, "bf16x3": 120}  # features
 SHARE = 0.25  # of the memory that is free, which stored costs may take
 # a program of cost_kernel, none of which holds all features
 TILE = {
-    "fp32": Blocks(64, 32, 16, 8),
-    "tf32": Blocks(64, 64, 32, 4),
-    "bf16": Blocks(64, 64, 32, 4),
-    "bf16x3": Blocks(64, 32, 32, 4),
+    "fp32": Blocks(64, 32, 16, 8, 128),
+    "tf32": Blocks(64, 64, 32, 4, 168),
+    "bf16": Blocks(64, 64, 32, 4, 168),
+    "bf16x3": Blocks(64, 32, 32, 4, 168),
 }
 
 
@@ -68,8 +69,9 @@ def stored(x: Cloud, y: Cloud, precision: str) -> tuple[Cloud, Cloud]:
     """The costs of all pairs but for the points' own parts, in the place of both clouds' points."""
     (B, N), M, D = x.own.shape, y.own.shape[1], x.points.shape[-1]
     cost = x.own.new_empty(B, N, M)
-    rows, columns, features, warps = TILE[precision]
+    rows, columns, features, warps, registers = TILE[precision]
     cost_kernel[(B * triton.cdiv(N, rows), triton.cdiv(M, columns))](
-        x.points, x.low, y.points, y.low, cost, N, M, D, precision, rows, columns, features, num_warps=warps
-    )
+        x.points, x.low, y.points, y.low, cost, N, M, D, precision, rows, columns, features,
+        **of_launch(x.points, warps, registers),
+    )  # fmt: skip
     return Cloud(cost, cost, x.own), Cloud(cost, cost, y.own)

@@ -33,12 +33,16 @@ MOST_POWER = tl.constexpr(100.0)  # of two, where nothing else bounds it
 
 
 class Blocks(NamedTuple):
-    """A program's tile, and the warps that share it. Chosen so that no register spills; not tuned."""
+    """A program's tile, the warps that share it, and the most registers of a thread.
+
+    Chosen so that no register spills; not tuned.
+    """
 
     rows: int
     columns: int
     features: int
     warps: int
+    registers: int | None = None  # registration.py, of_launch
 
 
 class Cloud(NamedTuple):
