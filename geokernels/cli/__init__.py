@@ -11,7 +11,21 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from . import adapt, bench, demo, doctor, edit, evaluate, faults, interpolate, morph, tune, video, world
+from . import (
+    adapt,
+    bench,
+    demo,
+    doctor,
+    edit,
+    evaluate,
+    faults,
+    interpolate,
+    morph,
+    rerun,
+    tune,
+    video,
+    world,
+)
 from .console import INTERRUPTED, add, warn
 
 app = typer.Typer(
@@ -28,6 +42,7 @@ add(app, adapt.adapt)
 add(app, edit.edit)
 add(app, evaluate.evaluate, "eval")
 add(app, interpolate.interpolate)
+add(app, rerun.rerun)
 app.add_typer(world.app, name="world")
 add(app, bench.bench)
 add(app, tune.tune)

@@ -12,14 +12,18 @@ from .console import driven, extras, say, sentences, took
 from .encoders import encoders_of, require_clips, warn_of_unknown_words
 from .options import (
     CLIP,
+    ConfigFile,
     Device,
     From,
     Loss,
     MostMegapixels,
     Out,
     Overwrite,
+    Recipe,
     Resume,
     Seed,
+    Sets,
+    Start,
     Steps,
     Strength,
     To,
@@ -29,9 +33,13 @@ from .options import (
     folder_option,
     formerly,
 )
-from .typed import chosen
+from .settings import Settings, same_names
 
 NOUNS = {"invert": "inversion", "adapt": "adaptation"}  # what stages are called
+# of which settings an option is short
+OPTIONS = {"encoder_weights": "clip_share", "guess": "start"}
+OPTIONS |= same_names("loss train steps strength learning_rate batch pool chunk layers truncation")
+OF_INVERSION = {"steps": "real_steps", "chunk": "chunk"}
 
 
 def adapt(
@@ -45,7 +53,8 @@ def adapt(
             "--generator",
         ),
     ] = "world",
-    loss: Loss = "geodesic",
+    recipe: Recipe = None,
+    loss: Loss = None,
     clip: Annotated[
         list[str] | None,
         typer.Option(help=f"A CLIP that guides: {CLIP}; repeat for several (default: world)."),
@@ -64,12 +73,13 @@ def adapt(
         typer.Option(min=0, help="Weight of each CLIP in the loss, in the order of --clip."),
     ] = None,
     train: Annotated[
-        str,
-        typer.Option(help="What is trained of a chosen layer: its modulation, or the whole layer (layers)."),
-    ] = "modulation",
-    start: Annotated[
-        bool, typer.Option(help="Start from the generator's own samples that fit the text best.")
-    ] = True,
+        str | None,
+        typer.Option(
+            help="What is trained of a chosen layer: its modulation, or the whole layer (layers) "
+            "(default: by recipe)."
+        ),
+    ] = None,
+    start: Start = None,
     steps: Steps = None,
     strength: Strength = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the first step.")] = None,
@@ -89,6 +99,8 @@ def adapt(
     lpips: Annotated[
         str | None, typer.Option(help="Invert --real by LPIPS: alex, vgg or squeeze, or NAME=WEIGHTS-FILE.")
     ] = None,
+    config_file: ConfigFile = None,
+    sets: Sets = None,
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
     seed: Seed = 0,
     device: Device = None,
@@ -96,37 +108,43 @@ def adapt(
     overwrite: Overwrite = False,
 ) -> None:
     """Train a generator to draw what a text describes, without any pictures of it."""
-    with sentences(adapt, encoder_weights="--clip-share", checkpoint="--model", picture="--real"), extras():
+    of_inputs = {"checkpoint": "--model", "picture": "--real"}
+    with sentences(adapt, encoder_weights="--clip-share", **of_inputs) as names, extras():
         import torch
 
         from ..media.pictures import read_picture
         from ..models import load_generator
         from ..models.imagenet_templates import IMAGENET_TEMPLATES
         from ..models.stylegan2_files import FORMATS
-        from ..pipelines import Adaptation, AdaptationConfig
+        from ..pipelines import Adaptation, AdaptationConfig, WInversionConfig
         from ..runs.adapt import AdaptFolder, AdaptJob
 
         where = device_of(device)
         for name in clip or []:
             require_clips(clip=name)
         _require_lpips(lpips)
-        given = {"steps": steps, "strength": strength, "learning_rate": learning_rate, "batch": batch}
-        given |= {"pool": pool, "chunk": chunk, "layers": layers, "truncation": truncation}
-        given |= {"encoder_weights": tuple(clip_share or ()) or None, "guess": None if start else 2.0}
         clips = clip or ["world"]
-        if clips != ["world"] * len(clips):
-            given["templates"] = IMAGENET_TEMPLATES
-        config = AdaptationConfig(loss=loss, train=train, **chosen(**given))
+        built_in = {"--model": model == "world", "--clip": set(clips) == {"world"}}
+        kinds = {"adapt": AdaptationConfig, "invert": WInversionConfig}
+        settings = Settings(kinds, {"adapt": OPTIONS, "invert": OF_INVERSION}, built_in=built_in)
+        config = settings.make("adapt", **({} if built_in["--clip"] else {"templates": IMAGENET_TEMPLATES}))
+        of_inversion = settings.make("invert")
+        names |= settings.names
+        if real is None:
+            settings.refuse("invert", "goes with --real, which is not given")
+            if lpips is not None:
+                raise ValueError(f"--lpips goes with --real, got {lpips} without it")
         ending = Path(model).suffix
         folder = AdaptFolder(out, ending if ending in FORMATS else ".safetensors")
         inputs = [Path(model), *([real] if real else [])]
         with folder.claim(resume=resume, overwrite=overwrite, keep=inputs):
+            say(settings.reason())
             picture = None if real is None else read_picture(real, most_megapixels=most_megapixels).rgb
             network = load_generator(model, device=where)
             encoders = encoders_of(clips, clip_weights or [], clip_tokenizer or [], where)
             chance = torch.Generator().manual_seed(seed)
             adaptation = Adaptation(network, encoders, source, target, config=config, generator=chance)
-            inversion = _inversion(network, picture, real_steps, lpips, chunk, seed)
+            inversion = _inversion(network, picture, lpips, of_inversion, seed)
             warn_of_unknown_words(encoders, source, target)
             facts = {
                 "model": model if model == "world" else Path(model).name,
@@ -155,19 +173,15 @@ def _require_lpips(lpips: str | None) -> None:
             require_file("--lpips", file)
 
 
-def _inversion(network, picture, steps: int | None, lpips: str | None, chunk: int | None, seed: int):
+def _inversion(network, picture, lpips: str | None, config, seed: int):
     """The inversion of ``--real``, or None."""
     if picture is None:
-        for option, value in (("--real-steps", steps), ("--lpips", lpips)):
-            if value is not None:
-                raise ValueError(f"{option} goes with --real, got {value} without it")
         return None
     import torch
 
     from ..models.perceptual import load_lpips
-    from ..pipelines import WInversion, WInversionConfig
+    from ..pipelines import WInversion
 
-    config = WInversionConfig(**chosen(steps=steps, chunk=chunk))
     where = network.latent_avg.device
     how = {}
     if lpips is not None:

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from typer.core import TyperCommand
 
-from .typed import newer, options_of, require_usable
+from .origin import origin_of
+from .typed import current, newer, options_of, require_usable, running
 
 BAD_INPUT, INTERRUPTED = 2, 130
 WIDTH = 200  # columns, where there is no terminal
@@ -22,23 +23,27 @@ EVERY = 10.0  # seconds between two lines of progress, where there is no termina
 
 
 @contextmanager
-def sentences(command: Callable | None = None, **settings: str) -> Iterator[None]:
+def sentences(command: Callable | None = None, **settings: str) -> Iterator[dict[str, str]]:
     """Turn errors of input into one sentence on stderr and exit code 2.
 
     Args:
         command: Whose parameters the sentence calls what the user types.
         **settings: What the user types for names of settings and arguments further in.
+
+    Yields:
+        The same, to which more may be added.
     """
     # torch is imported by whoever raises BackendError, so this costs nothing on the way in
     from .._checks import renamed
     from ..kernels.dispatch import BackendError
 
+    names = {**({} if command is None else options_of(command)), **settings}
     try:
-        yield
+        yield names
     except BrokenPipeError:
         raise  # whoever read the output has read enough: no error
     except (ValueError, TypeError, OSError, FloatingPointError, MemoryError, BackendError) as error:
-        fail(renamed(str(error), {**({} if command is None else options_of(command)), **settings}))
+        fail(renamed(str(error), names))
 
 
 def screened(command: Callable) -> Callable:
@@ -59,6 +64,10 @@ def add(app: typer.Typer, command: Callable, name: str | None = None, **settings
     class WithOlderNames(TyperCommand):
         def parse_args(self, ctx, args: list[str]) -> list[str]:
             return super().parse_args(ctx, newer(command, args, warn))
+
+        def invoke(self, ctx):
+            with running(ctx):
+                return super().invoke(ctx)
 
     app.command(name, cls=WithOlderNames, **settings)(screened(command))
 
@@ -231,10 +240,16 @@ def showing(
         shown.show.close()
 
 
+def keep_origin(folder) -> None:
+    """Have the record of a run say what was typed for the command that is running."""
+    folder.origin = origin_of(current())._asdict()
+
+
 def driven(job, out: Path, nouns: Mapping[str, str] | None = None, *, resume: bool, **how) -> dict:
     """Drive a job, and show how far it has come; see :func:`showing`. Gives its record."""
     from ..runs.loop import drive
 
+    keep_origin(job.folder)
     with showing(out, nouns, **how) as show:
         return drive(job, resume=resume, on_step=show, tell=show.tell)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from .console import Seen, console, extras, say, sentences, showing
+from .console import Seen, console, extras, keep_origin, say, sentences, showing
 from .options import Out, Overwrite, Seed
 
 
@@ -25,6 +25,7 @@ def demo(
         if earlier:
             say(f"Replacing the earlier demo in {out}.")
         folder.claim(resume=False, overwrite=overwrite or earlier)
+        keep_origin(folder)
         config = parts.DemoConfig()
         with folder, showing() as show:
             steps, began = count(1), time.monotonic()

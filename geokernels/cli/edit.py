@@ -14,6 +14,7 @@ from .options import (
     Clip,
     ClipTokenizer,
     ClipWeights,
+    ConfigFile,
     Decoder,
     Device,
     DiffusionModel,
@@ -23,9 +24,11 @@ from .options import (
     Out,
     Overwrite,
     Precision,
+    Recipe,
     Resume,
     SamplingSteps,
     Seed,
+    Sets,
     Size,
     Truncate,
     Variant,
@@ -34,9 +37,14 @@ from .options import (
     file_option,
 )
 from .pipelines import models_of, precision_of, require_captioner, require_invertible, require_sources
-from .typed import chosen
+from .settings import Settings, same_names
 
 NOUNS = {"edit": "editing"}  # what stages are called
+# of which settings an option is short
+OPTIONS = {"clip": "clip_weight"}
+OPTIONS |= same_names(
+    "guidance_scale structure negative gradient every until decode_size cycle cycle_steps checkpointing"
+)
 
 
 def edit(
@@ -66,6 +74,7 @@ def edit(
     inversion: Annotated[
         Path | None, file_option("inversion.pt of an earlier run, to be used instead of inverting again.")
     ] = None,
+    recipe: Recipe = None,
     steps: SamplingSteps = 50,
     guidance_scale: GuidanceScale = None,
     clip_weight: Annotated[
@@ -77,12 +86,16 @@ def edit(
     negative: Annotated[
         str | None,
         typer.Option(
-            help="The negative prompt of a given picture's edit: source for the text of --from, or empty."
+            help="The negative prompt of a given picture's edit: source for the text of --from, or empty "
+            "(default: by recipe)."
         ),
     ] = None,
     gradient: Annotated[
         str | None,
-        typer.Option(help="How CLIP's gradient is taken: exact, or released for that of the released code."),
+        typer.Option(
+            help="How CLIP's gradient is taken: exact, or released for that of the released code "
+            "(default: by recipe)."
+        ),
     ] = None,
     every: Annotated[int | None, typer.Option(min=1, help="Guide by CLIP at every n-th step only.")] = None,
     until: Annotated[
@@ -101,8 +114,11 @@ def edit(
     ] = None,
     truncate: Truncate = False,
     checkpointing: Annotated[
-        bool, typer.Option(help="Recompute activations in the backward pass: less memory, more time.")
-    ] = False,
+        bool | None,
+        typer.Option(help="Recompute activations in the backward pass: less memory, more time."),
+    ] = None,
+    config_file: ConfigFile = None,
+    sets: Sets = None,
     size: Size = None,
     dtype: Precision = "float32",
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
@@ -112,18 +128,17 @@ def edit(
     overwrite: Overwrite = False,
 ) -> None:
     """Edit a picture with a diffusion model: what the text asks for changes, the structure stays."""
-    with sentences(edit, clip="--clip-weight", captions="--from", targets="--to"), extras():
+    with sentences(edit, clip="--clip-weight", captions="--from", targets="--to") as names, extras():
         from ..media.pictures import read_picture
         from ..models.denoiser import Denoiser
         from ..pipelines.edit.oig import OIGConfig, OIGEdit, require_texts
         from ..pipelines.run_state import plain
         from ..runs.edit import INVERSION, EditFolder, EditJob
 
-        given = {"guidance_scale": guidance_scale, "clip": clip_weight, "structure": structure}
-        given |= {"every": every, "until": until, "decode_size": decode_size}
-        given |= {"cycle": cycle, "cycle_steps": cycle_steps}
-        given |= {"negative": negative, "gradient": gradient, "checkpointing": checkpointing}
-        config = OIGConfig(**chosen(**given))
+        built_in = {"--model": model == "world", "--clip": clip == "world"}
+        settings = Settings({"edit": OIGConfig}, {"edit": OPTIONS}, built_in=built_in)
+        config = settings.make("edit")
+        names |= settings.names
         folder, where = EditFolder(out), device_of(device)
         precision_of(dtype)
         require_clips(clip=clip)
@@ -133,6 +148,7 @@ def edit(
             require_invertible(steps)
         inputs = [path for path in (picture, inversion) if path is not None]
         with folder.claim(resume=resume, overwrite=overwrite, keep=inputs):
+            say(settings.reason())
             original = None if picture is None else read_picture(picture, most_megapixels=most_megapixels).rgb
             encoder = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
             source = _caption(source, captioner, original, where)
@@ -144,7 +160,6 @@ def edit(
             require_texts([source], target)
             shown = None if original is None else Denoiser(pipeline).suited(original, size)
             own = out / INVERSION if resume and shown is not None else None
-            config = config.settled(pipeline, encoder)
             job = EditJob(
                 lambda begun: OIGEdit(pipeline, encoder, begun, target, config=config, decoder=tiny),
                 lambda tell: _begin(pipeline, shown, source, steps, size, seed, tell),

@@ -17,6 +17,7 @@ from .console import Seen, console, driven, extras, say, sentences, took, warn, 
 from .options import (
     MOST_SEED,
     SEED,
+    ConfigFile,
     Device,
     DiffusionModel,
     GuidanceScale,
@@ -26,15 +27,20 @@ from .options import (
     Overwrite,
     PictureBatch,
     Precision,
+    Recipe,
     Resume,
     SamplingSteps,
+    Sets,
     Truncate,
     Variant,
     device_of,
 )
 from .pipelines import pipeline_of, precision_of, require_sources
+from .settings import Settings, same_names
 
 DISTANCES = ("features", "lpips", "none")
+# of which settings an option is short
+OPTIONS = same_names("coupling rows eps frames steps guidance_scale height width batch uniform truncate")
 
 
 def interpolate(
@@ -46,25 +52,31 @@ def interpolate(
     model: DiffusionModel = "world",
     variant: Variant = None,
     model_config: ModelConfig = None,
+    recipe: Recipe = None,
     coupling: Annotated[
         str | None,
         typer.Option(help="Which token goes to which: ot, entropic, row, slerp or random (default: ot)."),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Run every coupling, side by side.")] = False,
     rows: Annotated[
-        str, typer.Option(help="Which tokens may go to which: all, pinned or blockwise.")
-    ] = "all",
+        str | None,
+        typer.Option(help="Which tokens may go to which: all, pinned or blockwise (default: all)."),
+    ] = None,
     eps: Annotated[
-        float,
-        typer.Option(help="Regularisation of the entropic coupling, as a fraction of the mean cost."),
-    ] = 0.05,
+        float | None,
+        typer.Option(
+            help="Regularisation of the entropic coupling, as a fraction of the mean cost (default: 0.05)."
+        ),
+    ] = None,
     uniform: Annotated[
         bool,
         typer.Option("--uniform", help="Move the times until the pictures are evenly spaced by --distance."),
     ] = False,
-    frames: Annotated[int, typer.Option(min=2, help="Pictures on the path, both ends included.")] = 9,
-    steps: SamplingSteps = 25,
-    guidance_scale: GuidanceScale = 3.0,
+    frames: Annotated[
+        int | None, typer.Option(min=2, help="Pictures on the path, both ends included (default: 9).")
+    ] = None,
+    steps: SamplingSteps = None,
+    guidance_scale: GuidanceScale = None,
     negative: Annotated[str | None, typer.Option(help="A negative prompt.")] = None,
     seed: Annotated[
         list[int] | None,
@@ -76,7 +88,7 @@ def interpolate(
     width: Annotated[
         int | None, typer.Option(min=8, help="Width in pixels (default: the model's own).")
     ] = None,
-    batch: PictureBatch = 8,
+    batch: PictureBatch = None,
     dtype: Precision = "float32",
     truncate: Truncate = False,
     distance: Annotated[
@@ -87,13 +99,15 @@ def interpolate(
         ),
     ] = None,
     lpips_weights: LpipsWeights = None,
+    config_file: ConfigFile = None,
+    sets: Sets = None,
     mp4: Annotated[bool, typer.Option("--mp4", help="Write MP4 files beside the GIFs.")] = False,
     device: Device = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw pictures along a path from prompt to prompt, whose tokens are matched by optimal transport."""
-    with sentences(interpolate, prompts="--prompt", generator="--seed"), extras():
+    with sentences(interpolate, prompts="--prompt", generator="--seed") as names, extras():
         from .._checks import require_choice
         from ..media.clips import require_av
         from ..models.text_to_image import TextToImage
@@ -102,18 +116,20 @@ def interpolate(
         from ..report.interpolate import HEAD, scores_table
         from ..runs.interpolate import InterpolateJob, InterpolationFolder
 
-        if compare and coupling is not None:
-            raise ValueError(f"--compare runs every coupling, got --coupling {coupling} with it")
         if mp4:
             require_av()
-        settings = {"rows": rows, "eps": eps, "uniform": uniform, "frames": frames, "steps": steps}
-        settings |= {"guidance_scale": guidance_scale, "height": height, "width": width, "batch": batch}
-        config = PromptInterpolationConfig(coupling=coupling or "ot", truncate=truncate, **settings)
+        kinds, built_in = {"interpolate": PromptInterpolationConfig}, {"--model": model == "world"}
+        settings = Settings(kinds, {"interpolate": OPTIONS}, built_in=built_in)
+        if compare and "coupling" in settings.names_of("interpolate"):
+            raise ValueError(f"--compare runs every coupling, got {settings.names['coupling']} with it")
+        config = settings.make("interpolate")
+        names |= settings.names
         precision, kind = precision_of(dtype), distance or ("features" if model == "world" else "lpips")
         require_choice("--distance", kind, DISTANCES)
         require_sources(model=model)
         where, folder = device_of(device), InterpolationFolder(out, len(COUPLINGS) if compare else 1, mp4)
         with folder.claim(resume=resume, overwrite=overwrite):
+            say(settings.reason())
             drawing = TextToImage(pipeline_of(model, variant, model_config, precision, where))
             measure, called = _distance(kind, lpips_weights, where)
             if model == "world":

@@ -14,16 +14,20 @@ from .options import (
     Clip,
     ClipTokenizer,
     ClipWeights,
+    ConfigFile,
     Device,
     From,
     Loss,
     MostMegapixels,
     Out,
     Overwrite,
+    Recipe,
     Resume,
     Screen,
     Seed,
+    Sets,
     Size,
+    Start,
     Steps,
     Strength,
     To,
@@ -31,10 +35,14 @@ from .options import (
     file_argument,
     file_option,
 )
+from .settings import Settings
 from .typed import chosen
 
 METHODS = ("clip-inversion", "text2live")
 NOUNS = {"morph": "morphing"}  # what stages are called
+# of which settings an option is short
+OPTIONS = {"loss": "loss", "steps": "steps", "strength": "strength", "working_size": "size"}
+OPTIONS |= {"parametrisation": "parametrisation", "guess": "start"}
 
 
 def morph(
@@ -45,7 +53,8 @@ def morph(
     method: Annotated[
         str, typer.Option(help="clip-inversion for the whole picture, text2live for an edit layer over it.")
     ] = METHODS[0],
-    loss: Loss = "geodesic",
+    recipe: Recipe = None,
+    loss: Loss = None,
     clip: Clip = "world",
     clip_weights: ClipWeights = None,
     clip_tokenizer: ClipTokenizer = None,
@@ -58,10 +67,13 @@ def morph(
             help="For clip-inversion, what is optimised: layer, fourier or pixels (default: layer)."
         ),
     ] = None,
+    start: Start = None,
     screen: Screen = None,
     where: Annotated[
         Path | None, file_option("For text2live: a mask, white where the edit should begin.")
     ] = None,
+    config_file: ConfigFile = None,
+    sets: Sets = None,
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
     seed: Seed = 0,
     device: Device = None,
@@ -69,18 +81,22 @@ def morph(
     overwrite: Overwrite = False,
 ) -> None:
     """Change a picture from what one text describes to what another text describes."""
-    with sentences(morph, working_size="--size", relevancy="--where"), extras():
+    with sentences(morph, working_size="--size", relevancy="--where") as names, extras():
         import torch
 
         from ..media.pictures import read_picture
         from ..runs.morph import MorphFolder, MorphJob
 
-        given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size}
-        given |= {"parametrisation": parametrisation}
-        config = _config(method, given, {"--screen": screen, "--where": where})
+        _require_options(
+            method, {"--parametrisation": parametrisation}, {"--screen": screen, "--where": where}
+        )
+        settings = _settings(method, clip)
+        config = settings.make("morph")
+        names |= settings.names
         inputs = [picture, *([] if where is None else [where])]
         folder = MorphFolder(out, layered=method == "text2live")
         with folder.claim(resume=resume, overwrite=overwrite, keep=inputs):
+            say(settings.reason())
             original = read_picture(picture, most_megapixels=most_megapixels)
             beginning = None if where is None else _beginning(where, original.rgb, most_megapixels)
             device = device_of(device)
@@ -102,18 +118,23 @@ def morph(
     say(took(record, out))
 
 
-def _config(method: str, given: dict, of_layers: dict):
-    """The settings of ``method``; refuses options of the other."""
+def _require_options(method: str, of_inversion: dict, of_layers: dict) -> None:
+    """Refuse options of the other method."""
     from .._checks import require_choice
-    from ..pipelines import ClipInversionConfig, LayerEditConfig
 
     require_choice("--method", method, METHODS)
-    others = {"--parametrisation": given["parametrisation"]} if method == "text2live" else of_layers
-    for option, value in others.items():
+    for option, value in (of_inversion if method == "text2live" else of_layers).items():
         if value is not None:
             raise ValueError(f"{option} is no option of --method {method}, got {value}")
+
+
+def _settings(method: str, clip: str) -> Settings:
+    """What was said of the settings of ``method``."""
+    from ..pipelines import ClipInversionConfig, LayerEditConfig
+
     kind = LayerEditConfig if method == "text2live" else ClipInversionConfig
-    return kind(**chosen(**given))
+    how = {"built_in": {"--clip": clip == "world"}, "called": f"morph --method {method}"}
+    return Settings({"morph": kind}, {"morph": OPTIONS}, **how)
 
 
 def _beginning(where: Path, picture, most_megapixels: float):

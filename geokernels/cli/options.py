@@ -21,9 +21,9 @@ def _existing(option: Any, kind: str) -> Any:
     return option
 
 
-def file_option(about: str) -> Any:
+def file_option(about: str, *names: str) -> Any:
     """A file that must be there."""
-    return _existing(typer.Option(help=about, parser=_path, metavar="PATH"), "file")
+    return _existing(typer.Option(*names, help=about, parser=_path, metavar="PATH"), "file")
 
 
 def folder_option(about: str) -> Any:
@@ -73,13 +73,40 @@ Out = Annotated[Path, out_option("Folder for the results.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what another run left in --out.")]
 
+# Every setting of the pipelines: see ``settings``.
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        help="Which settings to begin from: published, those of the method's authors, or world, tuned on the "
+        "built-in models (default: world if every model is built in)."
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    file_option("A file of settings, YAML or TOML, or run.json of an earlier run.", "--config"),
+]
+Start = Annotated[
+    bool | None,
+    typer.Option(
+        "--start/--no-start",
+        help="Search for a good beginning before the first step, as suits rendered pictures "
+        "(default: as the recipe says, where the published one does not).",
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting of the method, by its name; repeat for several."
+    ),
+]
+
 # How it is computed.
 SEED = "Seed of everything random: the same seed gives the same result."
 Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help=SEED)]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda if there is a GPU).")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.")]
 Precision = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
-PictureBatch = Annotated[int, typer.Option("--batch", min=1, help="Pictures that are made at once.")]
+PictureBatch = Annotated[int | None, typer.Option("--batch", min=1, help="Pictures that are made at once.")]
 
 # What is read.
 MostMegapixels = Annotated[
@@ -89,7 +116,12 @@ MostMegapixels = Annotated[
 # What is asked for.
 From = Annotated[str, typer.Option("--from", help="Text that describes what is given.")]
 To = Annotated[str, typer.Option("--to", help="Text that describes what it should become.")]
-Loss = Annotated[str, typer.Option(help="The loss that guides: geodesic, directional, global or spherical.")]
+Loss = Annotated[
+    str | None,
+    typer.Option(
+        help="The loss that guides: geodesic, directional, global or spherical (default: by recipe)."
+    ),
+]
 Strength = Annotated[
     float | None, typer.Option(help="Weight of the loss that moves the result towards --to.")
 ]

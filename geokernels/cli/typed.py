@@ -3,12 +3,43 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
 
+_CONTEXTS: list[typer.Context] = []  # of commands that run, the innermost last
 MAY_BE_EMPTY = ("negative", "only")  # texts that say something by saying nothing
+
+
+@contextmanager
+def running(context: typer.Context) -> Iterator[None]:
+    """While a command runs, :func:`current` is its context: typer has no function of its own that says it."""
+    _CONTEXTS.append(context)
+    try:
+        yield
+    finally:
+        _CONTEXTS.pop()
+
+
+def current() -> typer.Context:
+    """What was typed for the command that is running."""
+    return _CONTEXTS[-1]
+
+
+def is_given(context: typer.Context, parameter: str) -> bool:
+    """Whether a parameter was typed."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def option_names(command) -> dict[str, str]:
+    """What a user types for each parameter of a command of click's, like :func:`options_of`."""
+    return {
+        param.name: param.name.upper() if param.param_type_name == "argument" else max(param.opts, key=len)
+        for param in command.params
+    }
 
 
 def require_usable(command: Callable, given: Mapping[str, Any]) -> None:

@@ -15,16 +15,20 @@ from .options import (
     Clip,
     ClipTokenizer,
     ClipWeights,
+    ConfigFile,
     Device,
     From,
     Loss,
     MostMegapixels,
     Out,
     Overwrite,
+    Recipe,
     Resume,
     Screen,
     Seed,
+    Sets,
     Size,
+    Start,
     Steps,
     Strength,
     To,
@@ -33,11 +37,15 @@ from .options import (
     path_argument,
     path_option,
 )
-from .typed import chosen
+from .settings import Settings
 
 # of a run: what each is of
 STAGES = {"frames": "clip", "flow": "flow", "masks": "masks", "atlas": "atlas", "edit": "edit"}
 STAGES |= {"writing": "result"}
+# of which settings an option is short
+OPTIONS = {"loss": "loss", "steps": "steps", "strength": "strength", "working_size": "size"}
+OPTIONS |= {"layer": "layer", "guess": "start"}
+OF_FIT = {"steps": "fit_steps", "samples": "samples"}
 
 
 def video(
@@ -45,7 +53,10 @@ def video(
     source: From,
     target: To,
     out: Out,
-    layer: Annotated[str, typer.Option(help="Which layer to edit: foreground or background.")] = "foreground",
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Which layer to edit: foreground or background (default: foreground)."),
+    ] = None,
     masks: Annotated[
         Path | None,
         path_option(
@@ -67,7 +78,8 @@ def video(
         str,
         typer.Option(help="Optical flow: dis, or RAFT with its weights: raft_small=FILE or raft_large=FILE."),
     ] = "dis",
-    loss: Loss = "geodesic",
+    recipe: Recipe = None,
+    loss: Loss = None,
     clip_model: Clip = "world",
     clip_weights: ClipWeights = None,
     clip_tokenizer: ClipTokenizer = None,
@@ -80,10 +92,13 @@ def video(
     ] = None,
     strength: Strength = None,
     size: Size = None,
+    start: Start = None,
     screen: Screen = None,
     rate: Annotated[
         float, typer.Option(min=0.1, help="Frames per second, where the clip is a folder of frames.")
     ] = 24.0,
+    config_file: ConfigFile = None,
+    sets: Sets = None,
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
     seed: Seed = 0,
     device: Device = None,
@@ -91,19 +106,24 @@ def video(
     overwrite: Overwrite = False,
 ) -> None:
     """Change the foreground or background of a clip from one text to another."""
-    with sentences(video, working_size="--size"), extras():
+    with sentences(video, working_size="--size") as names, extras():
         import torch
 
         from .._files import scratch_folder
         from ..models import load_atlas, load_flow
-        from ..pipelines import VideoEdit, VideoEditConfig
+        from ..pipelines import AtlasFitConfig, VideoEdit, VideoEditConfig
         from ..pipelines.guidance.terms import require_guides
         from ..pipelines.run_state import plain
-        from ..runs.video import Clip, VideoFolder, VideoJob
+        from ..runs.video import Clip, VideoFolder, VideoJob, fit_config
 
-        given = {"loss": loss, "steps": steps, "strength": strength, "working_size": size, "layer": layer}
-        config = VideoEditConfig(**chosen(**given))
-        fitting = chosen(steps=fit_steps, samples=samples)
+        kinds = {"edit": VideoEditConfig, "atlas": AtlasFitConfig}
+        how = {"built_in": {"--clip": clip_model == "world"}}
+        settings = Settings(kinds, {"edit": OPTIONS, "atlas": OF_FIT}, **how)
+        config, fitting = settings.make("edit"), settings.values("atlas")
+        settings.make("atlas", partial(fit_config, (1, 1)))  # refused now, and not once the clip was read
+        names |= settings.names
+        if atlas is not None:
+            settings.refuse("atlas", "is no option with --atlas, which is fitted already")
         folder, where = VideoFolder(out), device_of(device)
         require_clips(clip=clip_model)
         inputs = [path for path in (clip, masks, atlas) if path is not None]
@@ -111,12 +131,12 @@ def video(
             folder.claim(resume=resume, overwrite=overwrite, keep=inputs),
             scratch_folder(out) as scratch,
         ):
+            say(settings.reason())
             read = _clip(clip, masks, empty_masks, rate, most_megapixels)
             estimator = load_flow(flow, device=where)
             encoder = encoder_of(clip_model, clip_weights, where, tokenizer=clip_tokenizer)
             require_guides([encoder], source, target, config)  # now, and not once the atlas is fitted
             warn_of_unknown_words([encoder], source, target, *([screen] if screen else []))
-            of_fit = {"--masks": masks, **fitting}
 
             def begin(footage, fitted):
                 chance = torch.Generator().manual_seed(seed)
@@ -138,7 +158,7 @@ def video(
                     "encoders": [encoder.name],
                 },
                 config=plain(config),
-                atlas=None if atlas is None else _atlas(atlas, of_fit, load_atlas, where),
+                atlas=None if atlas is None else _atlas(atlas, masks, load_atlas, where),
                 fit_settings=fitting,
                 seed=seed,
                 device=where,
@@ -163,12 +183,10 @@ def _clip(clip: Path, masks: Path | None, empty_masks: bool, rate: float, most_m
     return frames, masks_of
 
 
-def _atlas(path: Path, of_fit: dict, load, device: str):
-    """The atlas of an earlier run; refuses options of a fit, which there will be none of."""
-    for name, value in of_fit.items():
-        if value is not None:
-            option = {"steps": "--fit-steps", "samples": "--samples"}.get(name, name)
-            raise ValueError(f"{option} is no option with --atlas, which is fitted already, got {value}")
+def _atlas(path: Path, masks: Path | None, load, device: str):
+    """The atlas of an earlier run; refuses masks, by which none will be fitted."""
+    if masks is not None:
+        raise ValueError(f"--masks is no option with --atlas, which is fitted already, got {masks}")
     return load(path, device=device)
 
 

@@ -31,6 +31,7 @@ class RunFolder(HeldFolder):
     checkpoint: ClassVar[str] = "checkpoint.pt"
     remedy: ClassVar[str] = "choose another folder, or add --overwrite"
     replaces: ClassVar[bool] = False  # whether an earlier run is there still, which is to go
+    origin: ClassVar[Mapping] = {"options": None, "inputs": []}  # what was typed, as the record keeps it
     _keep: ClassVar[tuple[Path, ...]] = ()
 
     def require(self, *, resume: bool, overwrite: bool) -> None:
@@ -113,7 +114,7 @@ class RunFolder(HeldFolder):
 
     def end(self, record: dict, names: Collection[str]) -> None:
         """Write, last, ``run.json`` with the checksums of all files of these names; the checkpoint goes."""
-        write_json(self.file(RECORD), {**record, "files": checksums(self.path, names)})
+        write_json(self.file(RECORD), {**record, **self.origin, "files": checksums(self.path, names)})
         (self.path / self.checkpoint).unlink(missing_ok=True)
         self.require_there()
 

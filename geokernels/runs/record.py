@@ -14,7 +14,7 @@ from torch import Tensor
 from .._files import read_json
 from ..environment import machine, peak_memory_mib, versions
 
-SCHEMA = 2  # of the records of this version; those of geokernels 0.1.0 bear no number
+SCHEMA = 3  # of the records of this version; those of geokernels 0.1.0 bear no number
 MORPH, ADAPT, VIDEO, EDIT = "morph", "adapt", "video", "edit"
 INTERPOLATE, EVAL, SAMPLE, DEMO = "interpolate", "eval", "world sample", "demo"
 TEXTS = (MORPH, ADAPT, VIDEO, EDIT)
@@ -88,7 +88,9 @@ KINDS: dict[str, Callable[[object], bool]] = {
 KEYS: dict[str, Key] = {
     "schema": Key("whole number", f"of this table; {SCHEMA}"),
     "command": Key("text", "`morph`, `adapt`, ..., `world sample`"),
-    "config": Key("objects by stage", "every setting of each stage"),
+    "options": Key("object or null", "what was typed, by `--option`; null: run from Python"),
+    "inputs": Key("objects", "`option`, `path` and `sha256` of files and folders among them"),
+    "config": Key("objects by stage", "every setting of each stage, its `recipe` among them"),
     "seeds": Key("whole numbers", "as `--seed` gave them"),
     "encoders": Key("texts", "names of the CLIP models that guide; empty where none does"),
     "seconds": Key("numbers by stage", "`prepare` for what comes before first steps, each stage, `total`"),
@@ -185,6 +187,11 @@ def read_record(path: Path) -> Any:
     """
     record = read_json(path)
     schema = record.get("schema", 1) if isinstance(record, dict) else None
+    if schema == 2:
+        raise ValueError(
+            f"{path} is a record of schema 2, which does not say all that was typed, and this version reads "
+            f"schema {SCHEMA}; run the command again, with --overwrite or into another folder"
+        )
     if schema == 1:
         raise ValueError(
             f"{path} was written by geokernels 0.1.0, whose records this version does not read; run the "

@@ -4,6 +4,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -138,7 +139,7 @@ class VideoJob(Job):
                 "move against the ground"
             )
         if self.atlas is None:
-            config = AtlasFitConfig.of_size(self.footage.size, **self.fit_settings)
+            config = fit_config(self.footage.size, **self.fit_settings)
             chance = torch.Generator().manual_seed(self.seed)
             self.fit = AtlasFit(self.footage, config=config, generator=chance, device=self.device)
         else:
@@ -218,6 +219,12 @@ class VideoJob(Job):
         write_text(file(PAGE), video_page(record, shown))
         frames = [f"frames/{i:04d}.png" for i in range(len(self.footage))]
         return [ATLAS, EDIT, ALPHA, VIDEO, BESIDE, ANIMATION, PAGE, *frames]
+
+
+def fit_config(size: tuple[int, int], *, shape: dict | None = None, **settings) -> AtlasFitConfig:
+    """The settings of the fit for frames of ``size`` (H, W); ``shape`` has what of its own is other."""
+    config = AtlasFitConfig.of_size(size, **settings)
+    return replace(config, shape=replace(config.shape, **shape)) if shape else config
 
 
 def beside(a: Tensor, b: Tensor) -> Tensor:
