@@ -83,7 +83,7 @@ def options_of(command: Callable) -> dict[str, str]:
         # typer takes the first name for a default until the command is registered
         given = [about.default, *(about.param_decls or ())]
         named = [word for word in given if isinstance(word, str) and word.startswith("--")]
-        own = named[0] if named else "--" + name.replace("_", "-")
+        own = named[0].partition("/")[0] if named else "--" + name.replace("_", "-")
         options[name] = name.upper() if isinstance(about, typer.models.ArgumentInfo) else own
     return options
 
@@ -112,7 +112,7 @@ def newer(command: Callable, arguments: list[str], tell: Callable[[str], None]) 
     }
     if not older:
         return arguments
-    switches = {named[name] for name, hint in get_type_hints(command).items() if hint is bool}
+    switches = {named[name] for name, hint in get_type_hints(command).items() if hint in (bool, bool | None)}
     switches |= {"--help", *(f"--no-{option[2:]}" for option in switches)}
     renamed, left = [], iter(arguments)
     for word in left:

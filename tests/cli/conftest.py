@@ -1,19 +1,30 @@
 """Every command that writes, small, as it is typed."""
 
-from functools import partial
-
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from geokernels import pipelines, world
+from geokernels import world
+from geokernels.cli import app
 from geokernels.media.pictures import write_picture
-from geokernels.models import AtlasShape, Generator, GeneratorConfig, save_generator
-from geokernels.pipelines import AtlasFitConfig, ClipInversionConfig, VideoEditConfig
+from geokernels.models import Generator, GeneratorConfig, save_generator
+from geokernels.pipelines import ClipInversionConfig
 from geokernels.runs import demo as demo_report
-from geokernels.runs import video as video_driver
 from geokernels.runs.demo import DemoConfig
 
 TEXTS = ("--from", "a red circle", "--to", "a blue circle")
+SMALL_MORPH = ("--no-start", "--set", "views=2")
+
+
+def settings(**values):
+    """What is typed to set them."""
+    return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+
+
+SMALL_ATLAS = {"steps": 3, "samples": 64, "bootstrap": 1.0, "bootstrapped": 2.0, "shape.width": 8}
+SMALL_ATLAS |= {"shape.layers": 1, "shape.map_layers": 1, "shape.octaves": 2}
+SMALL_VIDEO = ("--no-start", *settings(views=2, crops=2))
+SMALL_VIDEO += (*settings(**{f"atlas.{name}": value for name, value in SMALL_ATLAS.items()}),)
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +43,17 @@ def inputs(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def finished(inputs):
+    """The folder of a finished run."""
+    words = ("morph", inputs / "picture.png", *TEXTS, "--steps", 2, *SMALL_MORPH, "--out", inputs / "run")
+    assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 0
+    return inputs / "run"
+
+
 @pytest.fixture
-def command_line(inputs, pipeline_folder, monkeypatch):
+def command_line(inputs, finished, pipeline_folder, monkeypatch):
     """What is typed for each command, small, without ``--out``."""
-    shape = AtlasShape(width=8, layers=1, map_layers=1, octaves=2)
-    how = {"shape": shape, "steps": 3, "samples": 64, "bootstrap": 1.0, "bootstrapped": 2.0}
-
-    class Small(AtlasFitConfig):
-        @classmethod
-        def of_size(cls, size, **given):
-            return AtlasFitConfig(**how)
-
-    monkeypatch.setattr(video_driver, "AtlasFitConfig", Small)
-    monkeypatch.setattr(pipelines, "VideoEditConfig", partial(VideoEditConfig, views=2, crops=2, guess=2.0))
-    monkeypatch.setattr(pipelines, "ClipInversionConfig", partial(ClipInversionConfig, views=2, guess=2))
     morphs = ClipInversionConfig(steps=1, views=2, guess=2)
     small = DemoConfig(("colour",), morphs, walk=2, line=2, prompts=2, steps=1)
     monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
@@ -54,15 +62,16 @@ def command_line(inputs, pipeline_folder, monkeypatch):
     adapting = ("--steps", 2, "--batch", 2, "--pool", 4, "--no-start")
     drawn = ("--model", pipeline_folder, "--steps", 3)
     return {
-        "morph": ("morph", inputs / "picture.png", *TEXTS, "--steps", 2),
+        "morph": ("morph", inputs / "picture.png", *TEXTS, "--steps", 2, *SMALL_MORPH),
         "edit": ("edit", "--from", "a", "--to", "b", *drawn),
         "adapt": ("adapt", *TEXTS, "--model", inputs / "tiny.pt", *adapting),
-        "video": ("video", inputs / "clip", *TEXTS, "--masks", inputs / "masks", "--steps", 2),
+        "video": ("video", inputs / "clip", *TEXTS, "--masks", inputs / "masks", "--steps", 2, *SMALL_VIDEO),
         "interpolate": ("interpolate", "--prompt", "a", "--prompt", "b", *drawn, *two),
         "eval": ("eval", "--world", 2, *drawn, "--method", "no_edit"),
         "world sample": ("world", "sample", "scenes", "--count", 2),
         "world train": ("world", "train", "generator", "--quick"),
         "demo": ("demo",),
+        "rerun": ("rerun", finished),
     }
 
 

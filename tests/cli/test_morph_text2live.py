@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,21 +10,18 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from geokernels import pipelines, world
+from geokernels import world
 from geokernels.cli import app
 from geokernels.media.pictures import read_picture, write_picture
-from geokernels.pipelines import LayerEdit, LayerEditConfig
+from geokernels.pipelines import LayerEdit
 from geokernels.pipelines.morph import text2live as module
 from geokernels.runs.record import require_record
 
 BEFORE, AFTER = "a red star on a white background", "a blue star on a white background"
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Few views, and no search for a first guess: its start is tested with the pipeline."""
-    monkeypatch.setattr(module, "search_guess", lambda *args, **kw: None)
-    monkeypatch.setattr(pipelines, "LayerEditConfig", partial(LayerEditConfig, views=2, crops=2))
+# few views, and no search for a first guess: its start is tested with the pipeline
+QUICK = ("--no-start", "--set", "views=2", "--set", "crops=2")
 
 
 @pytest.fixture
@@ -37,6 +33,7 @@ def picture(tmp_path):
 
 def morph(picture, out, *more, steps=3):
     options = ["--from", BEFORE, "--to", AFTER, "--out", out, "--steps", steps, "--method", "text2live"]
+    options += QUICK
     return CliRunner().invoke(app, [str(x) for x in ("morph", picture, *options, *more)])
 
 
@@ -89,9 +86,9 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state(picture, tmp_path, 
     loss = module.sparsity_loss
     calls = []
 
-    def spoiled(opacity):
+    def spoiled(opacity, **how):
         calls.append(opacity)
-        return loss(opacity) * (float("nan") if len(calls) == 3 else 1.0)
+        return loss(opacity, **how) * (float("nan") if len(calls) == 3 else 1.0)
 
     monkeypatch.setattr(module, "sparsity_loss", spoiled)
     failed = morph(picture, tmp_path / "out")

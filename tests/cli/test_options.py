@@ -14,6 +14,7 @@ from geokernels.cli.typed import newer, options_of
 # what one command has by the same name for itself, and why
 OWN = {
     ("bench", "--device"): "the two have other cases, and neither is chosen for the user",
+    ("rerun", "--out"): "has a default by the run's name",
     ("bench", "--resume"): "it continues a file of results, and has no --out",
     ("world train", "--out"): "it has a default by the model's name, and is where training continues",
     ("edit", "--from"): "may be left out, where a captioner describes the picture",

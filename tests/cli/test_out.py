@@ -26,6 +26,7 @@ COMMANDS = {
     "eval": (True, ["results.csv", "pictures/no_edit/600000000001.png", "edits/mapping_file.json"]),
     "world sample": (True, ["grid.png", "pictures/0001.png"]),
     "world train": (False, ["world-generator.safetensors", "generator.log.jsonl"]),
+    "rerun": (True, ["result.png", "morph.gif", "frames/001.png"]),
     "demo": (False, ["overview.png", "report.html"]),
 }
 EVERY = pytest.mark.parametrize("command", COMMANDS)

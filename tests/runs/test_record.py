@@ -21,6 +21,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "runs.md"
 WHOLE = {
     "schema": SCHEMA,
     "command": "morph",
+    "options": {"--steps": 2},
+    "inputs": [],
     "config": {"morph": {"steps": 2}},
     "seeds": [0],
     "encoders": ["world"],
@@ -55,7 +57,7 @@ def test_every_key_is_needed_and_of_its_kind(key):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema": 1}, "schema must be 2, got 1"),
+        ({"schema": 1}, "schema must be 3, got 1"),
         ({"sha256": {}}, "sha256 is no key of the record of morph"),
         ({"steps": {"morph": 2.5}}, "steps must be whole numbers by stage"),
         ({"steps": {"morph": True}}, "steps must be whole numbers by stage"),
@@ -144,6 +146,12 @@ def test_a_record_of_0_1_0_is_refused_where_it_is_read_and_its_run_can_be_replac
 
 
 def test_a_record_of_a_later_version_is_refused(tmp_path):
-    write_json(tmp_path / RECORD, {**OLD_RECORD, "schema": 3})
-    with pytest.raises(ValueError, match=r"run.json must be a record of schema 2, got schema 3"):
+    write_json(tmp_path / RECORD, {**OLD_RECORD, "schema": 4})
+    with pytest.raises(ValueError, match=r"run.json must be a record of schema 3, got schema 4"):
+        read_record(tmp_path / RECORD)
+
+
+def test_a_record_that_cannot_be_repeated_is_refused_by_its_schema(tmp_path):
+    write_json(tmp_path / RECORD, {**OLD_RECORD, "schema": 2})
+    with pytest.raises(ValueError, match="is a record of schema 2, which does not say all that was typed"):
         read_record(tmp_path / RECORD)
