@@ -114,7 +114,6 @@ def adapt(
 
         from ..media.pictures import read_picture
         from ..models import load_generator
-        from ..models.imagenet_templates import IMAGENET_TEMPLATES
         from ..models.stylegan2_files import FORMATS
         from ..pipelines import Adaptation, AdaptationConfig, WInversionConfig
         from ..runs.adapt import AdaptFolder, AdaptJob
@@ -127,8 +126,7 @@ def adapt(
         built_in = {"--model": model == "world", "--clip": set(clips) == {"world"}}
         kinds = {"adapt": AdaptationConfig, "invert": WInversionConfig}
         settings = Settings(kinds, {"adapt": OPTIONS, "invert": OF_INVERSION}, built_in=built_in)
-        config = settings.make("adapt", **({} if built_in["--clip"] else {"templates": IMAGENET_TEMPLATES}))
-        of_inversion = settings.make("invert")
+        config, of_inversion = settings.make("adapt"), settings.make("invert")
         names |= settings.names
         if real is None:
             settings.refuse("invert", "goes with --real, which is not given")
@@ -138,7 +136,7 @@ def adapt(
         folder = AdaptFolder(out, ending if ending in FORMATS else ".safetensors")
         inputs = [Path(model), *([real] if real else [])]
         with folder.claim(resume=resume, overwrite=overwrite, keep=inputs):
-            say(settings.reason())
+            settings.tell()
             picture = None if real is None else read_picture(real, most_megapixels=most_megapixels).rgb
             network = load_generator(model, device=where)
             encoders = encoders_of(clips, clip_weights or [], clip_tokenizer or [], where)

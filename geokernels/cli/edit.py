@@ -148,7 +148,7 @@ def edit(
             require_invertible(steps)
         inputs = [path for path in (picture, inversion) if path is not None]
         with folder.claim(resume=resume, overwrite=overwrite, keep=inputs):
-            say(settings.reason())
+            settings.tell()
             original = None if picture is None else read_picture(picture, most_megapixels=most_megapixels).rgb
             encoder = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
             source = _caption(source, captioner, original, where)

@@ -129,7 +129,7 @@ def interpolate(
         require_sources(model=model)
         where, folder = device_of(device), InterpolationFolder(out, len(COUPLINGS) if compare else 1, mp4)
         with folder.claim(resume=resume, overwrite=overwrite):
-            say(settings.reason())
+            settings.tell()
             drawing = TextToImage(pipeline_of(model, variant, model_config, precision, where))
             measure, called = _distance(kind, lpips_weights, where)
             if model == "world":

@@ -96,7 +96,7 @@ def morph(
         inputs = [picture, *([] if where is None else [where])]
         folder = MorphFolder(out, layered=method == "text2live")
         with folder.claim(resume=resume, overwrite=overwrite, keep=inputs):
-            say(settings.reason())
+            settings.tell()
             original = read_picture(picture, most_megapixels=most_megapixels)
             beginning = None if where is None else _beginning(where, original.rgb, most_megapixels)
             device = device_of(device)

@@ -14,7 +14,8 @@ from .origin import require_inputs, words_of
 from .settings import RECIPE
 from .typed import option_names
 
-RECORD, TIMED, NAMED = "run.json", ".html", 5
+RECORD, NAMED = "run.json", 5
+TIMED = (".html", ".md", ".csv", ".json")  # endings of files that have times in them
 # parameters that are settings, which a record has whole: the options that were typed for them say no more
 SETTINGS = {
     module.__name__.rpartition(".")[2]: {"recipe", "config_file", "sets", *module.OPTIONS.values()}
@@ -72,7 +73,9 @@ def _words(path: Path, record: dict, sets: list[str]) -> list[str]:
         raise ValueError(f"RUN must be of a command, {path} was left by a run from Python")
     command = typer.main.get_command(app)
     for word in record["command"].split():
-        command = command.commands[word]
+        command = getattr(command, "commands", {}).get(word)
+    if command is None:
+        raise ValueError(f"RUN must be of a command, {path} is of {record['command']!r}")
     names, options = option_names(command), record["options"]
     if sets and "sets" not in names:
         raise ValueError(f"--set goes with methods that have settings, {record['command']} has none")
@@ -106,13 +109,13 @@ def _has(device: str) -> bool:
 
 
 def _compared(before: dict[str, str], out: Path) -> str:
-    """How the files of a rerun compare with those of the run; pages have times in them."""
+    """How the files of a rerun compare with those of the run."""
     from ..runs.record import read_record
 
     now = read_record(out / RECORD)["files"]
     names = [name for name in {**before, **now} if not name.endswith(TIMED)]
     other = [name for name in names if before.get(name) != now.get(name)]
     if not other:
-        return f"All {len(names)} files but pages, which have times in them, are the run's to the bit."
+        return f"All {len(names)} files but those that tell the time are the run's to the bit."
     more = f" and {len(other) - NAMED} more" if len(other) > NAMED else ""
     return f"{len(other)} of {len(names)} files are not the run's: {', '.join(other[:NAMED])}{more}."

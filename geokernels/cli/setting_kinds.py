@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -20,12 +20,6 @@ def kinds_of(config: type, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...]
         kind, name = hints[field.name], (*prefix, field.name)
         found |= kinds_of(kind, name) if is_dataclass(kind) else {name: kind}
     return found
-
-
-def default_of(config: type, name: str) -> Any:
-    """What a setting is where nobody says."""
-    field = config.__dataclass_fields__[name]
-    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def fitted(kind: Any, value: Any) -> Any:

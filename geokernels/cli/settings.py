@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .console import warn
+from .console import say, warn
 from .setting_kinds import UnfitError, fitted, kinds_of
 from .settings_file import RECORD, parse_value, read_settings
 from .typed import current, is_given, older_name, option_names
@@ -52,8 +52,6 @@ class Settings:
         built_in: Mapping[str, bool],
         called: str = "",
     ):
-        from .._checks import require_choice
-
         self.context = current()
         self.kinds, self.called, self.built_in = kinds, called or self.context.info_name, built_in
         self.types = {section: kinds_of(kind) for section, kind in kinds.items()}
@@ -67,16 +65,19 @@ class Settings:
                 )
             self.typed[key] = option
         self.given = self.of_file | self.typed
-        self.recipe_said = self.given.get((next(iter(kinds)), RECIPE))
+        self.recipe_said = self._recipe_said()
         self.recipe = WORLD if all(built_in.values()) else PUBLISHED
-        if self.recipe_said is not None and self.recipe_said.value is not None:
-            require_choice(self.recipe_said.name, self.recipe_said.value, (PUBLISHED, WORLD))
+        if self.recipe_said is not None:
             self.recipe = self.recipe_said.value
+
+    def tell(self) -> None:
+        """Say which recipe was chosen, and why, where there is one."""
+        if self.has_recipe:
+            say(self.reason())
 
     def reason(self) -> str:
         """Which recipe was chosen, and why."""
-        said = self.recipe_said
-        if said is not None and said.value is not None:
+        if (said := self.recipe_said) is not None:
             return f"Settings: {self.recipe}, as {said.name.partition(':')[0]} says."
         other = next((option for option, own in self.built_in.items() if not own), None)
         if other is None:
@@ -132,11 +133,23 @@ class Settings:
         others = {said.name for (of, *_), said in self.typed.items() if of != section}
         for (of, *_), said in self.typed.items():
             if of == section and said.name not in others:
-                raise ValueError(
-                    f"{said.name} {reason}, got {said.value} without it"
-                    if "goes with" in reason
-                    else f"{said.name} {reason}, got {said.value}"
-                )
+                raise ValueError(f"{said.name} {reason}, got {said.value}")
+
+    @property
+    def has_recipe(self) -> bool:
+        """Whether there is a recipe to choose."""
+        return any((RECIPE,) in types for types in self.types.values())
+
+    def _recipe_said(self) -> Said | None:
+        from .._checks import require_choice
+
+        if is_given(self.context, RECIPE) and not self.has_recipe:
+            raise ValueError(f"--recipe leaves no choice in {self.called}, which has settings of one kind")
+        said = self.given.get((next(iter(self.kinds)), RECIPE))
+        if said is None or said.value is None:
+            return None
+        require_choice(said.name, said.value, (PUBLISHED, WORLD))
+        return said
 
     def _of_file(self, path: Path | None) -> dict[tuple[str, ...], Said]:
         if path is None:

@@ -131,7 +131,7 @@ def video(
             folder.claim(resume=resume, overwrite=overwrite, keep=inputs),
             scratch_folder(out) as scratch,
         ):
-            say(settings.reason())
+            settings.tell()
             read = _clip(clip, masks, empty_masks, rate, most_megapixels)
             estimator = load_flow(flow, device=where)
             encoder = encoder_of(clip_model, clip_weights, where, tokenizer=clip_tokenizer)

@@ -59,7 +59,7 @@ def command_line(inputs, finished, pipeline_folder, monkeypatch):
     monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
     monkeypatch.setitem(demo_report.__dict__, "load_diffusion", _left_out)
     two = ("--frames", 2, "--distance", "features")
-    adapting = ("--steps", 2, "--batch", 2, "--pool", 4, "--no-start")
+    adapting = ("--steps", 2, "--batch", 2, "--pool", 4, "--no-start", "--recipe", "world")
     drawn = ("--model", pipeline_folder, "--steps", 3)
     return {
         "morph": ("morph", inputs / "picture.png", *TEXTS, "--steps", 2, *SMALL_MORPH),
