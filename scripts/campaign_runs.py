@@ -38,10 +38,22 @@ def commands(given: Path) -> dict[str, list[str]]:
     """The arguments of each command, without ``--out``; ``given`` is what :func:`write_inputs` made."""
     texts, picture = ["--from", RED, "--to", BLUE], str(given / "source.png")
     edited = ["--steps", "6", "--size", "64"]
+    quick = ["--no-start", "--set", "views=2"]
+    windows = ["--set", "crops=2", "--set", "screen_views=2"]
     return {
         "demo": ["demo"],
-        "morph": ["morph", picture, *texts, "--steps", "12"],
-        "morph, layered": ["morph", picture, *texts, "--method", "text2live", "--steps", "8"],
+        "morph": ["morph", picture, *texts, "--steps", "12", *quick],
+        "morph, layered": [
+            "morph",
+            picture,
+            *texts,
+            "--method",
+            "text2live",
+            "--steps",
+            "8",
+            *quick,
+            *windows,
+        ],
         "adapt": [
             "adapt",
             *texts,
@@ -55,7 +67,10 @@ def commands(given: Path) -> dict[str, list[str]]:
             "4",
             "--no-start",
         ],
-        "video": ["video", str(given / "clip"), *texts, "--masks", str(given / "masks"), "--steps", "4"],
+        "video": [
+            *("video", str(given / "clip"), *texts, "--masks", str(given / "masks"), "--steps", "4"),
+            *("--config", str(given / "atlas.yaml"), *quick, *windows),
+        ],
         "interpolate": [
             *("interpolate", "--prompt", "a red circle", "--prompt", "a blue star", "--frames", "4"),
             *("--steps", "2", "--batch", "1"),
@@ -82,8 +97,20 @@ def commands(given: Path) -> dict[str, list[str]]:
 RESUMED_BY_ITSELF = ("demo",)  # has no --resume: it begins again
 
 
+# settings of a small fit
+ATLAS = """
+atlas:
+  steps: 40
+  samples: 128
+  learning_rate: 0.02
+  bootstrap: 1.0
+  bootstrapped: 2.0
+  shape: {width: 16, layers: 2, map_layers: 1, octaves: 3}
+"""
+
+
 def write_inputs(given: Path) -> None:
-    """A picture and a clip of the rendered world, with masks."""
+    """A picture and a clip of the rendered world, with masks, and settings of the clip's atlas."""
     import torch
 
     from geokernels import world
@@ -91,6 +118,7 @@ def write_inputs(given: Path) -> None:
 
     scene = world.sample_scenes(1, generator=torch.Generator().manual_seed(0))
     write_picture(given / "source.png", world.render(scene)[0])
+    (given / "atlas.yaml").write_text(ATLAS)
     clip = world.render_clip(scene, 4, 32, generator=torch.Generator().manual_seed(1))
     for i, (frame, mask) in enumerate(zip(clip.frames, clip.masks)):
         write_picture(given / "clip" / f"{i}.png", frame)
@@ -123,25 +151,11 @@ def preload() -> None:
 
 def make_small() -> None:
     """Let commands that have no such options do little, and save often."""
-    from geokernels import pipelines
-    from geokernels.models import AtlasShape
-    from geokernels.pipelines import AtlasFitConfig, ClipInversionConfig, LayerEditConfig, VideoEditConfig
+    from geokernels.pipelines import ClipInversionConfig
     from geokernels.runs import adapt, demo, edit, morph, video
 
-    class Small(AtlasFitConfig):
-        @classmethod
-        def of_size(cls, size, **given):
-            shape = AtlasShape(width=16, layers=2, map_layers=1, octaves=3)
-            how = {"steps": 40, "samples": 128, "learning_rate": 0.02, "bootstrap": 1.0, "bootstrapped": 2.0}
-            return AtlasFitConfig(**{**how, "shape": shape, **given})
-
-    video.AtlasFitConfig = Small
-    quick = {"views": 2, "guess": 2.0}  # beyond 1: no first guess is searched for
-    morphs = ClipInversionConfig(recipe="world", steps=2, **quick)
+    morphs = ClipInversionConfig(recipe="world", steps=2, views=2, guess=2.0)
     demo.DemoConfig = partial(demo.DemoConfig, ("colour",), morphs, walk=9, line=2, prompts=2, steps=2)
-    pipelines.ClipInversionConfig = partial(ClipInversionConfig, **quick)
-    pipelines.LayerEditConfig = partial(LayerEditConfig, **quick, crops=2, screen_views=2)
-    pipelines.VideoEditConfig = partial(VideoEditConfig, **quick, crops=2, screen_views=2)
     morph.MorphJob.every = adapt.AdaptJob.every = edit.EditJob.every = 2
     video.VideoJob.every = 5
 

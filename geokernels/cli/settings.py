@@ -35,6 +35,7 @@ class Settings:
             Names without a section are of the first.
         options: Options that are short for a setting: parameters of the command by section and setting.
         built_in: By option, whether the models that it names are built in.
+        open_sections: Those whose recipe is not chosen by the models.
         called: The command, for messages.
 
     Attributes:
@@ -50,10 +51,12 @@ class Settings:
         options: Mapping[str, Mapping[str, str]],
         *,
         built_in: Mapping[str, bool],
+        open_sections: tuple[str, ...] = (),
         called: str = "",
     ):
         self.context = current()
         self.kinds, self.called, self.built_in = kinds, called or self.context.info_name, built_in
+        self.open_sections = open_sections
         self.types = {section: kinds_of(kind) for section, kind in kinds.items()}
         self.option_of = option_names(self.context.command)
         self.of_file = self._of_file(self.context.params.get("config_file"))
@@ -87,7 +90,8 @@ class Settings:
 
     def values(self, section: str) -> dict[str, Any]:
         """What was said of one config, and its recipe; of a config within it, a dictionary."""
-        values: dict[str, Any] = {RECIPE: self.recipe} if (RECIPE,) in self.types[section] else {}
+        chosen = (RECIPE,) in self.types[section] and section not in self.open_sections
+        values: dict[str, Any] = {RECIPE: self.recipe} if chosen else {}
         for (of, *names), said in self.given.items():
             if of == section:
                 table = values

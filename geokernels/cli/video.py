@@ -117,7 +117,7 @@ def video(
         from ..runs.video import Clip, VideoFolder, VideoJob, fit_config
 
         kinds = {"edit": VideoEditConfig, "atlas": AtlasFitConfig}
-        how = {"built_in": {"--clip": clip_model == "world"}}
+        how = {"built_in": {"--clip": clip_model == "world"}, "open_sections": ("atlas",)}
         settings = Settings(kinds, {"edit": OPTIONS, "atlas": OF_FIT}, **how)
         config, fitting = settings.make("edit"), settings.values("atlas")
         settings.make("atlas", partial(fit_config, (1, 1)))  # refused now, and not once the clip was read

@@ -18,7 +18,7 @@ from geokernels.runs.frames import kept_steps
 from geokernels.runs.record import require_record
 
 BEFORE, AFTER = "an object", "a large object"
-SMALL = ("--steps", 4, "--batch", 2, "--pool", 4, "--chunk", 4, "--no-start")
+SMALL = ("--recipe", "world", "--steps", 4, "--batch", 2, "--pool", 4, "--chunk", 4, "--no-start")
 LEFT = {"generator.pt", "before.png", "after.png", "strip.png", "adapt.gif", "run.json", "report.html"}
 
 
@@ -146,9 +146,9 @@ def test_killed_before_the_first_step_it_resumes_too(checkpoint, tmp_path, monke
 def test_a_bad_loss_keeps_the_last_good_generator_and_says_so(checkpoint, tmp_path, monkeypatch):
     terms = Adaptation._terms
 
-    def spoil(self, visited):
-        found, features = terms(self, visited)
-        return ({k: v * float("nan") for k, v in found.items()} if self.index == 2 else found), features
+    def spoil(self, *visited):
+        found = terms(self, *visited)
+        return {k: v * float("nan") for k, v in found.items()} if self.index == 2 else found
 
     monkeypatch.setattr(Adaptation, "_terms", spoil)
     said = sentence(adapt(checkpoint, tmp_path / "out"))
@@ -193,7 +193,7 @@ def test_a_bad_inversion_keeps_its_last_good_step_and_says_so(checkpoint, pictur
         (("--clip", "world", "--clip", "world", "--clip-share", 1), "--clip-share must be 2 numbers"),
         (("--batch", 9), "--batch must be at most --pool, 4, got 9"),
         (("--layers", 9), "layers must be from 1 to 6"),
-        (("--real-steps", 3), "--real-steps goes with --real, got 3 without it"),
+        (("--real-steps", 3), "--real-steps goes with --real, which is not given, got 3"),
         (("--real", "none.png"), "--real must be an existing file"),
         (("--model", "none.pt"), "--model must be 'world' or an existing file"),
         (("--resume",), "--resume needs an interrupted run in --out"),

@@ -183,7 +183,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("words", RECIPES, ids=" ".join)
-@pytest.mark.parametrize("command", ["morph", "text2live", "adapt"])
+@pytest.mark.parametrize("command", ["morph", "text2live", "adapt", "edit"])
 def test_the_recipe_follows_the_models_unless_one_is_named(typed, command, words):
     settings, made = typed(command, *words)
     recipe, reason = RECIPES[words]

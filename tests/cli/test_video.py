@@ -4,40 +4,36 @@ import json
 import os
 import signal
 from fractions import Fraction
-from functools import partial
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from geokernels import pipelines, world
+from geokernels import world
 from geokernels.cli import app
 from geokernels.media.clips import VideoSource
 from geokernels.media.films import mp4_writer
 from geokernels.media.pictures import read_picture, write_picture
-from geokernels.models import AtlasShape
-from geokernels.pipelines import AtlasFit, AtlasFitConfig, VideoEdit, VideoEditConfig
-from geokernels.runs import video as video_driver
+from geokernels.pipelines import AtlasFit, VideoEdit
 from geokernels.runs.record import require_record
 
 pytest.importorskip("av"), pytest.importorskip("cv2")
 TIMES = [Fraction(ms, 1000) for ms in (0, 40, 200, 240)]
 
 
-class Small(AtlasFitConfig):
-    """Few small steps, of an opacity that follows the masks."""
-
-    @classmethod
-    def of_size(cls, size, **given):
-        shape = AtlasShape(width=16, layers=2, map_layers=1, octaves=3)
-        how = {"steps": 60, "samples": 128, "learning_rate": 0.02, "bootstrap": 1.0, "bootstrapped": 2.0}
-        return AtlasFitConfig(**{**how, "shape": shape, **given})
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(video_driver, "AtlasFitConfig", Small)
-    monkeypatch.setattr(pipelines, "VideoEditConfig", partial(VideoEditConfig, views=2, crops=2, guess=2.0))
+# few small steps, of an opacity that follows the masks
+SMALL = """
+guess: 2.0
+views: 2
+crops: 2
+atlas:
+  steps: 60
+  samples: 128
+  learning_rate: 0.02
+  bootstrap: 1.0
+  bootstrapped: 2.0
+  shape: {width: 16, layers: 2, map_layers: 1, octaves: 3}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +53,10 @@ def clip(truth, tmp_path):
 
 
 def video(clip, out, *more, steps=3):
+    small = out.parent / "small.yaml"
+    small.write_text(SMALL)
     options = ["--from", "a blue circle", "--to", "a red circle", "--out", out, "--steps", steps]
+    options += ["--config", small]
     return CliRunner().invoke(app, [str(x) for x in ("video", clip, *options, *more)])
 
 
