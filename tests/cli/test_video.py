@@ -15,6 +15,7 @@ from geokernels.media.clips import VideoSource
 from geokernels.media.films import mp4_writer
 from geokernels.media.pictures import read_picture, write_picture
 from geokernels.pipelines import AtlasFit, VideoEdit
+from geokernels.runs import video as video_driver
 from geokernels.runs.record import require_record
 
 pytest.importorskip("av"), pytest.importorskip("cv2")
