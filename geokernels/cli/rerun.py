@@ -45,8 +45,11 @@ def rerun(
         path = (run / RECORD if run.is_dir() else run).absolute()
         if not path.is_file():
             raise ValueError(f"RUN must be a finished run, found no {RECORD} in {run}")
-        record = read_record(path)
-        require_record(record)
+        try:
+            record = read_record(path)
+            require_record(record)
+        except ValueError as error:
+            raise ValueError(f"RUN {error}") from error
         words = _words(path, record, sets or [])
         place = [f"--out={out or path.parent.with_name(f'{path.parent.name}-rerun')}"]
         place += ["--resume"] * resume + ["--overwrite"] * overwrite

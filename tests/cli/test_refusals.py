@@ -19,8 +19,11 @@ from typer.testing import CliRunner
 
 import geokernels.pipelines
 from geokernels import world
+from geokernels._files import write_json
 from geokernels.cli import app
+from geokernels.environment import versions
 from geokernels.media.pictures import write_picture
+from geokernels.runs.record import SCHEMA
 
 diffusers = pytest.importorskip("diffusers")
 open_clip = pytest.importorskip("open_clip")
@@ -84,6 +87,15 @@ KINDS = {"--prompt": "diffusion", "--steps": "diffusion", "--guidance-scale": "d
 KINDS |= {"--truncation": "generator", "--model": "generator", "--frames": "clips"}
 
 
+# of a run that has taken no step
+RECORD = {
+    "schema": SCHEMA, "command": "morph", "options": {}, "inputs": [], "config": {}, "seeds": [0],
+    "encoders": ["world"], "seconds": {"total": 0}, "steps": {}, "steps_per_second": {}, "terms": {},
+    "history": {}, "peak_memory_mib": 0, "machine": {"device": "cpu"}, "versions": {}, "files": {},
+    "from": "a", "to": ["b"], "picture": None, "method": "clip-inversion",
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A picture, a clip, and a file that is nothing."""
@@ -93,6 +105,9 @@ def files(tmp_path_factory):
     (folder / "clip").mkdir()
     for i, frame in enumerate(shown):
         write_picture(folder / "clip" / f"{i}.png", frame)
+    (folder / "run").mkdir()
+    options = {"PICTURE": str(folder / "picture.png"), "--from": TEXTS[0], "--to": TEXTS[1]}
+    write_json(folder / "run" / "run.json", {**RECORD, "options": options, "versions": versions()})
     (folder / "garbage").write_bytes(b"nothing that anybody wrote")
     (folder / "garbage.png").write_bytes(b"nothing that anybody wrote")
     (folder / "garbage.safetensors").write_bytes(b"nothing that anybody wrote")
@@ -124,6 +139,7 @@ def usual(option: Option, files, out) -> dict:
         "eval": {"--world": [2], "--out": [out]},
         "interpolate": {"--prompt": list(TEXTS), "--out": [out]},
         "demo": {"--out": [out]},
+        "rerun": {"RUN": [files / "run"], "--out": [out]},
         "bench": {},
         "tune": {},
         "doctor": {},
