@@ -196,7 +196,7 @@ class Settings:
             if key[1:] in self.types[key[0]] and is_given(self.context, parameter):
                 said, value = self.option_of[parameter], self.context.params[parameter]
                 if key[1:] == ("guess",):
-                    value = self.kinds[key[0]].recipes[WORLD]["guess"] if value else NO_START
+                    value = _start_of(self.kinds[key[0]]) if value else NO_START
                 found[key] = Said(self._fitted(key, value, said), said)
         return found
 
@@ -252,6 +252,14 @@ class Settings:
                 except UnfitError:
                     pass
             raise ValueError(f"{said} must be {unfit}, got {value if text is None else text!r}") from None
+
+
+def _start_of(kind: type) -> float:
+    """How good a start must be where one is asked for: as good as in the world's recipe."""
+    from ..pipelines.start.search import START
+
+    guess = kind.recipes[WORLD]["guess"]
+    return START if guess is None else guess
 
 
 def same_names(names: str) -> dict[str, str]:

@@ -200,7 +200,8 @@ def test_a_start_is_searched_where_it_is_asked_for(typed):
             )
         ]  # fmt: skip
         world, published, asked, none = guesses
-        assert world == asked <= 1 < min(published, none)
+        assert asked <= 1 < min(published, none)
+        assert world in (None, asked)  # None: where the judge reads a scene
 
 
 FILES = {
