@@ -49,7 +49,7 @@ class DemoConfig:
     """
 
     attributes: tuple[str, ...] = ("colour", "background", "colour", "shape")
-    morph: ClipInversionConfig = field(default_factory=ClipInversionConfig)
+    morph: ClipInversionConfig = field(default_factory=lambda: ClipInversionConfig(recipe="world"))
     walk: int = 33
     line: int = 9
     prompts: int = 12

@@ -54,7 +54,7 @@ def finished(inputs):
 @pytest.fixture
 def command_line(inputs, finished, pipeline_folder, monkeypatch):
     """What is typed for each command, small, without ``--out``."""
-    morphs = ClipInversionConfig(steps=1, views=2, guess=2)
+    morphs = ClipInversionConfig(recipe="world", steps=1, views=2, guess=2)
     small = DemoConfig(("colour",), morphs, walk=2, line=2, prompts=2, steps=1)
     monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
     monkeypatch.setitem(demo_report.__dict__, "load_diffusion", _left_out)

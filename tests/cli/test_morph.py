@@ -255,7 +255,7 @@ def test_killed_in_the_search_for_a_guess_it_resumes(picture, tmp_path, monkeypa
 
 
 def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
-    morphs = ClipInversionConfig(steps=2, views=2, guess=2)
+    morphs = ClipInversionConfig(recipe="world", steps=2, views=2, guess=2)
     small = DemoConfig(("colour", "background"), morphs, walk=5, line=2, prompts=2, steps=1)
     monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
     monkeypatch.setitem(sys.modules, "diffusers", None)
@@ -281,7 +281,8 @@ def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
 
 
 def test_a_demo_that_was_killed_begins_again(tmp_path, monkeypatch):
-    small = DemoConfig(("colour",), ClipInversionConfig(steps=1, views=2, guess=2), walk=2, line=2, prompts=1)
+    morphs = ClipInversionConfig(recipe="world", steps=1, views=2, guess=2)
+    small = DemoConfig(("colour",), morphs, walk=2, line=2, prompts=1)
     monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with monkeypatch.context() as killed:

@@ -102,3 +102,8 @@ def test_the_demo_without_diffusers(tmp_path, monkeypatch):
     page = (tmp_path / "report.html").read_text()
     assert page.count("This part was left out: diffusion models need diffusers and transformers") == 2
     assert json.loads((tmp_path / "run.json").read_text())["drawn"] == {"left_out": demo.drawn}
+
+
+def test_the_demo_morphs_by_a_recipe():
+    assert DemoConfig().morph.recipe == "world"  # its record has every setting
+    assert not DemoConfig().morph.left_open()
