@@ -56,6 +56,20 @@ def record(out):
     return json.loads((out / "run.json").read_text())
 
 
+def test_a_generator_of_one_s_own_is_adapted_as_published(checkpoint, tmp_path):
+    options = ["adapt", "--from", BEFORE, "--to", AFTER, "--out", tmp_path / "out", "--model", checkpoint]
+    done = CliRunner().invoke(app, [str(arg) for arg in (*options, "--steps", 2)])
+    assert done.exit_code == 0, done.output
+    found = record(tmp_path / "out")
+    config = found["config"]["adapt"]
+    assert (config["recipe"], config["pool"], config["mixing"]) == ("published", None, 0.9)
+    assert found["start"] is None
+    assert len(found["layers"]) == 2
+    assert len(config["templates"]) == 79
+    pooled = CliRunner().invoke(app, [str(arg) for arg in (*options, "--steps", 2, "--pool", 4)])
+    assert "mixing must be 0 for latents of a pool, got 0.9 with" in sentence(pooled)
+
+
 def test_it_leaves_everything_it_promises(checkpoint, picture, tmp_path):
     out = tmp_path / "out"
     done = adapt(checkpoint, out, "--seed", 7, "--real", picture, "--real-steps", 3)
