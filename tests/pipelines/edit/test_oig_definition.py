@@ -238,7 +238,7 @@ def test_the_published_update_up_to_rounding(exact_pipeline, encoder):
 
 
 def test_the_same_latents_away_from_no_prompt(exact_pipeline, encoder):
-    settings = {"negative": "empty", "cycle": 0.5, "cycle_steps": 2, **SETTINGS}
+    settings = {"gradient": "exact", "negative": "empty", "cycle": 0.5, "cycle_steps": 2, **SETTINGS}
     literal = Literal(copy.deepcopy(exact_pipeline), encoder, 3, **settings)
     source = start_of(exact_pipeline, literal, True)
     run = OIGEdit(exact_pipeline, encoder, source, ["b"], config=OIGConfig(**settings))
