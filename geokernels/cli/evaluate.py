@@ -27,6 +27,7 @@ from .options import (
     Overwrite,
     PictureBatch,
     Precision,
+    Recipe,
     Resume,
     SamplingSteps,
     Seed,
@@ -62,6 +63,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help="NAME or NAME:FIELD=VALUE,...; repeat for several (default: all that can run)."),
     ] = None,
+    recipe: Recipe = None,
     model: DiffusionModel = "world",
     variant: Variant = None,
     model_config: ModelConfig = None,
@@ -118,7 +120,7 @@ def evaluate(
         from ..world import read_edit_folder
         from ..world.edit_folder import require_edit_folder
 
-        contenders = _contenders(method, instruct is not None)
+        contenders = _contenders(method, instruct is not None, recipe)
         require_invertible(steps)
         if 2 * skip >= steps:
             raise ValueError(f"--skip must leave some of the {steps} steps at both ends, got {skip}")
@@ -176,8 +178,8 @@ def _made(edits, seconds: float) -> Seen:
     return Seen(edits.index, edits.steps, speed=speed, unit="results")
 
 
-def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
-    """The methods that ``--method`` names, with their settings."""
+def _contenders(wanted: list[str] | None, instructed: bool, recipe: str | None) -> list[Contender]:
+    """The methods that ``--method`` names, with their settings; ``recipe`` is of those that have several."""
     from ..pipelines.comparators import METHODS
     from ..runs.edit_batch import Contender
 
@@ -203,7 +205,13 @@ def _contenders(wanted: list[str] | None, instructed: bool) -> list[Contender]:
                 listed = ", ".join(known) or "no settings"
                 raise ValueError(f"--method {name} has {listed}, got {field!r}")
             values[field] = _value(value, known[field], f"--method {name}: {field}")
+        if recipe is not None and "recipe" in known:
+            values.setdefault("recipe", recipe)
         contenders.append(Contender(label, METHODS[name], settings(**values)))
+    if recipe is not None and not any(hasattr(contender.settings, "recipe") for contender in contenders):
+        raise ValueError(
+            f"--recipe goes with methods that have several, got {recipe} for {', '.join(wanted)}"
+        )
     if len({contender.label for contender in contenders}) < len(contenders):
         raise ValueError(f"--method must name each method and its settings once, got {', '.join(wanted)}")
     return contenders

@@ -285,7 +285,7 @@ def test_summary_of_what_failed():
 
 
 def test_a_setting_by_its_older_name(capsys):
-    (contender,) = _contenders(["oig:guidance=5"], instructed=False)
+    (contender,) = _contenders(["oig:guidance=5"], instructed=False, recipe=None)
     assert contender.settings.guidance_scale == 5
     assert "Warning: --method oig: guidance is called guidance_scale now;" in capsys.readouterr().err
 
@@ -327,3 +327,20 @@ def test_names_of_files():
     for file in files:
         assert len(file.encode()) < 120
         assert re.fullmatch(PART, file)
+
+
+def test_a_recipe_is_of_the_methods_that_have_several(tmp_path):
+    for wanted in ("published", "world"):
+        oig, named, swap = _contenders(
+            ["oig", "oig:recipe=world", "no_edit"], instructed=False, recipe=wanted
+        )
+        assert (oig.settings.recipe, named.settings.recipe) == (wanted, "world")
+        assert not hasattr(swap.settings, "recipe")
+    for method, recipe, said in (
+        ("no_edit", "world", "--recipe goes with methods that have several, got world for no_edit"),
+        ("oig", "best", "--recipe must be one of "),
+    ):
+        refused = run("--world", 1, "--method", method, "--recipe", recipe, "--out", tmp_path / "out")
+        assert refused.exit_code == 2
+        assert said in refused.stderr
+        assert not (tmp_path / "out").exists()
