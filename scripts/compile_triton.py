@@ -151,9 +151,10 @@ def of_subspaces() -> Iterator[Variant]:
         cut["BLOCK_M"] = geodesic.BLOCK_M
         for kernel in kernels:
             constants = {word: cut[word] for word in cut if word in kernel.arg_names}
-            if kernel is geodesic_kernels.spread_kernel:
+            of_spread = kernel is geodesic_kernels.spread_kernel
+            if of_spread:
                 constants["BLOCK_D"] = geodesic.SPREAD_D
-            warps, registers, stages = geodesic.LAUNCH
+            warps, registers, stages = geodesic.spreading(block) if of_spread else geodesic.LAUNCH
             if kernel is geodesic_kernels.decompose_kernel:
                 warps, registers, stages = decompose.warps_of(block, block), geodesic.DECOMPOSING, 3
             name = f"geodesic {kernel.fn.__name__} {block}"

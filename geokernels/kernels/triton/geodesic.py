@@ -28,6 +28,11 @@ def cosine(x: Rows, y: Rows, p: Basis, q: Basis, eps: float) -> Scores:
     return torch.ops.geokernels.triton_geodesic_cosine(x, y, p, q, eps)[0]
 
 
+def spreading(block: int) -> tuple[int, int, int]:
+    """Warps, registers and stages of spread_kernel: its tiles of 16 x 16 are no work for more than four warps."""
+    return (4 if block == 16 else LAUNCH[0], *LAUNCH[1:])
+
+
 def _flat(*tensors: Tensor, inner: int = 2) -> tuple[Tensor, ...]:
     """Problems one behind the other."""
     return tuple(part.reshape(-1, *part.shape[part.dim() - inner :]).contiguous() for part in tensors)
@@ -103,8 +108,9 @@ def geodesic_cosine_backward(
             p, q, *kept, turned, overlap, torch.finfo(x.dtype).eps, *sizes, **cut, BLOCK_M=BLOCK_M
         )
         wrap_triton(spread_kernel)[(problems, triton.cdiv(D, SPREAD_D))](
-            *flat, on, overlap, *outs, *sizes, cut["BLOCK"], BLOCK_N, SPREAD_D, **of_launch(x, *LAUNCH)
-        )
+            *flat, on, overlap, *outs, *sizes, cut["BLOCK"], BLOCK_N, SPREAD_D,
+            **of_launch(x, *spreading(cut["BLOCK"])),
+        )  # fmt: skip
     to_x, to_y, to_p, to_q = (out.reshape(part.shape) for out, part in zip(outs, given, strict=True))
     return to_x, to_y, to_p, to_q
 
