@@ -175,7 +175,7 @@ def of_rows() -> Iterator[Variant]:
         for long in (True, False):
             constants = {"LONG": long, "BLOCK": block, "WIDTH": width}
             name = f"basis {N} of {'long' if long else 'short'} rows"
-            warps, registers = decompose.warps_of(block, width), subspace.TURNING
+            warps, registers = subspace.turning(block, width)
             yield Variant(name, subspace.basis_kernel, constants, warps, registers=registers)
 
 

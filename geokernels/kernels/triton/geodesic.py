@@ -29,7 +29,7 @@ def cosine(x: Rows, y: Rows, p: Basis, q: Basis, eps: float) -> Scores:
 
 
 def spreading(block: int) -> tuple[int, int, int]:
-    """Warps, registers and stages of spread_kernel: its tiles of 16 x 16 are no work for more than four warps."""
+    """Warps, registers and stages of spread_kernel, whose tiles of 16 x 16 have work for four warps alone."""
     return (4 if block == 16 else LAUNCH[0], *LAUNCH[1:])
 
 

@@ -31,7 +31,6 @@ from .registration import device_of, of_launch, operator, wrap_triton
 
 ENTRIES = 4096  # of a tile of rows
 FACTORING = 8, 128  # warps and registers of rows made orthonormal
-TURNING = 255  # registers of rotations
 COMBINING = 4, None  # warps and registers of a block of features
 
 
@@ -195,6 +194,11 @@ def cut_of(N: int, D: int) -> Cut:
     return Cut(block, factored, {"BLOCK": block, "BLOCK_N": 16, "BLOCK_D": 32})
 
 
+def turning(block: int, width: int) -> tuple[int, int | None]:
+    """Warps and registers of basis_kernel; that of fewer rows does not spill when left alone."""
+    return warps_of(block, width), 255 if block > 32 else None
+
+
 @operator("triton_decompose_rows")
 def decompose_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``left``, ``values`` and ``directions`` of ``x`` ``(..., N, D)``, without a derivative."""
@@ -217,7 +221,7 @@ def decompose_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             )
         wrap_triton(basis_kernel)[(problems,)](
             x, work, factor, left, values, turned, rounding, settled, N, D, R,
-            long, cut.block, width, **of_launch(x, warps_of(cut.block, width), TURNING),
+            long, cut.block, width, **of_launch(x, *turning(cut.block, width)),
         )  # fmt: skip
         if long:
             wrap_triton(combine_kernel)[(problems, triton.cdiv(D, cut.tile["BLOCK_D"]))](
