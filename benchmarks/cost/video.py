@@ -340,8 +340,8 @@ def as_markdown(summary: dict) -> str:
 
 def published_sentence(row: dict) -> str:
     """What an edit by the published recipe costs."""
-    peak, kept = (", ".join(f"{row[name][str(T)]:.0f}" for T in LENGTHS) for name in ("peak_mib", "host_mib"))
-    frames = ", ".join(map(str, LENGTHS))
+    frames = ", ".join(row["peak_mib"])
+    peak, kept = (", ".join(f"{x:.0f}" for x in row[name].values()) for name in ("peak_mib", "host_mib"))
     return (
         f"Published recipe, windows of whole frames: {row['encodes']:.0f} pictures encoded and "
         f"{row['flops'] / 1e9:.0f} Gflop a step; for {frames} frames a peak of {peak} MiB, and {kept} MiB of "
