@@ -240,6 +240,8 @@ class VideoEdit(LayerDescent):
 
     def _first_guess(self, tell: Tell) -> Guess | None:
         """The recolouring of the layer that goes furthest towards the text, judged on the middle frame."""
+        if self.config.guess is not None and self.config.guess > 1:
+            return None  # before a frame is looked at
         view = self._working_view(len(self.footage) // 2)
         least = least_cosine(self.config.guess, view.frame)
         if least > 1:
