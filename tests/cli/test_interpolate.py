@@ -166,7 +166,7 @@ def test_mp4(tmp_path, random_pipeline):
     "more, words",
     [
         (("--coupling", "best"), "coupling must be one of ot, entropic, row, slerp, random, got 'best'"),
-        (("--coupling", "ot", "--compare"), "--compare runs every coupling, got --coupling ot with it"),
+        (("--coupling", "ot", "--compare"), "--compare runs every coupling, got --coupling with it"),
         (("--distance", "near"), "--distance must be one of features, lpips, none, got 'near'"),
         (("--dtype", "int8"), "--dtype must be float32, bfloat16 or float16, got 'int8'"),
         (("--model", "./nowhere"), "found no folder ./nowhere"),

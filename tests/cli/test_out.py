@@ -130,11 +130,13 @@ def test_what_is_refused_changes_nothing(command, command_line, tmp_path, monkey
     interrupted(arguments, monkeypatch)
     before = contents(out)
     assert before
-    assert sentence(run(*arguments, "--seed", 5, "--resume"))
+    other = ("--set", "views=3") if command == "rerun" else ("--seed", 5)
+    assert sentence(run(*arguments, *other, "--resume"))
     assert contents(out) == before
     bad = {"morph": "--where", "edit": "--inversion", "adapt": "--real", "video": "--atlas"}
     (tmp_path / "bad").write_text("no input")
     options = {"interpolate": ("--prompt", "c " * 200), "world sample": ("--frames", 3)}
+    options |= {"rerun": ("--set", "views=0")}
     options |= {"eval": ("--judge-clip", "open_clip:none", "--judge-clip-weights", tmp_path / "bad")}
     more = options.get(command) or (bad[command], tmp_path / "bad")
     method = ("--method", "text2live") if command == "morph" else ()

@@ -117,7 +117,7 @@ def test_a_run_in_one_piece(tmp_path):
     record = run(tmp_path)
     assert (tmp_path / "result.txt").read_text().split() == " ".join(WHOLE).split()
     written = json.loads((tmp_path / "run.json").read_text())
-    assert written == record | {"files": written["files"]}
+    assert written == record | {"files": written["files"], "options": None, "inputs": []}
     assert list(written["files"]) == ["result.txt"]
     assert (record["schema"], record["steps"]) == (2, {"one": 5, "two": 5})
     assert record["history"]["two"] == [[0.0], [1.0], [2.0], [3.0], [4.0]]
