@@ -119,7 +119,7 @@ def test_a_run_in_one_piece(tmp_path):
     written = json.loads((tmp_path / "run.json").read_text())
     assert written == record | {"files": written["files"], "options": None, "inputs": []}
     assert list(written["files"]) == ["result.txt"]
-    assert (record["schema"], record["steps"]) == (2, {"one": 5, "two": 5})
+    assert (record["schema"], record["steps"]) == (3, {"one": 5, "two": 5})
     assert record["history"]["two"] == [[0.0], [1.0], [2.0], [3.0], [4.0]]
     assert record["seconds"].keys() == {"prepare", "one", "two", "total"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["result.txt", "run.json"]
