@@ -25,6 +25,7 @@ from ..guidance.terms import Texts
 SHRINKAGES = (0.1, 0.3, 0.6)  # of the chosen codes' covariance to that of all, for they are few
 EXTENTS = (0.75, 1.0, 1.25, 1.5)  # how far along the map, 1 being where it leads
 TRIED = 24  # codes by which a map is judged
+MAPS = len(SHRINKAGES) * len(EXTENTS)
 RIDGE = 1e-3  # share of the mean variance added to every variance
 
 

@@ -18,9 +18,10 @@ from ..descent import Descent, require_finite_step
 from ..guidance.terms import add_terms, guiding_terms, read_texts, require_guides
 from ..run import Prepared, Tell
 from ..run_state import checksum, plain
+from ..start.effort import Encodings
 from .fresh import Fresh
 from .latent_pool import LatentPool, Visit
-from .latent_transport import Start, absorb, find_start
+from .latent_transport import MAPS, TRIED, Start, absorb, find_start
 from .layer_choice import code_movements, moved_most, trained_parameters, usual_count
 from .nada_config import LEARNING_RATES, AdaptationConfig
 from .sight import Sight, joined
@@ -161,8 +162,7 @@ class Adaptation(Descent):
         config, looks = self.config, self.config.guess <= 1
         if config.pool is None and not looks:
             return
-        tell("drawing and encoding latents")
-        w, source, start = self._search(looks) if self._prepared is None else self._prepared.parts
+        w, source, start = self._search(looks, tell) if self._prepared is None else self._prepared.parts
         if config.pool is not None:
             self.pool = LatentPool(w, source)
             self._draw_maps(self.pool)
@@ -172,7 +172,7 @@ class Adaptation(Descent):
             self.started = True
         self.start = start
 
-    def _search(self, looks: bool) -> tuple[Tensor, list[Tensor], Start | None]:
+    def _search(self, looks: bool, tell: Tell) -> tuple[Tensor, list[Tensor], Start | None]:
         """Codes to visit, the features of their frozen pictures, and a start, where one is asked for."""
         config = self.config
         kept = config.pool or 0
@@ -180,7 +180,8 @@ class Adaptation(Descent):
         count = max(kept, config.searched if looks else 0)
         z = torch.randn(count, self.model.config.style_dim, generator=chance, dtype=torch.float32)
         w = self.model.truncate(self.model.mapping(z.to(self.model.latent_avg)), config.truncation)
-        encode = partial(self._sight.frozen_features, turn=0)
+        encodings = Encodings(tell, "drawing and encoding latents", count + looks * MAPS * min(TRIED, count))
+        encode = partial(self._sight.frozen_features, turn=0, shown=encodings.add)
         with self._sight.half():
             seen = encode(w)
             start = None

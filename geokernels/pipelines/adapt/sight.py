@@ -1,6 +1,6 @@
 """What CLIP encoders see in the pictures of an adaptation: frozen, trained, or drawn to choose layers."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -42,9 +42,17 @@ class Sight:
         """Feature maps of pictures, ``(B, C, h, w)`` per encoder and layer."""
         return [encoder.image_features(pictures, clamp=self.config.clamp) for encoder in self.encoders]
 
-    def frozen_features(self, w: Tensor, turn: int) -> list[Tensor]:
-        """Of the frozen pictures of codes, ``(N, D)`` per encoder."""
-        return joined(self.features(pictures) for pictures in self._draw_frozen(w, turn))
+    def frozen_features(
+        self, w: Tensor, turn: int, shown: Callable[[int], None] = lambda count: None
+    ) -> list[Tensor]:
+        """Of the frozen pictures of codes, ``(N, D)`` per encoder; ``shown`` is told how many were seen."""
+
+        def look(pictures: Tensor) -> list[Tensor]:
+            features = self.features(pictures)
+            shown(len(pictures))
+            return features
+
+        return joined(look(pictures) for pictures in self._draw_frozen(w, turn))
 
     def frozen_maps(self, w: Tensor, turn: int) -> list[list[Tensor]]:
         """Feature maps of the frozen pictures of codes, ``(N, C, h, w)`` per encoder and layer."""

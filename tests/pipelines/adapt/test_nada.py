@@ -289,3 +289,14 @@ class TestRefusals:
         run = finish(begin(replace(TINY, steps=1)))
         with pytest.raises(RuntimeError, match="all 1 steps have been taken"):
             run.step()
+
+
+@pytest.mark.parametrize("searched", [0, 40])
+def test_what_is_encoded_before_the_first_step_is_counted(tiny_generator, tiny_encoder, searched):
+    said, encoder = [], tiny_encoder()
+    config = replace(TINY, pool=6, chunk=4, searched=max(1, searched), guess=0.0 if searched else 2.0)
+    how = {"config": config, "generator": torch.Generator().manual_seed(0)}
+    run = Adaptation(tiny_generator, [encoder], "a cat", "a dog", **how)
+    run.prepare(lambda what, done=0, total=None, unit=None: said.append((what, done, total, unit)))
+    assert said[-1] == ("drawing and encoding latents", encoder.shown, encoder.shown, "encodings")
+    assert encoder.shown == (40 + 12 * 24 if searched else 6)

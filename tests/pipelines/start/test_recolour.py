@@ -109,7 +109,7 @@ def test_no_more_pictures_are_shown_than_allowed(most, spent):
     source, told = world.render(before), []
     effort = Effort(towards(world.render(after)), most, lambda what, done, total, unit: told.append(done))
     guess = recolour(source, colour_centres(source[0]), effort, size=64, area=0.1, most=effort.left)
-    assert effort.spent == spent
+    assert effort.encodings.done == spent
     assert told == [28 * (i + 1) for i in range(spent // 28)]
     assert (guess is None) == (spent == 0)
 

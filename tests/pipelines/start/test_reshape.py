@@ -152,7 +152,7 @@ def test_simple_silhouettes_are_simpler_and_a_disc_is_simplest():
 def test_no_more_outlines_are_shown_than_allowed(most):
     effort = Effort(constant(0.5, []), most, lambda *said, **counted: None)
     guess = search(world.render(scene("square")), effort, most=most)
-    assert guess is not None or not effort.spent
+    assert guess is not None or not effort.encodings.done
     assert (guess is None) == (most == 150)
-    assert effort.spent <= most
-    assert effort.spent == most or most != 2352
+    assert effort.encodings.done <= most
+    assert effort.encodings.done == most or most != 2352
