@@ -1,9 +1,11 @@
 """What a step of an edit costs at the size of Stable Diffusion 1.4, beside the published pattern of work.
 
     python -m benchmarks.cost.edit --out benchmarks/results/editing-cost.json
+    python -m benchmarks.cost.edit --shapes sdxl --out benchmarks/results/editing-cost-sdxl.json
 
 Counted on tensors without values: U-Net, autoencoder and CLIP ViT-B/32 of the real shapes, one edit of 512
-pixels, float32. Nothing is run, so no time is given. A count that was stopped continues where it was.
+pixels, float32. Nothing is run, so no time is given. A count that was stopped continues where it was. Of
+Stable Diffusion XL at 1024 pixels there is no published pattern, and fewer variants.
 
   TMAC      multiply-adds of a step, 1e12, by torch's counter of flops, the source's part of it included; what
             fused attention computes twice, forth and again on the way back, is counted once
@@ -54,12 +56,49 @@ AUTOENCODER = {
 }
 
 
-def models_of_shape(device: str):
+XL = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 768 + 1280,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 1280 + 6 * 256,
+}
+SHAPES = {
+    "sd14": "Shapes of Stable Diffusion 1.4 and ViT-B/32, one edit of 512 pixels, 50 steps, float32, not run",
+    "sdxl": "Shapes of Stable Diffusion XL and ViT-B/32, one edit of 1024 pixels, 50 steps, float32, not run",
+}
+
+
+def pipeline_of_shape(shapes: str, parts: dict):
+    """A pipeline of the real shapes but for its text encoders, of which only the width is real."""
+    import diffusers
+    import transformers
+
+    from geokernels.testing.pipelines import clip_text, clip_tokenizer
+
+    autoencoder = AUTOENCODER if shapes == "sd14" else {**AUTOENCODER, "sample_size": 1024}
+    parts |= {"vae": diffusers.AutoencoderKL(**autoencoder).eval(), "tokenizer": clip_tokenizer()}
+    parts["text_encoder"] = clip_text(width=WIDTH)
+    if shapes == "sd14":
+        unet = diffusers.UNet2DConditionModel(**STANDARD).eval()
+        unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        return diffusers.StableDiffusionPipeline(unet=unet, **parts, **unchecked)
+    second = clip_text(transformers.CLIPTextModelWithProjection, width=1280)
+    unet = diffusers.UNet2DConditionModel(**XL).eval()
+    parts |= {"text_encoder_2": second, "tokenizer_2": clip_tokenizer()}
+    return diffusers.StableDiffusionXLPipeline(unet=unet, **parts)
+
+
+def models_of_shape(device: str, shapes: str = "sd14"):
     """A pipeline and a CLIP of the real shapes and a tiny autoencoder, untrained; on meta without values."""
     import diffusers
     import open_clip
-
-    from geokernels.testing.pipelines import clip_text, clip_tokenizer
 
     scheduler = diffusers.PNDMScheduler(
         beta_start=0.00085,
@@ -69,16 +108,7 @@ def models_of_shape(device: str):
         steps_offset=1,
     )
     with torch.device(device):
-        pipeline = diffusers.StableDiffusionPipeline(
-            unet=diffusers.UNet2DConditionModel(**STANDARD).eval(),
-            vae=diffusers.AutoencoderKL(**AUTOENCODER).eval(),
-            text_encoder=clip_text(width=WIDTH),
-            tokenizer=clip_tokenizer(),
-            scheduler=scheduler,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        pipeline = pipeline_of_shape(shapes, {"scheduler": scheduler})
         tiny = diffusers.AutoencoderTiny().eval()
         model = open_clip.create_model("ViT-B-32", device=device, load_weights=False)
         encoder = ClipEncoder("ViT-B-32", model, open_clip.get_tokenizer("ViT-B-32"))
@@ -120,7 +150,7 @@ def count(step: Callable[[], None], weights: list[Tensor], held: list[Tensor]) -
 
 
 def source_of(pipeline, real: bool) -> EditSource:
-    noise = torch.empty(1, 4, 64, 64, device="meta")
+    noise = torch.empty(1, *Denoiser(pipeline).latent_shape(), device="meta")
     return EditSource(noise, ("a cat",), real, STEPS, "")
 
 
@@ -157,9 +187,9 @@ def count_published(pipeline, encoder, weights) -> dict[str, float]:
     return costs
 
 
-def measure(done: dict[str, dict[str, float]], advance: Callable[[dict], None]) -> None:
+def measure(done: dict[str, dict[str, float]], advance: Callable[[dict], None], shapes: str = "sd14") -> None:
     """Every variant that is not ``done``; each is added to it, and it is passed to ``advance``."""
-    pipeline, encoder, tiny = models_of_shape("meta")
+    pipeline, encoder, tiny = models_of_shape("meta", shapes)
     modules = [pipeline.unet, pipeline.vae, tiny, encoder.model]
     weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     variants = {
@@ -174,6 +204,9 @@ def measure(done: dict[str, dict[str, float]], advance: Callable[[dict], None]) 
         "exact, cycle, source inverted": {"cycle": 1.0, "real": True},
         "exact, cycle, checkpointing": {"cycle": 1.0, "checkpointing": True},
     }
+    if shapes == "sdxl":
+        variants = {name: variants[name] for name in list(variants)[:4]}
+        variants["exact, decoded at 512 pixels, checkpointing"] = {"decode_size": 512, "checkpointing": True}
     for name, settings in variants.items():
         if name in done:
             continue
@@ -192,14 +225,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--shapes", choices=SHAPES, default="sd14")
     args = parser.parse_args()
-    what = "Shapes of Stable Diffusion 1.4 and ViT-B/32, one edit of 512 pixels, 50 steps, float32, not run"
 
     def keep(rows: dict) -> None:
-        publish(args.out, what, rows, COLUMNS, PUBLISHED)
+        pattern = PUBLISHED if args.shapes == "sd14" else "exact"
+        publish(args.out, SHAPES[args.shapes], rows, COLUMNS, pattern)
 
     before = json.loads(args.out.read_text()) if args.out.exists() else {}
-    measure(before.get("variants", {}), keep)
+    measure(before.get("variants", {}), keep, args.shapes)
 
 
 if __name__ == "__main__":
