@@ -243,11 +243,11 @@ def count_published(size: tuple[int, int], encoder: ClipEncoder, device: str) ->
         with Memory([*held, clip.source]) as memory:
             run = VideoEdit(*clip[:2], [encoder], *clip.texts[:2], **how, generator=torch.Generator())
             for index in range(T):
-                run.dataset._at(index)
+                run.dataset.whole_frame(index)
             for _ in range(2):
                 run.step()
             write_all(run)
-        kept = sum(x.numel() * x.element_size() for view in run.dataset._kept.values() for x in view) / MIB
+        kept = sum(x.numel() * x.element_size() for view in run.dataset.kept.values() for x in view) / MIB
         row["host_mib"][str(T)] = kept
         row["peak_mib"][str(T)] = (memory.peak - memory.held) / MIB - kept
     with Encodes() as shown, FlopCounterMode(display=False) as counter:

@@ -49,6 +49,9 @@ class FreshMoments:
             ``whole_every``; see :class:`VideoEditConfig`.
         atlas: The whole layer as one more view of it, for ``whole_every``.
         seed: Of what is drawn.
+
+    Attributes:
+        kept: Views of frames that were asked for before, on the host, as far as there is room.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class FreshMoments:
     ):
         self._see, self._frames, self.guidance, self.config = see, frames, guidance, config
         self._atlas, self._seed = atlas, seed
-        self._kept: dict[int, FrameView] = {}
+        self.kept: dict[int, FrameView] = {}
         self._step: list[FrameView] = []
 
     def samples(self, step: int) -> list[Sample]:
@@ -94,7 +97,7 @@ class FreshMoments:
         key = int(torch.randint(2**62, (), generator=chance, dtype=torch.int64))
         windows = []
         for index in numbers:
-            view = self._at(index)
+            view = self.whole_frame(index)
             top, left, *sides = self._box(view)
             # the same luck for every frame: one window of the background, one share of an object
             crop = draw_crop(
@@ -116,13 +119,13 @@ class FreshMoments:
             return whole
         return within_box(view.cover[0, 0] >= COVERED, self.config.border) or whole
 
-    def _at(self, index: int) -> FrameView:
+    def whole_frame(self, index: int) -> FrameView:
         """How a frame sees the layer; kept on the host as long as there is room."""
         device = self._atlas.frame.device
-        if index in self._kept:
-            return FrameView(*(part.to(device) for part in self._kept[index]))
+        if index in self.kept:
+            return FrameView(*(part.to(device) for part in self.kept[index]))
         view = self._see(index)
         size = sum(part.numel() * part.element_size() for part in view)
-        if (len(self._kept) + 1) * size <= ROOM:
-            self._kept[index] = host(view)
+        if (len(self.kept) + 1) * size <= ROOM:
+            self.kept[index] = host(view)
         return view

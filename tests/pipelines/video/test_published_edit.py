@@ -82,7 +82,7 @@ def test_the_settings_are_the_published_ones():
 @pytest.mark.parametrize("layer", ["foreground", "background"])
 def test_a_step_sees_three_frames_two_apart_and_now_and_then_the_whole_atlas(begin, footage, layer):
     run, asked, mirrored = begin(replace(SMALL, layer=layer, crop=(0.7, 1.0))), [], set()
-    run.dataset._at = lambda index: asked.append(index) or run._working_view(index)
+    run.dataset.whole_frame = lambda index: asked.append(index) or run._working_view(index)
     for step in range(12):
         asked.clear()
         samples = run.dataset.samples(step)
@@ -146,8 +146,8 @@ def test_a_resumed_edit_ends_in_the_same_frames_and_kept_views_change_nothing(be
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     while not second.done:
         second.step()
-    assert whole.dataset._kept
-    assert not second.dataset._kept
+    assert whole.dataset.kept
+    assert not second.dataset.kept
     assert torch.equal(whole.history, second.history)
     assert all(torch.equal(a, b) for a, b in zip(whole.frames(), second.frames(), strict=True))
 
