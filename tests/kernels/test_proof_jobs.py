@@ -77,7 +77,9 @@ class TestRecognised:
             for rank in "01"
         ]
         said = [process.communicate(timeout=300) for process in both]
-        assert [out for out, _ in said] == ["|torch.distributed of 2\n"] * 2, said
+        # some releases of Gloo greet on standard output
+        last = [out.splitlines()[-1:] for out, _ in said]
+        assert last == [["|torch.distributed of 2"]] * 2, said
 
 
 class TestJobs:
