@@ -88,8 +88,8 @@ def rows(load: Callable[[str], dict]) -> Iterator[Row]:
         variants = load(result)["variants"]
         for name, settings in (
             ("exact", "`--set gradient=exact`"),
-            ("exact, checkpointing", "the same, `--checkpointing`"),
-            ("exact, tiny decoder, checkpointing", "the same, a tiny `--decoder`"),
+            ("exact, checkpointing", "that, `--checkpointing`"),
+            ("exact, tiny decoder, checkpointing", "that, `--checkpointing`, a tiny `--decoder`"),
         ):
             yield "`edit`", models, settings, weights[shapes], variants[name]["peak_gib"]
 
