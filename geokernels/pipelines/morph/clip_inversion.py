@@ -192,10 +192,16 @@ class ClipInversion(Descent):
     def _prepare(self, tell: Tell) -> None:
         self.start = self._first_guess(tell) if self._prepared is None else self._prepared.parts
         chance = torch.Generator().manual_seed(self._seed)
-        opacity = self.config.first_opacity or (SCENE if is_scene(self.source) else BARELY)
-        how = {"generator": chance, "start": self.start, "opacity": opacity}
+        how = {"generator": chance, "start": self.start, "opacity": self._first_opacity()}
         self.edit = parametrise(self.config.parametrisation, self.source, **how)
         self._optimise(self.edit.parameters())
+
+    def _first_opacity(self) -> float:
+        """Of an edit layer without a first guess; of anything else it is not asked."""
+        if self.config.first_opacity is not None:
+            return self.config.first_opacity
+        asked = self.config.parametrisation == "layer" and self.start is None
+        return SCENE if not asked or is_scene(self.source) else BARELY
 
     def _parts(self) -> Guess | None:
         return self.start
