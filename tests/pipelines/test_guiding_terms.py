@@ -45,6 +45,17 @@ def test_the_consistency_is_that_of_subspaces_of_all_views_but_two(views, rank):
     assert torch.allclose(*gradients, atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize(("recipe", "rank"), [("published", 6), ("world", 8)])
+def test_the_regularisation_has_as_many_directions_as_its_recipe_says(recipe, rank):
+    current, previous, source = unit(8, D, seed=1), unit(8, D, seed=5), unit(8, D, seed=2)
+    texts = texts_of(unit(9, D, seed=3), unit(9, D, seed=4), 7)
+    config = ClipInversionConfig(recipe=recipe)
+    found = guiding_terms(current, source, previous, texts, config, unmoved=False)["regularisation"]
+    start, end = leading(previous, rank), leading(current, rank)
+    expected = 1 - reference.geodesic_cosine(previous, current, start, end).mean()
+    assert torch.allclose(found, expected, atol=1e-10, rtol=0)
+
+
 def test_by_rank_one_and_through_the_bases_it_only_grows_with_the_directional_loss():
     """So it is called: the two order any pictures alike."""
     source, before, after = unit(1, D, seed=2), unit(1, D, seed=3), unit(1, D, seed=4)

@@ -27,6 +27,7 @@ WORLD = MappingProxyType(
         "reach_weight": 2.0,
         "rank": 1,
         "text_rank": 1,
+        "regularisation_rank": None,
         "through_bases": True,
         "chord": True,
         "templates": TEMPLATES,
@@ -42,6 +43,7 @@ PUBLISHED = MappingProxyType(
         "reach_weight": 0.0,
         "rank": 128,
         "text_rank": 128,
+        "regularisation_rank": 128,
         "through_bases": False,
         "chord": False,
         "templates": IMAGENET_TEMPLATES,
@@ -74,6 +76,7 @@ class GuidanceConfig(RecipeConfig, reach="reach_weight"):
             pictures all but two at most, as released. None for all. With 1, and gradients through the
             bases, IMC only grows with the directional loss, and is that loss under another name.
         text_rank: The same of the text's change under the templates.
+        regularisation_rank: The same of the pictures themselves, for IMR.
         through_bases: Whether gradients also flow through the pictures' bases; otherwise the kernel is a
             constant, as released.
         chord: Whether the chord of IMC takes its place, which pulls as the directional loss does near the
@@ -90,13 +93,14 @@ class GuidanceConfig(RecipeConfig, reach="reach_weight"):
     share: float = 0.8
     rank: int | None = OF_RECIPE
     text_rank: int | None = OF_RECIPE
+    regularisation_rank: int | None = OF_RECIPE
     through_bases: bool = OF_RECIPE
     chord: bool = OF_RECIPE
     templates: tuple[str, ...] = OF_RECIPE
     encoder_weights: tuple[float, ...] | None = None
     mixed_precision: bool = OF_RECIPE
 
-    counts: ClassVar[tuple[str, ...]] = ("rank", "text_rank")  # above 0, or None
+    counts: ClassVar[tuple[str, ...]] = ("rank", "text_rank", "regularisation_rank")  # above 0, or None
     amounts: ClassVar[tuple[str, ...]] = ("strength", "regularisation", "reach_weight", "share")  # 0 or above
 
     def _check(self) -> None:
@@ -225,8 +229,9 @@ def guiding_terms(
     if config.loss == "geodesic":
         terms["regularisation"] = current.new_zeros(())  # IMR
         if previous is not None:
+            rank = _rank(config.regularisation_rank, current)
             terms["regularisation"] = geodesic_regularisation_loss(
-                current, previous, through_bases=config.through_bases
+                current, previous, rank=rank, through_bases=config.through_bases
             )
     return {**terms, "reach": reach_loss(current, source, before, after, share=config.share)}
 
