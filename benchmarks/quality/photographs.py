@@ -14,7 +14,7 @@ whatever changes is harm.
 
 Results are kept picture by picture: the same command goes on where it was stopped. ``--only world`` or
 ``--only ViT-B-32`` takes one of the two, ``--pictures chelsea`` one picture (repeat it for more), and
-``--first`` stops after so many of the recipe's steps, whose lengths stay those of the whole; the page says so.
+``--first`` stops after so many of the recipe's steps, whose lengths stay those of the whole.
 """
 
 import argparse

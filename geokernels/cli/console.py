@@ -109,9 +109,10 @@ def warn(sentence: str) -> None:
 
 def took(record: Mapping, out: Path) -> str:
     """What the record of a run says of its time, and where its report is."""
-    rates = {stage: rate for stage, rate in record["steps_per_second"].items() if record["terms"][stage]}
-    named = [f"{stage} {rate:.1f}" if len(rates) > 1 else f"{rate:.1f}" for stage, rate in rates.items()]
-    said = ", ".join([f"{record['seconds']['total']:.1f} s", *(f"{rate} steps/s" for rate in named)])
+    stages = [stage for stage, terms in record["terms"].items() if terms]
+    speeds = {stage: speed_of(record["steps"][stage], record["seconds"][stage]) for stage in stages}
+    named = [f"{stage} {speed}" if len(speeds) > 1 else speed for stage, speed in speeds.items()]
+    said = ", ".join([f"{record['seconds']['total']:.1f} s", *named])
     return f"{said}. Report: {out / 'report.html'}"
 
 
@@ -163,8 +164,13 @@ def steps_of(run, seconds: float) -> Seen:
     """How far a run of steps has come."""
     if not run.index:
         return Seen(0, run.steps)
-    speed = f"{run.index / max(seconds, 1e-9):.1f} steps/s"
-    return Seen(run.index, run.steps, f"loss {run.loss:.3f}", speed)
+    return Seen(run.index, run.steps, f"loss {run.loss:.3f}", speed_of(run.index, seconds))
+
+
+def speed_of(steps: float, seconds: float) -> str:
+    """Steps a second, or of slow ones seconds a step."""
+    rate = steps / max(seconds, 1e-9)
+    return f"{rate:.1f} steps/s" if rate >= 1 or not steps else f"{seconds / steps:.1f} s/step"
 
 
 class Showing:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from .console import Seen, console, extras, keep_origin, say, sentences, showing
+from .console import Seen, console, extras, keep_origin, say, sentences, showing, speed_of
 from .options import Out, Overwrite, Seed
 
 
@@ -32,7 +32,7 @@ def demo(
 
             def on_step(name: str, value: str) -> None:
                 done = next(steps)
-                speed = f"{done / max(time.monotonic() - began, 1e-9):.1f} steps/s"
+                speed = speed_of(done, time.monotonic() - began)
                 show.update("demo", Seen(done, config.total, value, speed), label=name)
 
             shown = parts.run_demo(load_clip("world"), folder, seed=seed, config=config, on_step=on_step)

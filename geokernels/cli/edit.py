@@ -258,15 +258,17 @@ def _begin(pipeline, shown, caption: str, steps: int, size, seed: int, tell):
     """Where the edits begin: the inversion of the picture, or noise."""
     import torch
 
-    from ..pipelines.edit.source import ddim_inversion, draw_source
+    from ..pipelines.edit.source import ddim_inversion, draw_source, inversion_levels
 
     if shown is None:
         chance = torch.Generator().manual_seed(seed)
         return draw_source(pipeline, [caption], steps=steps, height=size, width=size, generator=chance)
+    total = len(inversion_levels(steps))
+    tell("inverting", 0, total)  # reading the picture comes first, and takes as long as a step
     return ddim_inversion(
         pipeline,
         shown[None],
         [caption],
         steps=steps,
-        callback=lambda index: tell("inverting", index, None),
+        callback=lambda index: tell("inverting", index, total),
     )

@@ -7,6 +7,7 @@ of its own does. Whatever cannot be taken is refused in one sentence that names 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,9 +118,17 @@ class Settings:
         except (ValueError, TypeError) as error:
             word, _, rest = str(error).partition(" ")
             said = self.names_of(section).get(word)
-            if said is None:
+            if said is not None:
+                raise type(error)(f"{said} {rest}") from error
+            if (word,) not in self.types[section]:
                 raise
-            raise type(error)(f"{said} {rest}") from error
+            raise type(error)(f"{error}; {self._remedy(section, word, rest)}") from error
+
+    def _remedy(self, section: str, word: str, rest: str) -> str:
+        """What to type about a setting that nobody said, and that does not go with what was said."""
+        of = "" if section == next(iter(self.kinds)) else f"{section}."
+        only = re.match(r"must be (-?[\d.]+) ", rest)
+        return f"add --set {of}{word}={only[1] if only else 'VALUE'}"
 
     @property
     def names(self) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -72,7 +72,7 @@ class LayerSample(NamedTuple):
 
     places: Tensor  # (2, N, 2), in each layer's atlas
     opacity: Tensor  # (N, 1), of the foreground
-    colours: Tensor  # (2, N, 3)
+    colours: Tensor  # (2, N, 3), or of the layers that were asked for
 
     def mixed(self) -> Tensor:
         """The colours that are seen, ``(N, 3)``."""
@@ -150,11 +150,12 @@ class LayeredAtlas(nn.Module):
     def _encoded(self, place: Tensor) -> Tensor:
         return encode(place, self.shape.octaves, longest=self.shape.wavelength)
 
-    def forward(self, points: Points) -> LayerSample:
-        """Everything about ``points``."""
+    def forward(self, points: Points, colours: Sequence[int] = (0, 1)) -> LayerSample:
+        """Everything about ``points``, with the colours of these layers."""
         places = [self.place(layer, points) for layer in range(2)]
-        colours = [self.colour(layer, place) for layer, place in enumerate(places)]
-        return LayerSample(torch.stack(places), self.opacity(points, places[0]), torch.stack(colours))
+        seen = [self.colour(layer, places[layer]) for layer in colours]
+        shades = torch.stack(seen) if seen else places[0].new_empty(0, len(points.place), 3)
+        return LayerSample(torch.stack(places), self.opacity(points, places[0]), shades)
 
     def points(self, frame: int, *, stride: int = 1) -> Points:
         """Every pixel of a frame, row by row, or of every ``stride``-th row and column."""
@@ -166,12 +167,17 @@ class LayeredAtlas(nn.Module):
         return Points(torch.full((len(place),), frame, device=device), place)
 
     @torch.no_grad()
-    def look(self, frame: int) -> LayerSample:
-        """Everything about a whole frame, a part at a time; its pixels row by row."""
+    def look(self, frame: int, *, colours: Sequence[int] = (0, 1)) -> LayerSample:
+        """Everything about a whole frame, a part at a time; its pixels row by row.
+
+        Args:
+            frame: Its number.
+            colours: The layers whose colours are asked for; each of them is a network to run.
+        """
         points = self.points(frame)
-        parts = [self(Points(*part)) for part in zip(points.frame.split(CHUNK), points.place.split(CHUNK))]
-        places, opacity, colours = zip(*parts)
-        return LayerSample(torch.cat(places, 1), torch.cat(opacity), torch.cat(colours, 1))
+        parts = map(Points, points.frame.split(CHUNK), points.place.split(CHUNK))
+        places, opacity, shades = zip(*(self(part, colours) for part in parts))
+        return LayerSample(torch.cat(places, 1), torch.cat(opacity), torch.cat(shades, 1))
 
     def frame(self, index: int) -> Tensor:
         """A frame as the atlas has it, ``(3, H, W)``."""

@@ -63,9 +63,11 @@ def _common_facts(record: Mapping) -> list[tuple[str, str]]:
 
 def _speed(record: Mapping, stage: str) -> tuple[str, str]:
     """How many steps a stage took, and how fast."""
-    count, rate = record["steps"][stage], record["steps_per_second"][stage]
+    count, seconds = record["steps"][stage], record["seconds"][stage]
+    slow = count and seconds > count
+    speed = f"{seconds / count:.3g} s each" if slow else f"{count / max(seconds, 1e-9):.3g} a second"
     steps = "steps" if len(record["steps"]) == 1 else f"steps of {_name(stage)}"
-    return text(UNITS.get(stage, steps)), f"{count} ({rate:.3g} a second)"
+    return text(UNITS.get(stage, steps)), f"{count} ({speed})"
 
 
 def _settings(record: Mapping) -> dict[str, Mapping]:

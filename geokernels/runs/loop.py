@@ -19,6 +19,7 @@ from .folder import RECORD, RunFolder
 from .record import assemble
 
 NAMES = ("picture", "clip", "masks")  # facts that are names of files; their contents are compared elsewhere
+MINUTE = 60.0  # seconds of work that a run which is killed may lose, and the step that it was in
 PREPARE = "prepare"  # what ``seconds`` calls the time before the first step of each stage
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -93,7 +94,7 @@ class Job(ABC):
         config: Settings by stage, as far as they are known before the first stage.
         device: Where the work is done.
         seconds: Taken so far: by stage, and under ``"prepare"`` before their first steps.
-        every: Steps between checkpoints.
+        every: Steps between checkpoints, which are written every :data:`MINUTE` at the latest.
         kept_on: Device that checkpoints are read to; None for the one where the work is done.
     """
 
@@ -189,7 +190,7 @@ def drive(
     Args:
         job: Fresh; with ``resume`` it is taken to where the checkpoint stands.
         resume: Whether to continue from the folder's checkpoint.
-        checkpoint_every: Steps between checkpoints; None for the job's own number.
+        checkpoint_every: Most steps between checkpoints; None for the job's own number.
         on_step: Called after each step with the job, the stage, its name and its seconds so far. A
             KeyboardInterrupt that it raises leaves a checkpoint and is raised again.
         tell: Called, by what has no steps, with what is done, how much of it, of how much, and of what.
@@ -230,6 +231,7 @@ class _Driver:
     """A job on its way.
 
     Attributes:
+        saved_at: When the last checkpoint was written, by the clock.
         stages: Those that were begun, by name.
         waiting: States, from the checkpoint, of stages that are not begun yet.
     """
@@ -239,6 +241,7 @@ class _Driver:
         self.stages: dict[str, Stage] = {}
         self.waiting: dict[str, dict] = {}
         self.begun_anew = self.prepared = False
+        self.saved_at = time.monotonic()
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -252,6 +255,7 @@ class _Driver:
                 "seconds": dict(job.seconds),
             }
         )
+        self.saved_at = time.monotonic()
 
     def begin(self, *, resume: bool) -> None:
         """Stand where the checkpoint stands, or write the first one."""
@@ -332,7 +336,8 @@ class _Driver:
             except KeyboardInterrupt:
                 self.save()
                 raise
-            if stage.done or stage.index % self.every == 0:
+            late = time.monotonic() - self.saved_at >= MINUTE
+            if stage.done or stage.index % self.every == 0 or late:
                 self.save()
 
 

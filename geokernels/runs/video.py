@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,9 +179,11 @@ class VideoJob(Job):
             mp4_writer(file(VIDEO), sound=sound) as add,
             mp4_writer(file(BESIDE), sound=silent) as add_beside,
         ):
-            for index, frame, shown_at in zip(count(), self.edit.frames(), self.times):
-                given = self.footage.frame(index)
-                error += (self.edit.atlas.frame(index).cpu() - given).square().mean().item() / T
+            painted = self.edit.painted()
+            for index, shown_at in enumerate(self.times):
+                given, seen = self.footage.frame(index), self.edit.atlas.look(index)
+                frame = self.edit.frame(index, painted, seen=seen)
+                error += (seen.mixed().cpu() - given.flatten(1).T).square().mean().item() / T
                 write_picture(file(f"frames/{index:04d}.png"), frame)
                 add(frame, shown_at)
                 add_beside(beside(given, frame), shown_at)

@@ -67,7 +67,10 @@ def test_a_generator_of_one_s_own_is_adapted_as_published(checkpoint, tmp_path):
     assert len(found["layers"]) == 2
     assert len(config["templates"]) == 79
     pooled = CliRunner().invoke(app, [str(arg) for arg in (*options, "--steps", 2, "--pool", 4)])
-    assert "mixing must be 0 for latents of a pool, got 0.9 with" in sentence(pooled)
+    asked = "mixing must be 0 for latents of a pool, got 0.9 with pool 4; add --set mixing=0"
+    assert sentence(pooled) == f"Error: {asked}"
+    typed = (*options, "--steps", 2, "--pool", 4, "--set", "mixing=0", "--overwrite")
+    assert CliRunner().invoke(app, [str(arg) for arg in typed]).exit_code == 0
 
 
 def test_it_leaves_everything_it_promises(checkpoint, picture, tmp_path):

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -55,6 +56,15 @@ def test_at_most_one_line_in_ten_seconds_and_the_last(clock, written):
     lines = written()
     assert lines[-1] == "morphing: 100 of 100 steps, loss 0.500, 3.3 steps/s"
     assert [int(line.split()[1]) for line in lines] == [34, 68, 100]
+
+
+def test_slow_steps_are_told_in_seconds_each(clock, written):
+    with showing(nouns={"morph": "morphing"}) as show:
+        show(None, "morph", run(3, 3), 123.0)
+    assert written() == ["morphing: 3 of 3 steps, loss 0.500, 41.0 s/step"]
+    record = {"seconds": {"morph": 123.0, "frames": 7.0, "total": 130.0}, "steps": {"morph": 3}}
+    said = console.took({**record, "terms": {"morph": ["loss"]}}, Path("out"))
+    assert said == f"130.0 s, 41.0 s/step. Report: {Path('out') / 'report.html'}"
 
 
 def test_the_end_of_every_stage_is_said_once(clock, written):

@@ -14,6 +14,7 @@ from geokernels.cli import app
 from geokernels.media.clips import VideoSource
 from geokernels.media.films import mp4_writer
 from geokernels.media.pictures import read_picture, write_picture
+from geokernels.models import LayeredAtlas
 from geokernels.pipelines import AtlasFit, VideoEdit
 from geokernels.runs import video as video_driver
 from geokernels.runs.record import require_record
@@ -65,7 +66,7 @@ def sums(out):
     return json.loads((out / "run.json").read_text())["files"]
 
 
-def test_everything_is_left_behind_and_the_atlas_serves_again(clip, tmp_path):
+def test_everything_is_left_behind_and_the_atlas_serves_again(clip, tmp_path, monkeypatch):
     out, masks = tmp_path / "out", ("--masks", tmp_path / "masks")
     done = video(clip, out, *masks)
     assert done.exit_code == 0, done.output
@@ -100,8 +101,15 @@ def test_everything_is_left_behind_and_the_atlas_serves_again(clip, tmp_path):
     assert "The atlas" in page
     assert 'alt=""' not in page
 
-    again = video(clip, tmp_path / "again", "--atlas", out / "atlas.safetensors")
+    looks, look, complete = [], LayeredAtlas.look, video_driver.VideoJob.complete
+    with monkeypatch.context() as patched:
+        patched.setattr(LayeredAtlas, "look", lambda self, i, **how: looks.append(i) or look(self, i, **how))
+        patched.setattr(
+            video_driver.VideoJob, "complete", lambda self, tell: looks.clear() or complete(self, tell)
+        )
+        again = video(clip, tmp_path / "again", "--atlas", out / "atlas.safetensors")
     assert again.exit_code == 0, again.output
+    assert looks == [0, 1, 2, 3]  # the frames that are written, each computed once
     record = json.loads((tmp_path / "again" / "run.json").read_text())
     require_record(record)
     assert record["atlas"]["fitted"] is False

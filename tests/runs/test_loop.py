@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 
+from geokernels.runs import loop
 from geokernels.runs.folder import RunFolder
 from geokernels.runs.held_folder import OWNER
 from geokernels.runs.loop import Job, drive
@@ -172,6 +173,21 @@ def test_checkpoints_are_written_now_and_then_and_after_each_stage(tmp_path):
     # what was there when the step was shown: from the beginning, each second step, and the end of a stage
     first = [(None, None), (None, None), (2, None), (2, None), (4, None)]
     assert reached == [*first, (5, None), (5, None), (5, 2), (5, 2), (5, 4)]
+
+
+def test_slow_steps_are_saved_once_a_minute(tmp_path, monkeypatch):
+    """A step of 25 seconds: the third is the first that ends a minute after the last checkpoint."""
+    now, seen = [0.0], []
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+
+    def wait(index):
+        now[0] += 25
+
+    def shown(job, name, stage, seconds):
+        seen.append(checkpoint(tmp_path)["stages"].get(name, {}).get("index"))
+
+    run(tmp_path, Counting(8, at=wait), Counting(0), on_step=shown, checkpoint_every=100)
+    assert seen == [None, None, None, 3, 3, 3, 6, 6]
 
 
 def test_no_finite_number_leaves_the_last_good_step_and_says_where(tmp_path):

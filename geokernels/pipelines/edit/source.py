@@ -166,12 +166,17 @@ def ddim_inversion(
     schedule, words = schedule_of(pipeline.scheduler, steps), denoiser.read(captions)
     latents = denoiser.encode(pictures)
     path = [latents]
-    for k, i in enumerate(reversed(range(_last(skip), steps - skip))):
+    for k, i in enumerate(inversion_levels(steps, skip=skip)):
         output = denoiser(latents, schedule.timesteps[i], words)
         latents = schedule.split(latents, output, schedule.shares[i]).at(schedule.shares[i - 1])
         path.append(latents)
         callback(k + 1)
     return EditSource(latents, captions, True, steps, denoiser.digest(), skip, torch.stack(path[::-1]))
+
+
+def inversion_levels(steps: int, *, skip: int = 1) -> range:
+    """The levels from which an inversion takes its steps, from the least noisy on."""
+    return range(_last(skip), steps - skip)[::-1]
 
 
 def _last(skip: int) -> int:

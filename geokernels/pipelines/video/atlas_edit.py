@@ -11,7 +11,7 @@ from torch import Tensor
 from ..._checks import require_choice
 from ..._modes import own_modes
 from ...losses.text2live import sparsity_loss
-from ...models.atlas import LayeredAtlas
+from ...models.atlas import LayeredAtlas, LayerSample
 from ...models.clip import ClipEncoder
 from ..guidance.clip import Likeness
 from ..morph.layer_descent import LayerDescent
@@ -176,10 +176,10 @@ class VideoEdit(LayerDescent):
 
     @own_modes
     @torch.no_grad()
-    def frame(self, index: int, layer: Tensor | None = None) -> Tensor:
-        """One of them; ``layer`` is :meth:`painted`, where it is at hand."""
+    def frame(self, index: int, layer: Tensor | None = None, *, seen: LayerSample | None = None) -> Tensor:
+        """One of them; ``layer`` is :meth:`painted`, and ``seen`` the atlas' look, where they are at hand."""
         layer = self.painted() if layer is None else layer
-        view = view_frame(self.atlas, self.layer, index, self.footage.frame(index))
+        view = view_frame(self.atlas, self.layer, index, self.footage.frame(index), seen=seen)
         return view.composite(view.shown(layer))[0].cpu()
 
     def _moments(self, picture: AtlasPicture) -> Moments | FreshMoments:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.atlas import LayeredAtlas
+from ...models.atlas import LayeredAtlas, LayerSample
 from ..morph.crops import Crop
 from ..morph.edit_network import within
 from .footage import BACKGROUND, FOREGROUND
@@ -118,19 +118,40 @@ def require_layer(atlas: LayeredAtlas, layer: str) -> int:
     return number
 
 
-def view_frame(atlas: LayeredAtlas, layer: int, index: int, frame: Tensor) -> FrameView:
-    """How frame ``index``, ``(3, H, W)``, sees a layer, at full size; without gradients."""
-    seen, (H, W) = atlas.look(index), atlas.size
-    low, high = atlas.bounds[layer].split(2)
-    grid = 2 * (seen.places[layer] - low) / (high - low) - 1
-    opacity = ((seen.opacity - SURE) / (1 - 2 * SURE)).clamp(0, 1)
-    cover = opacity if layer == FOREGROUND else 1 - opacity
+def view_frame(
+    atlas: LayeredAtlas, layer: int, index: int, frame: Tensor, *, seen: LayerSample | None = None
+) -> FrameView:
+    """How frame ``index``, ``(3, H, W)``, sees a layer, at full size; without gradients.
+
+    Args:
+        atlas: Of the clip.
+        layer: Its number.
+        index: Of the frame.
+        frame: As it was given.
+        seen: What the atlas says of the frame, with both layers' colours, where that is at hand.
+    """
+    H, W = atlas.size
+    if seen is None:
+        # the other layer's colours would stay in memory as long as the view
+        seen = atlas.look(index, colours=(layer,))
+        (own,) = seen.colours
+    else:
+        own = seen.colours[layer]
+    grid, cover = _looks(atlas, layer, seen)
     return FrameView(
         frame[None].to(grid),
         grid.view(1, H, W, 2),
         cover.T.view(1, 1, H, W),
-        seen.colours[layer].T.reshape(1, 3, H, W),
+        own.T.reshape(1, 3, H, W),
     )
+
+
+def _looks(atlas: LayeredAtlas, layer: int, seen: LayerSample) -> tuple[Tensor, Tensor]:
+    """Where a frame's pixels look in the picture of a layer, ``(N, 2)``, and how much is its, ``(N, 1)``."""
+    low, high = atlas.bounds[layer].split(2)
+    opacity = ((seen.opacity - SURE) / (1 - 2 * SURE)).clamp(0, 1)
+    cover = opacity if layer == FOREGROUND else 1 - opacity
+    return 2 * (seen.places[layer] - low) / (high - low) - 1, cover
 
 
 def resize_view(view: FrameView, longest: int) -> FrameView:
@@ -165,11 +186,10 @@ def atlas_picture(atlas: LayeredAtlas, layer: int, longest: int, *, least: int =
 def _seen(atlas: LayeredAtlas, layer: int, size: tuple[int, int]) -> Tensor:
     """Which pixels of an atlas any frame shows more than half of."""
     seen = torch.zeros(size, device=atlas.bounds.device, dtype=torch.float32)
-    blank = torch.zeros(3, *atlas.size, device=seen.device, dtype=torch.float32)
     limit = seen.new_tensor([size[1], size[0]])
     for index in range(atlas.frames):
-        view = view_frame(atlas, layer, index, blank)
-        place = ((view.grid + 1) / 2 * limit).floor()[view.cover[:, 0] > 0.5]
+        grid, cover = _looks(atlas, layer, atlas.look(index, colours=()))
+        place = ((grid + 1) / 2 * limit).floor()[cover[:, 0] > 0.5]
         inside = ((place >= 0) & (place < limit)).all(1)
         x, y = place[inside].long().unbind(1)
         seen[y, x] = 1.0

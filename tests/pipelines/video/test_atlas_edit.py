@@ -20,6 +20,7 @@ from geokernels.pipelines import (
     fit_atlas,
     prepare_footage,
 )
+from geokernels.pipelines.video.atlas_view import view_frame
 
 pytest.importorskip("cv2")
 TINY = AtlasFitConfig(steps=6, samples=32, shape=AtlasShape(width=16, layers=2, map_layers=1, octaves=3))
@@ -187,6 +188,17 @@ def test_the_other_layer_is_kept_to_the_bit(begin, footage, atlas, layer):
         kept, covered = kept + bare.sum(), covered + whole.sum()
     assert kept > 0
     assert covered > 0
+
+
+@pytest.mark.parametrize("layer", ["foreground", "background"])
+def test_a_view_holds_the_colours_of_its_own_layer_alone(begin, footage, atlas, layer):
+    """Views are kept, and what the other layer shows would be kept with them."""
+    run = begin(config=replace(SHORT, layer=layer))
+    view = view_frame(atlas, run.layer, 1, footage.frame(1))
+    assert view.own.untyped_storage().nbytes() == 3 * 24 * 24 * 4
+    seen = atlas.look(1)
+    assert torch.equal(view.own, seen.colours[run.layer].T.view(1, 3, 24, 24))
+    assert torch.equal(run.frame(1), run.frame(1, seen=seen))
 
 
 def test_same_seed_same_edit_and_another_seed_another(begin):
