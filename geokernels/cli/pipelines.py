@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 LEAST_STEPS = 3  # of an inversion
@@ -36,11 +37,12 @@ def require_invertible(steps: int) -> None:
 def pipeline_of(model: str, variant: str | None, config: Path | None, precision, device: str):
     """The pipeline that ``--model`` names, with ``--variant`` and ``--model-config``."""
     from ..models import load_text_to_image
-    from ..models.pipeline_files import PipelineCalled
+    from ..models.pipeline_files import PipelineCalled, without_bars
 
     called = PipelineCalled("--model", "--variant", "--model-config")
     how = {"variant": variant, "config": config, "called": called}
-    return load_text_to_image(model, dtype=precision, device=device, **how)
+    with without_bars(where=not sys.stderr.isatty()):  # of which a log would have every state
+        return load_text_to_image(model, dtype=precision, device=device, **how)
 
 
 def decoder_of(decoder: str, precision, device: str):
@@ -54,9 +56,10 @@ def decoder_of(decoder: str, precision, device: str):
 def instructed_of(instruct: str, precision, device: str):
     """The pipeline that ``--instruct`` names."""
     from ..models.diffusion import load_instructed
-    from ..models.pipeline_files import PipelineCalled
+    from ..models.pipeline_files import PipelineCalled, without_bars
 
-    return load_instructed(instruct, dtype=precision, device=device, called=PipelineCalled("--instruct"))
+    with without_bars(where=not sys.stderr.isatty()):
+        return load_instructed(instruct, dtype=precision, device=device, called=PipelineCalled("--instruct"))
 
 
 def precision_of(dtype: str):

@@ -62,6 +62,7 @@ def test_edits_a_picture_and_keeps_its_inversion(arguments, given, tmp_path):
     found = run(given, *arguments, "--to", "c", "--size", 64, "--out", out)
     assert found.exit_code == 0, found.output
     assert "inverting: 2 of 2 steps\n" in found.output
+    assert "Loading" not in found.output  # bars of the libraries, in what is no terminal
     record = json.loads((out / "run.json").read_text())
     require_record(record)
     assert record["to"] == ["b", "c"]
