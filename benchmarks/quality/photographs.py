@@ -98,13 +98,18 @@ def changed(run: ClipInversion, source: Tensor) -> dict:
 def as_markdown(summary: dict) -> str:
     """One row a picture."""
     names = list(summary["models"])
-    heads = " | ".join(f"{name}: SSIM | untouched" for name in names)
-    lines = [f"| | {heads} |", "|---|" + "---|---|" * len(names)]
+    heads = " | ".join(f"{name}: steps | SSIM | untouched" for name in names)
+    lines = [f"| | {heads} |", "|---|" + "---|---|---|" * len(names)]
     for shown in (*PHOTOGRAPHS, *COLLAGES):
         cells = [summary["models"][name].get(shown) for name in names]
-        told = ["not measured | " if c is None else f"{c['ssim']:.2f} | {c['faint']:.0%}" for c in cells]
+        told = ["not measured | | " if c is None else _told(c) for c in cells]
         lines.append(f"| {shown} | {' | '.join(told)} |")
     return "\n".join(lines)
+
+
+def _told(row: dict) -> str:
+    steps = row["steps"] if row["taken"] == row["steps"] else f"{row['taken']} of {row['steps']}"
+    return f"{steps} | {row['ssim']:.2f} | {row['faint']:.0%}"
 
 
 def main(argv: list[str] | None = None) -> None:

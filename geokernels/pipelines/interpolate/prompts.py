@@ -157,7 +157,7 @@ class PromptInterpolation(Run):
         self._require_invariance()
         self.round = 0
         self.times = torch.linspace(0, 1, config.frames, dtype=torch.float64)
-        self._goal: Tensor | None = None  # (3, H, W) uint8, of the last prompt alone
+        self._goal: Tensor | None = None  # (3, H, W) uint8, of the last prompt alone, for the score
         self._pictures: dict[float, Tensor] = {}  # by time, (3, H, W) uint8
         self._best: tuple[float, Tensor] | None = None  # largest over mean step, times
         facts = {
@@ -180,7 +180,12 @@ class PromptInterpolation(Run):
         """Steps taken, and those that this round still needs; uneven pictures may ask for another round."""
         segments = Counter(self.path.locate(t)[0] for t in self.pending)
         batches = sum(math.ceil(count / self.config.batch) for count in segments.values())
-        return self.index + (self._goal is None) + batches
+        return self.index + self._lacks_goal + batches
+
+    @property
+    def _lacks_goal(self) -> bool:
+        """Whether the picture of the last prompt alone is still to be drawn: a score compares with it."""
+        return self.distance is not None and self._goal is None
 
     @property
     def drawn(self) -> int:
@@ -195,7 +200,7 @@ class PromptInterpolation(Run):
 
     def _step(self) -> Tensor:
         """Draw the next batch, and at the end of a round that is too uneven move the times."""
-        if self._goal is None:
+        if self._lacks_goal:
             self._goal = self._draw_goal()[0]
         else:
             times = self._next_batch()

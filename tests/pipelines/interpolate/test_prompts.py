@@ -174,6 +174,20 @@ class TestUniform:
         # the goal, and every time once
         assert sum(calls) == 1 + len(run._pictures)
 
+    def test_without_a_distance_no_picture_is_drawn_to_be_compared_with(self, model, steep):
+        ends, calls = steep
+        how = {"config": quick(frames=5, batch=2), "invariance": Invariance(0.0, 0.0, 0.01)}
+        run = PromptInterpolation(model, ends, generator=chance(), **how)
+        assert run.steps == 3
+        run.finish()
+        assert calls == [2, 2, 1]
+        # whoever goes on with a distance wants the score
+        again = PromptInterpolation(model, ends, generator=chance(), distance=pixels, **how)
+        again.load_state_dict(run.state_dict())
+        again.finish()
+        assert calls == [2, 2, 1, 1]
+        assert again.score().fidelity > 0.9
+
     def test_needs_a_distance(self, model):
         with pytest.raises(ValueError, match="distance must be given for uniform speed"):
             PromptInterpolation(model, PROMPTS, config=quick(uniform=True), generator=chance())
