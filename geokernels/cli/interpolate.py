@@ -135,6 +135,7 @@ def interpolate(
             if model == "world":
                 _warn_of_unknown_words([*prompt, negative or ""])
             with _warnings_as_lines():
+                say("Trying whether the model reads a prompt as a set of tokens.")  # a dozen passes of it
                 how = {"negative": negative, "distance": measure, "seeds": seed or [0]}
                 runs = _runs(drawing, prompt, config, compare, **how)
             facts = {"prompts": list(prompt), "negative": negative, "seeds": list(seed or [0]), "mp4": mp4}

@@ -82,6 +82,7 @@ def test_real_folders(kind, tmp_path, random_pipeline):
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "run.json").read_text())
     assert (record["pipeline"], record["model"]) == (kind, kind)
+    assert "reads a prompt as a set of tokens" in done.stdout  # it may take a minute
 
 
 def test_interrupted_run_resumes_to_the_identical_result(tmp_path, monkeypatch, random_pipeline):
