@@ -8,6 +8,7 @@
 #include "cpu/finite.h"
 #include "cpu/level.h"
 #include "cpu/raised.h"
+#include "cpu/stored.h"
 
 STABLE_TORCH_LIBRARY(geokernels, m) {
   m.def("subspace_basis(Tensor x, int rank, float rtol) -> (Tensor left, Tensor directions, Tensor values)");
@@ -92,5 +93,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("all_finite", &geokernels::all_finite, "Whether numbers at an address are finite.");
   module.def("take_raised", &geokernels::take_raised,
              "The exception of a signal's handler that ended a call, or None; it is handed over.");
+  module.def("set_most_stored", &geokernels::set_most_stored,
+             "How many bytes Sinkhorn's kernel matrices may take at once.");
+  module.def("most_stored", &geokernels::most_stored, "The same as it is.");
   module.def("set_simd_level", &geokernels::set_level, "Insist on one of build_info()['simd_levels'].");
 }

@@ -70,7 +70,7 @@ def against_sizes() -> list[Case]:
     cases += [
         transport_cases.cost_case(
             f"64 costs {n} x {n}",
-            "to the largest size of the kernel for costs in the cache",
+            "to the largest size that one thread keeps in its cache",
             problems=64,
             size=n,
             series=POINTS,
@@ -80,6 +80,20 @@ def against_sizes() -> list[Case]:
             names=WITHOUT_COMPILING,
         )
         for n in (16, 32, 77, 128, 256)
+    ]
+    cases += [
+        transport_cases.cost_case(
+            f"one cost {n} x {n}",
+            "across 256 rows, beyond which they are swept in groups, and out of the caches",
+            problems=0,
+            size=n,
+            series=POINTS,
+            curve="one cost n x n",
+            at=n,
+            seconds=SECONDS,
+            names=WITHOUT_COMPILING,
+        )
+        for n in (200, 256, 257, 320, 512, 1024, 2048, 4096)
     ]
     cases += [
         cloud_cases.cloud_case(

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "core/workspace.h"
+#include "host/huge_pages.h"
 
 namespace geokernels {
 
@@ -14,6 +15,7 @@ class Scratch {
  public:
   explicit Scratch(int64_t count)
       : count_(count), data_(static_cast<T*>(::operator new[]((count + kFence) * sizeof(T), kAligned))) {
+    in_huge_pages(data_, count_ * int64_t(sizeof(T)));
     std::fill_n(data_ + count_, kFence, nothing<T>());
   }
 

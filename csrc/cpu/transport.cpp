@@ -3,12 +3,15 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <atomic>
 #include <optional>
 #include <tuple>
 #include <utility>
 
 #include "core/assignment.h"
 #include "core/transport_value.h"
+#include "cpu/crew.h"
+#include "cpu/stored.h"
 #include "cpu/workers.h"
 #include "host/assignment.h"
 #include "host/transport_gradients.h"
@@ -19,26 +22,59 @@
 namespace geokernels {
 namespace {
 
+std::atomic<int64_t> in_memory{int64_t(1) << 30};
+
 // One problem of a batch, whose costs are there.
 template <class T>
-void solve(const TransportBatch<T>& batch, int64_t k, Workspace<T> memory, Watch& watch) {
+void solve(const TransportBatch<T>& batch, int64_t k, bool stored, const Crew<T>* crew, Workspace<T> memory,
+           Watch& watch) {
   TransportProblem<T> p = batch.problem(k);
   std::fill(p.f + p.n, p.f + batch.rows, T(0));
   std::fill(p.g + p.m, p.g + batch.columns, T(0));
-  GEOKERNELS_AT_LEVEL(sinkhorn<T>, p, memory, watch);
+  GEOKERNELS_AT_LEVEL(sinkhorn<T>, p, stored, crew, memory, watch);
+}
+
+// The threads of torch as a crew.
+template <class T>
+Crew<T> crew_of(Watch& watch) {
+  return {&watch,
+          [](const void* host, int64_t count, int64_t memory, typename Crew<T>::Part part, const void* work) {
+            Watch& watch = *static_cast<Watch*>(const_cast<void*>(host));
+            share_out<T>(watch, count, memory, [&](int64_t k, Workspace<T> own) { part(work, k, own); });
+          }};
+}
+
+// A batch is shared out problem by problem, but few large problems one after another, each among all threads:
+// the arithmetic is the same.
+template <class T>
+void solve_all(const TransportBatch<T>& batch) {
+  constexpr int64_t kWorthSharing = 200'000;  // pairs: what waking threads for a sweep costs is little then
+  const int64_t pairs = batch.rows * batch.columns, threads = torch::stable::get_num_threads();
+  const int64_t matrix = pairs * int64_t(sizeof(T));
+  const bool few = batch.problems < 2 * threads || matrix * threads > most_stored();
+  const bool together = threads > 1 && pairs >= kWorthSharing && few;
+  const bool stored = matrix * (together ? 1 : std::min(threads, batch.problems)) <= most_stored();
+  const int64_t memory =
+      GEOKERNELS_AT_LEVEL(sinkhorn_workspace<T>, batch.rows, batch.columns, stored, together);
+  Watch watch;
+  if (!together) {
+    share_out<T>(watch, batch.problems, memory,
+                 [&](int64_t k, Workspace<T> own) { solve<T>(batch, k, stored, nullptr, own, watch); });
+  } else {
+    const Crew<T> crew = crew_of<T>(watch);
+    Scratch<T> own(memory);
+    for (int64_t k = 0; k < batch.problems && !watch.stop(); ++k)
+      solve(batch, k, stored, &crew, own.lend(), watch);
+  }
+  watch.end();
 }
 
 Solution sinkhorn(const Tensor& cost, const MaybeTensor& a, const MaybeTensor& b, const MaybeTensor& n,
                   const MaybeTensor& m, const MaybeTensor& start, double eps, double reach, int64_t max_iter,
                   double tol) {
-  return solve_batch(cost, {a, b, n, m, start, eps, reach, max_iter, tol}, [](const auto& batch) {
-    using T = typename std::decay_t<decltype(batch)>::Number;
-    const int64_t memory = GEOKERNELS_AT_LEVEL(sinkhorn_workspace<T>, batch.rows, batch.columns);
-    Watch watch;
-    share_out<T>(watch, batch.problems, memory,
-                 [&](int64_t k, Workspace<T> own) { solve(batch, k, own, watch); });
-    watch.end();
-  });
+  return solve_batch(
+      cost, {a, b, n, m, start, eps, reach, max_iter, tol}, [](const auto& batch) { solve_all(batch); },
+      kAnyPoints);
 }
 
 // The same from points: a problem's costs are made by the thread that iterates on them, and are still in its
@@ -54,8 +90,9 @@ PointSolution sinkhorn_points(const Tensor& x, const Tensor& y, const MaybeTenso
     using T = typename std::decay_t<decltype(batch)>::Number;
     const T *of_x = read<T>(points.x), *of_y = read<T>(points.y);
     T* to = write<T>(costs);
-    int64_t memory = std::max(GEOKERNELS_AT_LEVEL(sinkhorn_workspace<T>, batch.rows, batch.columns),
-                              GEOKERNELS_AT_LEVEL(point_costs_workspace<T>, batch.columns, features));
+    int64_t memory =
+        std::max(GEOKERNELS_AT_LEVEL(sinkhorn_workspace<T>, batch.rows, batch.columns, true, false),
+                 GEOKERNELS_AT_LEVEL(point_costs_workspace<T>, batch.columns, features));
     const int64_t threads = torch::stable::get_num_threads();
     Watch watch;
     share_out<T>(watch, batch.problems, memory, [&](int64_t k, Workspace<T> own) {
@@ -69,7 +106,7 @@ PointSolution sinkhorn_points(const Tensor& x, const Tensor& y, const MaybeTenso
                           of_y + k * batch.columns * features, p.n, p.m, features,
                           std::make_pair(on * batch.rows, on * batch.columns), points.kind, made,
                           batch.columns, own);
-      solve(batch, k, own.again(), watch);
+      solve<T>(batch, k, true, nullptr, own.again(), watch);
     });
     watch.end();
   });
@@ -119,6 +156,10 @@ Tensor assignment(const Tensor& cost) {
 }
 
 }  // namespace
+
+int64_t most_stored() { return in_memory.load(std::memory_order_relaxed); }
+void set_most_stored(int64_t bytes) { in_memory.store(bytes, std::memory_order_relaxed); }
+
 }  // namespace geokernels
 
 STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {

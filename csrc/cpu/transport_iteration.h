@@ -1,4 +1,4 @@
-// Sinkhorn's iteration for one problem of at most kMostPoints a side.
+// Sinkhorn's iteration for one problem whose costs are given.
 //
 //   P_ij = a_i u_i K_ij v_j b_j,      K_ij = exp(phi_i + gamma_j - C_ij / eps)
 //   u_i = 1 / sum_j K_ij v_j b_j,     v_j = 1 / sum_i K_ij u_i a_i
@@ -13,10 +13,14 @@
 // computed anew, every row's (or column's) largest entry 1 again. An entry lost to underflow before that is
 // below rounding error in its row and its column.
 //
-// One sweep over K serves both sides: a block of rows, as many as the vector has lanes, takes its dot
-// products with v b, turns them into u, and adds its u a K to the column sums while still in L1.
-// K is [rows, cols], padded to whole vectors with zeros. One thread solves one problem, and K with its few
-// vectors is all the memory that the problem needs.
+// One sweep over K serves both sides (cpu/transport_sweep.h): a block of rows, as many as the vector has
+// lanes, takes its dot products with v b, turns them into u, and adds its u a K to the column sums while
+// still in the cache. K is padded to whole vectors with zeros, and lies as a sweep reads it: of a block of
+// rows the first vectors, then the second ones. Where it would not fit into memory its blocks are made from
+// the costs in each sweep, by the same formulas.
+//
+// Rows are swept in groups, each with column sums of its own, which are added in their order. A problem of up
+// to kMostPoints rows is one group, and one thread solves it; the groups of a larger one may go to several.
 //
 // A point of zero weight takes no part (its phi is -inf, its row of K zero); its potential is computed
 // at the end from the other side. A point that cannot reach any mass ends with potential +inf.
@@ -38,26 +42,33 @@ class Sinkhorn {
  public:
   static constexpr int64_t width = Vector<T>::width;
   static int64_t whole_vectors(int64_t count) { return round_up(count, width); }
-  static int64_t workspace(int64_t n, int64_t m) {
+
+  // What is needed beside the problem; `stored` says whether K is kept, `together` whether a crew, which has
+  // memory of its own, works on it.
+  static int64_t workspace(int64_t n, int64_t m, bool stored, bool together) {
     Workspace<T> counted;
-    T *of_rows[kRowArrays], *of_columns[kColumnArrays];
-    lay_out(counted, whole_vectors(n), whole_vectors(m), of_rows, of_columns);
+    Room(counted, n, m, stored, together);
     return counted.taken();
   }
 
-  Sinkhorn(const TransportProblem<T>& problem, Workspace<T> memory, Watch& watch)
+  // crew: null for a thread that works alone
+  Sinkhorn(const TransportProblem<T>& problem, bool stored, const Crew<T>* crew, Workspace<T> memory,
+           Watch& watch)
       : p(problem),
         pace(watch),
+        crew(crew),
+        stored(stored),
         rows(whole_vectors(p.n)),
         cols(whole_vectors(p.m)),
+        groups(row_groups(p.n)),
         inverse_eps(T(1 / p.eps)),
         scaling(p.eps, p.reach) {
-    T** row_arrays[kRowArrays] = {&a, &phi, &u, &log_u, &next, &log_next, &left};
-    T** column_arrays[kColumnArrays] = {&b, &gamma, &v, &log_v, &right, &column, &top};
-    T *of_rows[kRowArrays], *of_columns[kColumnArrays];
-    K = lay_out(memory, rows, cols, of_rows, of_columns);
-    for (int k = 0; k < kRowArrays; ++k) *row_arrays[k] = of_rows[k];
-    for (int k = 0; k < kColumnArrays; ++k) *column_arrays[k] = of_columns[k];
+    const Room room(memory, p.n, p.m, stored, crew);
+    T** row_arrays[kRowArrays] = {&a, &phi, &u, &log_u, &next, &log_next};
+    T** column_arrays[kColumnArrays] = {&b, &gamma, &v, &log_v, &right, &top};
+    for (int k = 0; k < kRowArrays; ++k) *row_arrays[k] = room.of_rows[k];
+    for (int k = 0; k < kColumnArrays; ++k) *column_arrays[k] = room.of_columns[k];
+    column = room.sums, tallies = room.tallies, K = room.K;
   }
 
   void run() {
@@ -101,17 +112,66 @@ class Sinkhorn {
   }
 
  private:
-  static constexpr int kRowArrays = 7, kColumnArrays = 7;
+  static constexpr int kRowArrays = 6, kColumnArrays = 6;
   static constexpr T inf = std::numeric_limits<T>::infinity();
   static constexpr T kReach = Scaling<T>::kReach;
 
-  // The arrays of both sides; K is returned.
-  static T* lay_out(Workspace<T>& memory, int64_t rows, int64_t cols, T* (&of_rows)[kRowArrays],
-                    T* (&of_columns)[kColumnArrays]) {
-    for (T*& array : of_rows) array = memory.take(rows);
-    for (T*& array : of_columns) array = memory.take(cols);
-    return memory.take(rows * cols);
+  // What a group of rows found.
+  struct Tally {
+    double off, wanted, stranded;
+    bool trusted;
+    PairSums pairs;
+  };
+
+  struct Room {
+    T *of_rows[kRowArrays], *of_columns[kColumnArrays];
+    T* sums;  // [groups, cols]
+    Tally* tallies;
+    T* K;
+
+    Room(Workspace<T>& memory, int64_t n, int64_t m, bool stored, bool together) {
+      const int64_t rows = whole_vectors(n), cols = whole_vectors(m), groups = row_groups(n);
+      for (T*& array : of_rows) array = memory.take(rows);
+      for (T*& array : of_columns) array = memory.take(cols);
+      sums = memory.take(groups * cols);
+      tallies = memory.template take_as<Tally>(groups);
+      K = stored ? memory.take(rows * cols) : together ? nullptr : memory.take(width * cols);
+    }
+  };
+
+  // Calls work(group, width rows of memory, where K is not stored) for every group of rows.
+  template <class Work>
+  void each_group(const Work& work) {
+    if (!crew) {
+      for (int64_t group = 0; group < groups; ++group) work(group, K);
+      return;
+    }
+    const std::pair<const Work*, int64_t> given(&work, stored ? 0 : width * cols);
+    crew->each(
+        groups, given.second,
+        [](const void* from, int64_t group, Workspace<T> own) {
+          const auto& to = *static_cast<const std::pair<const Work*, int64_t>*>(from);
+          (*to.first)(group, own.take(to.second));
+        },
+        &given);
   }
+
+  // By the number of rows alone: for a thread many times what it takes to wake it, and for many threads
+  // enough.
+  static constexpr int64_t kLeastRows = 128, kMostGroups = 64;
+
+  static int64_t rows_of_group(int64_t n) {
+    return n <= kMostPoints
+               ? kMostPoints
+               : std::max(kLeastRows, round_up((n + kMostGroups - 1) / kMostGroups, kLeastRows / 2));
+  }
+
+  static int64_t row_groups(int64_t n) { return (n + rows_of_group(n) - 1) / rows_of_group(n); }
+
+  // Where the first vector of row i is in K; the next are width * width numbers apart.
+  int64_t row_of_K(int64_t i) const { return i / width * width * cols + i % width * width; }
+
+  int64_t first_row(int64_t group) const { return std::min(rows, group * rows_of_group(p.n)); }
 
   // Copies weights and marks the points that take no part; false if one is negative or NaN, or all are 0.
   bool load_side(const T* weight, int64_t count, int64_t whole, T* to, T* potential, double& mass) {
@@ -154,13 +214,6 @@ class Sinkhorn {
     if (j < p.m) each(j, load_first(c + j, p.m - j));
   }
 
-  // A point has mass and nowhere to send it.
-  void strand(T* weight, T* potential, int64_t i) {
-    if (Balanced) stranded += weight[i];
-    weight[i] = 0;
-    potential[i] = -inf;
-  }
-
   // Takes f and g to f + by and g - by, after the sweep that computed the next u from the old g.
   void lift(double by) {
     const T step = T(scaling.lambda * by), times = T(std::exp(double(step)));
@@ -171,137 +224,43 @@ class Sinkhorn {
     for (int64_t j = 0; j < cols; j += width) store(column + j, load(column + j) * times);
   }
 
-  // Makes K with every row's largest entry 1, from gamma alone; v and u start at 1.
-  void renew_rows() {
-    std::fill(v, v + cols, T(1)), std::fill(log_v, log_v + cols, T(0));
-    std::copy(b, b + cols, right);
-    std::fill(u, u + rows, T(1)), std::fill(log_u, log_u + rows, T(0));
-    for (int64_t i = 0; i < rows; ++i) {
-      T* row = K + i * cols;
-      if (!(a[i] > 0)) {
-        std::fill(row, row + cols, T(0));
-        continue;
-      }
-      vec<T> best = broadcast<T>(-inf);
-      each_cost(i, [&](int64_t j, vec<T> c) {
-        vec<T> x = load(gamma + j) - c * inverse_eps;
-        best = max<T>(best, x);
-        store(row + j, x);
-      });
-      T most = largest<T>(best);
-      phi[i] = -most;
-      if (most == -inf) strand(a, phi, i), most = 0;
-      for (int64_t j = 0; j < cols; j += width) store(row + j, exp<T>(load(row + j) - most));
-    }
-  }
-
-  // Makes K with every column's largest entry 1, from phi and u alone, and takes the column step.
-  void renew_columns() {
-    absorb(u, log_u, phi, rows);
-    std::fill(top, top + cols, -inf);
-    std::fill(column, column + cols, T(0));
-    for (int64_t i = 0; i < p.n; ++i) {
-      if (!(a[i] > 0)) continue;
-      each_cost(
-          i, [&](int64_t j, vec<T> c) { store(top + j, max<T>(load(top + j), phi[i] - c * inverse_eps)); });
-    }
-    for (int64_t j = 0; j < p.m; ++j) {
-      if (!(b[j] > 0)) continue;
-      gamma[j] = -top[j];
-      if (top[j] == -inf) strand(b, gamma, j);
-    }
-    for (int64_t i = 0; i < p.n; ++i) {
-      if (!(a[i] > 0)) continue;
-      T* row = K + i * cols;
-      each_cost(i, [&](int64_t j, vec<T> c) {
-        vec<T> e = exp<T>((phi[i] - c * inverse_eps) + load(gamma + j));
-        store(row + j, e);
-        store(column + j, load(column + j) + e * a[i]);
-      });
-    }
-    scale_columns();
-  }
-
-  // Row sums of the present plan, their error and with a penalty the mass that the rows ask for; the next u,
-  // and the column sums that go with it. False when the row sums are not to be trusted.
-  bool sweep() {
-    std::fill(column, column + cols, T(0));
-    vec<T> wrong = {}, asked = {}, trusted = broadcast<T>(1);
-    for (int64_t i = 0; i < rows; i += width) {
-      const T* block = K + i * cols;
-      vec<T> dot[width] = {};
-      for (int64_t j = 0; j < cols; j += width) {
-        vec<T> r = load(right + j);
-#pragma GCC unroll 16
-        for (int64_t k = 0; k < width; ++k) dot[k] += load(block + k * cols + j) * r;
-      }
-      vec<T> sums = sum_each<T>(dot), weight = load(a + i), potential = load(phi + i);
-      const vec<T> found = load(u + i) * sums, wanted = scaling.wanted(Balanced, potential, load(log_u + i));
-      // on its way to a solution a marginal may overflow, which is no reason to stop
-      const vec<T> off = wanted < inf ? found - wanted : wanted;
-      wrong += weight > T(0) ? weight * (off < T(0) ? -off : off) : vec<T>{};
-      if constexpr (!Balanced) asked += weight > T(0) ? weight * wanted : vec<T>{};
-      const Step<vec<T>> step = scaling.step(Balanced, sums, potential);
-      trusted = in_range(step.sum) ? trusted : vec<T>{};
-      store(next + i, step.scale);
-      store(log_next + i, step.log_scale);
-      const vec<T> scaled = scaling.scaled(Balanced, step.scale, weight);
-      store(left + i, scaled);
-      vec<T> each[width];
-#pragma GCC unroll 16
-      for (int64_t k = 0; k < width; ++k) each[k] = broadcast<T>(scaled[k]);
-      for (int64_t j = 0; j < cols; j += width) {
-        vec<T> c = load(column + j);
-#pragma GCC unroll 16
-        for (int64_t k = 0; k < width; ++k) c += load(block + k * cols + j) * each[k];
-        store(column + j, c);
-      }
-    }
-    row_error = sum<T>(wrong);
-    if constexpr (!Balanced) row_wanted = sum<T>(asked);
-    return !any<T>(trusted == T(0));
-  }
-
   // False for NaN as well: a scaling has overflowed then, but not its logarithm.
   static auto in_range(vec<T> sum) { return (sum >= 1 / kReach) & (sum <= kReach); }
 
-  // v from the column sums, and with a penalty the mass that the columns ask for; false when the sums are not
-  // to be trusted.
-  bool scale_columns() {
-    vec<T> asked = {}, trusted = broadcast<T>(1);
-    for (int64_t j = 0; j < cols; j += width) {
-      const vec<T> weight = load(b + j), potential = load(gamma + j);
-      const Step<vec<T>> step = scaling.step(Balanced, load(column + j), potential);
-      trusted = in_range(step.sum) ? trusted : vec<T>{};
-      store(v + j, step.scale);
-      store(log_v + j, step.log_scale);
-      store(right + j, scaling.scaled(Balanced, step.scale, weight));
-      if constexpr (!Balanced)
-        asked += weight > T(0) ? weight * scaling.wanted(Balanced, potential, step.log_scale) : vec<T>{};
-    }
-    if constexpr (!Balanced) column_wanted = sum<T>(asked);
-    return !any<T>(trusted == T(0));
-  }
+  // cpu/transport_sweep.h
+  void make_row(int64_t i, T* row) const;
+  void renew_rows();
+  void renew_columns();
+  bool sweep();
+  void sweep_group(int64_t group, T* made);
+  void add_groups();
+  bool scale_columns();
 
   // cpu/transport_result.h
   double finish(double error);
   double transform(const T* weight, const T* potential, int64_t count, const T* cost, int64_t step) const;
   SideSums side_sums(const T* given, const T* weight, const T* potential, int64_t count, double mass) const;
-  PairSums pair_sums(double level) const;
+  PairSums pair_sums(double level);
   double measured_error();
 
   const TransportProblem<T>& p;
   Pace pace;
+  const Crew<T>* crew;
+  const bool stored;
   const int64_t rows, cols;  // n and m, in whole vectors
+  const int64_t groups;
   const T inverse_eps;
   const Scaling<T> scaling;
+  bool by_rows = true;  // whether K was made with a largest entry of 1 in every row, or column
   double mass_a = 0, mass_b = 0;
-  double stranded = 0;                              // mass that no admissible pair can take
-  double row_error = 0;                             // of the plan that the last sweep read
-  double row_wanted = 0, column_wanted = 0;         // the masses that the potentials of both sides ask for
-  T *a, *phi, *u, *log_u, *next, *log_next, *left;  // [rows]; left is u a
-  T *b, *gamma, *v, *log_v, *right, *column, *top;  // [cols]; right is v b
-  T* K;                                             // [rows, cols]
+  double stranded = 0;                       // mass that no admissible pair can take
+  double row_error = 0;                      // of the plan that the last sweep read
+  double row_wanted = 0, column_wanted = 0;  // the masses that the potentials of both sides ask for
+  T *a, *phi, *u, *log_u, *next, *log_next;  // [rows]
+  T *b, *gamma, *v, *log_v, *right, *top;    // [cols]; right is v b
+  T* column;                                 // [groups, cols]; once they are added, the first are the sums
+  Tally* tallies;                            // [groups]
+  T* K;  // [rows / width, cols / width, width, width], or one block that a thread makes anew
 };
 
 }  // namespace geokernels::GEOKERNELS_LEVEL

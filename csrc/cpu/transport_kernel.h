@@ -1,5 +1,5 @@
-// The kernels of small transport problems: costs of points and their gradient, Sinkhorn's iteration, and the
-// plan of the potentials that it finds.
+// The kernels of transport problems whose costs are stored: costs of points and their gradient, Sinkhorn's
+// iteration, and the plan of the potentials that it finds.
 //
 // No include guard: included once for every SIMD level.
 
@@ -10,16 +10,18 @@
 namespace geokernels::GEOKERNELS_LEVEL {
 
 template <class T>
-int64_t sinkhorn_workspace(int64_t n, int64_t m) {
-  return Sinkhorn<T, true>::workspace(n, m);
+int64_t sinkhorn_workspace(int64_t n, int64_t m, bool stored, bool together) {
+  return Sinkhorn<T, true>::workspace(n, m, stored, together);
 }
 
+// crew: null for a thread that works alone
 template <class T>
-void sinkhorn(const TransportProblem<T>& problem, Workspace<T> memory, Watch& watch) {
+void sinkhorn(const TransportProblem<T>& problem, bool stored, const Crew<T>* crew, Workspace<T> memory,
+              Watch& watch) {
   if (problem.reach < std::numeric_limits<double>::infinity())
-    Sinkhorn<T, false>(problem, memory, watch).run();
+    Sinkhorn<T, false>(problem, stored, crew, memory, watch).run();
   else
-    Sinkhorn<T, true>(problem, memory, watch).run();
+    Sinkhorn<T, true>(problem, stored, crew, memory, watch).run();
 }
 
 // One row of the plan relative to the product of the weights.

@@ -6,28 +6,10 @@
 #include <vector>
 
 #include "core/workspace.h"
+#include "host/huge_pages.h"
 #include "host/tensors.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace geokernels {
-
-// Asks for huge pages for a result so large that the allocator gets its memory from the system, which hands
-// it out and clears it page by page: that can take longer than the kernel.
-inline void in_huge_pages([[maybe_unused]] Tensor& x) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kHugePage = 2 << 20;
-  const int64_t bytes = x.numel() * int64_t(x.element_size());
-  if (bytes < 4 * int64_t(kHugePage)) return;
-  const auto begin = reinterpret_cast<uintptr_t>(x.mutable_data_ptr());
-  const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage,
-                  end = (begin + bytes) / kHugePage * kHugePage;
-  // only advice: nothing is lost where the system does not follow it
-  madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
-#endif
-}
 
 // With GEOKERNELS_POISON, fills a result with NaN, or with an index out of range: what a kernel forgets to
 // write shows.
@@ -55,7 +37,10 @@ inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& shape, Scala
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), type,
                                                   device_type, device_index, &made));
   Tensor out(made);
-  if (out.is_cpu()) in_huge_pages(out), poison(out);
+  if (out.is_cpu()) {
+    in_huge_pages(out.mutable_data_ptr(), out.numel() * int64_t(out.element_size()));
+    poison(out);
+  }
   return out;
 }
 

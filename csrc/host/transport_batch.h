@@ -1,8 +1,9 @@
-// From tensors to a TransportBatch: what entropic transport of small problems does before it computes, on the
+// From tensors to a TransportBatch: what entropic transport of stored costs does before it computes, on the
 // CPU and the GPU.
 
 #pragma once
 
+#include <limits>
 #include <tuple>
 
 #include "core/transport_problem.h"
@@ -27,15 +28,18 @@ struct TransportArguments {
   double tol;
 };
 
+constexpr int64_t kAnyPoints = std::numeric_limits<int32_t>::max();
+
 // Checks what memory safety needs, allocates the results, and calls work with a TransportBatch of floats or
-// doubles.
+// doubles of at most so many points a side.
 template <class Work>
-Solution solve_batch(const Tensor& cost_given, const TransportArguments& with, const Work& work) {
+Solution solve_batch(const Tensor& cost_given, const TransportArguments& with, const Work& work,
+                     int64_t most = kMostPoints) {
   const Tensor cost = dense(cost_given);
   check_first(cost, 2);
   const int64_t rows = cost.size(-2), columns = cost.size(-1);
-  STD_TORCH_CHECK(0 < rows && rows <= kMostPoints && 0 < columns && columns <= kMostPoints,
-                  "geokernels: between 1 and ", kMostPoints, " points a side");
+  STD_TORCH_CHECK(0 < rows && rows <= most && 0 < columns && columns <= most, "geokernels: between 1 and ",
+                  most, " points a side");
   const Batch batch(cost, 2);
   Solution out = fresh_solution(cost, batch, rows, columns);
   const int64_t count = batch.count;

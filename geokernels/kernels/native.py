@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,17 @@ def build_info() -> dict:
 def set_simd_level(name: str) -> None:
     """Run the kernels at one of ``build_info()["simd_levels"]``; for tests and benchmarks."""
     _C.set_simd_level(name)
+
+
+@contextmanager
+def storing(most: int) -> Iterator[None]:
+    """Let Sinkhorn's kernel matrices take no more than ``most`` bytes at once; for tests and benchmarks."""
+    before = _C.most_stored()
+    _C.set_most_stored(most)
+    try:
+        yield
+    finally:
+        _C.set_most_stored(before)
 
 
 def is_finite(x: Tensor) -> bool:

@@ -15,9 +15,9 @@ from .costs import PRODUCTS, PointCost
 def refuse(cost: Cost) -> str | None:
     """Say why the compiled kernel cannot take ``cost``."""
     N, M = cost.shape[-2:]
-    if sizes.exceed(sizes.NATIVE.points, N, M):
+    if not cost.is_cpu and sizes.exceed(sizes.NATIVE.points, N, M):
         given = f"{sizes.told(N)} and {sizes.told(M)}"
-        return f"the compiled kernel takes at most {sizes.NATIVE.points} points a side, got {given}"
+        return f"the CUDA kernel takes at most {sizes.NATIVE.points} points a side, got {given}"
     return native.refuse(cost, devices=("cpu", "cuda"))
 
 

@@ -24,6 +24,7 @@ calls = {
     "a batch": lambda: gk.sinkhorn(x[:600].view(10, 60, 3), y[:600].view(10, 60, 3), **small),
     "points": lambda: gk.sinkhorn(x, y, eps=1e-4, tol=0.0, max_iter=10**6),
     "costs": lambda: gk.sinkhorn_from_cost(torch.rand(2, 250, 250), **small),
+    "large costs": lambda: gk.sinkhorn_from_cost(torch.rand(600, 600), **small),
     "an assignment": lambda: gk.assignment(torch.rand(1, 1).expand(9000, 9000) * torch.rand(9000, 1)
                                            * torch.rand(9000)),
 }

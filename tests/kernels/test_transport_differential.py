@@ -31,6 +31,8 @@ class Case:
         self.kind, self.reach = self.one_of(COSTS), self.one_of((None, None, 0.1, 1.0, 10.0, 1e3, 1e6))
         self.streamed = self.kind != "given" and self.chances(0.4)
         N, M, D = (int(1 + 40 * self.uniform() ** 2) for _ in range(3))
+        if seed % 40 == 1 and self.kind == "given":  # rows in several groups
+            N += 256
         self.x, self.y = self.normal(2, N, D), self.normal(2, M, D)
         self.a, self.b = (self.weights(2, size) if self.chances(0.8) else None for size in (N, M))
         self.options = {"eps": self.one_of((0.05, 0.2, 1.0, 10.0, 1e4)), "reach": self.reach, "tol": 0.0}

@@ -7,6 +7,7 @@ import torch
 
 import geokernels as gk
 from geokernels.kernels import native
+from geokernels.kernels import transport as kernels
 from geokernels.testing import assert_as_accurate, cloud, weights
 
 LEVELS = native.build_info().get("simd_levels", [])
@@ -33,6 +34,12 @@ def test_operator_is_well_registered(reach):
     )
 
 
+def test_a_gpu_takes_no_large_costs():
+    for size in ((257, 4), (4, 257)):
+        reason = kernels.refuse(torch.empty(size, device="meta"))
+        assert reason == f"the CUDA kernel takes at most 256 points a side, got {size[0]} and {size[1]}"
+
+
 def test_assignment_is_well_registered():
     torch.library.opcheck(torch.ops.geokernels.assignment.default, (cloud(2, 3, 4, seed=0),))
 
@@ -40,9 +47,10 @@ def test_assignment_is_well_registered():
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("reach", [None, 0.5], ids=["balanced", "unbalanced"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-def test_every_simd_level(level, reach, dtype, simd_level):
+@pytest.mark.parametrize("sizes", [(4, 19, 23), (1, 300, 270)], ids=str)
+def test_every_simd_level(level, reach, dtype, sizes, simd_level):
     simd_level(level)
-    parts = problem(dtype=dtype)
+    parts = problem(*sizes, dtype=dtype)
     options = {"eps": 0.1, "reach": reach, "tol": 0.0, "max_iter": 80}
     ours = gk.sinkhorn_from_cost(*parts, **options, backend="native")
     eager = gk.sinkhorn_from_cost(*parts, **options, backend="reference")
@@ -52,9 +60,10 @@ def test_every_simd_level(level, reach, dtype, simd_level):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_every_simd_level_renews_its_matrix(level, simd_level):
+@pytest.mark.parametrize("sizes", [(2, 33, 40), (1, 290, 270)], ids=str)
+def test_every_simd_level_renews_its_matrix(level, sizes, simd_level):
     simd_level(level)
-    cost = cloud(2, 33, 40, seed=0).abs()
+    cost = cloud(*sizes, seed=0).abs()
     options = {"eps": 1e-3, "tol": 0.0, "max_iter": 200}
     for dtype, bound in ((torch.float32, 2e-5), (torch.float64, 1e-11)):
         ours = gk.sinkhorn_from_cost(cost.to(dtype), **options, backend="native")
@@ -98,19 +107,32 @@ def test_tiny_weights_with_reach(level, cost, dtype, simd_level):
         torch.testing.assert_close(ours.double(), exact, rtol=bound, atol=bound)
 
 
-def test_threads_do_not_change_a_bit():
-    parts = problem(B=16, dtype=torch.float32)
+STORED = 2**30  # bytes, more than the matrices of these tests
+
+
+@pytest.mark.parametrize("reach", [None, 0.5], ids=["balanced", "unbalanced"])
+@pytest.mark.parametrize("sizes", [(16, 19, 23), (2, 500, 450), (7, 500, 450)], ids=str)
+def test_neither_threads_nor_memory_change_a_bit(sizes, reach):
+    # problems among the threads, one after another by all of them, and without room for a kernel matrix; the
+    # small eps renews the matrix by rows and by columns
+    cost, a, b = problem(*sizes, dtype=torch.float32)
+    a[:, 3], b[:, 5] = 0, 0
+    b = b * a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True)
     threads = torch.get_num_threads()
-    try:
+    for eps in (0.05, 0.002):
         runs = []
-        for count in (1, 2, 2):
-            torch.set_num_threads(count)
-            t = gk.sinkhorn_from_cost(*parts, eps=0.05, backend="native")
-            runs.append((t.value, t.f, t.g, t.error, t.iterations))
-    finally:
-        torch.set_num_threads(threads)
-    for other in runs[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(runs[0], other))
+        try:
+            for count, room in ((1, STORED), (2, STORED), (4, STORED), (1, 1000), (2, 1000), (2, 10**6)):
+                torch.set_num_threads(count)
+                with native.storing(room):
+                    t = gk.sinkhorn_from_cost(
+                        cost, a, b, eps=eps, reach=reach, max_iter=30, tol=1e-7, backend="native"
+                    )
+                runs.append((t.value, t.f, t.g, t.error, t.iterations))
+        finally:
+            torch.set_num_threads(threads)
+        for other in runs[1:]:
+            assert all(torch.equal(x, y) for x, y in zip(runs[0], other))
 
 
 def test_layout_of_the_inputs_does_not_matter():
@@ -173,9 +195,10 @@ def test_autocast_does_not_reach_the_computation():
     assert torch.equal(product, plain.apply(y))
 
 
-def test_memory_is_safe_with_wrong_lengths():
+@pytest.mark.parametrize("sizes", [(19, 23), (300, 260)], ids=str)
+def test_memory_is_safe_with_wrong_lengths(sizes):
     # the public operator refuses these; the kernel only has to stay inside its arrays
-    cost, _, _ = problem(B=2)
-    n, m = torch.tensor([0, 400]), torch.tensor([-5, 23])
+    cost, _, _ = problem(2, *sizes)
+    n, m = torch.tensor([0, 4000]), torch.tensor([-5, 23])
     value, *_ = torch.ops.geokernels.sinkhorn(*arguments(cost, None, None, n=n, m=m))
     assert value.isfinite().all()

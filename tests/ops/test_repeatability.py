@@ -51,6 +51,12 @@ CALLS = {
     "sinkhorn, unbalanced": (lambda x, y: transport(x, y, reach=10.0), X, Y),
     "sinkhorn, streamed": (lambda x, y: transport(x, y), LARGE_X, LARGE_Y),
     "sinkhorn_from_cost": (from_cost, torch.cdist(X, Y).square(), A, B),
+    "sinkhorn_from_cost, large": (
+        from_cost,
+        torch.cdist(LARGE_X, LARGE_Y)[None].square(),
+        weights(1, 300, seed=7),
+        weights(1, 410, seed=8),
+    ),
     "sinkhorn_divergence": (lambda x, y: (gk.sinkhorn_divergence(x, y, eps=20.0),), X, Y),
     "sinkhorn_divergence, streamed": (
         lambda x, y: (gk.sinkhorn_divergence(x, y, eps=20.0),),
