@@ -1,6 +1,7 @@
 """Sinkhorn's values agree with their definition, and have the properties the docstrings claim."""
 
 import math
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -355,7 +356,7 @@ class TestDivergence:
 class TestManyRows:
     """Costs whose rows are swept in groups keep to what holds for one group."""
 
-    options = {"eps": 0.1, "tol": 1e-9, "max_iter": 10_000, "backend": "native"}
+    options = MappingProxyType({"eps": 0.1, "tol": 1e-9, "max_iter": 10_000, "backend": "native"})
 
     def test_ragged_equals_separate(self):
         cost, a, b = problem(B=3, N=401, M=310)
