@@ -25,8 +25,9 @@ class Guidance:
     """The guiding terms of a run, step by step.
 
     Views are drawn every ``config.hold`` steps, keyed by the step, and shown to the source, the previous and
-    the current picture alike. Only on a draw are source and previous iterate encoded again; in between, the
-    source's features are kept and the previous iterate's are those of the last step.
+    the current picture alike. Only on a draw are the source and, where IMR asks for it, the previous iterate
+    encoded again; in between, the source's features are kept and the previous iterate's are those of the last
+    step.
     """
 
     def __init__(self, encoders: Sequence[ClipEncoder], source: str, target: str, config, *, key: int):
@@ -44,7 +45,7 @@ class Guidance:
         self.views = self.draw(index // self.config.hold, source.device)
         with torch.no_grad():
             self.kept["source_features"] = self.see(source, self.views)
-            if self.kept["picture"] is not None:
+            if self.config.holds_on and self.kept["picture"] is not None:
                 self.kept["features"] = self.see(self.kept["picture"], self.views)
 
     def terms(self, picture: Tensor, *, unmoved: bool) -> dict[str, Tensor]:

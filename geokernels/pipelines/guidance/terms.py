@@ -68,7 +68,7 @@ class GuidanceConfig(RecipeConfig, reach="reach_weight"):
             ``"global"`` (one minus their cosine) or ``"spherical"``.
         strength: Weight of the term that follows the text. None for the loss's own, at which all losses pull
             alike near the goal.
-        regularisation: Weight of IMR (geodesic loss only).
+        regularisation: Weight of IMR (geodesic loss only). With 0 it is not computed, and stands as 0.
         reach_weight: Weight of what is still missing along the text's change. The other terms see the
             direction of the picture's change and not its length.
         share: How far the change must go, 1 being the mirror image of the source; see ``reach_loss``.
@@ -113,6 +113,11 @@ class GuidanceConfig(RecipeConfig, reach="reach_weight"):
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or above, got {value}")
         require_templates("templates", self.templates)
+
+    @property
+    def holds_on(self) -> bool:
+        """Whether IMR counts, for which alone the previous iterate is kept and seen."""
+        return self.loss == "geodesic" and self.regularisation > 0
 
     def weight(self, term: str) -> float:
         """Of the term called ``term`` in the sum that is minimised."""
@@ -228,7 +233,7 @@ def guiding_terms(
     terms = {MAIN[config.loss]: main}
     if config.loss == "geodesic":
         terms["regularisation"] = current.new_zeros(())  # IMR
-        if previous is not None:
+        if previous is not None and config.holds_on:
             rank = _rank(config.regularisation_rank, current)
             terms["regularisation"] = geodesic_regularisation_loss(
                 current, previous, rank=rank, through_bases=config.through_bases

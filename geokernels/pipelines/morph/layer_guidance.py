@@ -106,7 +106,7 @@ class LayerGuidance(Guidance):
             own = self._text_terms(i, features, sample.features[i], previous[i], sample.step)
             own["structure"] = structure_loss(tokens, sample.similarity[i])
             add_terms(terms, own, self.weights[i])
-        if self.config.weight("regularisation"):
+        if self.config.holds_on:
             self.previous[sample.turn] = [features.detach() for features, _ in seen]
         return {name: term for name, term in terms.items() if self.config.weight(name)}
 

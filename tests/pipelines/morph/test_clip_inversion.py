@@ -122,6 +122,25 @@ def test_regularisation_compares_with_the_previous_iterate(encoder):
     assert (steps[1:3] > 1e-5).all()
 
 
+@pytest.mark.parametrize(
+    "changes, draws", [({"loss": "directional"}, 1), ({"regularisation": 0.0}, 1), ({}, 2)]
+)
+def test_the_previous_iterate_is_encoded_only_where_it_counts(encoder, monkeypatch, changes, draws):
+    picture, *texts = scene()
+    config = replace(SHORT, guess=2.0, hold=2, **changes)
+    run = ClipInversion(picture, [encoder], *texts, config=config, generator=chance())
+    encoded, encode = [], encoder.encode_image
+    monkeypatch.setattr(encoder, "encode_image", lambda seen: encoded.append(len(seen)) or encode(seen))
+    for _ in range(2):
+        run.step()
+    encoded.clear()
+    run.step()
+    # the source's views and, for IMR, those of the iterate before; then the picture's
+    assert encoded == [config.views] * (draws + 1)
+    if changes.get("regularisation") == 0:
+        assert not run.history[:, run.terms.index("regularisation")].any()
+
+
 def test_one_view_and_one_template_suffice(encoder):
     config = ClipInversionConfig(steps=2, views=1, hold=1, templates=("{}",))
     picture, *texts = scene()
