@@ -61,6 +61,9 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
   m.def("point_gradient(Tensor weight, Tensor x, Tensor y, int cost) -> Tensor");
   m.def("transport_density(Tensor cost, Tensor f, Tensor g, float eps) -> Tensor");
   m.def("assignment(Tensor cost) -> Tensor");
+  m.def(
+      "exact_transport(Tensor cost, Tensor? a, Tensor? b) -> (Tensor value, Tensor f, Tensor g, Tensor rows, "
+      "Tensor columns, Tensor mass, Tensor ending)");
   m.def("displacement(Tensor x, Tensor y, Tensor times) -> (Tensor moved, Tensor chosen)");
 }
 

@@ -3,11 +3,13 @@
 from .kernels.dispatch import BackendError
 from .losses import directional_loss, geodesic_consistency_loss, geodesic_regularisation_loss
 from .ops import (
+    ExactTransport,
     GeodesicFlow,
     SubspaceBasis,
     Transport,
     assignment,
     displacement,
+    exact_transport,
     geodesic_cosine,
     geodesic_cosine_along,
     geodesic_flow,
@@ -21,12 +23,14 @@ from .ops import (
 
 __all__ = [
     "BackendError",
+    "ExactTransport",
     "GeodesicFlow",
     "SubspaceBasis",
     "Transport",
     "assignment",
     "directional_loss",
     "displacement",
+    "exact_transport",
     "geodesic_consistency_loss",
     "geodesic_cosine",
     "geodesic_cosine_along",

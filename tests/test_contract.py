@@ -20,6 +20,7 @@ OPERATORS = {
     "sinkhorn_from_cost": f"cost, a=None, b=None, *, eps, {LIMITS}, init=None, anneal=None, backend=None",
     "sinkhorn_divergence": f"{CLOUDS}, anneal=None, backend=None, precision=None",
     "assignment": "cost, *, backend=None",
+    "exact_transport": "cost, a=None, b=None, *, backend=None",
     "displacement": "x, y, t, *, plan='exact', eps=None, backend=None",
     "directional_loss": "current, source, text_source, text_target, *, eps=1e-06",
     "geodesic_consistency_loss": (
@@ -35,6 +36,7 @@ PARTS = {
         *("value", "f", "g", "error", "iterations", "converged"),
         *("plan", "apply", "apply_t", "barycentric"),
     ),
+    "ExactTransport": ("rows", "columns", "mass", "f", "g", "value", "plan"),
 }
 METHODS = {
     "clip_inversion": "picture, encoders, source, target",

@@ -4,13 +4,16 @@ from .geodesic import GeodesicFlow, geodesic_cosine, geodesic_cosine_along, geod
 from .subspace import SubspaceBasis, principal_angles, project, subspace_basis
 from .transport import Transport, sinkhorn, sinkhorn_divergence, sinkhorn_from_cost
 from .transport_assignment import assignment, displacement
+from .transport_exact import ExactTransport, exact_transport
 
 __all__ = [
+    "ExactTransport",
     "GeodesicFlow",
     "SubspaceBasis",
     "Transport",
     "assignment",
     "displacement",
+    "exact_transport",
     "geodesic_cosine",
     "geodesic_cosine_along",
     "geodesic_flow",

@@ -78,7 +78,7 @@ def checked_problem(
         anneal: Likewise.
         **of_points: ``cost`` and ``p``, where points are given.
     """
-    a, b = _checked_weights(a, b, like, name, sizes)
+    a, b = checked_weights(a, b, like, name, sizes)
     require_positive("eps", eps)
     if reach is not None:
         require_positive("reach", reach)
@@ -108,7 +108,10 @@ def checked_problem(
     )
 
 
-def _checked_weights(a, b, like: Tensor, name: str, sizes) -> tuple[Weights | None, Weights | None]:
+def checked_weights(
+    a: Weights | None, b: Weights | None, like: Tensor, name: str, sizes: Sequence[int]
+) -> tuple[Weights | None, Weights | None]:
+    """Weights of the shape and dtype that the costs or points ``like`` ask for, in float32 for half precision."""
     for w, size, label, layout in zip((a, b), sizes, "ab", ("(..., N)", "(..., M)")):
         if w is not None:
             require_shape(label, w, (*like.shape[:-2], size), layout)
@@ -225,7 +228,9 @@ def explain_solution(solution: Solution, problem: Problem) -> str | None:
     )
 
 
-def explain_weights(problem: Problem) -> str | None:
+def explain_weights(
+    problem: Problem, *, remedy: str = "; give reach to transport unequal masses"
+) -> str | None:
     """Say what is wrong with the weights, or None."""
     a, b = problem.a, problem.b
     for label, w in (("a", a), ("b", b)):
@@ -248,7 +253,7 @@ def explain_weights(problem: Problem) -> str | None:
     if float(gap.abs().max()) <= slack * float(some.max()):
         return None
     wanted, got = (float(w) if isinstance(w, float) else float(w.reshape(-1)[worst]) for w in masses)
-    return f"b must have the mass of a, {wanted:.9g}, got {got:.9g}; give reach to transport unequal masses"
+    return f"b must have the mass of a, {wanted:.9g}, got {got:.9g}{remedy}"
 
 
 def explain_forbidden(cost: Cost, problem: Problem) -> str | None:

@@ -4,6 +4,7 @@ from .geodesic import GeodesicFlow, geodesic_cosine, geodesic_cosine_along, geod
 from .problem import Problem, Solution
 from .subspace import SubspaceBasis, centred, default_rtol, principal_angles, project, subspace_basis
 from .transport import assignment, displacement, pairwise_cost, solve
+from .transport_exact import exact_transport
 
 __all__ = [
     "GeodesicFlow",
@@ -14,6 +15,7 @@ __all__ = [
     "centred",
     "default_rtol",
     "displacement",
+    "exact_transport",
     "geodesic_cosine",
     "geodesic_cosine_along",
     "geodesic_flow",

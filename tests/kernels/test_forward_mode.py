@@ -83,6 +83,7 @@ REFUSALS = {
     "constant": "an operator has first derivatives only",
     "subspace_basis_backward": "subspace_basis has first derivatives only",
     "geodesic_cosine_backward": "geodesic_cosine has first derivatives only",
+    "exact_transport_backward": "exact_transport has first derivatives only",
     "triton_geodesic_cosine_backward": "geodesic_cosine has first derivatives only",
     "triton_decompose_rows": "triton_decompose_rows has no derivative",
     "principal_angles": "principal_angles has no derivative",

@@ -58,6 +58,12 @@ def solve_adjoint_clouds():
     return x, y, f, g, a, b, grad_f, grad_g, *OF_CLOUDS, math.inf
 
 
+def exact_transport_backward():
+    cost, a, b = ARGUMENTS["exact_transport"]()
+    value, f, g, rows, columns, mass, _ = torch.ops.geokernels.exact_transport(cost, a, b)
+    return torch.ones_like(value), cost, a, b, f, g, rows, columns, mass, True, True, False
+
+
 # arguments that every operator can be called with; those of more kinds are in the tests of its family
 ARGUMENTS = {
     "constant": lambda: (cloud(2, 3, seed=0), "an operator"),
@@ -115,6 +121,8 @@ ARGUMENTS = {
     "differentiate_clouds": lambda: (*clouds()[:4], *(cloud(2, n, 2, seed=n) for n in (4, 5)), 2, 2.0),
     "solve_adjoint_clouds": solve_adjoint_clouds,
     "assignment": lambda: (cloud(2, 3, 4, seed=0),),
+    "exact_transport": lambda: (cloud(2, 4, 5, seed=0), *clouds()[4:]),
+    "exact_transport_backward": exact_transport_backward,
     "displacement": lambda: (*clouds()[:2], cloud(2, 3, seed=6).sigmoid()),
 }
 
@@ -172,7 +180,8 @@ def test_a_gpu_has_the_same_shapes_and_derivatives(name):
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_runs_and_threads_change_no_bit(name):
-    args = [arg.float() if isinstance(arg, torch.Tensor) else arg for arg in ARGUMENTS[name]()]
+    args = ARGUMENTS[name]()
+    args = [x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in args]
     if name == "assignment":
         args = ARGUMENTS[name]()
     before, found = torch.get_num_threads(), []

@@ -27,6 +27,7 @@ calls = {
     "large costs": lambda: gk.sinkhorn_from_cost(torch.rand(600, 600), **small),
     "an assignment": lambda: gk.assignment(torch.rand(1, 1).expand(9000, 9000) * torch.rand(9000, 1)
                                            * torch.rand(9000)),
+    "exact transport": lambda: gk.exact_transport(torch.rand(9000, 9000)),
 }
 def later(number=signal.SIGINT, after=0.7):
     timer = threading.Timer(after, os.kill, (os.getpid(), number))
@@ -59,7 +60,7 @@ for name, call in calls.items():
         goes_on()
 """
     )
-    names = ["one small problem", "a batch", "points", "costs", "an assignment"]
+    names = ["one small problem", "a batch", "points", "costs", "an assignment", "exact transport"]
     assert told.split("\n")[:-1] == [line for name in names for line in (name, "went on")]
 
 

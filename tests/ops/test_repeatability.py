@@ -30,6 +30,11 @@ def from_cost(cost, a, b):
     return products(gk.sinkhorn_from_cost(cost, a, b, eps=8.0), cost, cost.mT)
 
 
+def exactly(cost, a, b):
+    found = gk.exact_transport(cost, a, b)
+    return found.value, found.f, found.g, found.plan()
+
+
 def bases(x, y):
     return gk.subspace_basis(x, 12).basis, gk.subspace_basis(y, 10).basis
 
@@ -64,6 +69,7 @@ CALLS = {
         LARGE_Y,
     ),
     "assignment": (lambda cost: (gk.assignment(cost).to(cost.dtype),), torch.cdist(X, Y)),
+    "exact_transport": (exactly, torch.cdist(X, Y).square(), A, B),
     "displacement": (lambda x, y: (gk.displacement(x, y, [0.2, 0.7]),), X, Y),
     "geodesic": (geodesic, X, Y),
     "along a flow": (along_a_flow, X, Y),
