@@ -21,17 +21,17 @@
 // own cheapest row. The masses of this start are those of a problem in which every row weighs a trifle more:
 // no two of them tie, which makes the first tree strongly feasible.
 //
-// Pricing: whole rows are searched, some at a time; the cheapest pair of each that is negative goes on a list,
-// from which the most negative one enters, a few times over, as its prices change.
+// Pricing: whole rows are searched, some at a time; the cheapest pair of each that is negative goes on a
+// list, from which the most negative one enters, a few times over, as its prices change.
 //
 // Forbidden pairs: the start may need some of them. A first phase, in which they cost 1 and all others 0,
 // empties them, or shows that there is no plan. Pairs with a reduced cost in the first phase have no mass in
 // any plan, and the second phase leaves them out; forbidden pairs without mass may stay in the tree.
 //
-// float64 throughout; a pair must be negative by kSlack of the three numbers that its reduced cost is made of.
-// Prices are made anew from the tree's costs every so many pivots, and before the last search, which finds
-// nothing. Which tree comes out depends on the problem alone: sums are of two numbers, in an order that no
-// SIMD level changes. Serial.
+// float64 throughout; a pair must be negative by kSlack of the three numbers that its reduced cost is made
+// of. Prices are made anew from the tree's costs every so many pivots, and before the last search, which
+// finds nothing. Which tree comes out depends on the problem alone: sums are of two numbers, in an order that
+// no SIMD level changes. Serial.
 
 #pragma once
 
@@ -49,7 +49,8 @@ namespace geokernels {
 
 enum class Ending : int64_t { solved, forbidden, unresolved };
 
-// The least of cost + height over a row's columns, and the first column that has it; -1 where all are infinite.
+// The least of cost + height over a row's columns, and the first column that has it; -1 where all are
+// infinite.
 struct LeastSum {
   double sum;
   int64_t column;
@@ -97,7 +98,8 @@ class ExactTransport {
  private:
   static constexpr double inf = std::numeric_limits<double>::infinity();
   static constexpr double kSlack = 0x1p-44;
-  static constexpr double kForbiddenShare = 1e-6;  // of all mass, which rounded masses may leave on such pairs
+  static constexpr double kForbiddenShare =
+      1e-6;  // of all mass, which rounded masses may leave on such pairs
   static constexpr int64_t kListRows = 16, kListTurns = 8;
   static constexpr int64_t kPatience = 1000;  // pivots a node, after which kSlack doubles
 
@@ -164,7 +166,8 @@ class ExactTransport {
     std::vector<Node> end(nodes + 1, 0), arcs(2 * basis.size());
     for (const Pair& p : basis) ++end[p.row], ++end[rows + p.column];
     for (int64_t u = 0; u < nodes; ++u) end[u + 1] += end[u];
-    for (size_t k = 0; k < basis.size(); ++k) arcs[--end[basis[k].row]] = k, arcs[--end[rows + basis[k].column]] = k;
+    for (size_t k = 0; k < basis.size(); ++k)
+      arcs[--end[basis[k].row]] = k, arcs[--end[rows + basis[k].column]] = k;
     std::vector<Node> waiting{Node(nodes - 1)}, order;
     while (!waiting.empty()) {
       const Node u = waiting.back();
@@ -221,7 +224,8 @@ class ExactTransport {
     tree.height[tree_root()] = 0;
     for (Node u = tree.next[tree_root()]; u != tree_root(); u = tree.next[u]) {
       const Node up = tree.parent[u];
-      tree.height[u] = u < rows ? tree.height[up] + cost_of(u, up - rows) : tree.height[up] - cost_of(up, u - rows);
+      tree.height[u] =
+          u < rows ? tree.height[up] + cost_of(u, up - rows) : tree.height[up] - cost_of(up, u - rows);
     }
   }
 
@@ -262,8 +266,8 @@ class ExactTransport {
     return entering.reduced < 0;
   }
 
-  // Lets the pair that was chosen into the tree. Mass goes round from the highest node of the cycle down to the
-  // pair's row, over the pair to its column, and up again: rows on the way down and columns on the way up
+  // Lets the pair that was chosen into the tree. Mass goes round from the highest node of the cycle down to
+  // the pair's row, over the pair to its column, and up again: rows on the way down and columns on the way up
   // lose of their arcs.
   void pivot() {
     const Node row = entering.row, column = rows + entering.column, top = tree.meeting(row, column);
@@ -322,7 +326,8 @@ class ExactTransport {
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t j = 0; j < columns; ++j) {
         const double c = given[i * columns + j], first = first_reduced(i, j);
-        if (c < inf && first > 0) share = std::max(share, (tree.height[i] - tree.height[rows + j] - c) / first);
+        if (c < inf && first > 0)
+          share = std::max(share, (tree.height[i] - tree.height[rows + j] - c) / first);
       }
     for (int64_t u = 0; u < rows + columns; ++u) tree.height[u] += share * first_heights[u];
   }

@@ -22,7 +22,13 @@ class SpanningTree {
   static constexpr Node kNone = -1;
 
   explicit SpanningTree(int64_t nodes)
-      : parent(nodes, kNone), next(nodes), before(nodes), last(nodes), size(nodes), flow(nodes), height(nodes) {}
+      : parent(nodes, kNone),
+        next(nodes),
+        before(nodes),
+        last(nodes),
+        size(nodes),
+        flow(nodes),
+        height(nodes) {}
 
   void link(Node u, Node v) { next[u] = v, before[v] = u; }
 

@@ -2,8 +2,8 @@
 //
 //   cost [..., N, M], a [..., N] or none, b [..., M] or none
 //
-// The prices have <a, f> = <b, g>. A problem without a plan, or one with NaN, -inf, negative or unequal masses,
-// has NaN throughout, no mass, and an ending that says why.
+// The prices have <a, f> = <b, g>. A problem without a plan, or one with NaN, -inf, negative or unequal
+// masses, has NaN throughout, no mass, and an ending that says why.
 
 #include "core/exact_transport.h"
 
@@ -53,7 +53,8 @@ void solve(const ExactTransportBatch<T>& batch, int64_t k, Watch& watch) {
   std::vector<double> weights[2];
   if (batch.a) weights[0].assign(batch.a + k * n, batch.a + (k + 1) * n);
   if (batch.b) weights[1].assign(batch.b + k * m, batch.b + (k + 1) * m);
-  const double *const a = batch.a ? weights[0].data() : nullptr, *const b = batch.b ? weights[1].data() : nullptr;
+  const double *const a = batch.a ? weights[0].data() : nullptr, *const b =
+                                                                     batch.b ? weights[1].data() : nullptr;
   const auto least = [](const T* costs, const double* heights, int64_t count) {
     return GEOKERNELS_AT_LEVEL(least_sum<T>, costs, heights, count);
   };
@@ -74,7 +75,8 @@ void solve(const ExactTransportBatch<T>& batch, int64_t k, Watch& watch) {
 ExactTransportTensors exact_transport(const Tensor& cost, const MaybeTensor& a, const MaybeTensor& b) {
   return exact_transport_of_batch(cost, a, b, [](const auto& batch) {
     Watch watch;
-    share_out<double>(watch, batch.problems, 1, [&](int64_t k, Workspace<double>) { solve(batch, k, watch); });
+    share_out<double>(watch, batch.problems, 1,
+                      [&](int64_t k, Workspace<double>) { solve(batch, k, watch); });
     watch.end();
   });
 }

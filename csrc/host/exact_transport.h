@@ -31,7 +31,8 @@ ExactTransportTensors exact_transport_of_batch(const Tensor& cost_given, const M
   check_first(cost, 2);
   const Batch batch(cost, 2);
   const int64_t n = cost.size(-2), m = cost.size(-1);
-  STD_TORCH_CHECK(0 < n && 0 < m && n + m < int64_t(1) << 30, "geokernels: a row, a column, and fewer than 2^30");
+  STD_TORCH_CHECK(0 < n && 0 < m && n + m < int64_t(1) << 30,
+                  "geokernels: a row, a column, and fewer than 2^30");
   if (a) check(*a, batch.with({n}), cost);
   if (b) check(*b, batch.with({m}), cost);
   const auto pairs = batch.with({n + m - 1});
@@ -41,9 +42,10 @@ ExactTransportTensors exact_transport_of_batch(const Tensor& cost_given, const M
   if (batch.count > 0)
     with_type(cost, [&](auto zero) {
       using T = decltype(zero);
-      work(ExactTransportBatch<T>{read<T>(cost), a ? read<T>(*a) : nullptr, b ? read<T>(*b) : nullptr, batch.count,
-                                  n, m, write<T>(value), write<T>(f), write<T>(g), write<int64_t>(rows),
-                                  write<int64_t>(columns), write<T>(mass), write<int64_t>(ending)});
+      work(ExactTransportBatch<T>{read<T>(cost), a ? read<T>(*a) : nullptr, b ? read<T>(*b) : nullptr,
+                                  batch.count, n, m, write<T>(value), write<T>(f), write<T>(g),
+                                  write<int64_t>(rows), write<int64_t>(columns), write<T>(mass),
+                                  write<int64_t>(ending)});
     });
   return {value, f, g, rows, columns, mass, ending};
 }

@@ -72,8 +72,9 @@ def _tangents(ctx, saved, d_cost, d_a, d_b):
 
 
 _library.define(
-    "exact_transport_backward(Tensor grad, Tensor cost, Tensor? a, Tensor? b, Tensor f, Tensor g, Tensor rows, "
-    "Tensor columns, Tensor mass, bool to_cost, bool to_a, bool to_b) -> (Tensor, Tensor, Tensor)"
+    "exact_transport_backward(Tensor grad, Tensor cost, Tensor? a, Tensor? b, Tensor f, Tensor g, "
+    "Tensor rows, Tensor columns, Tensor mass, bool to_cost, bool to_a, bool to_b) "
+    "-> (Tensor, Tensor, Tensor)"
 )
 _library.impl("exact_transport_backward", _gradients, "CompositeExplicitAutograd")
 

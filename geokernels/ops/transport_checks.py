@@ -111,7 +111,7 @@ def checked_problem(
 def checked_weights(
     a: Weights | None, b: Weights | None, like: Tensor, name: str, sizes: Sequence[int]
 ) -> tuple[Weights | None, Weights | None]:
-    """Weights of the shape and dtype that the costs or points ``like`` ask for, in float32 for half precision."""
+    """Weights that have the shape and dtype which ``like`` asks for, in float32 for half precision."""
     for w, size, label, layout in zip((a, b), sizes, "ab", ("(..., N)", "(..., M)")):
         if w is not None:
             require_shape(label, w, (*like.shape[:-2], size), layout)

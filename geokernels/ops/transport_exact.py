@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from .. import reference
@@ -49,30 +48,31 @@ def exact_transport(
 
     $$\min_{P \ge 0} \langle P, C\rangle \quad\text{with } P 1 = a,\; P^\top 1 = b$$
 
-    Solved by the network simplex method, in float64. :func:`assignment` is faster where every point goes to one
-    other as a whole. Tensors on other devices are copied to the CPU, and the result back, which waits for a GPU.
+    Solved by the network simplex method, in float64. :func:`assignment` is faster where every point goes to
+    one other as a whole. Tensors on other devices are copied to the CPU, and the result back, which waits for
+    a GPU.
 
     Args:
         cost: ``(..., N, M)``. +inf forbids a pair.
         a: Masses of the rows, ``(..., N)``, non-negative; None for ``1 / N`` each.
-        b: Masses of the columns, ``(..., M)``, which must have the sum of ``a``, to one part in a million or, in
-            float32, to the root of its precision. They are scaled to it.
+        b: Masses of the columns, ``(..., M)``, which must have the sum of ``a``, to one part in a million or,
+            in float32, to the root of its precision. They are scaled to it.
         backend: ``"native"`` or ``"reference"`` to insist on one; None for the fastest that can run.
 
     Returns:
         An :class:`ExactTransport`, in the dtype of ``cost``, float32 for half precision. Of several cheapest
         plans which one comes back is not specified, but does not change from call to call, with the number of
-        threads or with the batch. Potentials are fixed up to constants, one for every part of the tree that has
-        mass; these have ``<a, f> = <b, g>``. Masses are resolved to $2^{-61}$ of their sum.
+        threads or with the batch. Potentials are fixed up to constants, one for every part of the tree that
+        has mass; these have ``<a, f> = <b, g>``. Masses are resolved to $2^{-61}$ of their sum.
 
     Gradients:
-        Of ``value``, first order: to ``cost`` the plan, to ``a`` and ``b`` the potentials, which have a meaning
-        only along changes that keep the two sums equal. ``value`` is piecewise linear: where plan or potentials
-        are not unique these are one subgradient of several. The other results have none.
+        Of ``value``, first order: to ``cost`` the plan, to ``a`` and ``b`` the potentials, which have a
+        meaning only along changes that keep the two sums equal. ``value`` is piecewise linear: where plan or
+        potentials are not unique these are one subgradient of several. The other results have none.
 
     Raises:
-        ValueError: If shapes or values do not fit, or every plan uses a forbidden pair. Where values cannot be
-            read (a GPU, ``torch.compile``) such a problem has the value NaN.
+        ValueError: If shapes or values do not fit, or every plan uses a forbidden pair. Where values cannot
+            be read (a GPU, ``torch.compile``) such a problem has the value NaN.
         TypeError: If dtypes or devices disagree.
         BackendError: If ``backend`` cannot run this input; the message says why.
 
