@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>
 
+#include "cpu/direct.h"
 #include "cpu/finite.h"
 #include "cpu/level.h"
 #include "cpu/raised.h"
@@ -87,6 +88,19 @@ pybind11::dict build_info() {
   return info;
 }
 
+// As Python calls its own functions: what pybind11 puts around a call takes as long as all the rest.
+PyMethodDef as_direct(const char* name, PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)) {
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL,
+          nullptr};
+}
+
+PyMethodDef direct_calls[] = {as_direct("use_exchange", geokernels::use_exchange),
+                              as_direct("basis", geokernels::direct_basis),
+                              as_direct("basis_backward", geokernels::direct_basis_backward),
+                              as_direct("cosine", geokernels::direct_cosine),
+                              as_direct("cosine_backward", geokernels::direct_cosine_backward),
+                              {nullptr, nullptr, 0, nullptr}};
+
 }  // namespace
 
 // Importing geokernels.kernels._C loads this shared object, which runs the registrations above.
@@ -99,5 +113,6 @@ PYBIND11_MODULE(_C, module) {
   module.def("set_most_stored", &geokernels::set_most_stored,
              "How many bytes Sinkhorn's kernel matrices may take at once.");
   module.def("most_stored", &geokernels::most_stored, "The same as it is.");
+  PyModule_AddFunctions(module.ptr(), direct_calls);
   module.def("set_simd_level", &geokernels::set_level, "Insist on one of build_info()['simd_levels'].");
 }

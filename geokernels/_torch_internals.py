@@ -39,6 +39,10 @@ _norms = getattr(torch, "_foreach_norm", None)
 DispatchMode = _private("torch.utils._python_dispatch", "TorchDispatchMode")
 _DispatchKey = _private("torch._C", "DispatchKey")
 _DispatchKeySet = _private("torch._C", "DispatchKeySet")
+# of who listens to the dispatcher: kernels/direct.py, which needs them all
+_count_modes = _private("torch._C", "_len_torch_dispatch_stack")
+_count_functions = _private("torch._C", "_len_torch_function_stack")
+_is_profiled = _private("torch._C._autograd", "_profiler_enabled")
 # of derivatives at torch's own place in the dispatcher: kernels/autograd_kernels.py, which needs them all
 below_autograd = _private("torch._C", "_AutoDispatchBelowAutograd")
 after_autograd = _private("torch._C", "_after_autograd_keyset")
@@ -52,6 +56,12 @@ has_dispatcher = all(
         *(_level, _set_forward_mode),
     )
 )
+can_be_passed_by = has_dispatcher and None not in (_count_modes, _count_functions, _is_profiled)
+
+
+def somebody_listens() -> bool:
+    """Whether a mode or the profiler sees every operator that the dispatcher is asked for."""
+    return bool(_count_modes() or _count_functions() or _is_profiled())
 
 
 def _of_transforms(x: object) -> bool:

@@ -2,8 +2,10 @@
 //
 //   J A = diag(s) W      J orthogonal, W with orthonormal rows, s descending
 //
-// lanes  [size + rows, seats]   column by column: first A, then J, the identity on entry; lane r of every
-//                               line belongs to row r; the other lanes are zero and stay zero.
+// lanes  [lines, seats]         column by column: first the `size` columns of A; then, where J is wanted, J,
+// the
+//                               identity on entry; lane r of every line belongs to row r; the other lanes are
+//                               zero and stay zero.
 //                               seats is at least seats_for<T>(rows).
 //
 // One vector is a block of rows, and two blocks turn all their lanes at once, each against its opposite:
@@ -140,15 +142,15 @@ inline void sort_lanes(int64_t seats, const T* squares, const T* marks, T* value
 
 // Turns the lanes until their rows are orthogonal; spare: [2, seats].
 template <class T>
-inline void orthogonalise(T* lanes, int64_t seats, int64_t rows, int64_t size, T* spare, T* values,
-                          int64_t* order) {
+inline void orthogonalise(T* lanes, int64_t seats, int64_t rows, int64_t size, int64_t lines, T* spare,
+                          T* values, int64_t* order) {
   constexpr int64_t width = Vector<T>::width;
   const int64_t used = round_up(rows, width);
   T *const squares = spare, *const marks = squares + seats;
   for (int64_t r = 0; r < seats; ++r) marks[r] = r < rows ? T(1) : T(0);
   for (int count = 0; count < kSweeps; ++count) {
     const Invisible<T> invisible(measure(lanes, size, seats, squares), rows);
-    Sweep<T> sweep{lanes, size, size + rows, seats, squares, marks, invisible};
+    Sweep<T> sweep{lanes, size, lines, seats, squares, marks, invisible};
     for (int64_t i = 0; i < used; i += width)
       for (int64_t j = i + width; j < used; j += width) meet<T, width>(sweep, i, j);
     for (int64_t i = 0; i < used; i += 2 * width) mingle<T>(sweep, i, i + width, rows - i);

@@ -64,8 +64,10 @@ inline void dots_rows(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t 
 template <class T>
 inline void dots(const T* a, int64_t lda, int64_t n, const T* b, int64_t ldb, int64_t m, int64_t size, T* out,
                  int64_t ldo) {
+  // as many sums as there are registers for beside the numbers themselves
+  constexpr int columns = GEOKERNELS_REGISTERS < 32 ? 3 : 4;
   int64_t i = 0;
-  for (; i + 4 <= n; i += 4) dots_rows<T, 4, 3>(a + i * lda, lda, b, ldb, m, size, out + i * ldo, ldo);
+  for (; i + 4 <= n; i += 4) dots_rows<T, 4, columns>(a + i * lda, lda, b, ldb, m, size, out + i * ldo, ldo);
   for (; i < n; ++i) dots_rows<T, 1, 4>(a + i * lda, lda, b, ldb, m, size, out + i * ldo, ldo);
 }
 

@@ -5,6 +5,10 @@
 // that has no include guard is there (cpu/one_level.h). Headers with a guard must be included before this
 // one: an inline function that is first seen inside a level could be compiled to instructions the machine
 // lacks. Which copy runs is decided in cpu/level.h.
+//
+// GEOKERNELS_HALF_VECTORS, defined before, has the avx512 level compute on vectors of half its width, for
+// kernels whose rows are so few that whole ones would stay half empty. They are in a namespace of their own:
+// two widths under one name would be one function to the linker.
 
 #pragma once
 
@@ -25,8 +29,21 @@
 #error "define GEOKERNELS_KERNEL as the kernel file before including cpu/each_level.h"
 #endif
 
+#ifdef GEOKERNELS_HALF_VECTORS
+#define GEOKERNELS_AVX512 avx512_half
+#define GEOKERNELS_AVX512_BYTES 32
+#else
+#define GEOKERNELS_AVX512 avx512
+#define GEOKERNELS_AVX512_BYTES 64
+#endif
+
 #define GEOKERNELS_LEVEL baseline
 #define GEOKERNELS_VECTOR_BYTES 16
+#if defined(__aarch64__)
+#define GEOKERNELS_REGISTERS 32
+#else
+#define GEOKERNELS_REGISTERS 16
+#endif
 #include "cpu/one_level.h"
 
 #if defined(__x86_64__)
@@ -39,6 +56,7 @@
 #endif
 #define GEOKERNELS_LEVEL avx2
 #define GEOKERNELS_VECTOR_BYTES 32
+#define GEOKERNELS_REGISTERS 16
 #include "cpu/one_level.h"
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -49,8 +67,9 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #endif
-#define GEOKERNELS_LEVEL avx512
-#define GEOKERNELS_VECTOR_BYTES 64
+#define GEOKERNELS_LEVEL GEOKERNELS_AVX512
+#define GEOKERNELS_VECTOR_BYTES GEOKERNELS_AVX512_BYTES
+#define GEOKERNELS_REGISTERS 32
 #include "cpu/one_level.h"
 #if defined(__clang__)
 #pragma clang attribute pop

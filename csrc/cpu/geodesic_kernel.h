@@ -63,7 +63,7 @@ inline void decompose(const T* p, const T* q, int64_t D, int64_t K, int64_t L, T
   std::fill_n(lanes, 2 * M * seats, T(0));
   dots(p, D, K, q, D, L, D, lanes, seats);
   for (int64_t j = 0; j < M; ++j) lanes[(M + j) * seats + j] = 1;
-  orthogonalise(lanes, seats, M, M, spare, g, order);
+  orthogonalise(lanes, seats, M, M, 2 * M, spare, g, order);
   gather_rows(lanes, seats, M, order, 0, M, pair, 2 * S);
   gather_rows(lanes, seats, M, order, M, M, pair + S, 2 * S);
   // below rounding, what is left of a row has no direction: any u_j orthogonal to the others will do

@@ -10,6 +10,7 @@
 #include "cpu/workers.h"
 #include "host/fresh.h"
 
+#define GEOKERNELS_HALF_VECTORS
 #define GEOKERNELS_KERNEL "cpu/geodesic_loss_kernel.h"
 #include "cpu/each_level.h"
 

@@ -23,16 +23,16 @@ void set_level(const std::string& name);
 
 // Calls the copy of `function` compiled for the level in use.
 #if defined(__x86_64__)
-#define GEOKERNELS_AT_LEVEL(function, ...)                    \
-  [&] {                                                       \
-    switch (::geokernels::level()) {                          \
-      case ::geokernels::Level::avx512:                       \
-        return ::geokernels::avx512::function(__VA_ARGS__);   \
-      case ::geokernels::Level::avx2:                         \
-        return ::geokernels::avx2::function(__VA_ARGS__);     \
-      default:                                                \
-        return ::geokernels::baseline::function(__VA_ARGS__); \
-    }                                                         \
+#define GEOKERNELS_AT_LEVEL(function, ...)                             \
+  [&] {                                                                \
+    switch (::geokernels::level()) {                                   \
+      case ::geokernels::Level::avx512:                                \
+        return ::geokernels::GEOKERNELS_AVX512::function(__VA_ARGS__); \
+      case ::geokernels::Level::avx2:                                  \
+        return ::geokernels::avx2::function(__VA_ARGS__);              \
+      default:                                                         \
+        return ::geokernels::baseline::function(__VA_ARGS__);          \
+    }                                                                  \
   }()
 #else
 #define GEOKERNELS_AT_LEVEL(function, ...) ::geokernels::baseline::function(__VA_ARGS__)

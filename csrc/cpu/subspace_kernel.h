@@ -24,6 +24,10 @@
 namespace geokernels::GEOKERNELS_LEVEL {
 
 constexpr int64_t kTogether = 4;  // rows orthonormalised together
+// Singular values so many times apart have squares whose ratio, 16, is what the Gram matrix multiplies
+// rounding by: no more than what a decomposition of the rows themselves leaves of it.
+constexpr int kAlike = 4;
+constexpr int kModerate = 24;  // powers of two between which numbers are squared as they are
 
 // The largest of x and the largest of -x, both at least 0.
 template <class T>
@@ -136,35 +140,98 @@ struct BasisRoom {
   }
 };
 
-// work: for a BasisRoom of N and D.
+// What a matrix is made of: the power of two above its numbers.
 template <class T>
-void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* directions, T* values,
-                   Workspace<T> work) {
-  const int64_t R = std::min(N, D), stride = spread<T>(D), ldr = seats_for<T>(R);
-  const auto [q, lanes, spare, lengths, rotation, known, order] = BasisRoom<T>(work, N, D);
-
-  const Extremes<T> extremes(x, N * D);
+inline int exponent_of(const T* x, int64_t size) {
+  const Extremes<T> extremes(x, size);
   int exponent = 0;
   std::frexp(std::max(extremes.high, extremes.low), &exponent);
-  exponent = std::max(exponent, std::numeric_limits<T>::min_exponent);
+  return std::max(exponent, std::numeric_limits<T>::min_exponent);
+}
+
+// l [N, ldr], lower: the Cholesky factor of the Gram matrix of x, a line for every row; gram [N, N] spare.
+// False where its squares would cost digits: for more than kAlike between the longest and the shortest.
+template <class T>
+inline bool factorise(const T* x, int64_t N, int64_t D, T* gram, T* l, int64_t ldr) {
+  for (int64_t i = 0; i < N; i += kTogether) {
+    const int64_t n = std::min(kTogether, N - i);
+    dots(x + i * D, D, n, x, D, i + n, D, gram + i * N, N);
+  }
+  T longest = 0;
+  for (int64_t i = 0; i < N; ++i) longest = std::max(longest, gram[i * N + i]);
+  for (int64_t j = 0; j < N; ++j) {
+    const T square = gram[j * N + j];
+    if (!(square * kAlike * kAlike > longest)) return false;
+    const T inverse = 1 / std::sqrt(square);
+    for (int64_t i = j; i < N; ++i) l[i * ldr + j] = gram[i * N + j] * inverse;
+    // the column once more, side by side
+    T* const column = gram;
+    for (int64_t i = j + 1; i < N; ++i) column[i] = l[i * ldr + j];
+    for (int64_t i = j + 1; i < N; ++i) {
+      const T factor = column[i];
+      T* const line = gram + i * N;
+      for (int64_t k = j + 1; k <= i; ++k) line[k] -= factor * column[k];
+    }
+  }
+  return true;
+}
+
+// Directions from the rows of x themselves, by way of their Gram matrix; false for rows of which the shortest
+// direction is much shorter than the longest.
+template <class T>
+inline bool alike_basis(const T* x, int64_t N, int64_t D, const BasisRoom<T>& room, T* left, T* directions,
+                        T* values) {
+  const int64_t ldr = seats_for<T>(N);
+  std::fill_n(room.lanes, N * ldr, T(0));
+  if (!factorise(x, N, D, room.rotation, room.lanes, ldr)) return false;
+  orthogonalise(room.lanes, ldr, N, N, N, room.spare, values, room.order);
+  if (!(values[N - 1] * kAlike > values[0])) return false;
+  gather_rows(room.lanes, ldr, N, room.order, 0, N, room.rotation, N);
+  for (int64_t i = 0; i < N; ++i) scale_row(room.rotation + i * N, N, 1 / values[i], room.rotation + i * N);
+  if (left) std::copy_n(room.rotation, N * N, left);
+  for (int64_t i = 0; i < N; ++i) scale_row(room.rotation + i * N, N, 1 / values[i], room.rotation + i * N);
+  combine(room.rotation, N, N, x, D, N, D, directions, D);
+  return true;
+}
+
+// The same by way of orthonormal rows, for any x, of which 2^exponent is the size.
+template <class T>
+inline void any_basis(const T* x, int64_t N, int64_t D, int exponent, double rtol, const BasisRoom<T>& room,
+                      T* left, T* directions, T* values) {
+  const int64_t R = std::min(N, D), stride = spread<T>(D), ldr = seats_for<T>(R);
+  const auto [q, lanes, spare, lengths, rotation, known, order] = room;
   std::fill_n(lanes, (N + R) * ldr, T(0));
   const int64_t count = orthonormalise(x, N, D, std::ldexp(T(1), -exponent), q, lanes, ldr, known);
   for (int64_t i = 0; i < count; ++i) lanes[(N + i) * ldr + i] = 1;
-  orthogonalise(lanes, ldr, count, N, spare, lengths, order);
+  orthogonalise(lanes, ldr, count, N, N + count, spare, lengths, order);
 
   gather_rows(lanes, ldr, count, order, N, count, rotation, R);
   combine(rotation, R, count, q, stride, count, D, directions, D);
   for (int64_t i = 0; i < R; ++i) {
-    T* direction = directions + i * D;
-    const T length = i < count ? lengths[i] : T(0);
+    const T length = i < count ? lengths[i] : T(0), unit = length > 0 ? 1 / length : T(0);
     values[i] = std::ldexp(length, exponent);
-    if (i >= count || length <= T(rtol) * lengths[0])
-      for (int64_t d = 0; d < D; ++d) direction[d] = 0;
+    if (i >= count || length <= T(rtol) * lengths[0]) std::fill_n(directions + i * D, D, T(0));
+    for (int64_t n = 0; left && n < N; ++n)
+      left[i * N + n] = i < count ? lanes[n * ldr + order[i]] * unit : T(0);
+  }
+}
+
+// left may be null. work: for a BasisRoom of N and D.
+template <class T>
+void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* directions, T* values,
+                   Workspace<T> work) {
+  const BasisRoom<T> room(work, N, D);
+  const int exponent = exponent_of(x, N * D);
+  // squares of these neither overflow nor vanish
+  const bool moderate = std::abs(exponent) < kModerate && N <= D && rtol * kAlike < 1;
+  if (!moderate || !alike_basis(x, N, D, room, left, directions, values))
+    any_basis(x, N, D, exponent, rtol, room, left, directions, values);
+  for (int64_t i = 0; i < std::min(N, D); ++i) {
+    T* const direction = directions + i * D;
     const Extremes<T> of(direction, D);
-    const T sign = of.low > of.high ? -1 : 1;
-    if (sign < 0) scale_row(direction, D, sign, direction);
-    const T unit = length > 0 ? sign / length : T(0);
-    for (int64_t n = 0; n < N; ++n) left[i * N + n] = i < count ? lanes[n * ldr + order[i]] * unit : T(0);
+    if (of.low <= of.high) continue;
+    scale_row(direction, D, T(-1), direction);
+    if (left) scale_row(left + i * N, N, T(-1), left + i * N);
   }
 }
 

@@ -105,16 +105,20 @@ void share_out(Watch& watch, int64_t count, int64_t memory, const Work& work, in
   });
 }
 
-// The same with a Watch of its own, in the number type of `like`: calls work(k, Workspace<T> of memory(T())
-// numbers) for every k below count, each of about `cost` multiplications.
+// The same with a Watch of its own, each problem of about `cost` multiplications.
+template <class T, class Work>
+void share_problems(int64_t count, int64_t cost, int64_t memory, const Work& work) {
+  constexpr int64_t kWorthAThread = 50'000;
+  Watch watch;
+  share_out<T>(watch, count, memory, work, 1 + kWorthAThread / (1 + cost));
+  watch.end();
+}
+
+// The same in the number type of `like`: calls work(k, Workspace<T> of memory(T()) numbers).
 template <class Memory, class Work>
 void for_each_problem(const Tensor& like, int64_t count, int64_t cost, const Memory& memory,
                       const Work& work) {
-  constexpr int64_t kWorthAThread = 50'000;
-  const int64_t together = 1 + kWorthAThread / (1 + cost);
-  Watch watch;
-  with_type(like, [&](auto zero) { share_out<decltype(zero)>(watch, count, memory(zero), work, together); });
-  watch.end();
+  with_type(like, [&](auto zero) { share_problems<decltype(zero)>(count, cost, memory(zero), work); });
 }
 
 }  // namespace geokernels

@@ -4,11 +4,12 @@ from .. import reference
 from .._checks import require_float, require_like, require_number, require_rank, require_shape
 from .._moderation import moderation
 from .._typing import Basis, Rows, Scores
-from ..kernels import dispatch, native, triton
+from ..kernels import direct, dispatch, native, triton
 from ..kernels import geodesic as kernels
 from ..reference import GeodesicFlow
 from ..reference.geodesic import SHORTEST
 from .inputs import (
+    FASTEST_ON_CPU,
     in_common_batch,
     narrowed,
     require_all_finite,
@@ -85,6 +86,8 @@ def geodesic_cosine(
         >>> geodesic_cosine(x, y, plane, plane)
         tensor([0.7071])
     """
+    if backend in FASTEST_ON_CPU and (cosines := direct.cosine(x, y, p, q, eps)) is not None:
+        return cosines
     _require_pairs(x, y, eps)
     require_basis("p", p, "x", x, x.shape[-1])
     require_basis("q", q, "x", x, x.shape[-1])

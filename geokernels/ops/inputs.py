@@ -6,6 +6,8 @@ from torch import Tensor
 from .._checks import require_finite, require_float, require_like, require_not_empty, require_rank
 from ..kernels import native
 
+# names of backends that mean the compiled kernels where a tensor is in CPU memory
+FASTEST_ON_CPU = (None, "native")
 HALVES = (torch.float16, torch.bfloat16)
 
 

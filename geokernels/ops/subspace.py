@@ -12,10 +12,11 @@ from .._checks import (
     whole,
 )
 from .._typing import Basis, Rows
-from ..kernels import dispatch, native, triton
+from ..kernels import direct, dispatch, native, triton
 from ..kernels import subspace as kernels
 from ..reference import SubspaceBasis
 from .inputs import (
+    FASTEST_ON_CPU,
     in_common_batch,
     narrowed,
     require_all_finite,
@@ -71,6 +72,8 @@ def subspace_basis(
         >>> subspace_basis(torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 0.0]])).values
         tensor([2., 1.])
     """
+    if backend in FASTEST_ON_CPU and center == "none" and (made := direct.basis(x, rank, rtol)) is not None:
+        return SubspaceBasis(*made)
     require_rows("x", x)
     require_choice("center", center, CENTERS)
     most = min(x.shape[-2:])

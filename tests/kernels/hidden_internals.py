@@ -23,6 +23,11 @@ GROUPS = {
     ],
     "forward mode": [(forward_ad, "_current_level"), (forward_ad, "_set_fwd_grad_enabled")],
     "gradients": [(torch._C, "_any_requires_grad"), (torch.ops.aten, "_cdist_backward")],
+    "listeners": [
+        (torch._C, "_len_torch_dispatch_stack"),
+        (torch._C, "_len_torch_function_stack"),
+        (torch._C._autograd, "_profiler_enabled"),
+    ],
     "dispatcher": [
         (torch._C, "_AutoDispatchBelowAutograd"),
         (torch._C, "_after_autograd_keyset"),

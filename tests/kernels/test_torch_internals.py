@@ -51,7 +51,9 @@ def test_nothing_else_in_the_package_names_what_is_private():
 
 @pytest.mark.slow
 @pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
-@pytest.mark.parametrize("group", ["all", "transforms", "forward mode", "gradients", "dispatcher"])
+@pytest.mark.parametrize(
+    "group", ["all", "transforms", "forward mode", "gradients", "listeners", "dispatcher"]
+)
 def test_operators_run_the_public_way(group):
     tests = [TRANSFORMS]
     if group == "all":

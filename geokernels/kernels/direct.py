@@ -1,0 +1,117 @@
+"""Plain tensors in CPU memory, past the dispatcher: looking an operator up takes as long as a small problem.
+
+Same kernels, same bits; csrc/cpu/direct.h says what is taken. Whatever is declined, and second derivatives,
+go by the dispatcher (derivatives.py), which torch.compile, torch.func, modes and the profiler listen to.
+"""
+
+import torch
+from torch import Tensor
+
+from .. import _torch_internals as internals
+from .._typing import Basis, Rows, Scores
+from . import derivatives, native, sizes
+
+_exchange = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+_there = not native.missing and _exchange is not None and internals.can_be_passed_by
+if _there:
+    native._C.use_exchange(Tensor, torch.nn.Parameter, _exchange)
+
+
+def _possible() -> bool:
+    """Whether nobody listens to the dispatcher."""
+    return (
+        _there
+        and not torch.compiler.is_compiling()
+        and not internals.somebody_listens()
+        and not internals.transform_is_on()
+        and not internals.forward_mode_is_on()
+    )
+
+
+def _is_wanted(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and internals.any_requires_grad(*tensors)
+
+
+class _Basis(internals.SingleLevelFunction or torch.autograd.Function):
+    """The derivative of a basis and its values that are made already."""
+
+    @staticmethod
+    def forward(ctx, made: tuple[Tensor, Tensor, Tensor], rank: int, x: Rows):
+        basis, values, left = made
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(left, basis, values)
+        ctx.rank = rank
+        return basis, values
+
+    @staticmethod
+    def backward(ctx, grad_basis: Tensor | None, grad_values: Tensor | None):
+        left, basis, values = ctx.saved_tensors
+        given = grad_basis, grad_values, left, basis, values, ctx.rank
+        grad = None if torch.is_grad_enabled() else native._C.basis_backward(*given)
+        if grad is None:
+            grad = derivatives.run(
+                torch.ops.geokernels.subspace_basis_backward.default,
+                torch.zeros_like(basis.mT) if grad_basis is None else grad_basis.mT.contiguous(),
+                None if grad_values is None else grad_values.contiguous(),
+                left, basis.mT, values, ctx.rank,
+            )  # fmt: skip
+        return None, None, grad
+
+
+def basis(x: Rows, rank: int | None, rtol: float | None) -> tuple[Basis, Tensor] | None:
+    """Basis ``(..., D, rank)`` and values ``(..., rank)``, or None where the dispatcher is to be asked."""
+    if not _possible():
+        return None
+    wanted = _is_wanted(x)
+    made = native._C.basis(x, rank, rtol, wanted, sizes.NATIVE.rows)
+    if made is None:
+        return None
+    directions, values, _left = made
+    if wanted:
+        directions, values = _Basis.apply(made, rank or values.shape[-1], x)
+    if rank is not None and rank < values.shape[-1]:
+        return directions[..., :rank], values[..., :rank]
+    return directions, values
+
+
+class _Cosine(internals.SingleLevelFunction or torch.autograd.Function):
+    """The derivative of cosines that are made already."""
+
+    @staticmethod
+    def forward(ctx, made: tuple[Tensor, Tensor], eps: float, x: Rows, y: Rows, p: Basis, q: Basis):
+        cosines, frame = made
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, y, p, q, frame)
+        ctx.eps = eps
+        return cosines
+
+    @staticmethod
+    def backward(ctx, grad: Tensor | None):
+        if grad is None:
+            return (None,) * 6
+        wanted = ctx.needs_input_grad[2:]
+        given = grad, *ctx.saved_tensors, ctx.eps, wanted
+        grads = None if torch.is_grad_enabled() else native._C.cosine_backward(*given)
+        if grads is None:
+            grads = _cosine_gradients(*given)
+        return None, None, *grads
+
+
+def _cosine_gradients(grad, x, y, p, q, frame, eps: float, wanted: tuple[bool, ...]) -> list[Tensor | None]:
+    """The same by the dispatcher."""
+    N, M = x.shape[-2], max(p.shape[-1], q.shape[-1])
+    shapes = (M, M), (M, M), (M,), (4, N, M)
+    split = frame.split([torch.Size(shape).numel() for shape in shapes], -1)
+    parts = (part.unflatten(-1, shape).contiguous() for part, shape in zip(split, shapes, strict=True))
+    operator = torch.ops.geokernels.geodesic_cosine_backward.default
+    grads = derivatives.run(operator, grad.contiguous(), x, y, p.mT, q.mT, *parts, eps, *wanted)
+    to_rows, to_bases = grads[:2], (part if part.dim() < 2 else part.mT for part in grads[2:])
+    return [part if want else None for part, want in zip((*to_rows, *to_bases), wanted, strict=True)]
+
+
+def cosine(x: Rows, y: Rows, p: Basis, q: Basis, eps: float) -> Scores | None:
+    """Cosines ``(..., N)``, or None where the dispatcher is to be asked."""
+    made = native._C.cosine(x, y, p, q, eps, sizes.NATIVE.directions) if _possible() else None
+    if made is None or not _is_wanted(x, y, p, q):
+        return None if made is None else made[0]
+    return _Cosine.apply(made, eps, x, y, p, q)
