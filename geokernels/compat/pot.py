@@ -1,7 +1,7 @@
 r"""POT's solvers on these operators: ``from geokernels.compat import pot as ot``.
 
-:func:`sinkhorn`, :func:`sinkhorn2`, :func:`solve`, :func:`solve_sample` and :func:`solve_batch`, with POT's
-arguments, on tensors, NumPy arrays and lists. What differs everywhere:
+:func:`sinkhorn`, :func:`sinkhorn2`, :func:`emd`, :func:`emd2`, :func:`solve`, :func:`solve_sample` and
+:func:`solve_batch`, with POT's arguments, on tensors, NumPy arrays and lists. What differs everywhere:
 
 - One solver, in the log domain, stands for all ``method`` names: small ``reg`` neither overflows nor warns
   of numerical errors. Options of particular methods, thread counts and ``verbose`` are accepted, without
@@ -13,8 +13,7 @@ arguments, on tensors, NumPy arrays and lists. What differs everywhere:
   rather than through the iterations. No iterates are kept, whatever ``grad`` says.
 - Balanced masses that differ, negative weights and NaN are refused with a ``ValueError``.
 - Scaling vectors and potentials are fixed up to a constant, and may differ by it.
-- What POT offers beyond entropic transport raises ``NotImplementedError``, except exact transport between
-  equally many points of equal mass.
+- What POT offers beyond entropic and exact transport raises ``NotImplementedError``.
 """
 
 from typing import Any
@@ -28,9 +27,11 @@ from ..ops import sinkhorn as sinkhorn_of_points
 from ..ops import sinkhorn_from_cost
 from .arrays import as_tensors
 from .conventions import calling
+from .pot_exact import emd as emd
+from .pot_exact import emd2 as emd2
+from .pot_exact import exact
 from .pot_problem import (
     detached,
-    exact,
     log_scalings,
     reach_of,
     refuse,
@@ -168,8 +169,7 @@ def solve(
         M: Cost, ``(N, M)``. +inf forbids a pair.
         a: Weights of the rows; None for uniform ones.
         b: Weights of the columns.
-        reg: Regularisation. None or 0 is exact transport, for ``N = M`` and uniform weights alone, which has
-            no potentials here.
+        reg: Regularisation. None or 0 is exact transport.
         c: Reference measure of the regularisation: not offered.
         reg_type: ``"KL"``; ``"entropy"``, balanced, reports $\sum P \log P$ in place of the divergence.
         unbalanced: Marginal penalty $\rho$, the same for both sides; None or inf for balanced transport.
@@ -186,7 +186,7 @@ def solve(
 
     Returns:
         An :class:`OTResult`. Balanced, its potentials are the logarithms of the scalings of $e^{-M/reg}$;
-        with ``unbalanced`` those of $ab^\top e^{-M/reg}$.
+        with ``unbalanced`` those of $ab^\top e^{-M/reg}$; of exact transport, those of :func:`emd`.
 
     Gradients:
         To ``M``, ``a`` and ``b``, as ``grad`` says. With ``unbalanced``, that of the value takes a linear
@@ -423,11 +423,11 @@ def _regularised(reg: float | None) -> bool:
     return True
 
 
-OFFERED = ("sinkhorn", "sinkhorn2", "solve", "solve_sample", "solve_batch")
+OFFERED = ("sinkhorn", "sinkhorn2", "emd", "emd2", "solve", "solve_sample", "solve_batch")
 
 
 def __getattr__(name: str) -> Any:
-    # of POT's hundreds of functions these five are what this module stands in for
+    # of POT's hundreds of functions these seven are what this module stands in for
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     raise AttributeError(

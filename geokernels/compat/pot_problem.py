@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import require_shape
 from .._typing import Cost, Potential, Weights
-from ..ops import Transport, assignment
+from ..ops import Transport
 from .conventions import without_masses
 from .pot_result import OTResult, cost_of
 
@@ -149,32 +148,3 @@ def result_of(
         converged=solved.converged,
     )
     return result
-
-
-def exact(
-    restore: Restore, cost: Cost, a: Weights | None, b: Weights | None, unbalanced: Any, grad: str
-) -> OTResult:
-    """Transport without regularisation, where it is an assignment."""
-    N = cost.shape[-1]
-    for name, w, size in (("a", a, cost.shape[-2]), ("b", b, N)):
-        if w is not None:
-            require_shape(name, w, (*cost.shape[:-2], size), "(..., N)")
-    uniform = all(w is None or torch.allclose(w, w[..., :1]) for w in (a, b))
-    if unbalanced is not None or cost.shape[-2] != N or not uniform:
-        raise NotImplementedError(
-            "reg must be above 0, except for balanced transport between equally many points of equal weight; "
-            f"got reg=None or 0 with M of shape {tuple(cost.shape)}"
-            + ("" if uniform else " and unequal weights")
-            + ("" if unbalanced is None else " and unbalanced")
-        )
-    cost = cost.detach() if grad == "detach" else cost
-    chosen = assignment(cost)[..., None]
-    weight = cost.new_full((*cost.shape[:-1], 1), 1 / N) if a is None else a[..., None]
-    weight = weight.detach() if grad == "detach" else weight
-    value = (cost.gather(-1, chosen) * weight).sum((-2, -1))
-    return OTResult(
-        restore,
-        value=value,
-        plan=lambda: torch.zeros_like(cost).scatter(-1, chosen, weight.expand(chosen.shape)),
-        linear=lambda: value,
-    )

@@ -18,7 +18,7 @@ class OTResult:
 
     Attributes:
         value: Optimal value, regularisation included, ``(...)``.
-        potentials: Two arrays, ``(..., N)`` and ``(..., M)``; None for exact transport.
+        potentials: Two arrays, ``(..., N)`` and ``(..., M)``.
         log: None or a dictionary.
     """
 

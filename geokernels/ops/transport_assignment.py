@@ -121,7 +121,8 @@ def displacement(
         raise ValueError("eps must be given for the entropic plan, got None")
     if plan == "exact" and x.shape[-2] > y.shape[-2]:
         raise ValueError(
-            f"y must have at least as many points as x for the exact plan, {x.shape[-2]}, got {y.shape[-2]}"
+            f"y must have at least as many points as x for the exact plan, {x.shape[-2]}, got {y.shape[-2]}; "
+            "exact_transport splits points"
         )
     try:
         times = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1)

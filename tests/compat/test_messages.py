@@ -107,7 +107,7 @@ def test_geomlosses_settings_are_refused_when_they_are_made(setting):
 
 def test_what_pot_has_besides_is_to_be_imported_from_there():
     with pytest.raises(
-        AttributeError, match=r"offers sinkhorn, .*, and not emd2: import that from POT beside it"
+        AttributeError, match=r"offers sinkhorn, .*, and not emd2_lazy: import that from POT beside it"
     ):
-        pot.emd2  # noqa: B018
+        pot.emd2_lazy  # noqa: B018
     assert not hasattr(pot, "__wrapped__")

@@ -187,10 +187,23 @@ class TestSolve:
         torch.testing.assert_close(M.grad, found.plan)
         assert (found.plan.detach().numpy()[rows, columns] == 1 / 7).all()
 
+    def test_exact_between_any_masses(self):
+        x, y, a, b, M = problem()
+        found = pot.solve(M, a, b)
+        for other in (
+            pot.solve(M, a, b, reg=0),
+            pot.solve_sample(x, y, a, b),
+            pot.solve_batch(M[None], a=a[None], b=b[None]),
+        ):
+            assert np.squeeze(other.value) == pytest.approx(found.value, rel=1e-12)
+        np.testing.assert_allclose(found.marginal_a, a, atol=1e-15)
+        assert found.value == found.value_linear == pytest.approx((found.plan * M).sum())
+        assert a @ found.potential_a + b @ found.potential_b == pytest.approx(found.value)
+        assert (M - found.potential_a[:, None] - found.potential_b).min() > -1e-12
+
     def test_refuses(self):
         _, _, a, b, M = problem()
         for options in (
-            {},
             {"unbalanced": 1.0},
             {"reg": 1.0, "c": M},
             {"reg": 1.0, "reg_type": "L2"},
@@ -201,8 +214,6 @@ class TestSolve:
         ):
             with pytest.raises(NotImplementedError):
                 pot.solve(M, a, b, **options)
-        with pytest.raises(NotImplementedError, match="unequal weights"):
-            pot.solve(M[:6], b, b)
         with pytest.raises(ValueError, match="grad must be one of"):
             pot.solve(M, a, b, reg=1.0, grad="all")
 
@@ -278,7 +289,54 @@ class TestSamplesAndBatches:
             pot.solve_batch(M, method="log_sinkhorn")
 
 
+class TestExact:
+    def test_log(self):
+        _, _, a, b, M = problem()
+        plan, log = pot.emd(a, b, M, log=True)
+        np.testing.assert_allclose(plan.sum(0), b, atol=1e-15)
+        assert log["cost"] == pytest.approx((plan * M).sum())
+        assert (log["warning"], log["result_code"]) == (None, 1)
+        assert a @ log["u"] == pytest.approx(b @ log["v"])
+        value, log = pot.emd2(a, b, M, return_matrix=True)
+        assert value == log["cost"]
+        np.testing.assert_array_equal(log["G"], plan)
+
+    def test_several_at_once(self):
+        _, _, a, b, M = problem()
+        both = np.stack([b, b[::-1]], 1)
+        assert pot.emd2(a, both, M) == [pot.emd2(a, column.copy(), M) for column in both.T]
+
+    def test_masses_that_differ(self):
+        _, _, a, b, M = problem()
+        with pytest.raises(ValueError, match="b must have the mass of a"):
+            pot.emd(a, 2 * b, M)
+        np.testing.assert_allclose(pot.emd(a, 2 * b, M, check_marginals=False), pot.emd(a, b, M), atol=1e-15)
+
+    def test_no_plan(self):
+        with pytest.raises(ValueError, match="M forbids every plan"):
+            pot.emd2([], [], np.array([[1.0, np.inf, np.inf], [1.0, np.inf, np.inf], [1.0, 1.0, 1.0]]))
+
+
 class TestBesidePot:
+    def test_exact(self):
+        ot = pytest.importorskip("ot")
+        given = problem(9, 7)[2:]
+        (theirs, their_log), (ours, log) = (module.emd(*given, log=True) for module in (ot, pot))
+        np.testing.assert_allclose(ours, theirs, atol=1e-14)
+        assert {name: type(part) for name, part in log.items()} == {
+            name: type(part) for name, part in their_log.items()
+        }
+        for name in ("cost", "u", "v", "result_code"):
+            np.testing.assert_allclose(log[name], their_log[name], atol=1e-12)
+        assert isinstance(pot.emd2(*given), type(ot.emd2(*given)))
+
+    def test_exact_gradients(self):
+        ot = pytest.importorskip("ot")
+        given = [torch.tensor(part).requires_grad_() for part in problem(9, 7)[2:]]
+        theirs, ours = (torch.autograd.grad(module.emd2(*given), given) for module in (ot, pot))
+        for there, here in zip(theirs, ours, strict=True):
+            torch.testing.assert_close(here, there, rtol=1e-9, atol=1e-12)
+
     def test_functions(self):
         ot = pytest.importorskip("ot")
         _, _, a, b, M = problem()

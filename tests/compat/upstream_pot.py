@@ -15,7 +15,7 @@ import torch
 from geokernels.compat import pot
 from geokernels.compat.pot_result import OTResult
 
-NAMES = ("sinkhorn", "sinkhorn2", "solve", "solve_sample", "solve_batch")
+NAMES = ("sinkhorn", "sinkhorn2", "emd", "emd2", "solve", "solve_sample", "solve_batch")
 BACKENDS = [ot.backend.NumpyBackend(), ot.backend.TorchBackend()]
 
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ..._checks import require_choice, require_finite, require_rank
 from ...models.text_to_image import CONTENT, PADDING, Embedding
-from ...ops import assignment, sinkhorn_from_cost
+from ...ops import assignment, exact_transport, sinkhorn_from_cost
 from ...reference import pairwise_cost
 
 COUPLINGS = ("ot", "entropic", "row", "slerp", "random")
 ROWS = ("all", "pinned", "blockwise")
-MOST_PARTS = 2048  # that rows are split into where prompts have different numbers of them
+MOST_ROWS = 16384  # that a model reads on the way between prompts of different lengths
 
 
 @dataclass(frozen=True)
@@ -146,28 +146,27 @@ def permutation(
 def kantorovich_pairs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The cheapest plan between clouds of N and M rows, both of mass one, as pairs of equal mass.
 
-    Each row is split into ``lcm(N, M)`` over N or M parts, and the parts are assigned: vertices of the
-    transport polytope are multiples of one part, so the plan is exact. Parts that travel together are joined
-    again as far as all pairs allow.
+    Masses of the cheapest plan are multiples of one over ``lcm(N, M)``. A pair comes as often as its mass
+    says, beside the largest mass of which all are multiples.
 
     Returns:
-        Rows of ``x`` and the rows of ``y`` they go to, int64 on the CPU, as often as their mass says.
+        Rows of ``x`` and the rows of ``y`` they go to, int64 on the CPU.
 
     Raises:
-        ValueError: If that takes more than ``MOST_PARTS`` parts.
+        ValueError: If these are more than ``MOST_ROWS``, which a model would have to read.
     """
     n, m = len(x), len(y)
-    parts = math.lcm(n, m)
-    if parts > MOST_PARTS:
+    found = exact_transport(_cost(x, y))
+    count = (found.mass * math.lcm(n, m)).round().long()
+    count = count // math.gcd(*count.tolist())
+    if (rows := int(count.sum())) > MOST_ROWS:
         raise ValueError(
-            f"prompts of {n} and {m} rows must split into at most {MOST_PARTS} equal parts, got {parts}; "
-            "take coupling 'entropic', or another prompt"
+            f"prompts of {n} and {m} rows must make at most {MOST_ROWS} rows of equal mass on their way, "
+            f"got {rows}; take coupling 'entropic', or another prompt"
         )
-    split = [torch.arange(size).repeat_interleave(parts // size) for size in (n, m)]
-    chosen = assignment(_cost(x, y)[split[0][:, None], split[1]])
-    pairs, count = torch.stack([split[0], split[1][chosen]], 1).unique(dim=0, return_counts=True)
-    pairs = pairs.repeat_interleave(count // math.gcd(*count.tolist()), 0)
-    return pairs[:, 0], pairs[:, 1]
+    source, target = (part.repeat_interleave(count) for part in (found.rows, found.columns))
+    order = (source * m + target).argsort()
+    return source[order], target[order]
 
 
 def slerp(x: Tensor, y: Tensor, t: Tensor) -> Tensor:

@@ -143,9 +143,17 @@ class TestDifferentLengths:
         assert len(source) == 6
         torch.testing.assert_close(x[source], x.repeat(2, 1)[target], rtol=0, atol=0)
 
-    def test_too_many_parts_are_refused_with_the_remedy(self):
-        with pytest.raises(ValueError, match="at most 2048 equal parts, got 4830; take coupling 'entropic'"):
-            prompt_path([key(69, 0), key(70, 1)])
+    def test_lengths_that_share_no_factor(self):
+        # an assignment of their parts had costs of 11640 x 11640
+        source, target = kantorovich_pairs(cloud(97, 4, seed=0), cloud(120, 4, seed=1))
+        assert len(source) == 11640
+        assert len({*zip(source.tolist(), target.tolist())}) <= 97 + 120 - 1
+
+    def test_too_many_rows_are_refused_with_the_remedy(self):
+        with pytest.raises(
+            ValueError, match=r"at most 16384 rows of equal .* got 16770; take coupling 'entro"
+        ):
+            prompt_path([key(129, 0), key(130, 1)])
 
     @pytest.mark.parametrize("how", [{"coupling": "row"}, {"coupling": "random"}, {"rows": "pinned"}])
     def test_other_ways_need_as_many_rows(self, how):
