@@ -14,7 +14,8 @@ whatever changes is harm.
 
 Results are kept picture by picture: the same command goes on where it was stopped. ``--only world`` or
 ``--only ViT-B-32`` takes one of the two, ``--pictures chelsea`` one picture (repeat it for more), and
-``--first`` stops after so many of the recipe's steps, whose lengths stay those of the whole.
+``--first`` stops after so many of the recipe's steps, whose lengths stay those of the whole. ``--views``
+takes fewer than the recipe has, for all steps in less time: its rows are kept apart.
 """
 
 import argparse
@@ -69,16 +70,19 @@ def random_clip() -> ClipEncoder:
     return ClipEncoder("ViT-B-32 of random weights", model.eval(), open_clip.get_tokenizer("ViT-B-32"))
 
 
-def morphed(source: Tensor, encoder: ClipEncoder, first: int | None) -> tuple[dict, Tensor]:
-    """What the first steps of the defaults make of a picture; all of them with None."""
+def morphed(
+    source: Tensor, encoder: ClipEncoder, first: int | None, views: int | None
+) -> tuple[dict, Tensor]:
+    """What the first steps of the defaults, all of them with None, make of a picture, under so many views."""
+    config = ClipInversionConfig(**({} if views is None else {"views": views}))
     chance = torch.Generator().manual_seed(0)
-    run = ClipInversion(source, [encoder], *TEXTS, config=ClipInversionConfig(), generator=chance)
+    run = ClipInversion(source, [encoder], *TEXTS, config=config, generator=chance)
     course = {}
     while not run.done and run.index != first:
         run.step()
         if run.index % LOOKED == 0:
             course[run.index] = changed(run, source)
-    row = {name: getattr(run.config, name) for name in ("recipe", "loss", "steps")}
+    row = {name: getattr(run.config, name) for name in ("recipe", "loss", "views", "steps")}
     return {**row, "taken": run.index, **changed(run, source), "course": course}, run.picture()
 
 
@@ -120,6 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=("world", "ViT-B-32"))
     parser.add_argument("--pictures", choices=(*PHOTOGRAPHS, *COLLAGES), action="append")
     parser.add_argument("--first", type=int)
+    parser.add_argument("--views", type=int)
     options = parser.parse_args(argv)
     summary = json.loads(options.out.read_text()) if options.out.exists() else {"models": {}}
     summary |= {"machine": machine(), "versions": versions(), "texts": TEXTS}
@@ -127,12 +132,14 @@ def main(argv: list[str] | None = None) -> None:
     for label, load in (("world", load_clip), ("ViT-B-32", random_clip)):
         if options.only not in (None, label):
             continue
-        encoder, rows = load(), summary["models"].setdefault(label, {})
+        encoder = load()
+        label += f", {options.views} views" if options.views else ""
+        rows = summary["models"].setdefault(label, {})
         for name in options.pictures or (*PHOTOGRAPHS, *COLLAGES):
             if name in rows and rows[name]["taken"] >= (options.first or rows[name]["steps"]):
                 continue
             source = picture(name)
-            rows[name], result = morphed(source, encoder, options.first)
+            rows[name], result = morphed(source, encoder, options.first, options.views)
             print(label, name, rows[name], flush=True)
             write_json(options.out, summary)
             shown += [squared(source), squared(result)]
