@@ -108,6 +108,8 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "CPU kernels of geokernels, registered as torch.ops.geokernels.*";
   module.def("build_info", &build_info, "How this library was built, and the SIMD level in force.");
   module.def("all_finite", &geokernels::all_finite, "Whether numbers at an address are finite.");
+  module.def("is_solved", &geokernels::is_solved,
+             "Whether what transport found is finite, and no error above the tolerance.");
   module.def("take_raised", &geokernels::take_raised,
              "The exception of a signal's handler that ended a call, or None; it is handed over.");
   module.def("set_most_stored", &geokernels::set_most_stored,

@@ -39,8 +39,9 @@ struct Binary<double> {
   static constexpr int exp_terms = 13, log_terms = 11;
 };
 
+// Inlined wherever it is called: a call would spill every vector, and load the coefficients anew.
 template <class T>
-inline vec<T> exp(vec<T> x) {
+inline __attribute__((always_inline)) vec<T> exp(vec<T> x) {
   using B = Binary<T>;
   constexpr T inverse_ln2 = T(1.442695040888963407359924681001892137);
   vec<T> shifted = x * inverse_ln2 + B::rounder;

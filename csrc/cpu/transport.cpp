@@ -117,12 +117,16 @@ Tensor point_gradient(const Tensor& weight, const Tensor& x, const Tensor& y, in
   return point_gradient_of_batch(weight, x, y, cost, [](const auto& batch) {
     using T = std::decay_t<decltype(*batch.out)>;
     const int64_t rows = batch.rows, columns = batch.columns, features = batch.features;
+    const int64_t threads = torch::stable::get_num_threads();
     Watch watch;
     share_out<T>(watch, batch.problems, GEOKERNELS_AT_LEVEL(point_gradient_workspace<T>, rows, columns),
                  [&](int64_t k, Workspace<T> own) {
+                   // as for costs: this thread is likely to take that problem next
+                   const int64_t on = k + threads < batch.problems ? threads * features : 0;
                    GEOKERNELS_AT_LEVEL(point_gradient<T>, batch.weight + k * rows * columns,
                                        batch.x + k * rows * features, batch.y + k * columns * features, rows,
-                                       columns, features, batch.kind, batch.out + k * rows * features, own);
+                                       columns, features, std::make_pair(on * rows, on * columns), batch.kind,
+                                       batch.out + k * rows * features, own);
                  });
     watch.end();
   });

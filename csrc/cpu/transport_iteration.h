@@ -205,13 +205,24 @@ class Sinkhorn {
     }
   }
 
+  // The costs of row i from j on, fewer than a vector; zeros behind them. A whole vector is read where it
+  // ends within the costs, as copying a part of one takes a call.
+  vec<T> load_last(int64_t i, int64_t j) const {
+    const T* from = p.cost + i * p.stride + j;
+    const int64_t count = p.m - j;
+    if (p.cost + (p.n - 1) * p.stride + p.m < from + width) return load_first(from, count);
+    typename Vector<T>::mask lane;
+    for (int64_t k = 0; k < width; ++k) lane[k] = k;
+    return lane < typename Vector<T>::Integer(count) ? load(from) : vec<T>{};
+  }
+
   // Calls each(j, costs) for the vectors of row i; what lies beyond it is 0, where gamma is -inf.
   template <class Each>
   void each_cost(int64_t i, const Each& each) const {
     const T* c = p.cost + i * p.stride;
     int64_t j = 0;
     for (; j + width <= p.m; j += width) each(j, load(c + j));
-    if (j < p.m) each(j, load_first(c + j, p.m - j));
+    if (j < p.m) each(j, load_last(i, j));
   }
 
   // Takes f and g to f + by and g - by, after the sweep that computed the next u from the old g.

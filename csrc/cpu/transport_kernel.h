@@ -4,7 +4,6 @@
 // No include guard: included once for every SIMD level.
 
 #include "cpu/transport_points_gradient_kernel.h"
-#include "cpu/transport_points_kernel.h"
 #include "cpu/transport_result.h"
 
 namespace geokernels::GEOKERNELS_LEVEL {

@@ -2,9 +2,14 @@
 // problem.
 //
 //   dot, angle   out_i = -sum_j w_ij y_j
-//   square       out_i = 2 sum_j w_ij (x_i - y_j)        about the centre of y, kDepth features at a time
+//   square       out_i = 2 sum_j w_ij (x_i - y_j)        about the centre of y
+//
+// A few vectors of features at a time: those of y are copied side by side about their centre, into the L1
+// cache, and every row of the result is written once. Meanwhile the points of a later problem are fetched.
 //
 // No include guard: included once for every SIMD level.
+
+#include "cpu/transport_points_kernel.h"
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
@@ -13,63 +18,90 @@ class PointGradient {
  public:
   static int64_t workspace(int64_t n, int64_t m) {
     Workspace<T> counted;
-    PointGradient(nullptr, nullptr, nullptr, n, m, 0, counted);
+    PointGradient(nullptr, nullptr, nullptr, n, m, 0, {0, 0}, counted);
     return counted.taken();
   }
 
-  // w [n, m], x [n, features], y [m, features]
+  // w [n, m], x [n, features], y [m, features]; later as for PointCosts
   PointGradient(const T* w, const T* x, const T* y, int64_t n, int64_t m, int64_t features,
-                Workspace<T>& memory)
-      : w(w), x(x), y(y), n(n), m(m), features(features) {
+                std::pair<int64_t, int64_t> later, Workspace<T>& memory)
+      : w(w), x(x), y(y), n(n), m(m), features(features), later(x, y, n * features, m * features, later) {
     scaled = memory.take(n * m);
-    centre = memory.take(stride);
-    right = memory.take(m * stride);
+    own = memory.take(n);
+    near = memory.take(m * kVectors * width);
   }
 
   void write(PointCost kind, T* out) {
-    const T scale = kind == PointCost::square ? T(-2) : T(-1);
-    for (int64_t k = 0; k < n * m; ++k) scaled[k] = scale * w[k];
-    if (kind != PointCost::square) {
-      combine(scaled, m, n, y, features, m, features, out, features);
-      return;
+    const bool square = kind == PointCost::square;
+    for (int64_t i = 0; i < n; ++i) {
+      T total = 0;
+      for (int64_t j = 0; j < m; ++j) {
+        scaled[i * m + j] = (square ? T(-2) : T(-1)) * w[i * m + j];
+        total -= scaled[i * m + j];
+      }
+      own[i] = total;
     }
-    for (int64_t d = 0; d < features; d += kDepth) {
-      const int64_t depth = std::min(kDepth, features - d);
-      copy(d, depth);
-      start(d, depth, out);
-      combine(scaled, m, n, right, stride, m, depth, out + d, features, true);
-    }
+    int64_t d = 0;
+    for (; d + kVectors * width <= features; d += kVectors * width) columns<kVectors>(square, d, width, out);
+    for (; d < features; d += width) columns<1>(square, d, std::min(width, features - d), out);
   }
 
  private:
-  static constexpr int64_t kDepth = 512;  // features: with those, a few dozen points stay in L2
-  static constexpr int64_t stride = spread<T>(kDepth);
+  static constexpr int64_t width = Vector<T>::width;
+  static constexpr int kRows = 4, kVectors = 2;  // eight sums in registers
 
-  // y about its centre.
-  void copy(int64_t first, int64_t depth) {
+  // V vectors of features, of the last of which `count` count.
+  template <int V>
+  void columns(bool square, int64_t d, int64_t count, T* out) {
+    vec<T> centre[V] = {};
     const T share = T(1) / T(m);
-    std::fill(centre, centre + depth, T(0));
     for (int64_t j = 0; j < m; ++j)
-      for (int64_t d = 0; d < depth; ++d) centre[d] += share * y[j * features + first + d];
-    for (int64_t j = 0; j < m; ++j)
-      for (int64_t d = 0; d < depth; ++d) right[j * stride + d] = y[j * features + first + d] - centre[d];
+      for (int v = 0; v < V; ++v) {
+        const vec<T> point = read(y + j * features + d + v * width, count);
+        store(near + (j * V + v) * width, point);
+        centre[v] += share * point;
+      }
+    for (int64_t k = 0; square && k < m * V; ++k)
+      store(near + k * width, load(near + k * width) - centre[k % V]);
+    int64_t i = 0;
+    for (; i + kRows <= n; i += kRows) {
+      rows<kRows, V>(square, i, d, count, centre, out);
+      later.fetch();
+    }
+    for (; i < n; ++i) rows<1, V>(square, i, d, count, centre, out);
   }
 
-  // The part of x_i itself, 2 sum_j w_ij x_i, about the same centre.
-  void start(int64_t first, int64_t depth, T* out) const {
-    for (int64_t i = 0; i < n; ++i) {
-      T total = 0;
-      for (int64_t j = 0; j < m; ++j) total -= scaled[i * m + j];
-      const T* row = x + i * features + first;
-      for (int64_t d = 0; d < depth; ++d) out[i * features + first + d] = total * (row[d] - centre[d]);
+  template <int R, int V>
+  void rows(bool square, int64_t i, int64_t d, int64_t count, const vec<T> (&centre)[V], T* out) const {
+    vec<T> total[R][V] = {};
+    for (int r = 0; square && r < R; ++r)
+      for (int v = 0; v < V; ++v)
+        total[r][v] = own[i + r] * (read(x + (i + r) * features + d + v * width, count) - centre[v]);
+    for (int64_t j = 0; j < m; ++j) {
+      vec<T> right[V];
+      for (int v = 0; v < V; ++v) right[v] = load(near + (j * V + v) * width);
+      for (int r = 0; r < R; ++r) {
+        const vec<T> weight = broadcast<T>(scaled[(i + r) * m + j]);
+        for (int v = 0; v < V; ++v) total[r][v] += weight * right[v];
+      }
     }
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) {
+        T* const to = out + (i + r) * features + d + v * width;
+        count == width ? store(to, total[r][v]) : store_first(to, total[r][v], count);
+      }
+  }
+
+  static vec<T> read(const T* from, int64_t count) {
+    return count == width ? load(from) : load_first(from, count);
   }
 
   const T *w, *x, *y;
   const int64_t n, m, features;
+  LaterPoints<T> later;
   T* scaled;  // [n, m], w as it multiplies y
-  T* centre;  // [stride]
-  T* right;   // [m, stride]
+  T* own;     // [n], what multiplies the point itself
+  T* near;    // [m, kVectors, width]
 };
 
 template <class T>
@@ -79,8 +111,8 @@ int64_t point_gradient_workspace(int64_t n, int64_t m) {
 
 template <class T>
 void point_gradient(const T* w, const T* x, const T* y, int64_t n, int64_t m, int64_t features,
-                    PointCost kind, T* out, Workspace<T> memory) {
-  PointGradient<T>(w, x, y, n, m, features, memory).write(kind, out);
+                    std::pair<int64_t, int64_t> later, PointCost kind, T* out, Workspace<T> memory) {
+  PointGradient<T>(w, x, y, n, m, features, later, memory).write(kind, out);
 }
 
 }  // namespace geokernels::GEOKERNELS_LEVEL

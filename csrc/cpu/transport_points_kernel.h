@@ -8,7 +8,8 @@
 // Distances do not depend on the centre, but the Gram form loses digits where the origin is far away. y is
 // copied about it, kDepth features at a time, which with a few rows of x stay in the L2 cache; the products
 // are those of core/products.h, without packing: both factors are rows along which vectors are read.
-// Meanwhile the points of a later problem are fetched.
+// Meanwhile the points of a later problem are fetched. Between equal clouds half of the costs are made, and
+// stand for the others too.
 //
 // No include guard: included once for every SIMD level.
 
@@ -18,6 +19,29 @@ template <class T>
 struct PointTiles {
   static constexpr int64_t kRows = 4, kColumns = 3;  // twelve sums in registers hide the latency of an FMA
   static constexpr int64_t kDepth = 1024;            // features
+};
+
+// Points of two clouds that will be read soon. A few lines at a time: many at once would keep the work
+// waiting.
+template <class T>
+struct LaterPoints {
+  const T *x, *y;  // null for none
+  int64_t most_x, most_y, fetched = 0;
+
+  LaterPoints(const T* x, const T* y, int64_t of_x, int64_t of_y, std::pair<int64_t, int64_t> later)
+      : x(later.first > 0 ? x + later.first : nullptr),
+        y(later.first > 0 ? y + later.second : nullptr),
+        most_x(of_x),
+        most_y(of_y) {}
+
+  void fetch() {
+    if (!x) return;
+    constexpr int64_t kLines = 8, kLine = 64 / sizeof(T);
+    for (const int64_t end = fetched + kLines * kLine; fetched < end; fetched += kLine) {
+      if (fetched < most_x) __builtin_prefetch(x + fetched, 0, 2);
+      if (fetched < most_y) __builtin_prefetch(y + fetched, 0, 2);
+    }
+  }
 };
 
 template <class T>
@@ -35,8 +59,13 @@ class PointCosts {
   // later: how far on the points to be fetched are, those of x and those of y; 0 for none.
   PointCosts(const T* x, const T* y, int64_t n, int64_t m, int64_t features,
              std::pair<int64_t, int64_t> later, PointCost kind, Workspace<T>& memory)
-      : x(x), y(y), n(n), m(m), features(features), kind(kind) {
-    if (later.first > 0) later_x = x + later.first, later_y = y + later.second;
+      : x(x),
+        y(y),
+        n(n),
+        m(m),
+        features(features),
+        kind(kind),
+        later(x, y, n * features, m * features, later) {
     stride = spread<T>(std::min(features, Tiles::kDepth));
     centre = memory.take(stride);
     left = memory.take(kRows * stride);
@@ -46,8 +75,11 @@ class PointCosts {
   }
 
   void write(T* cost, int64_t ldc) {
+    alike = n == m && (x == y || std::memcmp(x, y, n * features * sizeof(T)) == 0);
     for (int64_t d = 0; d < features; d += Tiles::kDepth)
       add(d, std::min(Tiles::kDepth, features - d), cost, ldc);
+    for (int64_t i = 0; alike && i < n; ++i)
+      for (int64_t j = i + 1; j < m; ++j) cost[j * ldc + i] = cost[i * ldc + j];
   }
 
  private:
@@ -64,10 +96,11 @@ class PointCosts {
       T own[kRows];
       for (int64_t r = 0; r < rows; ++r)
         own[r] = base + copy(x + (i + r) * features + first, about, depth, left + r * stride);
-      multiply(rows, padded<T>(depth));
+      const int64_t begin = alike ? i : 0;
+      multiply(rows, begin, padded<T>(depth));
       for (int64_t r = 0; r < rows; ++r) {
         T* row = cost + (i + r) * ldc;
-        for (int64_t j = 0; j < m; ++j) {
+        for (int64_t j = begin; j < m; ++j) {
           T here = (own[r] + norms[j]) + scale * products[r * m + j];
           row[j] = first ? row[j] + here : here;
         }
@@ -111,36 +144,25 @@ class PointCosts {
     return sum<T>((total[0] + total[1]) + (total[2] + total[3]));
   }
 
-  void multiply(int64_t rows, int64_t depth) {
+  void multiply(int64_t rows, int64_t begin, int64_t depth) {
     if (rows < kRows) {
-      dots(left, stride, rows, right, stride, m, depth, products, m);
+      dots(left, stride, rows, right + begin * stride, stride, m - begin, depth, products + begin, m);
       return;
     }
     constexpr int64_t kColumns = Tiles::kColumns;
-    int64_t j = 0;
+    int64_t j = begin;
     for (; j + kColumns <= m; j += kColumns) {
       dots_tile<T, kRows, kColumns>(left, stride, right + j * stride, stride, depth, products + j, m);
-      fetch();
+      later.fetch();
     }
     dots_rows<T, kRows, kColumns>(left, stride, right + j * stride, stride, m - j, depth, products + j, m);
-  }
-
-  // A few more lines of the later points: many at once would keep the tiles waiting.
-  void fetch() {
-    if (!later_x) return;
-    constexpr int64_t kLines = 8, kLine = 64 / sizeof(T);
-    const int64_t most_x = n * features, most_y = m * features;
-    for (const int64_t end = fetched + kLines * kLine; fetched < end; fetched += kLine) {
-      if (fetched < most_x) __builtin_prefetch(later_x + fetched, 0, 2);
-      if (fetched < most_y) __builtin_prefetch(later_y + fetched, 0, 2);
-    }
   }
 
   const T *x, *y;
   const int64_t n, m, features;
   const PointCost kind;
-  const T *later_x = nullptr, *later_y = nullptr;
-  int64_t fetched = 0;
+  LaterPoints<T> later;
+  bool alike = false;  // x and y are the same points
   int64_t stride;
   T* centre;    // [stride]
   T* left;      // [kRows, stride]

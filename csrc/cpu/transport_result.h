@@ -30,7 +30,7 @@ inline double Sinkhorn<T, Balanced>::finish(double error) {
     return *p.error;
   }
   each_group([&](int64_t group, T*) {
-    for (int64_t i = first_row(group); i < std::min(p.n, first_row(group + 1)); ++i) {
+    for (int64_t i = first_row(group), end = std::min(p.n, first_row(group + 1)); i < end; ++i) {
       double potential = a[i] > 0 ? double(phi[i]) : transform(b, gamma, p.m, p.cost + i * p.stride, 1);
       p.f[i] = T(p.eps * (potential + shift));
     }
@@ -78,7 +78,7 @@ template <class T, bool Balanced>
 inline PairSums Sinkhorn<T, Balanced>::pair_sums(double level) {
   each_group([&](int64_t group, T*) {
     PairSums sums;
-    for (int64_t i = first_row(group); i < first_row(group + 1); ++i) {
+    for (int64_t i = first_row(group), end = first_row(group + 1); i < end; ++i) {
       if (!(a[i] > 0)) continue;
       const T own = T(phi[i] + level);
       vec<T> cost = {}, rest = {}, constant = {};
@@ -108,7 +108,7 @@ inline double Sinkhorn<T, Balanced>::measured_error() {
     T* const sums = column + group * cols;
     std::fill(sums, sums + cols, T(0));
     double wrong = 0;
-    for (int64_t i = first_row(group); i < first_row(group + 1); ++i) {
+    for (int64_t i = first_row(group), end = first_row(group + 1); i < end; ++i) {
       if (!(a[i] > 0)) continue;
       vec<T> total = {};
       each_cost(i, [&](int64_t j, vec<T> c) {

@@ -35,7 +35,7 @@ inline void Sinkhorn<T, Balanced>::renew_rows() {
   by_rows = true;
   each_group([&](int64_t group, T*) {
     double lost = 0;
-    for (int64_t i = first_row(group); i < first_row(group + 1); ++i) {
+    for (int64_t i = first_row(group), end = first_row(group + 1); i < end; ++i) {
       if (a[i] > 0) {
         vec<T> best = broadcast<T>(-inf);
         each_cost(i, [&](int64_t j, vec<T> c) { best = max<T>(best, load(gamma + j) - c * inverse_eps); });
@@ -57,7 +57,7 @@ inline void Sinkhorn<T, Balanced>::renew_columns() {
   each_group([&](int64_t group, T*) {
     T* const most = column + group * cols;
     std::fill(most, most + cols, -inf);
-    for (int64_t i = first_row(group); i < first_row(group + 1); ++i)
+    for (int64_t i = first_row(group), end = first_row(group + 1); i < end; ++i)
       if (a[i] > 0)
         each_cost(i, [&](int64_t j, vec<T> c) {
           store(most + j, max<T>(load(most + j), phi[i] - c * inverse_eps));
@@ -75,7 +75,7 @@ inline void Sinkhorn<T, Balanced>::renew_columns() {
   each_group([&](int64_t group, T* made) {
     T* const total = column + group * cols;
     std::fill(total, total + cols, T(0));
-    for (int64_t i = first_row(group); i < first_row(group + 1); ++i) {
+    for (int64_t i = first_row(group), end = first_row(group + 1); i < end; ++i) {
       if (!(a[i] > 0)) continue;
       T* const row = stored ? K + row_of_K(i) : made;
       make_row(i, row);
@@ -109,7 +109,7 @@ inline void Sinkhorn<T, Balanced>::sweep_group(int64_t group, T* made) {
   T* const total = column + group * cols;
   std::fill(total, total + cols, T(0));
   vec<T> wrong = {}, asked = {}, trusted = broadcast<T>(1);
-  for (int64_t i = first_row(group); i < first_row(group + 1); i += width) {
+  for (int64_t i = first_row(group), end = first_row(group + 1); i < end; i += width) {
     for (int64_t k = 0; !stored && k < width; ++k) make_row(i + k, made + k * width);
     const T* block = stored ? K + i * cols : made;
     vec<T> dot[width] = {};

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from ..reference.problem import Solution
 
 try:
     from . import _C
@@ -67,17 +68,25 @@ def is_finite(x: Tensor) -> bool:
     return _checks.is_finite(x)
 
 
-def are_finite(*tensors: Tensor) -> bool:
-    """Whether all are free of NaN and infinities; they are known to hold values that can be read."""
-    for x in tensors:
-        double = x.dtype is torch.float64
-        if not missing and (double or x.dtype is torch.float32) and x.is_contiguous():
-            finite = _C.all_finite(x.data_ptr(), x.numel(), double)
-        else:
-            finite = _checks.is_finite(x)
-        if not finite:
-            return False
-    return True
+def is_solved(solution: Solution, tol: float) -> bool:
+    """Whether all that a solver found is finite, and no error above ``tol``; values can be read."""
+    value, f, g, error, _ = solution
+    double = f.dtype is torch.float64
+    if missing or not (
+        f.is_contiguous() and g.is_contiguous() and value.is_contiguous() and error.is_contiguous()
+    ):
+        return all(map(_checks.is_finite, (value, f, g))) and bool((error <= tol).all())
+    return _C.is_solved(
+        value.data_ptr(),
+        error.data_ptr(),
+        value.numel(),
+        f.data_ptr(),
+        f.numel(),
+        g.data_ptr(),
+        g.numel(),
+        tol,
+        double,
+    )
 
 
 def direct_is_finite(x: Tensor) -> bool:

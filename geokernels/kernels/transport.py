@@ -30,7 +30,7 @@ def solve(cost: Cost, problem: Problem) -> Solution:
 def solve_points(x: Points, y: Points, problem: Problem) -> tuple[Cost, Solution]:
     """The costs, one of ``PRODUCTS``, and the solution; gradients reach points and weights."""
     if problem.cost == "cosine":
-        x, y = potentials.directions(x), potentials.directions(y)
+        x, y = (u := potentials.directions(x)), u if y is x else potentials.directions(y)
     operator = torch.ops.geokernels.sinkhorn_points.default
     kind = PRODUCTS[problem.cost]
     cost, *solution = derivatives.run(operator, x, y, *problem.tensors(), kind, *problem.numbers())
@@ -150,6 +150,7 @@ def _solution_tangents(ctx, saved, d_cost, d_a, d_b, *_constant):
 
 def _save_points(ctx, inputs, output) -> None:
     x, y, a, b, n, m, _, ctx.kind, ctx.eps, ctx.reach, _, _ = inputs
+    ctx.alike = x is y
     cost, _, f, g, error, iterations = output
     ctx.mark_non_differentiable(error, iterations)
     ctx.set_materialize_grads(False)
@@ -169,6 +170,9 @@ def _points_backward(ctx, grad_cost, grad_value, grad_f, grad_g, _grad_error, _g
     if to_cost is not None:
         wanted = ctx.needs_input_grad
         dtype, x, y = x.dtype, _widened(x), _widened(y)
+        if ctx.alike and wanted[0]:  # of one cloud, which both gradients would go to: one product for two
+            to_x = _point_gradient(to_cost + to_cost.mT, x, y, ctx.kind).to(dtype)
+            return to_x, None, to_a, to_b, *(None,) * 8
         to_x = _point_gradient(to_cost, x, y, ctx.kind).to(dtype) if wanted[0] else None
         to_y = _point_gradient(to_cost.mT, y, x, ctx.kind).to(dtype) if wanted[1] else None
     return to_x, to_y, to_a, to_b, *(None,) * 8

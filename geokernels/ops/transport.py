@@ -10,13 +10,12 @@ from .._checks import (
     require_float,
     require_not_empty,
     require_number,
-    require_pair,
     require_rank,
     require_values,
 )
 from .._typing import Cost, Points, Potential, Weights
 from ..kernels.triton import PRECISIONS
-from ..reference.problem import MAX_ITER, TOL
+from ..reference.problem import MAX_ITER, TOL, Problem
 from .inputs import widened
 from .transport_checks import (
     Lengths,
@@ -183,34 +182,22 @@ def sinkhorn(
         tensor([[2.1192],
                 [2.8808]])
     """
-    require_clouds(x, y)
-    require_choice("cost", cost, COSTS)
-    require_number("p", p)
-    if cost == "lp" and not 1 <= p < math.inf:
-        raise ValueError(f"p must be a finite number, 1 or above, got {p}")
-    if precision is not None:
-        require_choice("precision", precision, PRECISIONS)
-    problem = checked_problem(
+    x, y, problem = _checked_clouds(
         x,
-        "x",
-        (x.shape[-2], y.shape[-2]),
+        y,
         a=a,
         b=b,
         eps=eps,
+        cost=cost,
+        p=p,
         lengths=lengths,
         reach=reach,
         max_iter=max_iter,
         tol=tol,
         init=init,
         anneal=anneal,
-        cost=cost,
-        p=p,
+        precision=precision,
     )
-    if lengths is not None:
-        # what lies beyond the lengths may be NaN, and must not reach a gradient as 0 * NaN
-        x = torch.where(inside(lengths[0], x.shape[-2])[..., None], x, 0)
-        y = torch.where(inside(lengths[1], y.shape[-2])[..., None], y, 0)
-    require_finite_clouds(x, y)
     return solve_points(x, y, problem, backend, precision)
 
 
@@ -255,32 +242,61 @@ def sinkhorn_divergence(
         >>> sinkhorn_divergence(x, x + 2, eps=0.1)
         tensor(4.0000)
     """
-    require_clouds(x, y)
-    if lengths is not None:
-        require_pair("lengths", lengths)
-    n, m = (None, None) if lengths is None else lengths
+    x, y, problem = _checked_clouds(
+        x,
+        y,
+        a=a,
+        b=b,
+        eps=eps,
+        cost=cost,
+        p=p,
+        lengths=lengths,
+        reach=reach,
+        max_iter=max_iter,
+        tol=tol,
+        init=None,
+        anneal=anneal,
+        precision=precision,
+    )
+    n, m = lengths or (None, None)
 
-    def value(x, y, a, b, n, m) -> Tensor:
-        own = None if n is None else (n, m)
-        return sinkhorn(
-            x,
-            y,
-            a,
-            b,
-            eps=eps,
-            cost=cost,
-            p=p,
-            lengths=own,
-            reach=reach,
-            max_iter=max_iter,
-            tol=tol,
-            anneal=anneal,
-            backend=backend,
-            precision=precision,
-        ).value
+    def value(x: Points, y: Points, **of_sides) -> Tensor:
+        return solve_points(x, y, problem._replace(**of_sides), backend, precision).value
 
-    divergence = value(x, y, a, b, n, m) - (value(x, x, a, a, n, n) + value(y, y, b, b, m, m)) / 2
+    def own(u: Points, w: Weights | None, count: Tensor | None) -> Tensor:
+        # between a cloud and itself kernels make half of the costs, and one product for both gradients
+        return value(u, u, a=w, b=w, lengths=None if count is None else (count, count))
+
+    divergence = value(x, y) - (own(x, problem.a, n) + own(y, problem.b, m)) / 2
     if reach is None or (a is None and b is None):
         return divergence
     masses = [1.0 if w is None else within(w.to(divergence.dtype), k).sum(-1) for w, k in ((a, n), (b, m))]
     return divergence + eps / 2 * (masses[0] - masses[1]) ** 2
+
+
+def _checked_clouds(
+    x: Points, y: Points, *, cost: str, p: float, lengths: Lengths | None, precision: str | None, **of_sides
+) -> tuple[Points, Points, Problem]:
+    """Two clouds with zeros for what does not count, and their problem; refuses what a solver cannot take."""
+    require_clouds(x, y)
+    require_choice("cost", cost, COSTS)
+    require_number("p", p)
+    if cost == "lp" and not 1 <= p < math.inf:
+        raise ValueError(f"p must be a finite number, 1 or above, got {p}")
+    if precision is not None:
+        require_choice("precision", precision, PRECISIONS)
+    problem = checked_problem(
+        x,
+        "x",
+        (x.shape[-2], y.shape[-2]),
+        lengths=lengths,
+        cost=cost,
+        p=p,
+        **of_sides,
+    )
+    if lengths is not None:
+        # what lies beyond the lengths may be NaN, and must not reach a gradient as 0 * NaN
+        x = torch.where(inside(lengths[0], x.shape[-2])[..., None], x, 0)
+        y = torch.where(inside(lengths[1], y.shape[-2])[..., None], y, 0)
+    require_finite_clouds(x, y)
+    return x, y, problem

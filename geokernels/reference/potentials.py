@@ -166,18 +166,18 @@ def gradients(E, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
         grad_g: ``(..., M)`` or None.
 
     Returns:
-        Gradients to ``cost``, ``a`` and ``b``.
+        Gradients to ``cost``, ``a`` and ``b``; one of the three given must not be None.
     """
-    totals = [torch.zeros_like(E), torch.zeros_like(a), torch.zeros_like(b)]
+    totals = None
     if grad_value is not None:
-        scales = grad_value[..., None, None], grad_value[..., None], grad_value[..., None]
-        totals = [s * part for s, part in zip(scales, through_value(E, a, b, f, g, eps, reach))]
+        totals = through_value(E, a, b, f, g, eps, reach, grad_value[..., None])
     if grad_f is not None or grad_g is not None:
         grad_f = torch.zeros_like(f) if grad_f is None else grad_f
         grad_g = torch.zeros_like(g) if grad_g is None else grad_g
         wide = (part.double() for part in (E, a, b, f, g))
         parts = through_potentials(*wide, eps, reach, grad_f.double(), grad_g.double(), ridge_of(E))
-        totals = [total + part.to(total.dtype) for total, part in zip(totals, parts)]
+        parts = [part.to(E.dtype) for part in parts]
+        totals = parts if totals is None else [total + part for total, part in zip(totals, parts)]
     return totals
 
 
@@ -208,10 +208,10 @@ def gauge_shift(a, b, f, g, f_moved, g_moved, d_a, d_b) -> Tensor:
     return (off[0].sum(-1) - off[1].sum(-1))[..., None] / (a.sum(-1) + b.sum(-1))[..., None]
 
 
-def through_value(E, a, b, f, g, eps, reach):
-    """Derivatives of the value, at the optimum."""
+def through_value(E, a, b, f, g, eps, reach, scale: Tensor | float = 1.0):
+    """Derivatives of the value, at the optimum, times ``scale``, ``(..., 1)``."""
     to_a, to_b = value_to_weight(f, b, eps, reach), value_to_weight(g, a, eps, reach)
-    return a[..., :, None] * b[..., None, :] * E, to_a, to_b
+    return E * (scale * a)[..., :, None] * b[..., None, :], scale * to_a, scale * to_b
 
 
 def shares(E: Tensor, weight: Weights, dim: int) -> tuple[Tensor, Tensor]:

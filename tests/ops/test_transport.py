@@ -320,6 +320,14 @@ class TestDivergence:
         x = cloud(2, 12, 3, seed=0)
         assert (gk.sinkhorn_divergence(x, x, eps=0.3) == 0).all()
 
+    @DTYPES
+    @pytest.mark.parametrize("cost", ["sqeuclidean", "cosine", "dot"])
+    def test_zero_between_copies(self, cost, dtype):
+        # the costs of a cloud with itself are made by halves, and of equal clouds alike
+        for N in (3, 13, 64):
+            x = cloud(2, N, 21, seed=N).to(dtype)
+            assert (gk.sinkhorn_divergence(x, x.clone(), eps=0.3, cost=cost) == 0).all()
+
     @REACHES
     def test_symmetric_and_positive(self, reach):
         x, y = cloud(2, 12, 3, seed=0), cloud(2, 9, 3, seed=1)

@@ -104,6 +104,24 @@ def test_points_by_finite_differences(cost):
     assert torch.autograd.gradcheck(run, (x, y), atol=1e-6)
 
 
+@pytest.mark.parametrize("cost", ["sqeuclidean", "cosine", "dot"])
+def test_a_cloud_with_itself(cost):
+    # both of its gradients are one product
+    x, a = cloud(2, 13, 5, seed=0).requires_grad_(), weights(2, 13, seed=1)
+    moves = cloud(2, 13, 5, seed=3)
+
+    def both(x, y):
+        t = gk.sinkhorn(x, y, a, a, eps=EPS, cost=cost, backend="native", **TIGHT)
+        first = torch.autograd.grad(
+            (t.value * cloud(2, seed=2)).sum() + t.f.sin().sum(), x, create_graph=True
+        )[0]
+        return first, torch.autograd.grad((first * moves).sum(), x)[0]
+
+    # a view is another tensor to autograd, and goes by two products
+    for one, two in zip(both(x, x), both(x, x.view_as(x)), strict=True):
+        assert torch.allclose(one, two, rtol=1e-9, atol=1e-11)
+
+
 @REACHES
 def test_divergence_by_finite_differences(reach):
     x, y = cloud(3, 2, seed=0).requires_grad_(), cloud(4, 2, seed=1).requires_grad_()
