@@ -5,7 +5,7 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>
 
-#include "cpu/direct.h"
+#include "cpu/direct_transport.h"
 #include "cpu/finite.h"
 #include "cpu/level.h"
 #include "cpu/raised.h"
@@ -99,6 +99,7 @@ PyMethodDef direct_calls[] = {as_direct("use_exchange", geokernels::use_exchange
                               as_direct("basis_backward", geokernels::direct_basis_backward),
                               as_direct("cosine", geokernels::direct_cosine),
                               as_direct("cosine_backward", geokernels::direct_cosine_backward),
+                              as_direct("sinkhorn", geokernels::direct_sinkhorn),
                               {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace

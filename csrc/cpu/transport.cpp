@@ -11,6 +11,7 @@
 #include "core/assignment.h"
 #include "core/transport_value.h"
 #include "cpu/crew.h"
+#include "cpu/direct_transport.h"
 #include "cpu/stored.h"
 #include "cpu/workers.h"
 #include "host/assignment.h"
@@ -159,7 +160,53 @@ Tensor assignment(const Tensor& cost) {
       });
 }
 
+// Whole numbers beside `like`, one a problem; data is their address.
+PyObject* make_counts(PyObject* like, const Plain& of, void*& data) {
+  static PyObject* const name = PyUnicode_InternFromString("new_empty");
+  static PyObject* const address = PyUnicode_InternFromString("data_ptr");
+  static PyObject* const names = Py_BuildValue("(s)", "dtype");
+  static PyObject* const kind = PyObject_GetAttrString(PyImport_ImportModule("torch"), "int64");
+  const int64_t dims = of.dims - 2;
+  const Owned sizes(PyTuple_New(dims));
+  for (int64_t dim = 0; sizes && dim < dims; ++dim)
+    PyTuple_SET_ITEM(sizes.get(), dim, PyLong_FromLongLong(of.sizes[dim]));
+  PyObject* const given[] = {like, sizes.get(), kind};
+  Owned made(sizes && kind ? PyObject_VectorcallMethod(name, given, 2, names) : nullptr);
+  const Owned at(made ? PyObject_CallMethodNoArgs(made.get(), address) : nullptr);
+  if (!at) return nullptr;
+  data = PyLong_AsVoidPtr(at.get());
+  return made.release();
+}
+
 }  // namespace
+
+// cost, eps, reach, max_iter, tol -> value, f, g, error, iterations, of uniform weights and all rows.
+PyObject* direct_sinkhorn(PyObject*, Arguments given, Py_ssize_t count) {
+  Plain cost;
+  double eps, tol;
+  int64_t most;
+  if (count != 5 || !look(given[0], 2, cost) || !cost.rows || !PyFloat_CheckExact(given[2])) Py_RETURN_NONE;
+  constexpr double kUnbounded = std::numeric_limits<double>::infinity();
+  if (!number(given[1], kUnbounded, eps) || !whole_number(given[3], most) ||
+      !number(given[4], kUnbounded, tol))
+    Py_RETURN_NONE;
+  const int64_t rows = cost.last(2), columns = cost.last(1), problems = cost.batch(2);
+  void *value, *f, *g, *error, *iterations = nullptr;
+  const Owned of_value(make(given[0], cost, {}, value)), of_f(make(given[0], cost, {rows}, f)),
+      of_g(make(given[0], cost, {columns}, g)), of_error(make(given[0], cost, {}, error)),
+      of_iterations(make_counts(given[0], cost, iterations));
+  if (!of_value || !of_f || !of_g || !of_error || !of_iterations) return nullptr;
+  const double reach = PyFloat_AS_DOUBLE(given[2]);
+  const bool done = directly(cost, [&](auto zero) {
+    using T = decltype(zero);
+    auto at = [](void* data) { return static_cast<T*>(data); };
+    solve_all(TransportBatch<T>{at(cost.data), nullptr, nullptr, nullptr, nullptr, nullptr, problems, rows,
+                                columns, eps, reach, tol, most, at(value), at(f), at(g), at(error),
+                                static_cast<int64_t*>(iterations)});
+  });
+  if (!done) return nullptr;
+  return PyTuple_Pack(5, of_value.get(), of_f.get(), of_g.get(), of_error.get(), of_iterations.get());
+}
 
 int64_t most_stored() { return in_memory.load(std::memory_order_relaxed); }
 void set_most_stored(int64_t bytes) { in_memory.store(bytes, std::memory_order_relaxed); }

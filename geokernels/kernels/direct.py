@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import _torch_internals as internals
-from .._typing import Basis, Rows, Scores
+from .._typing import Basis, Cost, Rows, Scores
+from ..reference.problem import Problem, Solution
 from . import derivatives, native, sizes
 
 _exchange = getattr(Tensor, "__dlpack_c_exchange_api__", None)
@@ -72,6 +73,15 @@ def basis(x: Rows, rank: int | None, rtol: float | None) -> tuple[Basis, Tensor]
     if rank is not None and rank < values.shape[-1]:
         return directions[..., :rank], values[..., :rank]
     return directions, values
+
+
+def sinkhorn(cost: Cost, problem: Problem) -> Solution | None:
+    """The solution where no derivative is wanted, or None where the dispatcher is to be asked."""
+    plain = problem.a is None and problem.b is None and problem.lengths is None and problem.init is None
+    if not plain or not _possible() or _is_wanted(cost):
+        return None
+    made = native._C.sinkhorn(cost, *problem.numbers())
+    return None if made is None else Solution(*made)
 
 
 class _Cosine(internals.SingleLevelFunction or torch.autograd.Function):

@@ -1,5 +1,7 @@
 """Entropic transport: shapes, derivatives and batching of the compiled operators."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -7,9 +9,12 @@ from .._precision import full_precision
 from .._typing import Cost, Points, Potential
 from ..reference import potentials, tangents
 from ..reference.problem import Problem, Solution
-from . import derivatives, native, sizes
+from . import adjoint, derivatives, direct, native, sizes
 from .batching import lead_with_mapped_dimension
 from .costs import PRODUCTS, PointCost
+
+# columns up to which one dense solve costs little, and how many of them a step of conjugate gradients costs
+DENSE, STEPS_OF_DENSE = 256, 8
 
 
 def refuse(cost: Cost) -> str | None:
@@ -23,6 +28,8 @@ def refuse(cost: Cost) -> str | None:
 
 def solve(cost: Cost, problem: Problem) -> Solution:
     """Solve it; gradients reach costs and weights."""
+    if (solution := direct.sinkhorn(cost, problem)) is not None:
+        return solution
     operator = torch.ops.geokernels.sinkhorn.default
     return Solution(*derivatives.run(operator, cost, *problem.tensors(), *problem.numbers()))
 
@@ -129,8 +136,56 @@ def _to_problem(ctx, cost, a, b, n, m, f, g, *grads):
         return None, None, None
     whole_a, whole_b = potentials.weights_of(cost, cost.shape[-2:], a, b, n, m)
     E = density(cost, f, g, ctx.eps)
-    to_cost, to_a, to_b = potentials.gradients(E, whole_a, whole_b, f, g, ctx.eps, ctx.reach, *grads)
+    given = E, whole_a, whole_b, f, g, ctx.eps, ctx.reach, *grads
+    parts = None if grads[1] is None and grads[2] is None else _by_products(*given)
+    to_cost, to_a, to_b = parts or potentials.gradients(*given)
     return to_cost, None if a is None else to_a, None if b is None else to_b
+
+
+def _by_products(E, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):
+    """:func:`potentials.gradients` of a large plan by conjugate gradients, in place of one dense solve.
+
+    None where that is dearer: for a small plan, one close to a permutation, or derivatives of the result.
+    """
+    columns = E.shape[-1]
+    if columns <= DENSE or torch.is_grad_enabled() or not (E.is_cpu and derivatives.calls_are_direct(E)):
+        return None
+    totals = None
+    if grad_value is not None:
+        totals = potentials.through_value(E, a, b, f, g, eps, reach, grad_value[..., None])
+    grad_f = torch.zeros_like(f) if grad_f is None else grad_f
+    grad_g = torch.zeros_like(g) if grad_g is None else grad_g
+    wide, *sides = (part.double() for part in (E, a, b, f, g, grad_f, grad_g))
+    parts = _products_of_potentials(wide, *sides, eps, reach, most=columns // STEPS_OF_DENSE)
+    if parts is None:
+        return None
+    parts = [part.to(E.dtype) for part in parts]
+    return parts if totals is None else [total + part for total, part in zip(totals, parts)]
+
+
+def _products_of_potentials(E, a, b, f, g, grad_f, grad_g, eps, reach, most: int):
+    """:func:`potentials.through_potentials` so, or None where it is not exact after ``most`` steps."""
+    # a point without any partner has a constant potential
+    grad_f = torch.where((E > 0).any(-1), grad_f, 0)
+    grad_g = torch.where((E > 0).any(-2), grad_g, 0)
+    gauge = torch.zeros_like(grad_f[..., :1])
+    if reach == math.inf:
+        gauge = potentials.gauge_of(grad_f, grad_g, a, b)
+        grad_f, grad_g = grad_f - a * gauge, grad_g + b * gauge
+
+    def times(v: Tensor, _unsolved: Tensor | None) -> Tensor:
+        return (E @ v[..., None])[..., 0]
+
+    def times_t(u: Tensor, _unsolved: Tensor | None) -> Tensor:
+        return (E.mT @ u[..., None])[..., 0]
+
+    found = adjoint.solve(a, b, grad_f, grad_g, times, times_t, reach / eps, most)
+    if bool((found.left > 1).any()):
+        return None
+    to_cost = found.of_rows[..., :, None] * b[..., None, :] + a[..., :, None] * found.of_columns[..., None, :]
+    to_a = -eps * found.by_a - gauge * potentials.finite(f)
+    to_b = -eps * found.by_b + gauge * potentials.finite(g)
+    return to_cost * E, to_a, to_b
 
 
 def _backward(ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from .._checks import values_can_be_read
-from .._precision import full_precision
 from ..reference import potentials
-from ..reference.early_stop import Watch
-from . import derivatives
+from . import adjoint, derivatives
 from .costs import PairCost
 
 MOST_STEPS = 1000  # of the conjugate gradients
@@ -138,90 +136,30 @@ def solution_backward(passes: str, ctx, grad_value, grad_f, grad_g, _grad_error,
     return to_x, to_y, *to_weights, *(None,) * (8 + len(ctx.of_cost))
 
 
-def inverse(x: Tensor) -> Tensor:
-    """``1 / x``, 0 where ``x`` is not above 0."""
-    return torch.where(x > 0, 1 / x.masked_fill(x <= 0, 1), 0)
-
-
-@full_precision
 def solve_adjoint(x, y, f, g, a, b, grad_f, grad_g, reach, passes: str, *of_cost):
-    r"""The linear system of :func:`geokernels.reference.potentials.gradients`, by conjugate gradients.
-
-    With $\rho = E b$, $\kappa = E^\top a$, $A = \mathrm{diag}(1/\rho) E\, \mathrm{diag}(b)$ and
-    $B = \mathrm{diag}(a) E\, \mathrm{diag}(1/\kappa)$ it reads $d\,p + B q = \bar f$,
-    $A^\top p + d\,q = \bar g$, where $d = 1 + 1/\mathrm{reach}$. Eliminating $p$ leaves
-    $(d - A^\top B / d)\, q = \bar g - A^\top \bar f / d$, which is symmetric in $q / \sqrt{b \kappa}$.
-    Columns without mass are solved beforehand, as nothing comes back from them. Balanced, the null vector
-    $\sqrt{b \kappa}$ is projected out.
+    r"""The system of adjoint.py, by passes over the pairs.
 
     Returns:
         $p / \rho$, $q / \kappa$, $E\,(q / \kappa)$ and $E^\top (p / \rho)$.
     """
 
-    def times(v: Tensor, f: Tensor = f) -> Tensor:
-        return multiply(passes, x, y, f, g, None, None, v[..., None], *of_cost)[..., 0]
-
-    def times_t(u: Tensor, g: Tensor = g) -> Tensor:
-        return multiply(passes, y, x, g, f, None, None, u[..., None], *of_cost)[..., 0]
-
-    d = 1 + 1 / reach
-    by_rho, kappa = inverse(times(b)), times_t(a)
-    by_kappa = inverse(kappa)
-    scale = (b * kappa).sqrt()
-    by_scale = inverse(scale)
-
-    def system(q: Tensor, f: Tensor = f, g: Tensor = g) -> Tensor:
-        return d * q - b * times_t(a * by_rho * times(by_kappa * q, f), g) / d
-
-    def of_unsolved(z: Tensor, unsolved: Tensor) -> Tensor:
+    def where(potential: Tensor, unsolved: Tensor | None) -> Tensor:
         # the passes skip points that meet nobody
-        rows, columns = (part.masked_fill(~unsolved, -math.inf) for part in (f, g))
-        return by_scale * system(scale * z, rows, columns)
+        return potential if unsolved is None else potential.masked_fill(~unsolved, -math.inf)
 
-    rhs = grad_g - b * times_t(by_rho * grad_f) / d
-    q = torch.where(b > 0, 0, rhs / d)
-    r = by_scale * (rhs - system(q))
-    null = torch.nn.functional.normalize(scale, dim=-1) if reach == math.inf else torch.zeros_like(scale)
-    z = _conjugate_gradients(of_unsolved, r, null)
-    q = q + scale * z
-    of_columns = by_kappa * q
-    by_a = times(of_columns)
-    of_rows = by_rho * (grad_f - a * by_a) / d
-    return of_rows, of_columns, by_a, times_t(of_rows)
+    def times(v: Tensor, unsolved: Tensor | None) -> Tensor:
+        return multiply(passes, x, y, where(f, unsolved), g, None, None, v[..., None], *of_cost)[..., 0]
 
+    def times_t(u: Tensor, unsolved: Tensor | None) -> Tensor:
+        return multiply(passes, y, x, where(g, unsolved), f, None, None, u[..., None], *of_cost)[..., 0]
 
-def _conjugate_gradients(system: Callable[[Tensor, Tensor], Tensor], r: Tensor, null: Tensor) -> Tensor:
-    """Solve ``system(z) = r`` for each problem of a batch, at right angles to ``null``.
-
-    ``system`` is told which problems, ``(..., 1)``, are not solved yet, and may return anything for the
-    others, which no further step changes.
-    """
-
-    def dot(u: Tensor, v: Tensor) -> Tensor:
-        return torch.linalg.vecdot(u, v)[..., None]
-
-    def project(u: Tensor) -> Tensor:
-        return u - null * dot(null, u)
-
-    r, watch = project(r), Watch()
-    z, step, size = torch.zeros_like(r), r, dot(r, r)
-    enough, tiny = size * torch.finfo(r.dtype).eps ** 1.5, torch.finfo(r.dtype).tiny
-    for _ in range(MOST_STEPS):
-        unsolved = size > enough
-        if watch.ended(unsolved):
-            return z
-        moved = project(system(step, unsolved))
-        length = size / dot(step, moved).clamp_min(tiny)
-        z, r = torch.where(unsolved, z + length * step, z), torch.where(unsolved, r - length * moved, r)
-        before, size = size, torch.where(unsolved, dot(r, r), size)
-        step = torch.where(unsolved, r + step * size / before.clamp_min(tiny), step)
-    if not values_can_be_read(size) or not bool((size > enough).any()):
-        return z
-    left = (size / enough).max().sqrt().item() * torch.finfo(r.dtype).eps ** 0.75
-    warnings.warn(
-        f"the gradient through the potentials is inexact: after {MOST_STEPS} steps of conjugate gradients "
-        f"the relative residual is {left:.1e}; a larger eps makes the system easier",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return z
+    *parts, left = adjoint.solve(a, b, grad_f, grad_g, times, times_t, reach, MOST_STEPS)
+    if values_can_be_read(left) and bool((left > 1).any()):
+        residual = left.max().sqrt().item() * torch.finfo(left.dtype).eps ** 0.75
+        warnings.warn(
+            f"the gradient through the potentials is inexact: after {MOST_STEPS} steps of conjugate "
+            f"gradients the relative residual is {residual:.1e}; a larger eps makes the system easier",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return tuple(parts)

@@ -15,10 +15,10 @@ from torch import Tensor
 from .._precision import full_precision
 from ..reference import distances, potentials
 from . import derivatives
+from .adjoint import inverse
 from .costs import PairCost
 from .transport_clouds_derivatives import (
     differentiate,
-    inverse,
     multiply,
     operator,
     pairwise,

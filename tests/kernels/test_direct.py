@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import geokernels as gk
 from geokernels.kernels import direct, native, sizes
+from geokernels.reference import Problem
 from geokernels.testing import cloud, orthonormal
 
 pytestmark = pytest.mark.skipif(not direct._there, reason="no calls past the dispatcher")
@@ -54,6 +55,42 @@ def test_is_the_way_of_plain_tensors():
     with torch.no_grad():
         assert not direct.cosine(x, y, basis, basis, 1e-12).requires_grad
     assert direct.basis(torch.nn.Parameter(a.detach()), 2, 0.5)[0].requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("shape", [(7, 9), (2, 3, 19, 5), (1, 300, 270)], ids=str)
+def test_transport_has_the_same_bits(by_the_dispatcher, dtype, shape):
+    cost = cloud(*shape, seed=0).abs().to(dtype)
+
+    def solved():
+        found = (
+            gk.sinkhorn_from_cost(cost, eps=0.2),
+            gk.sinkhorn_from_cost(cost, eps=0.3, reach=0.7, max_iter=9),
+        )
+        return [part for t in found for part in (t.value, t.f, t.g, t.error, t.iterations)]
+
+    found = solved()
+    assert found[4].dtype == torch.int64
+    by_the_dispatcher()
+    for a, b in zip(found, solved(), strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+
+
+def test_what_transport_is_asked_by_the_dispatcher():
+    cost = cloud(2, 7, 9, seed=0).abs()
+    plain = Problem(eps=0.3)
+    assert direct.sinkhorn(cost, plain) is not None
+    assert direct.sinkhorn(cost.requires_grad_(), plain) is None
+    with torch.no_grad():
+        assert direct.sinkhorn(cost, plain) is not None
+        for given in (cost.mT, cost.half(), cost[:0], cost.to("meta")):
+            assert direct.sinkhorn(given, plain) is None
+        for other in (plain._replace(a=cost[..., 0]), plain._replace(init=cost[:, 0]), Problem(eps=1)):
+            assert direct.sinkhorn(cost, other) is None
+        with Listening():
+            assert direct.sinkhorn(cost, plain) is None
 
 
 class Listening(TorchDispatchMode):

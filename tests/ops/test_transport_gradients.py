@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import geokernels as gk
+from geokernels.kernels import transport as kernels
+from geokernels.reference import potentials
 from geokernels.testing import assert_as_accurate, cloud, unrolled_sinkhorn, weights
 
 BACKENDS = pytest.mark.parametrize("backend", ["native", "reference"])
@@ -102,6 +104,48 @@ def test_points_by_finite_differences(cost):
         return t.value, t.f, t.barycentric(y)
 
     assert torch.autograd.gradcheck(run, (x, y), atol=1e-6)
+
+
+class TestConjugateGradients:
+    """Of a large plan the gradient through the potentials needs products alone, and is a dense solve's."""
+
+    def gradients(self, dtype, reach, B=2, N=23, M=31):
+        cost, p, q = (part.detach().to(dtype).requires_grad_() for part in inputs(N, M, B))
+        a, b = p.softmax(-1) + 0, q.softmax(-1) + 0
+        with torch.no_grad():
+            a[:, 2], b[:, 4] = 0, 0
+            a, b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
+        a, b = a.requires_grad_(), b.requires_grad_()
+        t = gk.sinkhorn_from_cost(cost, a, b, eps=EPS, reach=reach, backend="native", tol=1e-6, max_iter=5000)
+        loss = t.apply(cloud(B, M, 3, seed=5).to(dtype)).sin().sum() + t.f.cos().sum() + t.value.sum()
+        return torch.autograd.grad(loss, (cost, a, b))
+
+    @REACHES
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+    def test_is_that_of_the_dense_solve(self, dtype, reach, monkeypatch):
+        dense = self.gradients(dtype, reach)
+        monkeypatch.setattr(kernels, "DENSE", 8)
+        monkeypatch.setattr(kernels, "STEPS_OF_DENSE", 1)
+        with monkeypatch.context() as only:
+            only.setattr(potentials, "through_potentials", None)
+            found = self.gradients(dtype, reach)
+        # where it would take too many steps, the dense solve follows
+        monkeypatch.setattr(kernels, "STEPS_OF_DENSE", 1000)
+        after = self.gradients(dtype, reach)
+        for one, exact, other in zip(found, dense, after, strict=True):
+            assert torch.equal(other, exact)
+            assert torch.allclose(one, exact, rtol=1e-9, atol=1e-5 if dtype == torch.float32 else 1e-10)
+
+    def test_twice(self, monkeypatch):
+        def hessian():
+            cost = inputs(7, 11, 1)[0]
+            t = gk.sinkhorn_from_cost(cost, eps=EPS, backend="native", **TIGHT)
+            (first,) = torch.autograd.grad(t.f.sin().sum() + t.plan().cos().sum(), cost, create_graph=True)
+            return torch.autograd.grad((first * cloud(1, 7, 11, seed=4)).sum(), cost)[0]
+
+        dense = hessian()
+        monkeypatch.setattr(kernels, "DENSE", 8)
+        assert torch.allclose(hessian(), dense, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("cost", ["sqeuclidean", "cosine", "dot"])
