@@ -56,7 +56,7 @@ struct LeastSum {
   int64_t column;
 };
 
-// `Least` gives a row's LeastSum from (costs, heights of the columns, how many).
+// `Least` gives a row's LeastSum from (costs, heights of the columns, how many, bound).
 template <class T, class Least>
 class ExactTransport {
  public:
@@ -110,7 +110,6 @@ class ExactTransport {
 
   struct Candidate {
     Node row, column;
-    double reduced;
   };
 
   bool allowed(const Pair& p) const { return given[p.row * columns + p.column] < inf; }
@@ -137,7 +136,7 @@ class ExactTransport {
     while (!waiting.empty()) {
       size_t kept = 0;
       for (const Node i : waiting) {
-        Node j = least(cost + i * columns, offset.data(), columns).column;
+        Node j = least(cost + i * columns, offset.data(), columns, inf).column;
         if (j < 0) {  // all that is left is forbidden
           while (!demand[first_open]) ++first_open;
           j = first_open;
@@ -246,44 +245,60 @@ class ExactTransport {
 
   // Puts a row's most negative pair on the list.
   void list(Node i) {
-    const LeastSum found = least(cost + i * columns, &tree.height[rows], columns);
-    if (found.sum < tree.height[i]) candidates.push_back({i, Node(found.column), 0});
+    const LeastSum found = least(cost + i * columns, &tree.height[rows], columns, tree.height[i]);
+    if (found.column >= 0) candidates.push_back({i, Node(found.column)});
   }
 
-  // The most negative pair of the list; those that are no longer negative leave it.
+  // The most negative pair of the list; those that are no longer negative leave it. Which they are is hard to
+  // foresee: there is no branch in this loop.
   bool choose_listed() {
-    size_t kept = 0;
-    entering.reduced = 0;
-    for (Candidate& pair : candidates) {
+    size_t kept = 0, best = 0;
+    double lowest = 0;
+    for (const Candidate pair : candidates) {
       const double c = cost[pair.row * columns + pair.column], f = tree.height[pair.row],
-                   g = tree.height[rows + pair.column];
-      pair.reduced = c + g - f;
-      if (!(pair.reduced < -slack * (std::abs(c) + std::abs(f) + std::abs(g)))) continue;
-      if (pair.reduced < entering.reduced) entering = pair;
-      candidates[kept++] = pair;
+                   g = tree.height[rows + pair.column], reduced = c + g - f;
+      const bool negative = reduced < -slack * (std::abs(c) + std::abs(f) + std::abs(g));
+      const bool lower = negative & (reduced < lowest);
+      candidates[kept] = pair;
+      best = lower ? kept : best, lowest = lower ? reduced : lowest;
+      kept += negative;
     }
     candidates.resize(kept);
-    return entering.reduced < 0;
+    if (kept == 0) return false;
+    entering = candidates[best], entering_reduced = lowest;
+    return true;
   }
 
   // Lets the pair that was chosen into the tree. Mass goes round from the highest node of the cycle down to
   // the pair's row, over the pair to its column, and up again: rows on the way down and columns on the way up
   // lose of their arcs.
   void pivot() {
-    const Node row = entering.row, column = rows + entering.column, top = tree.meeting(row, column);
-    int64_t mass = std::numeric_limits<int64_t>::max();
-    Node leaving = SpanningTree::kNone;
-    bool down = true;
-    for (Node u = row; u != top; u = tree.parent[u])
-      if (u < rows && tree.flow[u] < mass) mass = tree.flow[u], leaving = u;
-    for (Node u = column; u != top; u = tree.parent[u])
-      if (u >= rows && tree.flow[u] <= mass) mass = tree.flow[u], leaving = u, down = false;
+    constexpr int64_t all = std::numeric_limits<int64_t>::max();
+    const Node row = entering.row, column = rows + entering.column;
+    Node first = SpanningTree::kNone, second = first;  // to be empty on the way down and up
+    int64_t on_first = all, on_second = all;
+    Node u = row, v = column;
+    while (u != v) {  // the smaller subtree cannot have the other node
+      if (tree.size[u] < tree.size[v]) {
+        const int64_t flow = u < rows ? tree.flow[u] : all;
+        first = flow < on_first ? u : first, on_first = std::min(flow, on_first);
+        u = tree.parent[u];
+      } else {
+        const int64_t flow = v >= rows ? tree.flow[v] : all;
+        second = flow <= on_second ? v : second, on_second = std::min(flow, on_second);
+        v = tree.parent[v];
+      }
+    }
+    const Node top = u;
+    const bool down = on_first < on_second;
+    const int64_t mass = down ? on_first : on_second;
+    const Node leaving = down ? first : second;
     if (mass > 0) {
-      for (Node u = row; u != top; u = tree.parent[u]) tree.flow[u] += u < rows ? -mass : mass;
-      for (Node u = column; u != top; u = tree.parent[u]) tree.flow[u] += u < rows ? mass : -mass;
+      for (u = row; u != top; u = tree.parent[u]) tree.flow[u] += u < rows ? -mass : mass;
+      for (v = column; v != top; v = tree.parent[v]) tree.flow[v] += v < rows ? mass : -mass;
     }
     const Node foot = down ? row : column, branch = down ? column : row;
-    const double shift = down ? entering.reduced : -entering.reduced;
+    const double shift = down ? entering_reduced : -entering_reduced;
     tree.cut(leaving, top);
     tree.turn(leaving, foot);
     if (2 * int64_t(tree.size[foot]) <= rows + columns) {
@@ -353,6 +368,7 @@ class ExactTransport {
   std::vector<Pair> basis;  // of the start
   std::vector<Candidate> candidates;
   Candidate entering{};
+  double entering_reduced = 0;
   int64_t listed, turns_left = 0;
   Node next_row = 0;
   double slack = kSlack;

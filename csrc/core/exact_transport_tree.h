@@ -32,16 +32,6 @@ class SpanningTree {
 
   void link(Node u, Node v) { next[u] = v, before[v] = u; }
 
-  // The lowest node whose subtree has both.
-  Node meeting(Node u, Node v) const {
-    while (u != v)
-      if (size[u] < size[v])
-        u = parent[u];
-      else
-        v = parent[v];
-    return u;
-  }
-
   // Takes the subtree of `top` out of the chain, and out of the sizes below `end`. It stays a chain itself.
   void cut(Node top, Node end) {
     const Node head = before[top], tail = last[top], count = size[top];

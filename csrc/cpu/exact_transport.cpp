@@ -55,8 +55,8 @@ void solve(const ExactTransportBatch<T>& batch, int64_t k, Watch& watch) {
   if (batch.b) weights[1].assign(batch.b + k * m, batch.b + (k + 1) * m);
   const double *const a = batch.a ? weights[0].data() : nullptr, *const b =
                                                                      batch.b ? weights[1].data() : nullptr;
-  const auto least = [](const T* costs, const double* heights, int64_t count) {
-    return GEOKERNELS_AT_LEVEL(least_sum<T>, costs, heights, count);
+  const auto least = [](const T* costs, const double* heights, int64_t count, double bound) {
+    return GEOKERNELS_AT_LEVEL(least_sum<T>, costs, heights, count, bound);
   };
   const double slack = std::max(std::sqrt(double(std::numeric_limits<T>::epsilon())), 1e-6);
   const WholeMasses masses(a, n, b, m, slack);

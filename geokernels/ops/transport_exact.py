@@ -89,23 +89,22 @@ def exact_transport(
     require_not_empty("cost", cost, "(..., N, M)")
     a, b = checked_weights(a, b, cost, "cost", cost.shape[-2:])
     cost = widened(cost)
-    readable = values_can_be_read(*(x for x in (cost, a, b) if x is not None))
-    problem = reference.Problem(eps=1.0, a=a, b=b)
-    if readable and cost.numel() and (reason := explain_weights(problem, remedy="")):
-        raise ValueError(reason)
-    here = [None if x is None else x.cpu() for x in (cost, a, b)]
+    here = [x if x is None or x.is_cpu else x.cpu() for x in (cost, a, b)]
     refusals = {"native": lambda: kernels.refuse(here[0]), "reference": None}
     run = kernels if dispatch.choose("exact_transport", refusals, backend) == "native" else reference
     solved = run.exact_transport(*here)
-    if readable and bool(solved.ending.any()):
-        raise ValueError(_explain(cost, problem, solved.ending))
+    # values are looked at by the solver, which takes no problem that they make none
+    if values_can_be_read(*(x for x in (cost, a, b) if x is not None)) and bool(solved.ending.any()):
+        raise ValueError(_explain(cost, a, b, solved.ending))
     parts = solved.rows, solved.columns, solved.mass, solved.f, solved.g, solved.value
-    return ExactTransport(*(part.to(cost.device) for part in parts))
+    return ExactTransport(*(parts if cost.is_cpu else (part.to(cost.device) for part in parts)))
 
 
-def _explain(cost: Cost, problem: reference.Problem, ending: Tensor) -> str:
+def _explain(cost: Cost, a: Weights | None, b: Weights | None, ending: Tensor) -> str:
     """Say why a problem was not solved."""
-    if reason := explain_cost(cost) or explain_forbidden(cost, problem):
+    problem = reference.Problem(eps=1.0, a=a, b=b)
+    reason = explain_cost(cost) or explain_weights(problem, remedy="") or explain_forbidden(cost, problem)
+    if reason:
         return reason
     at = tuple(ending.nonzero()[0].tolist())
     of = f" of problem {at}" if at else ""
