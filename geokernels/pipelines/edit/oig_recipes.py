@@ -12,5 +12,5 @@ PUBLISHED = MappingProxyType(
     }
 )
 
-# chosen on 30 edits of the rendered world, and the cycle's steps on eight; benchmarks/NOTES.md
+# chosen on 30 edits of the rendered world, twice, and the cycle's steps on eight; benchmarks/NOTES.md
 WORLD = MappingProxyType({"structure": 0.1, "gradient": "exact", "negative": "empty", "cycle_steps": 4})
