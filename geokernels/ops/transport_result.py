@@ -8,10 +8,10 @@ from torch import Tensor
 
 from .._typing import Potential, Weights
 from ..reference.potentials import Pairs
-from ..reference.problem import Problem, Solution
+from ..reference.problem import Problem
 
 
-@dataclass(frozen=True, eq=False, repr=False, init=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Transport:
     """A solved entropic transport problem; a batch of them when there are batch dimensions.
 
@@ -39,13 +39,6 @@ class Transport:
     iterations: Tensor
     _pairs: Pairs
     _problem: Problem
-
-    def __init__(self, solution: Solution, pairs: Pairs, problem: Problem):
-        # at once: what a frozen dataclass writes field by field takes as long as a few half-steps
-        value, f, g, error, iterations = solution
-        self.__dict__.update(
-            value=value, f=f, g=g, error=error, iterations=iterations, _pairs=pairs, _problem=problem
-        )
 
     @property
     def converged(self) -> Tensor:

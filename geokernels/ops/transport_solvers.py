@@ -85,7 +85,7 @@ def _solve(
         reason = explain(cost) or explain_weights(problem) or explain_forbidden(cost, problem)
         _refuse(reason or explain_solution(solution, problem))
     pairs = kernels.Pairs if chosen == "native" else DensePairs
-    return Transport(solution, pairs(cost, problem.eps), problem)
+    return Transport(*solution, pairs(cost, problem.eps), problem)
 
 
 def _triton_solver():
@@ -116,7 +116,7 @@ def _solve_products(x: Points, y: Points, problem: Problem) -> Transport:
     if _needs_a_reason(solution, problem):
         reason = explain_overflow(cost, problem, problem.lengths) or explain_weights(problem)
         _refuse(reason or explain_solution(solution, problem))
-    return Transport(solution, kernels.Pairs(cost, problem.eps), problem)
+    return Transport(*solution, kernels.Pairs(cost, problem.eps), problem)
 
 
 def _stream(x: Points, y: Points, problem: Problem, *passes) -> Transport:
@@ -126,7 +126,7 @@ def _stream(x: Points, y: Points, problem: Problem, *passes) -> Transport:
     if _needs_a_reason(solution, problem):
         reason = explain_weights(problem) or explain_overflow(_largest_costs(x, y, problem), problem)
         _refuse(reason or explain_solution(solution, problem))
-    return Transport(solution, pairs, problem)
+    return Transport(*solution, pairs, problem)
 
 
 def _largest_costs(x: Points, y: Points, problem: Problem) -> Cost:
