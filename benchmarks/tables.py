@@ -9,6 +9,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from geokernels.metrics.summary import COLUMNS, readable
@@ -22,6 +23,7 @@ from .operators import precision
 from .quality import fronts, interpolate, loss_gradients, photographs
 from .quality import video as video_edit
 from .quality.edits import percent
+from .quality.plasticity import STAGES
 
 RESULTS, DOCS = ROOT / "benchmarks/results", ROOT / "docs"
 PLACE = re.compile(r"(<!-- table: (.+?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
@@ -71,14 +73,29 @@ def _summary_of(line: dict[str, str]) -> dict:
     return summary
 
 
-def fronts_of(name: str) -> str:
-    """Points and hypervolumes of every loss, in one pipeline."""
-    part = load("plasticity-fronts/summary")["pipelines"][name]
-    runs = sum(len(loss["points"]) for key, loss in part["losses"].items() if key != fronts.START)
-    note = (
-        f"{part['trials']} {part['unit']}; {part['trials'] * runs} runs of {part['config']['steps']} steps."
-    )
-    return f"{note}\n\n{fronts.as_markdown(part['losses'])}"
+def trial_of(name: str) -> str:
+    """What every arm of a stage of the trial came to, after every reading where it is of one strength."""
+    part = load("plasticity/summary")["stages"][name]
+    return f"{part['trials']} {part['title']}.\n\n{fronts.points_of(part, every=len(part['strengths']) == 1)}"
+
+
+def areas_of_trial() -> str:
+    """Hypervolumes of the stages with several strengths."""
+    stages = load("plasticity/summary")["stages"].values()
+    return fronts.areas_of([part for part in stages if len(part["strengths"]) > 1])
+
+
+def areas_by_the_worlds_recipe() -> str:
+    """Hypervolumes of the world's recipe and of its start, as they were measured before the trial."""
+    rows = []
+    for part in load("plasticity/world")["pipelines"].values():
+        for loss, found in part["losses"].items():
+            low, high = found["hypervolume interval"]
+            less = found.get("less directional")
+            apart = f"{less[0]:+.3f} to {less[1]:+.3f}" if less else ""
+            area = f"{found['hypervolume']:.3f} [{low:.3f}, {high:.3f}]"
+            rows.append((f"{part['trials']} {part['unit']}", loss, area, apart))
+    return as_table(("", "loss", "hypervolume", "less directional"), rows)
 
 
 def measured_on_a_gpu() -> bool:
@@ -107,8 +124,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "quality of layers": lambda: judged_edits("text2live-geodesic", "text2live-directional"),
     "quality of edit": compared_methods,
     "quality of interpolate": lambda: interpolate.as_markdown(load("prompt-interpolation")),
-    "fronts of edits": lambda: fronts_of("clip-inversion"),
-    "fronts of adaptations": lambda: fronts_of("adapt"),
+    **{f"trial: {name}": partial(trial_of, name) for name in STAGES},
+    "trial: hypervolumes": areas_of_trial,
+    "hypervolumes of the world's recipe": areas_by_the_worlds_recipe,
     "targets on a GPU": lambda: gpu_tables.targets(load("gpu") if measured_on_a_gpu() else None, as_table),
     "kernels on a GPU": lambda: gpu_tables.kernels(load("gpu-compiled"), as_table),
     "precision of Triton": lambda: precision.as_markdown(load("triton-precision")["rows"]),

@@ -14,11 +14,13 @@ def attribute_of(index: int, edits: int) -> str:
     return ATTRIBUTES[index % len(ATTRIBUTES)] if index < edits else "shape"
 
 
-def draw(seed: int, index: int, attribute: str):
-    """The scene and its edited twin; the same for every loss and setting."""
+def draw(seed: int, index: int, *attributes: str):
+    """The scene, and its twin with other values of these; the same for every loss and setting."""
     chance = torch.Generator().manual_seed(seed * 1_000_003 + index)
-    scene = world.sample_scenes(1, generator=chance)
-    return scene, world.edit(scene, attribute, generator=chance)
+    scene = target = world.sample_scenes(1, generator=chance)
+    for attribute in attributes:
+        target = world.edit(target, attribute, generator=chance)
+    return scene, target
 
 
 def as_stored(picture: Tensor) -> Tensor:

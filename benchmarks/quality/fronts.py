@@ -1,24 +1,24 @@
-"""Fronts of two shares that are both to be large: which points count, their area, how they look.
+"""Trials counted and drawn: points with intervals, fronts, hypervolumes, differences trial by trial.
 
-A row is a trial (an edit, an adaptation) with what every loss reached and kept at every strength:
-``row["found"][loss][strength] == {"reached": 0.9, "kept": 0.8, ...}``.
+A row is a trial (an edit, an adaptation) with what every arm reached and kept at every strength after some
+numbers of steps: ``row["found"][arm][strength][steps] == {"reached": 0.9, "kept": 0.8, "right": 0.5, ...}``.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from geokernels.metrics import wilson_interval
-from geokernels.report.page import details, figure, page, section, table, text
 
 from .edits import mean_of, percent
 
-INKS = {"directional": "#3157d5", "spherical": "#c4551a", "geodesic": "#13714a", "start": "#1d1f23"}
-LOSSES = ("directional", "spherical", "geodesic")
-START = "start"  # what is there before any step, the same for all losses
-AGAINST = LOSSES[0]  # the others' hypervolumes are compared with
+INKS = {"directional": "#3157d5", "geodesic": "#13714a", "geodesic with IMR": "#c4551a"}
+AGAINST = "directional"  # whose trials the other arms' are compared with
+SHARES = ("reached", "kept", "right")
 RESAMPLED = 2000
 
 
@@ -55,133 +55,159 @@ def share_interval(values: list[float]) -> dict[str, float]:
 
 
 def summarise(rows: Sequence[Mapping]) -> dict[str, dict]:
-    """Points with intervals, front and hypervolume of every loss, and how it compares with ``AGAINST``.
+    """What every arm came to: points, front and hypervolume after the last reading, and differences.
 
-    The hypervolumes' intervals are from resampling trials, all losses alike, so that the difference of two
-    losses has not the spread of the trials in it.
+    Intervals of hypervolumes and differences are from resampling trials, all arms alike, so that the
+    difference of two arms has not the spread of the trials in it.
     """
-    summary, volumes = {}, _resampled(rows)
-    for loss, strengths in rows[0]["found"].items():
-        points = {}
-        for name in strengths:
-            scores = [row["found"][loss][name] for row in rows]
-            points[name] = {
-                key: share_interval([score[key] for score in scores]) for key in ("reached", "kept")
-            }
-            if "psnr" in scores[0]:
-                points[name]["psnr"] = round(statistics.fmean(score["psnr"] for score in scores), 2)
-        pairs = {name: (p["reached"]["share"], p["kept"]["share"]) for name, p in points.items()}
-        summary[loss] = {
-            "points": points,
-            "front": front(pairs),
-            "hypervolume": hypervolume(list(pairs.values())),
-            "hypervolume interval": _middle(volumes[loss]),
+    chance = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(rows), (RESAMPLED, len(rows)), generator=chance)
+    last = list(next(iter(next(iter(rows[0]["found"].values())).values())))[-1]
+    volumes = {arm: _volumes(rows, arm, last, drawn) for arm in rows[0]["found"]}
+    summary = {}
+    for arm, strengths in rows[0]["found"].items():
+        points = {
+            strength: {steps: _point(rows, arm, strength, steps, drawn) for steps in found}
+            for strength, found in strengths.items()
         }
-        if loss not in (START, AGAINST):
-            summary[loss][f"less {AGAINST}"] = _middle(volumes[loss] - volumes[AGAINST])
+        at = {s: tuple(found[last][key]["share"] for key in SHARES[:2]) for s, found in points.items()}
+        summary[arm] = {
+            "points": points,
+            "front": front(at),
+            "hypervolume": hypervolume(list(at.values())),
+            "hypervolume interval": _middle(volumes[arm]),
+        }
+        if arm != AGAINST:
+            summary[arm][f"hypervolume, less {AGAINST}"] = _middle(volumes[arm] - volumes[AGAINST])
     return summary
 
 
-def _resampled(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
-    """Hypervolumes of every loss on trials drawn with replacement, ``(RESAMPLED,)``."""
-    chance = torch.Generator().manual_seed(0)
-    drawn = torch.randint(len(rows), (RESAMPLED, len(rows)), generator=chance)
-    volumes = {}
-    for loss, strengths in rows[0]["found"].items():
-        values = torch.tensor(
-            [[[row["found"][loss][n][k] for k in ("reached", "kept")] for n in strengths] for row in rows],
-            dtype=torch.float64,
-        )
-        volumes[loss] = torch.tensor([hypervolume(points) for points in values[drawn].mean(1).tolist()])
-    return volumes
+def _point(rows: Sequence[Mapping], arm: str, strength: str, steps: str, drawn: Tensor) -> dict:
+    scores, others = ([row["found"][a][strength][steps] for row in rows] for a in (arm, AGAINST))
+    point: dict = {key: share_interval([score[key] for score in scores]) for key in SHARES}
+    if "psnr" in scores[0]:
+        point["psnr"] = round(statistics.fmean(score["psnr"] for score in scores), 2)
+    if arm != AGAINST:
+        for key in SHARES:
+            apart = torch.tensor([a[key] - b[key] for a, b in zip(scores, others)], dtype=torch.float64)
+            low, high = _middle(apart[drawn].mean(1))
+            point[f"{key}, less {AGAINST}"] = {"share": apart.mean().item(), "low": low, "high": high}
+    return point
 
 
-def _middle(values: torch.Tensor) -> list[float]:
+def _volumes(rows: Sequence[Mapping], arm: str, steps: str, drawn: Tensor) -> Tensor:
+    """Hypervolumes on trials drawn with replacement, ``(RESAMPLED,)``."""
+    strengths = rows[0]["found"][arm]
+    values = torch.tensor(
+        [[[row["found"][arm][s][steps][key] for key in SHARES[:2]] for s in strengths] for row in rows],
+        dtype=torch.float64,
+    )
+    return torch.tensor([hypervolume(points) for points in values[drawn].mean(1).tolist()])
+
+
+def _middle(values: Tensor) -> list[float]:
     """The middle 95% of ``values``."""
     return torch.quantile(values.double(), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
 
 
-def points_of(losses: Mapping[str, Mapping]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and cells of the table of all points."""
-    fidelity = any("psnr" in p for result in losses.values() for p in result["points"].values())
-    rows = []
-    for loss, result in losses.items():
-        for name, point in result["points"].items():
-            shares = [percent(point[key]) for key in ("reached", "kept")]
-            more = [f"{point['psnr']:.1f} dB"] if fidelity else []
-            rows.append((loss, name, *shares, *more, "yes" if name in result["front"] else ""))
-    head = ("loss", "strength", "reached", "kept", *(["PSNR, untouched"] if fidelity else []))
-    return (*head, "on its front"), rows
+def _points(part: Mapping, every: bool) -> Iterator[tuple[str, str, str, Mapping]]:
+    """Arm, strength, steps and point; only those after the last reading unless ``every``."""
+    for arm, result in part["arms"].items():
+        for strength, found in result["points"].items():
+            for steps in found if every else list(found)[-1:]:
+                yield arm, strength, steps, found[steps]
 
 
-def areas_of(losses: Mapping[str, Mapping]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and cells of the table of hypervolumes."""
-    rows = []
-    for loss, result in losses.items():
-        low, high = result["hypervolume interval"]
-        less = result.get(f"less {AGAINST}")
-        apart = f"{less[0]:+.3f} to {less[1]:+.3f}" if less else ""
-        rows.append((loss, f"{result['hypervolume']:.3f} [{low:.3f}, {high:.3f}]", apart))
-    return ("loss", "hypervolume", f"difference from {AGAINST}"), rows
+def points_of(part: Mapping, *, every: bool = False) -> str:
+    """A stage's points as a table; after every reading, or the last."""
+    fidelity = any("psnr" in point for *_, point in _points(part, True))
+    less = f"right, less {AGAINST}"
+    head = ["loss", "strength", "steps", *SHARES, less, *(["PSNR, untouched"] if fidelity else [])]
+    rows = [head, ["---"] * len(head)]
+    for arm, strength, steps, point in _points(part, every):
+        more = [f"{point['psnr']:.1f} dB"] if fidelity else []
+        apart = points_apart(point[less]) if less in point else ""
+        rows.append([arm, strength, steps, *(percent(point[key]) for key in SHARES), apart, *more])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
 
 
-def as_markdown(losses: Mapping[str, Mapping]) -> str:
-    """Both tables."""
-    parts = []
-    for head, rows in (points_of(losses), areas_of(losses)):
-        parts.append([head, ("---",) * len(head), *rows])
-    return "\n\n".join("\n".join(f"| {' | '.join(cells)} |" for cells in part) for part in parts) + "\n"
+def points_apart(difference: Mapping[str, float]) -> str:
+    """A difference of shares with its interval, in percentage points."""
+    share, low, high = (100 * difference[key] for key in ("share", "low", "high"))
+    return f"{share:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def draw_fronts(path: Path, panels: Mapping[str, Mapping[str, Mapping]]) -> None:
-    """Draw every point with its intervals, fronts joined, a panel a pipeline, into a PNG."""
+def areas_of(parts: Sequence[Mapping]) -> str:
+    """Hypervolumes of the stages with several strengths, as a table."""
+    head = ["", "loss", "hypervolume", f"less {AGAINST}"]
+    rows = [head, ["---"] * len(head)]
+    for part in parts:
+        for arm, result in part["arms"].items():
+            low, high = result["hypervolume interval"]
+            less = result.get(f"hypervolume, less {AGAINST}")
+            apart = f"{less[0]:+.3f} to {less[1]:+.3f}" if less else ""
+            rows.append([part["title"], arm, f"{result['hypervolume']:.3f} [{low:.3f}, {high:.3f}]", apart])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
+
+
+def draw_fronts(path: Path, parts: Sequence[Mapping]) -> None:
+    """Draw every point after the last reading with its intervals, fronts joined, a panel a stage."""
+    with _panels(path, parts) as places:
+        for axes, part in zip(places, parts):
+            for arm, result in part["arms"].items():
+                _draw_front(axes, arm, result)
+            axes.set_xlabel("plasticity: asked attributes reached")
+            axes.set_ylabel("stability: other attributes kept")
+            axes.legend()
+
+
+def draw_curves(path: Path, parts: Sequence[Mapping]) -> None:
+    """Draw the share of what is right over the steps, at the middle strength, a panel a stage."""
+    with _panels(path, parts) as places:
+        for axes, part in zip(places, parts):
+            for shift, (arm, result) in enumerate(part["arms"].items()):
+                found = list(result["points"].values())[len(result["points"]) // 2]
+                right = [point["right"] for point in found.values()]
+                at = [int(count) * 1.03**shift for count in found], [point["share"] for point in right]
+                spread = [[p["share"] - p["low"] for p in right], [p["high"] - p["share"] for p in right]]
+                axes.errorbar(*at, yerr=spread, fmt="o-", ms=4, lw=1.4, color=INKS.get(arm), label=arm)
+            counts = [int(count) for count in found]
+            axes.set_xscale("log")
+            axes.set_xticks(counts, [str(count) for count in counts])
+            axes.minorticks_off()
+            axes.set_xlabel("steps")
+            axes.set_ylabel("right: asked reached, all others kept")
+            axes.legend()
+
+
+@contextmanager
+def _panels(path: Path, parts: Sequence[Mapping]) -> Iterator[Sequence]:
+    """Axes side by side, one a stage, saved as a PNG at the end."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    size = (6.2 * len(panels), 5)
-    drawing, places = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
-    for axes, (title, losses) in zip(places[0], panels.items()):
-        for loss, result in losses.items():
-            _draw_front(axes, loss, result)
-        axes.set_title(title)
-        axes.set_xlabel("plasticity: asked attribute reached")
-        axes.set_ylabel("stability: other attributes kept")
-        axes.legend()
+    size = (5.4 * len(parts), 4.4)
+    drawing, places = pyplot.subplots(1, len(parts), figsize=size, layout="constrained", squeeze=False)
+    for axes, part in zip(places[0], parts):
+        axes.set_title(f"{part['trials']} {part['title']}")
         axes.grid(alpha=0.25)
+    yield places[0]
     drawing.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(drawing)
 
 
-def _draw_front(axes, loss: str, result: Mapping) -> None:
-    points, ink = result["points"], INKS.get(loss, "#666a73")
-    x, y = ([p[key] for p in points.values()] for key in ("reached", "kept"))
+def _draw_front(axes, arm: str, result: Mapping) -> None:
+    points = {strength: list(found.values())[-1] for strength, found in result["points"].items()}
+    ink = INKS.get(arm, "#666a73")
+    x, y = ([point[key] for point in points.values()] for key in SHARES[:2])
     spread = [[[p["share"] - p["low"] for p in v], [p["high"] - p["share"] for p in v]] for v in (x, y)]
     at = [p["share"] for p in x], [p["share"] for p in y]
     axes.errorbar(
-        *at, xerr=spread[0], yerr=spread[1], fmt="o", ms=4, lw=0.6, color=ink, ecolor=ink + "66", label=loss
+        *at, xerr=spread[0], yerr=spread[1], fmt="o", ms=4, lw=0.6, color=ink, ecolor=ink + "66", label=arm
     )
-    on = sorted((points[n]["reached"]["share"], points[n]["kept"]["share"]) for n in result["front"])
+    on = sorted(tuple(points[name][key]["share"] for key in SHARES[:2]) for name in result["front"])
     axes.plot(*zip(*on), color=ink, lw=1.5)
     for name, *place in zip(points, *at):
         axes.annotate(name, place, textcoords="offset points", xytext=(4, 4), fontsize=7, color=ink)
-
-
-def front_page(summary: Mapping, drawing: Path) -> str:
-    """One page: the drawing, and for each pipeline its tables and settings."""
-    lead = (
-        f"<p>Unseen edits and adaptations, seed {summary['seed']}: results on the rendered world, read by a "
-        "judge that uses no trained model. Shares are means with 95% intervals over edits or adaptations.</p>"
-    )
-    sections = [
-        section("Fronts", figure(drawing.read_bytes(), "Shares reached against shares kept, by loss"))
-    ]
-    for name, part in summary["pipelines"].items():
-        tables = [
-            table(head, [tuple(map(text, cells)) for cells in rows])
-            for head, rows in (points_of(part["losses"]), areas_of(part["losses"]))
-        ]
-        note = f"{part['trials']} {part['unit']}, {part['config']['steps']} steps each. {part['strength']}"
-        sections.append(section(name, *tables, details("Every setting", part["config"]), note=note))
-    return page("Stability and plasticity", lead, sections)

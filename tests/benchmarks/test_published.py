@@ -8,12 +8,13 @@ import pytest
 
 from benchmarks import tables
 from benchmarks.quality.edits import percent
-from benchmarks.quality.fronts import front_page, summarise
+from benchmarks.quality.fronts import summarise
 from benchmarks.quality.lines import finished
+from benchmarks.quality.plasticity import STAGES
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"
-FRONTS = RESULTS / "plasticity-fronts"
+TRIAL = RESULTS / "plasticity"
 # its page and its table have tests of their own, in test_page.py
 OPERATORS = "cpu.json"
 
@@ -45,7 +46,9 @@ def test_results_are_data_and_every_file_of_them_is_shown(monkeypatch):
     for table in tables.TABLES.values():
         table()
     # the lines are what the summary beside them is made of
-    assert files - read == {"plasticity-fronts/edits.jsonl", "plasticity-fronts/adaptations.jsonl"}
+    assert files - read == {
+        f"plasticity/{name}.jsonl" for name in tables.load("plasticity/summary")["stages"]
+    }
 
 
 @pytest.mark.parametrize(
@@ -56,38 +59,18 @@ def test_a_place_that_cannot_be_filled_is_refused(text):
         tables.fill(text)
 
 
-def lines_of(name: str) -> tuple[dict, list[dict]]:
-    """Header and trials of a file of lines, whose seals are checked."""
-    path = FRONTS / f"{name}.jsonl"
-    header = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
-    header = {key: value for key, value in header.items() if key != "seal"}
-    rows = finished(path, header)
-    return header, [rows[index] for index in sorted(rows)]
-
-
-@pytest.mark.parametrize(
-    "name, pipeline", [("edits", "clip-inversion"), ("adaptations", "adapt")], ids=["edits", "adaptations"]
-)
-def test_the_summary_of_the_fronts_is_that_of_their_lines(name, pipeline):
-    header, rows = lines_of(name)
-    part = tables.load("plasticity-fronts/summary")["pipelines"][pipeline]
+@pytest.mark.parametrize("name", STAGES)
+def test_the_summary_of_the_trial_is_that_of_its_lines(name):
+    path, summary = TRIAL / f"{name}.jsonl", tables.load("plasticity/summary")
+    if not path.exists():
+        assert name not in summary["stages"]
+        return
+    part = summary["stages"][name]
+    header = STAGES[name].header(part["seed"])
+    rows = finished(path, header)  # refuses other settings, and checks the seals
     assert {key: part[key] for key in header} == header
     assert part["trials"] == len(rows)
-    assert json.loads(json.dumps(summarise(rows))) == part["losses"]
-
-
-def figures_of(html: str) -> list[str]:
-    """What the tables of a page say, however they are drawn."""
-    tables = re.findall(r"<table.*?</table>", html, re.DOTALL)
-    return [text for table in tables for text in re.split(r"(?:<[^>]*>\s*)+", table) if text.strip()]
-
-
-def test_the_page_of_the_fronts_is_that_of_their_summary():
-    drawing = ROOT / "docs/plasticity/fronts.png"
-    made = front_page(tables.load("plasticity-fronts/summary"), drawing)
-    shown = (drawing.parent / "fronts.html").read_text(encoding="utf-8")
-    assert len(figures_of(made)) > 100
-    assert figures_of(shown) == figures_of(made)
+    assert json.loads(json.dumps(summarise(list(rows.values())))) == part["arms"]
 
 
 def test_the_shares_of_the_front_page_are_those_of_the_results():
@@ -96,9 +79,8 @@ def test_the_shares_of_the_front_page_are_those_of_the_results():
         name: tables.load(f"stability-plasticity-{name}")["groups"]["colour and background"]
         for name in ("geodesic", "text2live-geodesic")
     }
-    adapted = tables.load("plasticity-fronts/summary")["pipelines"]["adapt"]["losses"]["geodesic"]["points"][
-        "1"
-    ]
+    world = tables.load("plasticity/world")["pipelines"]["adapt"]["losses"]
+    adapted = world["geodesic"]["points"]["1"]
     said = [percent(group[key]) for group in groups.values() for key in ("reached", "right")]
     said += [f"{100 * group['kept']['share']:.1f}%" for group in groups.values()]
     said += [percent(adapted["reached"]), f"{100 * adapted['kept']['share']:.1f}%"]

@@ -20,7 +20,13 @@ from benchmarks.cost import edit as cost_of_edit
 from benchmarks.cost import morph as cost_of_morph
 from benchmarks.cost import video as cost_of_video
 from benchmarks.cost.counting import CountingEncoder
-from benchmarks.quality import interpolate, loss_gradients, plasticity_adapt, plasticity_morph
+from benchmarks.quality import (
+    interpolate,
+    loss_gradients,
+    plasticity,
+    plasticity_adapt,
+    plasticity_edits,
+)
 from geokernels import losses, world
 from geokernels.kernels import native
 from geokernels.models import (
@@ -192,20 +198,19 @@ def prompt_interpolation() -> dict:
 
 
 @piece(**CLOSE)
-def plasticity_of_edits() -> dict:
-    plasticity_morph.start_worker()
-    config = ClipInversionConfig(recipe="world", steps=2, views=2)
-    tasks = plasticity_morph.tasks(2, 1000, config, "clip-inversion", (1.0,))
-    return {str(task[0]): plasticity_morph.run_edit(task)["found"] for task in tasks}
+def trial_of_edits() -> dict:
+    plasticity_edits.start_worker()
+    stage = replace(plasticity.STAGES["edits"], readings=(2,), strengths=(1.0,))
+    stage = replace(stage, config=replace(stage.config, views=4))
+    return {str(index): plasticity_edits.run_edit((index, 1000, stage))["found"] for index in range(2)}
 
 
 @piece(**CLOSE)
-def plasticity_of_an_adaptation() -> dict:
+def trial_of_an_adaptation() -> dict:
     plasticity_adapt.start_worker()
-    config = AdaptationConfig(recipe="world", steps=2, pool=8, searched=16)
-    (task,) = plasticity_adapt.tasks(1, 1000, config, (1.0,))
-    line = plasticity_adapt.run_adaptation(task)
-    return {"found": line["found"], "start": line["start"]["cosine"]}
+    stage = replace(plasticity.STAGES["adaptations"], readings=(2,), strengths=(8.0,))
+    stage = replace(stage, config=replace(stage.config, pool=8))
+    return plasticity_adapt.run_adaptation((1, 1000, stage))["found"]
 
 
 @piece(**CLOSE)

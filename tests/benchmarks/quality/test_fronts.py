@@ -1,25 +1,24 @@
 """The benchmark of losses counts what it says, goes on where it was, and its fronts are fronts."""
 
-import importlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks.quality import plasticity as bench
 from benchmarks.quality import plasticity_adapt as adaptations
-from benchmarks.quality import plasticity_morph as inversions
-from benchmarks.quality.fronts import LOSSES, START, front, hypervolume, share_interval, summarise
+from benchmarks.quality import plasticity_edits as edits
+from benchmarks.quality.fronts import front, hypervolume, share_interval, summarise
 from benchmarks.quality.lines import finished, line_of, work_through
 from benchmarks.quality.loss_gradients import pulls
+from benchmarks.quality.quick_clip import quick_clip
 from geokernels import subspace_basis, world
 from geokernels.losses.directional import unit_rows
 from geokernels.media.pictures import read_picture
-from geokernels.pipelines import AdaptationConfig, ClipInversionConfig, LayerEditConfig
+from geokernels.models import load_clip
+from geokernels.pipelines import ClipInversionConfig
 from geokernels.pipelines.guidance.terms import Texts
-
-# the package exports a function of the same name
-clip_inversion = importlib.import_module("geokernels.pipelines.morph.clip_inversion")
 
 
 def names(**changes):
@@ -35,6 +34,7 @@ def test_only_samples_that_could_change_are_asked():
         "samples": 2,
         "reached": 0.5,
         "kept": 7 / 8,
+        "right": 0.5,
     }
 
 
@@ -57,24 +57,30 @@ def test_the_hypervolume_is_the_area_below_the_front():
 
 
 def row(index, shift=0.0, **more):
-    found = {loss: {"1": {"reached": 0.5 + shift, "kept": 0.9, **more}} for loss in (START, *LOSSES)}
-    found["geodesic"]["2"] = {"reached": 0.8 + shift, "kept": 0.7 - shift, **more}
+    def read(reached, kept):
+        return {steps: {"reached": reached, "kept": kept, "right": reached, **more} for steps in ("5", "9")}
+
+    found = {arm: {"1": read(0.5 + shift, 0.9)} for arm in bench.ARMS}
+    found["geodesic"] = {"1": read(0.4 + shift, 0.9), "8": read(0.8 + shift, 0.7 - shift)}
+    found["directional"]["8"] = read(0.5 + shift, 0.9)
     return {"index": index, "found": found}
 
 
-def test_points_have_intervals_and_losses_are_compared_trial_by_trial():
-    losses = summarise([row(0), row(1, 0.1), row(2, 0.2)])
-    point = losses["geodesic"]["points"]["1"]["reached"]
-    assert point["share"] == pytest.approx(0.6)
-    assert point["low"] < 0.6 < point["high"]
-    assert losses["geodesic"]["front"] == ["1", "2"]
-    # one point more, so more area in every resampling; the same points, so none
-    assert losses["geodesic"]["less directional"][0] > 0
-    assert losses["spherical"]["less directional"] == [0, 0]
-    low, high = losses["directional"]["hypervolume interval"]
-    assert losses["directional"]["hypervolume"] == pytest.approx(0.6 * 0.9)
+def test_points_have_intervals_and_arms_are_compared_trial_by_trial():
+    arms = summarise([row(0), row(1, 0.1), row(2, 0.2)])
+    point = arms["geodesic"]["points"]["1"]["9"]
+    assert point["reached"]["share"] == pytest.approx(0.5)
+    assert point["reached"]["low"] < 0.5 < point["reached"]["high"]
+    # a tenth less in every trial, whatever the spread of the trials
+    assert point["right, less directional"] == pytest.approx({"share": -0.1, "low": -0.1, "high": -0.1})
+    assert arms["geodesic"]["front"] == ["1", "8"]
+    # an area more of each resampling; the same points, so none
+    assert arms["geodesic"]["hypervolume, less directional"][0] > 0
+    assert arms["geodesic with IMR"]["hypervolume, less directional"] == [0, 0]
+    low, high = arms["directional"]["hypervolume interval"]
+    assert arms["directional"]["hypervolume"] == pytest.approx(0.6 * 0.9)
     assert low < 0.6 * 0.9 < high
-    assert "less directional" not in losses["directional"]
+    assert not any("less" in key for key in (*arms["directional"], *arms["directional"]["points"]["1"]["9"]))
 
 
 def test_all_or_nothing_never_gets_an_interval_without_width():
@@ -82,44 +88,40 @@ def test_all_or_nothing_never_gets_an_interval_without_width():
     assert share_interval([0.5, 0.7])["share"] == pytest.approx(0.6)
 
 
-@pytest.fixture
-def args():
-    def make(*options):
-        return ["--out", options[0], "--workers", "1", "--edits", "0", "--adaptations", "0", *options[1:]]
-
-    return make
-
-
-def test_lines_become_tables_a_picture_and_a_page(tmp_path, args, capsys):
-    edits = {"method": "clip-inversion"} | bench._header(
-        ClipInversionConfig(recipe="world"), 1000, inversions.STRENGTHS
-    )
-    adapted = bench._header(AdaptationConfig(recipe="world"), 1000, adaptations.STRENGTHS)
-    for name, header, more in (("edits", edits, {"psnr": 30.0}), ("adaptations", adapted, {})):
-        lines = [header, row(0, **more), row(1, 0.2, **more)]
+def test_lines_become_tables_and_drawings(tmp_path, capsys):
+    for name, more in (("edits", {"psnr": 30.0}), ("adaptations", {})):
+        lines = [bench.STAGES[name].header(bench.SEED), row(0, **more), row(1, 0.2, **more)]
         (tmp_path / f"{name}.jsonl").write_text("".join(map(line_of, lines)))
-    bench.main(args(str(tmp_path)))
+    bench.main(["--out", str(tmp_path)])
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert list(summary["pipelines"]) == ["clip-inversion", "adapt"]
-    assert summary["pipelines"]["adapt"]["trials"] == 2
+    assert list(summary["stages"]) == ["edits", "adaptations"]
+    assert summary["stages"]["adaptations"]["trials"] == 2
     table = capsys.readouterr().out
-    assert "| geodesic | 2 | 90.0% [70.4, 100.0] | 60.0% [40.4, 79.6] | 30.0 dB | yes |" in table
-    assert "| geodesic | 2 | 90.0% [70.4, 100.0] | 60.0% [40.4, 79.6] | yes |" in table
+    apart = "+30.0 [+30.0, +30.0]"
+    assert (
+        f"| geodesic | 8 | 9 | 90.0% [70.4, 100.0] | 60.0% [40.4, 79.6] | 90.0% [70.4, 100.0] | {apart} |"
+        in table
+    )
+    assert f"{apart} | 30.0 dB |" in table
     assert read_picture(tmp_path / "fronts.png").rgb.shape[2] > 1000  # a panel each
-    page = (tmp_path / "fronts.html").read_text()
-    assert page.count("<h2>") == 3
-    assert page.count("<td>90.0% [70.4, 100.0]</td>") == 2
+    assert read_picture(tmp_path / "curves.png").rgb.shape[2] < 1000  # of edits alone, read three times
 
 
-def test_nothing_to_tell_is_said(tmp_path, args):
+def test_nothing_to_tell_is_said(tmp_path):
     with pytest.raises(SystemExit, match="holds no trials"):
-        bench.main(args(str(tmp_path)))
+        bench.main(["--out", str(tmp_path)])
 
 
-def test_lines_of_other_settings_are_refused(tmp_path, args):
+def test_lines_of_other_settings_are_refused(tmp_path):
     (tmp_path / "edits.jsonl").write_text(line_of({"method": "another"}))
     with pytest.raises(SystemExit, match="other settings"):
-        bench.main(args(str(tmp_path)))
+        bench.main(["--out", str(tmp_path)])
+
+
+def test_a_stage_that_there_is_not_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["edit", "--out", str(tmp_path)])
+    assert "got 'edit'" in capsys.readouterr().err
 
 
 def test_work_goes_on_where_a_line_was_cut_short(tmp_path):
@@ -141,34 +143,79 @@ def noted(task):
 
 
 def test_strength_scales_what_pulls_and_nothing_else():
-    plain = ClipInversionConfig(recipe="world")
-    double = inversions.settings(plain, "clip-inversion", "geodesic", 2.0)
-    assert double.weight("consistency") == 2 * plain.weight("consistency")
-    assert double.weight("reach") == 2 * plain.weight("reach")
-    same = ("regularisation", "opacity", "indecision", "steps", "guess", "learning_rate")
-    assert all(getattr(double, name) == getattr(plain, name) for name in same)
-    layered = inversions.settings(LayerEditConfig(recipe="world"), "text2live", "directional", 0.5)
-    assert (layered.strength, layered.spherical, layered.screen, layered.structure) == (0.5, 0.5, 0.5, 2.0)
+    for arm in bench.ARMS.values():
+        plain, strong = (edits.settings(bench.EDITS, arm, factor) for factor in (1.0, 8.0))
+        assert (plain.strength, strong.strength) == (1.0, 8.0)
+        assert replace(strong, strength=1.0) == plain
+
+
+def test_arms_are_the_published_losses():
+    plain, alone, held = (edits.settings(bench.EDITS, arm, 1.0) for arm in bench.ARMS.values())
+    assert plain.loss == "directional"
+    assert alone == replace(held, regularisation=0.0)
+    assert (held.rank, held.through_bases, held.chord, held.reach_weight) == (128, False, False, 0)
+    assert held.guess > 1  # none is searched
+
+
+def test_several_attributes_are_asked_and_judged_together():
+    for index, ask, count in ((0, "two", 2), (4, "two", 2), (1, "three", 3)):
+        what = edits.case(bench.SEED, index, ask)
+        before, after = what.scene.names()[0], what.target.names()[0]
+        assert {name for name in before if before[name] != after[name]} == set(what.asked)
+        assert len(what.asked) == count
+        made = edits.judged(world.render(what.target)[0], what)
+        assert made == {"reached": 1.0, "kept": 1.0, "right": 1.0}
+        left = edits.judged(world.render(what.scene)[0], what)
+        assert left == {"reached": 0.0, "kept": 1.0, "right": 0.0}
+
+
+def test_other_words_ask_for_the_same_edit():
+    plain, other, unknown = (edits.case(bench.SEED, 1, ask) for ask in ("one", "order", "synonyms"))
+    assert plain.target.names() == other.target.names() == unknown.target.names()
+    assert world.understand(plain.texts[1]) == plain.target.names()[0]
+    assert world.understand(other.texts[1]) is None
+    encoder = load_clip()
+    assert encoder.unknown_words(other.texts[1]) == []
+    value = plain.target.names()[0]["background"]
+    assert encoder.unknown_words(unknown.texts[1]) == [edits.SYNONYMS[value]]
+    assert unknown.texts[0] == plain.texts[0]
+
+
+def test_sentences_of_kinds_are_of_the_grammar_and_leave_the_asked_attribute_open():
+    for attribute in adaptations.OF_KINDS:
+        for sentence in adaptations.kinds(attribute):
+            said = world.understand(sentence.format("object"))
+            assert said
+            assert attribute not in said
+
+
+def test_the_quick_encoder_sees_what_the_embedded_one_sees():
+    pictures = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(quick_clip().encode_image(pictures), load_clip().encode_image(pictures), atol=1e-5)
 
 
 @pytest.mark.filterwarnings("default")
-def test_an_edit_is_one_line_of_every_loss_from_one_guess(monkeypatch):
+@pytest.mark.parametrize(
+    "name, kind, changes",
+    [
+        ("edits", edits, {"readings": (1, 2), "strengths": (0.5, 1.0)}),
+        ("kinds", adaptations, {"readings": (1, 2)}),
+    ],
+)
+def test_a_trial_is_one_line_of_every_arm(name, kind, changes):
     pytest.importorskip("open_clip")
-    searched = []
-    monkeypatch.setattr(clip_inversion, "search_guess", lambda *a, **k: searched.append(a))
     threads = torch.get_num_threads()
-    inversions.start_worker()
+    kind.start_worker()
     torch.set_num_threads(threads)
-    config = ClipInversionConfig(recipe="world", steps=1, views=1)
-    line = inversions.run_edit((1, 3, config, "clip-inversion", (0.5, 1.0)))
-    assert len(searched) == 1
-    assert line["attribute"] == "background"
-    assert set(line["found"]) == {START, *LOSSES}
-    assert set(line["found"]["geodesic"]) == {"0.5", "1"}
-    # nothing was found: the edits start from the source, which keeps everything
-    start = line["found"][START]["1"]
-    assert (start["reached"], start["kept"]) == (0.0, 1.0)
-    assert start["psnr"] > 55  # what 8 bits a channel leave
+    stage = replace(bench.STAGES[name], **changes)
+    small = {"views": 3} if name == "edits" else {"batch": 3, "pool": 3, "choose_from": 1}
+    stage = replace(stage, config=replace(stage.config, **small))
+    work = edits.run_edit if name == "edits" else adaptations.run_adaptation
+    line = work((1, 3, stage))
+    assert set(line["found"]) == set(bench.ARMS)
+    for found in line["found"].values():
+        assert set(found) == {f"{factor:g}" for factor in stage.strengths}
+        assert all(set(read) == {"1", "2"} for read in found.values())
     assert json.loads(json.dumps(line)) == line
 
 
