@@ -119,7 +119,8 @@ To = Annotated[str, typer.Option("--to", help="Text that describes what it shoul
 Loss = Annotated[
     str | None,
     typer.Option(
-        help="The loss that guides: geodesic, directional, global or spherical (default: by recipe)."
+        help="The loss that guides: geodesic (by the world's recipe the directional one with a chord), "
+        "directional, global or spherical (default: by recipe)."
     ),
 ]
 Strength = Annotated[

@@ -64,8 +64,9 @@ class GuidanceConfig(RecipeConfig, reach="reach_weight"):
     the geodesic flow kernel (GFK).
 
     Attributes:
-        loss: ``"geodesic"`` (IMC and IMR), ``"directional"``, or, of the picture and the target text alone,
-            ``"global"`` (one minus their cosine) or ``"spherical"``.
+        loss: ``"geodesic"`` (IMC and IMR; by the world's recipe, whose subspaces are lines, the directional
+            loss with a chord), ``"directional"``, or, of the picture and the target text alone, ``"global"``
+            (one minus their cosine) or ``"spherical"``.
         strength: Weight of the term that follows the text. None for the loss's own, at which all losses pull
             alike near the goal.
         regularisation: Weight of IMR (geodesic loss only). With 0 it is not computed, and stands as 0.
