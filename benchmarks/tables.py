@@ -20,7 +20,7 @@ from .cost.table import cost_table
 from .gpu import tables as gpu_tables
 from .harness.machine import ROOT
 from .operators import precision
-from .quality import fronts, interpolate, loss_gradients, photographs
+from .quality import fronts, interpolate, loss_contrast, loss_gradients, photographs
 from .quality import video as video_edit
 from .quality.edits import percent
 from .quality.plasticity import STAGES
@@ -130,6 +130,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "targets on a GPU": lambda: gpu_tables.targets(load("gpu") if measured_on_a_gpu() else None, as_table),
     "kernels on a GPU": lambda: gpu_tables.kernels(load("gpu-compiled"), as_table),
     "precision of Triton": lambda: precision.as_markdown(load("triton-precision")["rows"]),
+    "contrast of losses": lambda: loss_contrast.as_markdown(load("plasticity/contrast")["rows"]),
     "gradients of losses": lambda: loss_gradients.as_markdown(load("loss-gradients")["rows"]),
 }
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.quality import loss_contrast
 from benchmarks.quality import plasticity as bench
 from benchmarks.quality import plasticity_adapt as adaptations
 from benchmarks.quality import plasticity_edits as edits
@@ -229,6 +230,14 @@ def test_of_one_picture_the_geodesic_and_the_directional_loss_pull_alike():
     assert found["agreement"] == pytest.approx(1)
     assert abs(found["geo~sph"]) < 0.99
     assert found["step"] > 0
+
+
+def test_of_renders_each_loss_is_least_for_what_was_asked():
+    row = loss_contrast.of_edit(0, quick_clip())
+    assert all(min(found, key=found.get) == loss_contrast.SHOWN[0] for found in row.values())
+    head, _, first, *_ = loss_contrast.as_markdown([row]).splitlines()
+    assert head.startswith("| loss | what was asked | another value |")
+    assert first.endswith("| 1 of 1 |")
 
 
 def test_a_damaged_line_is_named(tmp_path):
