@@ -32,6 +32,7 @@ from .quick_clip import quick_clip
 
 SAMPLES = 40
 ORDER = ("colour", "background", "texture", "shape", "size")
+LOST = {"reached": 0.0, "kept": 0.0, "right": 0.0}  # of a network that draws what no picture holds
 OF_KINDS = ("background", "shape")  # what can be asked in sentences of kinds, by the grammar's order of words
 
 _models = None  # generator and encoder of a process
@@ -118,7 +119,7 @@ def run_adaptation(task: tuple) -> dict:
             if prepared is None:
                 prepared, before = run.prepared, seen(run, w)
             read = partial(judged, run, w, before, attribute, value)
-            found[arm][f"{factor:g}"] = readings(run, stage.readings, read)
+            found[arm][f"{factor:g}"] = readings(run, stage.readings, read, LOST)
     return {
         "index": index,
         "attribute": attribute,

@@ -105,13 +105,24 @@ def settings(base: ClipInversionConfig, arm: dict, factor: float) -> ClipInversi
     return replace(config, strength=strength, reach_weight=factor * config.reach_weight)
 
 
-def readings(run, steps: tuple[int, ...], read: Callable[[], dict]) -> dict[str, dict]:
-    """What ``read`` says of a run after each of so many steps."""
+def readings(
+    run, steps: tuple[int, ...], read: Callable[[], dict], lost: dict | None = None
+) -> dict[str, dict]:
+    """What ``read`` says of a run after each of so many steps.
+
+    Where ``lost`` is given, it is said from the step on that a run refuses because what it made of its
+    pictures is far from any.
+    """
     found = {}
     for count in steps:
-        while run.index < count:
-            run.step()
-        found[str(count)] = read()
+        try:
+            while run.index < count:
+                run.step()
+            found[str(count)] = read()
+        except (ValueError, FloatingPointError):
+            if lost is None:
+                raise
+            return found | {str(later): lost for later in steps if later >= count}
     return found
 
 

@@ -232,6 +232,26 @@ def test_of_one_picture_the_geodesic_and_the_directional_loss_pull_alike():
     assert found["step"] > 0
 
 
+class Breaking:
+    """A run whose third step makes no picture."""
+
+    index = 0
+
+    def step(self):
+        if self.index == 2:
+            raise ValueError("pictures must lie in [0, 1]")
+        self.index += 1
+
+
+def test_a_run_that_breaks_has_lost_everything_from_there_on():
+    run = Breaking()
+    assert edits.readings(run, (1, 2), lambda: {"right": run.index}) == {"1": {"right": 1}, "2": {"right": 2}}
+    found = edits.readings(Breaking(), (2, 3, 4), lambda: {"right": 1.0}, adaptations.LOST)
+    assert found == {"2": {"right": 1.0}, "3": adaptations.LOST, "4": adaptations.LOST}
+    with pytest.raises(ValueError, match="must lie in"):
+        edits.readings(Breaking(), (3,), dict)
+
+
 def test_of_renders_each_loss_is_least_for_what_was_asked():
     row = loss_contrast.of_edit(0, quick_clip())
     assert all(min(found, key=found.get) == loss_contrast.SHOWN[0] for found in row.values())
