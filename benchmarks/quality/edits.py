@@ -44,9 +44,9 @@ def judge_edit(edited: Tensor, scene, target, attribute: str) -> dict:
 
 
 def mean_of(values: list[float], name: str) -> dict[str, float]:
-    """A mean, called ``name``, of numbers up to 1, with its 95% interval over edits."""
+    """A mean, called ``name``, of numbers from 0 to 1, with its 95% interval over edits."""
     interval = mean_interval(values)
-    return {name: interval.mean, "low": interval.low, "high": min(1.0, interval.high)}
+    return {name: interval.mean, "low": max(0.0, interval.low), "high": min(1.0, interval.high)}
 
 
 def percent(interval: dict[str, float]) -> str:

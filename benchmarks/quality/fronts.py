@@ -169,8 +169,9 @@ def draw_curves(path: Path, parts: Sequence[Mapping]) -> None:
                 found = list(result["points"].values())[len(result["points"]) // 2]
                 right = [point["right"] for point in found.values()]
                 at = [int(count) * 1.03**shift for count in found], [point["share"] for point in right]
-                spread = [[p["share"] - p["low"] for p in right], [p["high"] - p["share"] for p in right]]
-                axes.errorbar(*at, yerr=spread, fmt="o-", ms=4, lw=1.4, color=INKS.get(arm), label=arm)
+                axes.errorbar(
+                    *at, yerr=_spread(right), fmt="o-", ms=4, lw=1.4, color=INKS.get(arm), label=arm
+                )
             counts = [int(count) for count in found]
             axes.set_xscale("log")
             axes.set_xticks(counts, [str(count) for count in counts])
@@ -198,11 +199,17 @@ def _panels(path: Path, parts: Sequence[Mapping]) -> Iterator[Sequence]:
     pyplot.close(drawing)
 
 
+def _spread(shares: Sequence[Mapping]) -> list[list[float]]:
+    """How far the intervals reach below and above; at 0 and 1 Wilson's may miss the share by a rounding."""
+    below = [max(0.0, p["share"] - p["low"]) for p in shares]
+    return [below, [max(0.0, p["high"] - p["share"]) for p in shares]]
+
+
 def _draw_front(axes, arm: str, result: Mapping) -> None:
     points = {strength: list(found.values())[-1] for strength, found in result["points"].items()}
     ink = INKS.get(arm, "#666a73")
     x, y = ([point[key] for point in points.values()] for key in SHARES[:2])
-    spread = [[[p["share"] - p["low"] for p in v], [p["high"] - p["share"] for p in v]] for v in (x, y)]
+    spread = _spread(x), _spread(y)
     at = [p["share"] for p in x], [p["share"] for p in y]
     axes.errorbar(
         *at, xerr=spread[0], yerr=spread[1], fmt="o", ms=4, lw=0.6, color=ink, ecolor=ink + "66", label=arm
