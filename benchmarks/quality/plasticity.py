@@ -91,6 +91,7 @@ class Stage:
         readings: Steps after which the judge reads.
         strengths: Of edits, multiples of every weight that pulls; of adaptations, of the learning rate: Adam
             divides the weight of a loss out.
+        losses: Names of the arms.
     """
 
     title: str
@@ -99,11 +100,13 @@ class Stage:
     config: ClipInversionConfig | AdaptationConfig
     readings: tuple[int, ...]
     strengths: tuple[float, ...] = (1.0,)
+    losses: tuple[str, ...] = tuple(ARMS)
 
     @property
     def arms(self) -> dict[str, dict]:
         """Names to what each changes of ``config``."""
-        return dict(ARMS if isinstance(self.config, ClipInversionConfig) else ARMS_OF_ADAPTATIONS)
+        arms = ARMS if isinstance(self.config, ClipInversionConfig) else ARMS_OF_ADAPTATIONS
+        return {name: arms[name] for name in self.losses}
 
     def header(self, seed: int) -> dict:
         """What all lines of the stage have in common, as JSON gives it back."""
@@ -115,7 +118,10 @@ WEAK_TO_STRONG = (0.125, 1.0, 8.0)
 SLOW_TO_FAST = (1.0, 8.0, 64.0)  # at the published rate 20 steps change nothing that the judge sees
 STAGES = {
     "edits": Stage("edits of one attribute", "one", 200, EDITS, (10, 20, 40), WEAK_TO_STRONG),
-    "curves": Stage("long edits", "one", 24, EDITS, (40, 100, 200, 400, 1000)),
+    "long": Stage(
+        "long edits", "one", 24, EDITS, (40, 100, 200, 400), (0.125, 1.0), ("directional", "geodesic")
+    ),
+    "longest": Stage("edits of 1,000 steps", "one", 24, EDITS, (40, 100, 200, 400, 1000)),
     "two": Stage("edits of two attributes", "two", 40, EDITS, (20, 40)),
     "three": Stage("edits of three attributes", "three", 40, EDITS, (20, 40)),
     "order": Stage("edits in another order of words", "order", 40, EDITS, (20, 40)),
