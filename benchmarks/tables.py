@@ -74,15 +74,15 @@ def _summary_of(line: dict[str, str]) -> dict:
 
 
 def trial_of(name: str) -> str:
-    """What every arm of a stage of the trial came to, after every reading where it is of one strength."""
+    """What every arm of a stage of the trial came to, after every reading where there are few strengths."""
     part = load("plasticity/summary")["stages"][name]
-    return f"{part['trials']} {part['title']}.\n\n{fronts.points_of(part, every=len(part['strengths']) == 1)}"
+    return f"{part['trials']} {part['title']}.\n\n{fronts.points_of(part, every=len(part['strengths']) < 3)}"
 
 
 def areas_of_trial() -> str:
     """Hypervolumes of the stages with several strengths."""
     stages = load("plasticity/summary")["stages"].values()
-    return fronts.areas_of([part for part in stages if len(part["strengths"]) > 1])
+    return fronts.areas_of([part for part in stages if len(part["strengths"]) > 2])
 
 
 def areas_by_the_worlds_recipe() -> str:

@@ -161,24 +161,23 @@ def draw_fronts(path: Path, parts: Sequence[Mapping]) -> None:
             axes.legend()
 
 
-def draw_curves(path: Path, parts: Sequence[Mapping]) -> None:
-    """Draw the share of what is right over the steps, at the middle strength, a panel a stage."""
-    with _panels(path, parts) as places:
-        for axes, part in zip(places, parts):
-            for shift, (arm, result) in enumerate(part["arms"].items()):
-                found = list(result["points"].values())[len(result["points"]) // 2]
-                right = [point["right"] for point in found.values()]
-                at = [int(count) * 1.03**shift for count in found], [point["share"] for point in right]
-                axes.errorbar(
-                    *at, yerr=_spread(right), fmt="o-", ms=4, lw=1.4, color=INKS.get(arm), label=arm
-                )
+def draw_curves(path: Path, part: Mapping) -> None:
+    """Draw every share of a stage over the steps, a panel a share, weaker strengths dashed."""
+    with _panels(path, [part] * len(SHARES)) as places:
+        for axes, key in zip(places, SHARES):
+            for arm, result in part["arms"].items():
+                for shift, (strength, found) in enumerate(reversed(result["points"].items())):
+                    shares = [point[key] for point in found.values()]
+                    at = [int(count) * 1.03**shift for count in found], [share["share"] for share in shares]
+                    style = {"ls": ("-", "--", ":")[shift], "color": INKS.get(arm), "lw": 1.4, "ms": 4}
+                    axes.errorbar(*at, yerr=_spread(shares), marker="o", label=f"{arm}, {strength}", **style)
             counts = [int(count) for count in found]
             axes.set_xscale("log")
             axes.set_xticks(counts, [str(count) for count in counts])
             axes.minorticks_off()
             axes.set_xlabel("steps")
-            axes.set_ylabel("right: asked reached, all others kept")
-            axes.legend()
+            axes.set_ylabel(key)
+        places[0].legend(fontsize=8)
 
 
 @contextmanager

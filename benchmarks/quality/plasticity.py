@@ -157,13 +157,12 @@ def report(out: Path, pages: Path, seed: int) -> None:
         raise SystemExit(f"{out} holds no trials, and none were asked for")
     write_json(out / "summary.json", {"stages": stages, "machine": machine(), "versions": versions()})
     pages.mkdir(parents=True, exist_ok=True)
-    swept = [part for part in stages.values() if len(part["strengths"]) > 1]
-    long = [part for part in stages.values() if len(part["readings"]) > 2]
+    swept = [part for part in stages.values() if len(part["strengths"]) > 2]
     if swept:
         draw_fronts(pages / "fronts.png", swept)
         print(areas_of(swept))
-    if long:
-        draw_curves(pages / "curves.png", long)
+    if "long" in stages:
+        draw_curves(pages / "curves.png", stages["long"])
     for part in stages.values():
         print(f"{part['title']}, {part['trials']}\n\n{points_of(part, every=True)}")
 
