@@ -88,7 +88,7 @@ def _point(rows: Sequence[Mapping], arm: str, strength: str, steps: str, drawn: 
     if "psnr" in scores[0]:
         point["psnr"] = round(statistics.fmean(score["psnr"] for score in scores), 2)
     if arm != AGAINST:
-        for key in SHARES:
+        for key in SHARES + ("psnr",) * ("psnr" in scores[0]):
             apart = torch.tensor([a[key] - b[key] for a, b in zip(scores, others)], dtype=torch.float64)
             low, high = _middle(apart[drawn].mean(1))
             point[f"{key}, less {AGAINST}"] = {"share": apart.mean().item(), "low": low, "high": high}
@@ -122,11 +122,12 @@ def points_of(part: Mapping, *, every: bool = False) -> str:
     """A stage's points as a table; after every reading, or the last."""
     fidelity = any("psnr" in point for *_, point in _points(part, True))
     less = f"right, less {AGAINST}"
-    head = ["loss", "strength", "steps", *SHARES, less, *(["PSNR, untouched"] if fidelity else [])]
+    head = ["loss", "strength", "steps", *SHARES, less]
+    head += ["PSNR, untouched", f"less {AGAINST}"] if fidelity else []
     rows = [head, ["---"] * len(head)]
     for arm, strength, steps, point in _points(part, every):
-        more = [f"{point['psnr']:.1f} dB"] if fidelity else []
         apart = points_apart(point[less]) if less in point else ""
+        more = [f"{point['psnr']:.1f} dB", _decibels_apart(point)] if fidelity else []
         rows.append([arm, strength, steps, *(percent(point[key]) for key in SHARES), apart, *more])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
 
@@ -135,6 +136,12 @@ def points_apart(difference: Mapping[str, float]) -> str:
     """A difference of shares with its interval, in percentage points."""
     share, low, high = (100 * difference[key] for key in ("share", "low", "high"))
     return f"{share:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _decibels_apart(point: Mapping) -> str:
+    """A difference of PSNR with its interval; nothing of the arm that the others are compared with."""
+    found = point.get(f"psnr, less {AGAINST}")
+    return "{share:+.1f} [{low:+.1f}, {high:+.1f}]".format(**found) if found else ""
 
 
 def areas_of(parts: Sequence[Mapping]) -> str:

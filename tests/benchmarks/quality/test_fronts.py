@@ -103,7 +103,7 @@ def test_lines_become_tables_and_drawings(tmp_path, capsys):
         f"| geodesic | 8 | 9 | 90.0% [70.4, 100.0] | 60.0% [40.4, 79.6] | 90.0% [70.4, 100.0] | {apart} |"
         in table
     )
-    assert f"{apart} | 30.0 dB |" in table
+    assert f"{apart} | 30.0 dB | +0.0 [+0.0, +0.0] |" in table
     fronts, curves = (read_picture(tmp_path / f"{name}.png").rgb.shape[2] for name in ("fronts", "curves"))
     assert (fronts, curves) == (2 * 594, 3 * 594)  # a panel a stage, and one a share
 
