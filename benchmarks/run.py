@@ -16,6 +16,7 @@ from .harness import rows as results
 from .harness.case import Case
 from .harness.machine import Peaks, machine
 from .harness.timing import Canary, measure
+from .operators import assignment as assignment_cases
 from .operators import clouds as cloud_cases
 from .operators import curves, memory
 from .operators import geodesic as geodesic_cases
@@ -31,7 +32,7 @@ def all_cases(device: str = "cpu") -> list[Case]:
     """Every case that is timed on a device, the table's first."""
     if device == "cuda":
         return gpu_cases.cases()
-    families = transport_cases, cloud_cases, geodesic_cases, curves
+    families = transport_cases, assignment_cases, cloud_cases, geodesic_cases, curves
     return [case for family in families for case in family.cases()]
 
 

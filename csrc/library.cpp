@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>
 
+#include "cpu/assignment.h"
 #include "cpu/direct_transport.h"
 #include "cpu/finite.h"
 #include "cpu/level.h"
@@ -109,6 +110,8 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "CPU kernels of geokernels, registered as torch.ops.geokernels.*";
   module.def("build_info", &build_info, "How this library was built, and the SIMD level in force.");
   module.def("all_finite", &geokernels::all_finite, "Whether numbers at an address are finite.");
+  module.def("assign", &geokernels::assign_directly, pybind11::call_guard<pybind11::gil_scoped_release>(),
+             "The operator assignment on numbers at an address; whether all went well.");
   module.def("is_solved", &geokernels::is_solved,
              "Whether what transport found is finite, and no error above the tolerance.");
   module.def("take_raised", &geokernels::take_raised,

@@ -111,14 +111,6 @@ def ours_with_gradient(x: Tensor, y: Tensor, eps: float):
     return solved.f.detach(), solved.g.detach(), leaf.grad
 
 
-def assigned_cost(result, inputs: tuple) -> float:
-    """How much dearer than the best assignment."""
-    (cost,) = inputs
-    rows, columns = linear_sum_assignment(cost.numpy())
-    chosen = torch.as_tensor(result)
-    return (cost[torch.arange(len(cost)), chosen].sum() - cost[rows, columns].sum()).item()
-
-
 def coupled_by(couple):
     """A loop over pairs as it is written with scipy: cost, assignment, the points half of the way."""
 
@@ -195,17 +187,6 @@ def cases() -> list[Case]:
             error=cloud_error,
             allowed=SLACK * TOLERANCE,
             work=lambda inputs: work_from_points(*inputs, products=2),
-        ),
-        Case(
-            name=f"assignment, one cost {N} x {N}",
-            reason="the exact coupling of one prompt pair; the floor is that of reading the cost once",
-            make=lambda: (given_cost(1, EPS)[0][0].double(),),
-            ours={"native": lambda cost: gk.assignment(cost, backend="native")},
-            rivals={"scipy": lambda cost: linear_sum_assignment(cost.numpy())[1]},
-            error=assigned_cost,
-            allowed=1e-12,
-            work=lambda inputs: Work(bytes=8.0 * inputs[0].numel()),
-            seconds=2,
         ),
         Case(
             name=f"displacement, 1000 pairs of clouds {N} x {D}",

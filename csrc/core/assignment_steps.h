@@ -10,8 +10,9 @@
 
 namespace geokernels {
 
-constexpr int kBiddingTurns = 2;   // further ones settle few rows more
-constexpr int64_t kBidsOfRow = 8;  // a row and turn: bids that are lost in rounding would go on for ever
+// Searches pay sooner than further bids; and bids that are lost in rounding would go on for ever.
+constexpr int kBiddingTurns = 2;
+constexpr int64_t kBidsOfRow = 1;  // a row and turn
 
 // The two cheapest columns for a row at the present prices, and their costs; of equal ones the first in
 // order.

@@ -134,4 +134,23 @@ inline bool any(typename Vector<T>::mask m) {
   return found;
 }
 
+// A bit for every lane, the first the lowest.
+template <class T>
+inline unsigned bits(typename Vector<T>::mask m) {
+#if defined(__x86_64__) && GEOKERNELS_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 8) return _mm512_movepi64_mask((__m512i)m);
+  return _mm512_movepi32_mask((__m512i)m);
+#elif defined(__x86_64__) && GEOKERNELS_VECTOR_BYTES == 32
+  if constexpr (sizeof(T) == 8) return _mm256_movemask_pd((__m256d)m);
+  return _mm256_movemask_ps((__m256)m);
+#elif defined(__x86_64__)
+  if constexpr (sizeof(T) == 8) return _mm_movemask_pd((__m128d)m);
+  return _mm_movemask_ps((__m128)m);
+#else
+  unsigned found = 0;
+  for (int lane = 0; lane < Vector<T>::width; ++lane) found |= unsigned(m[lane] != 0) << lane;
+  return found;
+#endif
+}
+
 }  // namespace geokernels::GEOKERNELS_LEVEL

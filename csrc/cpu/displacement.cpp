@@ -10,7 +10,7 @@
 
 #include <tuple>
 
-#include "core/assignment.h"
+#include "core/assignment_steps.h"
 #include "core/transport_problem.h"
 #include "cpu/workers.h"
 #include "host/fresh.h"
@@ -29,14 +29,14 @@ struct Clouds {
   int64_t* chosen;
 
   struct Room {
-    double* wide;        // [n, m]   costs for the assignment
     T* cost;             // [n, m]
     Workspace<T> costs;  // of the product
+    Workspace<T> assignment;
 
     Room(Workspace<T>& from, const Clouds& c)
-        : wide(from.template take_as<double>(c.n * c.m)),
-          cost(from.take(c.n * c.m)),
-          costs(from.part(GEOKERNELS_AT_LEVEL(point_costs_workspace<T>, c.m, c.features))) {}
+        : cost(from.take(c.n * c.m)),
+          costs(from.part(GEOKERNELS_AT_LEVEL(point_costs_workspace<T>, c.m, c.features))),
+          assignment(from.part(GEOKERNELS_AT_LEVEL(assignment_workspace<T>, c.n, c.m))) {}
   };
 
   int64_t workspace() const {
@@ -47,7 +47,6 @@ struct Clouds {
 
   void solve(int64_t k, int64_t ahead, Workspace<T> memory, Watch& watch) const {
     const Room room(memory, *this);
-    double* const wide = room.wide;
     T* const cost = room.cost;
     const T *from = x + k * n * features, *to = y + k * m * features;
     const int64_t on = k + ahead < problems ? ahead * features : 0;
@@ -56,7 +55,8 @@ struct Clouds {
     int64_t* columns = chosen + k * n;
     T* z = moved + k * count * n * features;
     // nobody is assigned where the prices of finite costs overflow
-    if (GEOKERNELS_AT_LEVEL(widen<T>, cost, n * m, wide) && assign(wide, n, m, columns, watch)) {
+    if (GEOKERNELS_AT_LEVEL(are_finite<T>, cost, n * m) &&
+        GEOKERNELS_AT_LEVEL(assign<T>, cost, n, m, columns, room.assignment, watch)) {
       GEOKERNELS_AT_LEVEL(displace<T>, from, to, columns, times + k * count, count, n, features, z);
     } else {
       std::fill(columns, columns + n, -1);

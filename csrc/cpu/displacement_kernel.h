@@ -8,20 +8,19 @@
 //
 // No include guard: included once for every SIMD level.
 
+#include "cpu/assignment_kernel.h"
 #include "cpu/transport_points_kernel.h"
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
-// Copies costs for the assignment; false if one of them is infinite or NaN.
 template <class T>
-bool widen(const T* cost, int64_t count, double* wide) {
+bool are_finite(const T* cost, int64_t count) {
   constexpr int64_t width = Vector<T>::width;
   vec<T> nothing[4] = {};  // x - x: 0, but NaN where x is not finite
   int64_t i = 0;
   for (; i + 4 * width <= count; i += 4 * width)
     for (int64_t k = 0; k < 4; ++k) nothing[k] += load(cost + i + k * width) - load(cost + i + k * width);
   for (; i < count; ++i) nothing[0] += cost[i] - cost[i];
-  std::copy(cost, cost + count, wide);
   return sum<T>((nothing[0] + nothing[1]) + (nothing[2] + nothing[3])) == 0;
 }
 

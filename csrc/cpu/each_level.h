@@ -20,6 +20,10 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "core/padding.h"
 #include "core/watch.h"
 #include "core/workspace.h"

@@ -1,4 +1,4 @@
-// Entropic transport and assignment on the CPU: the host loops over a batch, and their registration.
+// Entropic transport on the CPU: the host loops over a batch, and their registration.
 // The iteration itself is cpu/transport_iteration.h; costs of points, cpu/transport_points_kernel.h.
 
 #include <torch/csrc/stable/library.h>
@@ -8,13 +8,11 @@
 #include <tuple>
 #include <utility>
 
-#include "core/assignment.h"
 #include "core/transport_value.h"
 #include "cpu/crew.h"
 #include "cpu/direct_transport.h"
 #include "cpu/stored.h"
 #include "cpu/workers.h"
-#include "host/assignment.h"
 #include "host/transport_gradients.h"
 
 #define GEOKERNELS_KERNEL "cpu/transport_kernel.h"
@@ -149,17 +147,6 @@ Tensor transport_density(const Tensor& cost, const Tensor& f, const Tensor& g, d
   });
 }
 
-Tensor assignment(const Tensor& cost) {
-  return assignment_of_batch(
-      cost, [](const double* costs, int64_t problems, int64_t rows, int64_t columns, int64_t* chosen) {
-        Watch watch;
-        share_out<double>(watch, problems, 0, [&](int64_t k, Workspace<double>) {
-          assign(costs + k * rows * columns, rows, columns, chosen + k * rows, watch);
-        });
-        watch.end();
-      });
-}
-
 // Whole numbers beside `like`, one a problem; data is their address.
 PyObject* make_counts(PyObject* like, const Plain& of, void*& data) {
   static PyObject* const name = PyUnicode_InternFromString("new_empty");
@@ -218,5 +205,4 @@ STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
   m.impl("sinkhorn_points", TORCH_BOX(&geokernels::sinkhorn_points));
   m.impl("point_gradient", TORCH_BOX(&geokernels::point_gradient));
   m.impl("transport_density", TORCH_BOX(&geokernels::transport_density));
-  m.impl("assignment", TORCH_BOX(&geokernels::assignment));
 }

@@ -32,7 +32,7 @@ void launch_assignment(const AssignmentBatch& batch, const Tensor& like, const D
 
 Tensor assignment(const Tensor& cost) {
   const Device device(cost);
-  return assignment_of_batch(
+  return assignment_of_batch<double>(
       cost, [&](const double* costs, int64_t problems, int64_t rows, int64_t columns, int64_t* chosen) {
         STD_TORCH_CHECK(columns <= std::numeric_limits<int>::max(), "geokernels: fewer columns");
         const AssignmentBatch batch{costs, problems, int(rows), int(columns), chosen};

@@ -1,5 +1,5 @@
-// The cheapest one-to-one assignment of rows to columns, exactly, on the GPU: core/assignment.h, step for
-// step.
+// The cheapest one-to-one assignment of rows to columns, exactly, on the GPU: cpu/assignment_kernel.h, step
+// for step.
 //
 // cost    [problems, rows, columns]   float64, row-major; +inf forbids a pair; rows <= columns
 // chosen  [problems, rows]            -1 throughout where every assignment uses a forbidden pair
@@ -267,7 +267,7 @@ class BlockAssignment {
     Nearest<int> mine;
     each_cost(i, [&](int j, double c) {
       if (s.settled[j]) return;
-      const double d = reached + (c - price - s.column_price[j]);
+      const double d = reached + ((c - s.column_price[j]) - price);
       if (d < s.distance[j]) s.distance[j] = d, s.before[j] = via;
       mine.take(j, s.distance[j], [&] { return s.owner[j] >= 0; });
     });

@@ -94,6 +94,11 @@ def direct_is_finite(x: Tensor) -> bool:
     return _C.all_finite(x.data_ptr(), x.numel(), x.dtype is torch.float64)
 
 
+def assign(*numbers: int) -> int:
+    """The operator ``assignment`` on numbers at an address: csrc/cpu/assignment.h."""
+    return _C.assign(*numbers)
+
+
 def interruptible(run: Callable, *args):
     """Call what may run a compiled operator for long.
 

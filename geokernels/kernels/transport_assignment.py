@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from .._checks import FLOATS, values_can_be_read
 from .._precision import full_precision
 from .._typing import Cost, Points
 from . import derivatives, native
@@ -17,7 +18,45 @@ def refuse(x: Cost | Points) -> str | None:
 
 def assignment(cost: Cost) -> Tensor:
     """Columns of the cheapest one-to-one assignment, ``(..., N)``; -1 where there is none."""
-    return derivatives.run(torch.ops.geokernels.assignment.default, cost.double())
+    wide = cost if cost.is_cpu and cost.dtype is torch.float32 else cost.double()
+    return derivatives.run(torch.ops.geokernels.assignment.default, wide)
+
+
+def runs_directly(cost: object) -> bool:
+    """Whether ``cost`` is what :func:`assign_directly` takes, without a word of why it is not."""
+    return (
+        type(cost) is Tensor
+        and not native.missing
+        and cost.dim() >= 2
+        and 0 < cost.shape[-2] <= cost.shape[-1]
+        and cost.dtype in FLOATS
+        and values_can_be_read(cost)
+    )
+
+
+def assign_directly(cost: Cost) -> tuple[Tensor, int]:
+    """The same without the dispatcher, whose layers take as long as a small problem.
+
+    Returns:
+        Columns, and 0 where all is well; -1 where a problem has no assignment, and -2 where a cost is NaN or
+        -inf.
+    """
+    if cost.dtype is not torch.float64:
+        cost = cost.float()
+    if not cost.is_contiguous() or cost.is_neg():
+        cost = cost.resolve_neg().contiguous()
+    *lead, N, M = cost.shape
+    chosen = cost.new_empty((*lead, N), dtype=torch.int64)
+    outcome = native.interruptible(
+        native.assign,
+        cost.data_ptr(),
+        cost.dtype is torch.float64,
+        chosen.numel() // N,
+        N,
+        M,
+        chosen.data_ptr(),
+    )
+    return chosen, outcome
 
 
 def displacement(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:

@@ -49,6 +49,19 @@ def assignment(cost: Cost, *, backend: str | None = None) -> Tensor:
         >>> assignment(torch.tensor([[1.0, 2.0], [1.0, 4.0]]))
         tensor([1, 0])
     """
+    if backend in (None, "native") and kernels.runs_directly(cost):
+        chosen, outcome = kernels.assign_directly(cost)
+    else:
+        chosen, outcome = _assign(cost, backend)
+    if outcome == -2:
+        raise ValueError(explain_cost(cost))
+    if outcome == -1:
+        raise ValueError("cost forbids every one-to-one assignment: too many of its entries are +inf")
+    return chosen
+
+
+def _assign(cost: Cost, backend: str | None) -> tuple[Tensor, int]:
+    """The same wherever it runs, with what :func:`kernels.assign_directly` returns."""
     require_rank("cost", cost, 2, "(..., N, M)")
     require_float("cost", cost)
     require_values("cost", cost)
@@ -57,14 +70,12 @@ def assignment(cost: Cost, *, backend: str | None = None) -> Tensor:
         raise ValueError(f"cost must have no more rows than columns, got (N, M) = {tuple(cost.shape[-2:])}")
     readable = values_can_be_read(cost)
     # a sum that is finite or +inf has neither NaN nor -inf in it; only another one is looked into
-    if readable and not cost.detach().double().sum().item() > -math.inf and (reason := explain_cost(cost)):
-        raise ValueError(reason)
+    if readable and not cost.detach().double().sum().item() > -math.inf and explain_cost(cost):
+        return cost, -2
     refusals = {"native": lambda: kernels.refuse(cost), "reference": None}
     run = kernels if dispatch.choose("assignment", refusals, backend, cost) == "native" else reference
     chosen = run.assignment(cost.detach())
-    if readable and chosen.numel() and int(chosen.min()) < 0:
-        raise ValueError("cost forbids every one-to-one assignment: too many of its entries are +inf")
-    return chosen
+    return chosen, min(0, int(chosen.min())) if readable and chosen.numel() else 0
 
 
 def displacement(

@@ -72,6 +72,13 @@ def test_of_blocks_as_a_gpu_has_them(assign):
     assert torch.equal(assign(cost, warps=8), torch.ops.geokernels.assignment(cost))
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_is_that_of_the_cpu_where_it_looks_at_some_columns(assign, name):
+    # of rows above 768 columns the CPU keeps the nearest: it must not show
+    cost = costs(name, 1, 40, 800, seed=2)
+    assert torch.equal(assign(cost, warps=8), torch.ops.geokernels.assignment(cost))
+
+
 @WARPS
 def test_where_none_is_possible(assign, warps):
     cost = costs("random", 3, 20, 20)

@@ -9,10 +9,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import geokernels as gk
 from geokernels import reference
+from geokernels.kernels import native
 from geokernels.kernels import transport_assignment as kernels
 from geokernels.ops.transport_assignment import _target, _target_at_once
 from geokernels.testing import cloud
 
+LEVELS = native.build_info().get("simd_levels", [])
 BACKENDS = pytest.mark.parametrize("backend", ["native", "reference"])
 
 
@@ -37,6 +39,141 @@ def test_agrees_with_scipy(shape, kind, backend):
         rows, columns = linear_sum_assignment(cost[k].cpu().numpy())
         best = cost[k][rows, columns].sum()
         assert torch.allclose(total(cost[k], chosen[k]), best, rtol=1e-12, atol=1e-12)
+
+
+def hard_costs(kind, N, M, seed):
+    """Costs of a kind that is hard in its own way."""
+    chance = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(N, M, generator=chance, dtype=torch.float64)
+    if kind == "tied":
+        return (3 * uniform).floor()
+    if kind == "sparse":
+        return uniform.masked_fill(torch.rand(N, M, generator=chance) < 0.5, math.inf)
+    if kind == "sparse and tied":
+        return (3 * uniform).floor().masked_fill(torch.rand(N, M, generator=chance) < 0.3, math.inf)
+    if kind == "products":  # every search goes through most rows
+        return torch.outer(torch.arange(1.0, N + 1), torch.arange(1.0, M + 1)).double()
+    if kind == "distances":
+        x = torch.randn(N + M, 2, generator=chance, dtype=torch.float64)
+        return torch.cdist(x[:N], x[N:]).square()
+    return {"uniform": uniform, "huge": 1e300 * (uniform - 0.5), "tiny": 1e-300 * uniform}[kind]
+
+
+KINDS = ["uniform", "tied", "sparse", "sparse and tied", "products", "distances", "huge", "tiny"]
+
+
+def is_the_cheapest(cost, chosen):
+    """Whether ``chosen`` is one-to-one and as cheap as what scipy finds."""
+    costs = cost.double().numpy()
+    rows, columns = linear_sum_assignment(costs)
+    best, found = costs[rows, columns], costs[rows, chosen.numpy()]
+    rounding = 1e-12 * abs(best).sum()
+    return len(set(chosen.tolist())) == len(cost) and abs(found.sum() - best.sum()) <= rounding
+
+
+def is_possible(cost):
+    try:
+        linear_sum_assignment(cost.double().numpy())
+    except ValueError:
+        return False
+    return True
+
+
+class TestSearches:
+    """Rows that are looked at whole, up to 768 columns, and rows of which the nearest columns are kept."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_agrees_with_scipy_at_every_size(self, kind, dtype):
+        for N in range(1, 41):
+            for M in (N, N + 1, N + N // 2 + 3):
+                cost = hard_costs(kind, N, M, seed=41 * N + M)
+                if dtype == torch.float32:
+                    cost = cost.clamp(-1e38, 1e38) if kind == "huge" else cost.float()
+                if is_possible(cost):
+                    assert is_the_cheapest(cost, gk.assignment(cost, backend="native")), (N, M)
+                else:
+                    with pytest.raises(ValueError, match="forbids every one-to-one assignment"):
+                        gk.assignment(cost, backend="native")
+
+    @pytest.mark.parametrize("level", LEVELS)
+    @pytest.mark.parametrize("shape", [(60, 60), (9, 90), (60, 771), (771, 771)], ids=str)
+    def test_every_simd_level_decides_alike(self, level, shape, simd_level):
+        for seed, kind in enumerate(KINDS):
+            cost = hard_costs(kind, *shape, seed)
+            expected = torch.ops.geokernels.assignment(cost)
+            if kind not in ("sparse", "sparse and tied") or is_possible(cost):
+                assert is_the_cheapest(cost, expected), kind
+            simd_level(level)
+            assert torch.equal(torch.ops.geokernels.assignment(cost), expected), kind
+            narrow = cost.float().clamp(-3e38, 3e38)
+            simd_level(LEVELS[-1])
+            expected = torch.ops.geokernels.assignment(narrow.double())
+            simd_level(level)
+            assert torch.equal(torch.ops.geokernels.assignment(narrow), expected), kind
+
+    def test_looking_at_some_columns_decides_as_looking_at_all(self):
+        # the same problem with columns nobody can take: beyond 768 the other search has it
+        for seed, kind in enumerate(KINDS):
+            cost = hard_costs(kind, 90, 700, seed)
+            longer = torch.cat([cost, torch.full((90, 100), math.inf, dtype=torch.float64)], 1)
+            whole, near = (torch.ops.geokernels.assignment(part) for part in (cost, longer))
+            assert torch.equal(near, whole), kind
+
+    def test_any_number_of_threads(self):
+        cost = torch.stack([hard_costs(kind, 30, 35, seed) for seed, kind in enumerate(KINDS)])
+        threads = torch.get_num_threads()
+        try:
+            found = []
+            for count in (1, 2):
+                torch.set_num_threads(count)
+                found.append(torch.ops.geokernels.assignment(cost))
+        finally:
+            torch.set_num_threads(threads)
+        assert torch.equal(*found)
+
+    @pytest.mark.parametrize("shape", [(5, 7), (5, 800)], ids=str)
+    def test_no_cost_leads_out_of_memory(self, shape):
+        # nobody has looked at the values of what the operator is given
+        for bad in (math.nan, -math.inf, 1.7e308, -1.7e308):
+            cost = hard_costs("uniform", *shape, seed=1)
+            cost[1, 2:5], cost[3] = bad, -bad
+            chosen = torch.ops.geokernels.assignment(cost)
+            assert ((chosen >= -1) & (chosen < shape[1])).all()
+
+
+class TestDirectCalls:
+    """A tensor in CPU memory goes past the dispatcher."""
+
+    def test_whatever_the_layout(self):
+        cost = hard_costs("uniform", 9, 14, seed=0)
+        wide = torch.stack([cost, cost], -1)
+        expected = torch.ops.geokernels.assignment(cost)
+        assert torch.equal(gk.assignment(cost.mT.contiguous().mT), expected)
+        assert torch.equal(gk.assignment(wide[..., 1]), expected)
+        assert torch.equal(gk.assignment(cost.requires_grad_()), expected)
+        assert torch.equal(gk.assignment(cost[None, None])[0, 0], expected)
+        imaginary = torch.complex(cost, -cost).detach().conj().imag  # its memory holds the negatives
+        assert imaginary.is_neg()
+        assert torch.equal(gk.assignment(imaginary), expected)
+
+    def test_is_there_whatever_the_default_device(self):
+        cost = hard_costs("uniform", 5, 6, seed=0)
+        with torch.device("meta"):
+            assert torch.equal(gk.assignment(cost), torch.ops.geokernels.assignment(cost))
+
+    def test_one_bad_problem_of_a_batch_is_named(self):
+        batch = torch.stack([hard_costs("uniform", 5, 6, seed) for seed in range(4)])
+        for bad, sentence in (
+            (math.nan, "got NaN"),
+            (-math.inf, "got -inf"),
+            (math.inf, "forbids every one-to-one"),
+        ):
+            for dtype in (torch.float16, torch.float32, torch.float64):
+                cost = batch.to(dtype)
+                cost[2, 1] = bad
+                with pytest.raises(ValueError, match=sentence):
+                    gk.assignment(cost)
 
 
 @BACKENDS
