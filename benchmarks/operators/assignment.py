@@ -23,7 +23,7 @@ def scipy(cost: np.ndarray) -> np.ndarray:
 
 
 def lap(cost: np.ndarray) -> np.ndarray:
-    """lap or lapx: Jonker and Volgenant's program in C++."""
+    """The program of Jonker and Volgenant in C++, lap or lapx."""
     return importlib.import_module("lap").lapjv(cost, return_cost=False)[0]
 
 
@@ -60,66 +60,71 @@ def excess(chosen: Tensor, inputs: tuple) -> float:
     return float(((found - best).abs() / best.abs().clamp(min=1e-300)).max())
 
 
-def rows_read(cost: np.ndarray) -> int:
-    """How many rows shortest augmenting paths look at, after a start by columns and two rounds of bids."""
-    rows = len(cost)
-    price, owner = cost.min(0), np.full(cost.shape[1], -1)
-    for j, i in reversed(list(enumerate(cost.argmin(0)))):
-        if i in owner:
-            owner[owner == i] = -1
-        owner[j] = i
-    paid, read = np.zeros(rows), rows
-    waiting = [i for i in range(rows) if i not in owner]
-    for _ in range(2):
-        bidders, waiting, bids = waiting, [], rows
+class Count:
+    """Shortest augmenting paths after a start by columns and two rounds of bids, and the rows they read."""
+
+    def __init__(self, cost: np.ndarray) -> None:
+        self.cost, self.rows = cost, len(cost)
+        self.price, self.owner = cost.min(0), np.full(cost.shape[1], -1)
+        self.paid, self.read = np.zeros(self.rows), self.rows
+        _, first = np.unique(cost.argmin(0), return_index=True)
+        self.owner[first] = cost.argmin(0)[first]
+        waiting = [i for i in range(self.rows) if i not in self.owner]
+        for _ in range(2):
+            waiting = self._bid(waiting)
+        for row in waiting:
+            self._enter(row)
+
+    def _bid(self, bidders: list[int]) -> list[int]:
+        waiting, bids = [], self.rows
         for row in bidders:
             while row >= 0:
                 if bids == 0:
                     waiting.append(row)
                     break
-                offers = cost[row] - price
+                offers = self.cost[row] - self.price
                 first, second = np.argsort(offers, kind="stable")[:2]
-                bids, read = bids - 1, read + 1
+                bids, self.read = bids - 1, self.read + 1
                 gain = offers[second] - offers[first]
-                paid[row] = offers[second]
-                price[first] -= gain
-                to = first if gain > 0 or owner[first] < 0 else second
-                row, owner[to] = owner[to], row
+                self.paid[row] = offers[second]
+                self.price[first] -= gain
+                to = first if gain > 0 or self.owner[first] < 0 else second
+                row, self.owner[to] = self.owner[to], row
                 if row >= 0 and gain == 0:
                     waiting.append(row)
                     break
-    for row in waiting:
-        distance, before = np.full(cost.shape[1], np.inf), np.full(cost.shape[1], -1)
+        return waiting
+
+    def _enter(self, row: int) -> None:
+        distance, before = np.full(len(self.price), np.inf), np.full(len(self.price), -1)
         path, lengths, i, last, reached = [], [], row, -1, 0.0
         while True:
-            read += 1
-            length = reached + ((cost[i] - price) - paid[i])
+            self.read += 1
+            length = reached + ((self.cost[i] - self.price) - self.paid[i])
             shorter = length < distance
             distance[shorter], before[shorter] = length[shorter], last
             nearest = np.flatnonzero(distance == np.nanmin(distance))
-            free = nearest[owner[nearest] < 0]
+            free = nearest[self.owner[nearest] < 0]
             last = int(free[0] if len(free) else nearest[0])
             reached, distance[last] = distance[last], np.nan
-            if owner[last] < 0:
+            if self.owner[last] < 0:
                 break
-            path, lengths, i = [*path, last], [*lengths, reached], owner[last]
-        fall = reached - np.array(lengths)
-        paid[row] += reached
-        paid[owner[path]] += fall
-        price[path] -= fall
+            path, lengths, i = [*path, last], [*lengths, reached], self.owner[last]
+        fall, path = reached - np.array(lengths), np.array(path, np.int64)
+        self.paid[row] += reached
+        self.paid[self.owner[path]] += fall
+        self.price[path] -= fall
         while last >= 0:
-            owner[last] = row if before[last] < 0 else owner[before[last]]
+            self.owner[last] = row if before[last] < 0 else self.owner[before[last]]
             last = before[last]
-    return read
 
 
 def work(inputs: tuple) -> Work:
-    """A subtraction and a comparison for each entry that is read, in float64, of which half as many go at once."""
+    """A subtraction and a comparison for each entry that is read, in float64, at half the rate of float32."""
     (cost,) = inputs
     costs = cost.reshape(-1, *cost.shape[-2:]).numpy()
-    if costs.shape[-2] > MOST_COUNTED:
-        return Work(bytes=8.0 * cost.numel())
-    return Work(flops=2.0 * 2.0 * sum(map(rows_read, costs)) * costs.shape[-1], bytes=8.0 * cost.numel())
+    read = sum(Count(part).read for part in costs) if costs.shape[-2] <= MOST_COUNTED else 0
+    return Work(flops=2.0 * 2.0 * read * costs.shape[-1], bytes=8.0 * cost.numel())
 
 
 def uniform(points: int) -> Tensor:
