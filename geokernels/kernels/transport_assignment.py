@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .. import _torch_internals as internals
 from .. import reference
 from .._checks import FLOATS, values_can_be_read
 from .._precision import full_precision
@@ -23,7 +24,7 @@ def assignment(cost: Cost) -> Tensor:
 
 
 def runs_directly(cost: object) -> bool:
-    """Whether ``cost`` is what :func:`assign_directly` takes, without a word of why it is not."""
+    """Whether :func:`assign_directly` takes ``cost``, and nobody listens to the dispatcher."""
     return (
         type(cost) is Tensor
         and not native.missing
@@ -31,11 +32,13 @@ def runs_directly(cost: object) -> bool:
         and 0 < cost.shape[-2] <= cost.shape[-1]
         and cost.dtype in FLOATS
         and values_can_be_read(cost)
+        and internals.can_be_passed_by
+        and not internals.somebody_listens()
     )
 
 
 def assign_directly(cost: Cost) -> tuple[Tensor, int]:
-    """The same without the dispatcher, whose layers take as long as a small problem.
+    """The same past the dispatcher, whose layers take as long as a small problem.
 
     Returns:
         Columns, and 0 where all is well; -1 where a problem has no assignment, and -2 where a cost is NaN or

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import geokernels as gk
 from geokernels import reference
@@ -161,6 +162,20 @@ class TestDirectCalls:
         cost = hard_costs("uniform", 5, 6, seed=0)
         with torch.device("meta"):
             assert torch.equal(gk.assignment(cost), torch.ops.geokernels.assignment(cost))
+
+    def test_goes_by_the_dispatcher_where_somebody_listens(self):
+        seen = []
+
+        class Listener(TorchDispatchMode):
+            def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+                seen.append(str(operator))
+                return operator(*args, **(kwargs or {}))
+
+        cost = hard_costs("uniform", 5, 6, seed=0)
+        expected = gk.assignment(cost)
+        with Listener():
+            assert torch.equal(gk.assignment(cost), expected)
+        assert "geokernels.assignment.default" in seen
 
     def test_one_bad_problem_of_a_batch_is_named(self):
         batch = torch.stack([hard_costs("uniform", 5, 6, seed) for seed in range(4)])
