@@ -11,6 +11,7 @@ from . import clouds as cloud_cases
 from . import geodesic as geodesic_cases
 from . import transport as transport_cases
 
+WIDE = 768  # the features of ViT-L/14
 SECONDS = 2.0  # a curve shows its trend with fewer rounds than the table
 WITHOUT_COMPILING = ("eager", "POT", "OTT-JAX")  # torch.compile spends a minute on so many sizes
 CLOUDS_WITHOUT_COMPILING = ("eager in blocks", "KeOps")
@@ -109,7 +110,42 @@ def against_sizes() -> list[Case]:
         )
         for d in (3, 16, 64, 512)
     ]
-    return cases
+    return cases + against_rows() + against_directions()
+
+
+def against_rows() -> list[Case]:
+    """Bases of more and more rows: no drop where rotations end, nor where the kernel once did, at 128."""
+    return [
+        geodesic_cases.basis_case(
+            f"basis of {n} rows, {WIDE} features",
+            "views of one picture, and templates of many",
+            (),
+            n,
+            WIDE,
+            series=POINTS,
+            curve=f"basis of n rows, {WIDE} features",
+            at=n,
+            seconds=SECONDS,
+        )
+        for n in (64, 128, 129, 160, 256, 512)
+    ]
+
+
+def against_directions() -> list[Case]:
+    """Cosines between larger and larger subspaces: no drop where the kernel once ended, at 64."""
+    return [
+        geodesic_cases.directions_case(
+            f"geodesic cosine of {k} directions, {WIDE} features",
+            "bases of as many views or templates",
+            k,
+            WIDE,
+            series=POINTS,
+            curve=f"geodesic cosine of n directions, {WIDE} features",
+            at=k,
+            seconds=SECONDS,
+        )
+        for k in (32, 64, 65, 96, 128, 256)
+    ]
 
 
 def against_batches() -> list[Case]:

@@ -1,6 +1,8 @@
 """Subspace bases and the geodesic cosine, beside the shortest correct composition of torch.linalg."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -8,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import geokernels as gk
-from geokernels.testing import cloud
+from geokernels.kernels import native
+from geokernels.testing import cloud, orthonormal
 
 from ..harness.case import Case, Rival, Work
 
@@ -175,7 +178,9 @@ def consistency(
     return gk.geodesic_consistency_loss(z, z0, before, after, text_basis=text_basis, backend=backend)
 
 
-def basis_case(name: str, reason: str, batch: tuple[int, ...], **more) -> Case:
+def basis_case(
+    name: str, reason: str, batch: tuple[int, ...], rows: int = N, features: int = D, **more
+) -> Case:
     def error(basis: Tensor, inputs: tuple) -> float:
         (x,) = inputs
         exact = basis_by_svd(x.double())
@@ -185,21 +190,78 @@ def basis_case(name: str, reason: str, batch: tuple[int, ...], **more) -> Case:
     return Case(
         name=name,
         reason=reason,
-        make=lambda: (cloud(*batch, N, D, seed=0).float(),),
+        make=lambda: (cloud(*batch, rows, features, seed=0).float(),),
         ours={"native": lambda x: gk.subspace_basis(x, backend="native").basis},
         rivals={"torch.linalg.svd": basis_by_svd},
         error=error,
         allowed=1e-5,
         # half a Gram matrix, and a product with its vectors
-        work=lambda inputs: Work(3.0 * math.prod(batch) * N * N * D, 0, 8.0 * inputs[0].numel()),
+        work=lambda inputs: Work(3.0 * math.prod(batch) * rows * rows * features, 0, 8.0 * inputs[0].numel()),
         **more,
     )
+
+
+def directions_case(name: str, reason: str, directions: int, features: int, **more) -> Case:
+    """Cosines of sixteen pairs of rows between given bases, and the gradient to the rows and both bases."""
+
+    def make() -> tuple:
+        rows = (cloud(N, features, seed=seed).float() for seed in range(2))
+        return *rows, *(orthonormal(features, directions, seed=seed).float() for seed in (2, 3))
+
+    def by(backend: str) -> Callable:
+        return with_gradient(partial(gk.geodesic_cosine, backend=backend), (0, 1, 2, 3))
+
+    def error(result: tuple[Tensor, ...], inputs: tuple) -> float:
+        exact = by("reference")(*(part.double() for part in inputs))
+        differences = [a.double() - b for a, b in zip(result, exact, strict=True)]
+        # only motion that keeps bases orthonormal counts
+        for which in (3, 4):
+            basis = inputs[which - 1].double()
+            differences[which] -= basis @ (basis.mT @ differences[which])
+        return max(difference.abs().max().item() for difference in differences)
+
+    return Case(
+        name=name,
+        reason=reason,
+        make=make,
+        ours={"native": by("native")},
+        rivals={
+            "torch.linalg": with_gradient(cosine_between, (0, 1, 2, 3)),
+            "the definition": by("reference"),
+        },
+        error=error,
+        allowed=1e-4,
+        **more,
+    )
+
+
+def at_level(case: Case, level: str) -> Case:
+    """The same case with ours at one SIMD level, whatever wider ones the machine has."""
+
+    def forced(run: Callable) -> Callable:
+        def at(*inputs):
+            native.set_simd_level(level)
+            try:
+                return run(*inputs)
+            finally:
+                native.set_simd_level(widest)
+
+        return at
+
+    *_, widest = native.build_info()["simd_levels"]
+    ours = {f"{name} at {level}": forced(run) for name, run in case.ours.items()}
+    return replace(case, name=f"{case.name}, {level}", ours=ours)
+
+
+def at_every_level(case: Case) -> list[Case]:
+    """The case at every SIMD level of the machine but the narrowest, where it has several."""
+    return [at_level(case, level) for level in native.build_info().get("simd_levels", [])[1:]]
 
 
 def cases() -> list[Case]:
     # products: half a Gram and a basis for each subspace, the overlap, two projections a side, two a gradient
     published = Rival(with_gradient(published_cosine, (0,)))
-    return [
+    composed = [
         cosine_case(
             "two bases and geodesic cosine, 16 x 512, gradient to x",
             "one step on one picture: 16 views, d = 512; the bases are constants",
@@ -211,6 +273,7 @@ def cases() -> list[Case]:
             "two bases and geodesic cosine, 16 x 512, gradient to x and through both bases",
             "the same where the subspaces follow the picture, as in both losses",
             (), (0, 2, 3), 22,
+            targets={"ratio": 8},
         ),
         cosine_case(
             "1024 times two bases and geodesic cosine, 16 x 512, gradient to x",
@@ -218,6 +281,10 @@ def cases() -> list[Case]:
             (1024,), (0,), 10,
             targets={"ratio": 10},
         ),
+    ]  # fmt: skip
+    return [
+        *composed,
+        *(forced for case in composed for forced in at_every_level(case)),
         loss_case(
             "geodesic_consistency_loss, 16 x 512, loss and gradient",
             "one step on one picture, as the morphing pipeline calls it: 16 views, 16 templates",

@@ -28,6 +28,8 @@
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
+constexpr int64_t kTurned = 32;  // rows up to which rotations are faster than core/bidiagonal.h
+
 // Lanes for so many rows: whole pairs of blocks.
 template <class T>
 constexpr int64_t seats_for(int64_t rows) {

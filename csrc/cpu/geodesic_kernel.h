@@ -20,7 +20,7 @@
 // (geokernels/reference/geodesic.py) and is finite at equal angles and at angle 0. Zero rows of a basis
 // receive 0. The order of every sum depends on sizes and vector width alone.
 //
-// Limits: K, L <= 64 (the caller's choice: beyond, blocked library solvers win).
+// Limits: K, L <= 256 (the caller's choice: beyond, blocked library solvers win).
 //
 // No include guard: included once for every SIMD level.
 
@@ -54,18 +54,47 @@ inline void complete_rows(T* rows, int64_t M, int64_t stride, int64_t known, T* 
   }
 }
 
-// pair [M, 2 S]: rows [ u_j | v_j ], and their cosines g [M]. Spare: seen [M], lanes [2 M, seats], spare [2,
-// seats], order [M].
+// What the decomposition of the overlap needs.
+template <class T>
+struct OverlapRoom {
+  T* lanes;            // [2 M, seats], of more than kTurned directions [M, seats]
+  T* spare;            // [2, seats]
+  int64_t* order;      // [M]
+  Workspace<T> large;  // for a BidiagonalRoom of more than kTurned directions
+
+  OverlapRoom(Workspace<T>& from, int64_t M) {
+    const int64_t seats = most_seats<T>(M);
+    const bool turned = M <= kTurned;
+    lanes = from.take((turned ? 2 : 1) * M * seats);
+    spare = from.take(2 * seats);
+    order = from.template take_as<int64_t>(M);
+    large = from.part(turned ? 0 : room_for<BidiagonalRoom, T>(M, M));
+  }
+};
+
+// pair [M, 2 S]: rows [ u_j | v_j ], and their cosines g [M]. Spare: seen [M].
 template <class T>
 inline void decompose(const T* p, const T* q, int64_t D, int64_t K, int64_t L, T* pair, T* g, T* seen,
-                      T* lanes, T* spare, int64_t* order) {
+                      const OverlapRoom<T>& room) {
   const int64_t M = std::max(K, L), S = padded<T>(M), seats = seats_for<T>(M);
-  std::fill_n(lanes, 2 * M * seats, T(0));
+  const bool turned = M <= kTurned;
+  T* const lanes = room.lanes;
+  std::fill_n(lanes, (turned ? 2 : 1) * M * seats, T(0));
   dots(p, D, K, q, D, L, D, lanes, seats);
+  if (!turned) {
+    Workspace<T> memory = room.large;
+    const BidiagonalRoom<T> at(memory, M, M);
+    decompose_large(lanes, seats, at, true, g);
+    for (int64_t j = 0; j < M; ++j) {
+      std::copy_n(at.left + at.order[j] * at.ldl, M, pair + j * 2 * S);
+      std::copy_n(at.right + at.order[j] * at.ldr, M, pair + j * 2 * S + S);
+    }
+    return;
+  }
   for (int64_t j = 0; j < M; ++j) lanes[(M + j) * seats + j] = 1;
-  orthogonalise(lanes, seats, M, M, 2 * M, spare, g, order);
-  gather_rows(lanes, seats, M, order, 0, M, pair, 2 * S);
-  gather_rows(lanes, seats, M, order, M, M, pair + S, 2 * S);
+  orthogonalise(lanes, seats, M, M, 2 * M, room.spare, g, room.order);
+  gather_rows(lanes, seats, M, room.order, 0, M, pair, 2 * S);
+  gather_rows(lanes, seats, M, room.order, M, M, pair + S, 2 * S);
   // below rounding, what is left of a row has no direction: any u_j orthogonal to the others will do
   int64_t known = 0;
   for (; known < M && g[known] > M * std::numeric_limits<T>::epsilon(); ++known)
@@ -164,16 +193,12 @@ template <class T>
 struct CosineRoom {
   Frame<T> frame;
   T* projections;  // [2, N, S]
-  T* lanes;        // [2 M, seats]
-  T* spare;        // [2, seats]
-  int64_t* order;  // [M]
+  OverlapRoom<T> overlap;
 
   CosineRoom(Workspace<T>& from, int64_t N, int64_t M)
       : frame(from, M, N, padded<T>(M)),
         projections(from.take_zeros(2 * N * padded<T>(M))),
-        lanes(from.take(2 * M * most_seats<T>(M))),
-        spare(from.take(2 * most_seats<T>(M))),
-        order(from.template take_as<int64_t>(M)) {}
+        overlap(from, M) {}
 };
 
 // y: [rows_y, D], with rows_y N, or 1 for a row that is paired with each of x.
@@ -187,7 +212,7 @@ void cosine_problem(const T* x, const T* y, int64_t rows_y, const T* p, const T*
   const Frame<T>& frame = room.frame;
   T* const projections = room.projections;
 
-  decompose(p, q, D, K, L, frame.pair, frame.path.g, frame.seen, room.lanes, room.spare, room.order);
+  decompose(p, q, D, K, L, frame.pair, frame.path.g, frame.seen, room.overlap);
   transpose(frame.pair, 2 * S, M, M, frame.columns_p, S);
   transpose(frame.pair + S, 2 * S, M, M, frame.columns_q, S);
   weigh(frame.path, S);

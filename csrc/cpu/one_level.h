@@ -7,6 +7,8 @@
 #include "core/jacobi.h"
 #include "core/path.h"
 #include "core/products.h"
+// on these
+#include "core/bidiagonal.h"
 #include "core/scaling.h"
 #include "core/transport_density.h"
 // on all of these

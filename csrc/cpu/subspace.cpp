@@ -68,13 +68,12 @@ Tensor subspace_basis_backward(const Tensor& grad_directions, const MaybeTensor&
 
 }  // namespace
 
-// x, rank or None, rtol or None, whether a gradient is wanted, the most rows -> basis (..., D, R), values
+// x, rank or None, rtol or None, whether a gradient is wanted -> basis (..., D, R), values
 // (..., R), and left
 // (..., R, N) for the gradient, or None
 PyObject* direct_basis(PyObject*, Arguments given, Py_ssize_t count) {
   Plain x;
-  int64_t most;
-  if (count != 5 || !look(given[0], 2, x) || !x.rows || !whole_number(given[4], most)) Py_RETURN_NONE;
+  if (count != 4 || !look(given[0], 2, x) || !x.rows) Py_RETURN_NONE;
   const Bases bases{x.batch(2), x.last(2), x.last(1)};
   const int64_t N = bases.N, D = bases.D, R = bases.R;
   constexpr double single = std::numeric_limits<float>::epsilon(),
@@ -83,7 +82,7 @@ PyObject* direct_basis(PyObject*, Arguments given, Py_ssize_t count) {
   int64_t rank = R;
   if (given[1] != Py_None && !whole_number(given[1], rank)) Py_RETURN_NONE;
   if (given[2] != Py_None && !number(given[2], 1, rtol)) Py_RETURN_NONE;
-  if (rank < 1 || rank > R || N > most) Py_RETURN_NONE;
+  if (rank < 1 || rank > R) Py_RETURN_NONE;
 
   void *directions, *values, *left = nullptr;
   const Owned basis(make(given[0], x, {D, R}, directions, true)), lengths(make(given[0], x, {R}, values)),

@@ -8,22 +8,27 @@
 // values      [R]      s_i
 //
 // Rows are orthonormalised a few at a time (Gram-Schmidt, repeated until nothing cancels), which
-// leaves the triangular coefficients of x in an orthonormal Q: x^T = Q^T R. Plane rotations then turn
-// the rows of R into s_i u_i^T, and the same rotations turn Q into the directions. Rows that
-// depend on earlier ones add no row to Q. One thread a problem; problems share nothing.
+// leaves the triangular coefficients of x in an orthonormal Q: x^T = Q^T R. Rows that depend on earlier ones
+// add no row to Q. Plane rotations then turn the rows of R into s_i u_i^T, and the same rotations turn Q into
+// the directions; more than kTurned of them are decomposed by way of two diagonals (core/bidiagonal.h).
 //
-// x is scaled by a power of two first, so that squares neither overflow nor vanish. Errors are those
-// of a Householder QR and a Jacobi SVD: eps times the largest value. NaN and infinities reach the values. The
-// Gram matrix, which would square the condition, is not formed. The order of every sum depends on N, D and
-// the vector width.
+// Where no value is much smaller than the largest, R is the Cholesky factor of the Gram matrix of x, and the
+// directions come from the rows of x themselves: half the products, and no Q. The Gram matrix squares the
+// condition, which is known once the values are; that of other rows is not used.
 //
-// Limits: N <= 128 (the caller's choice: beyond, blocked library solvers win).
+// One thread a problem; problems share nothing. x is scaled by a power of two where squares could overflow or
+// vanish. Errors are those of a Householder QR and a Jacobi SVD: eps times the largest value. NaN and
+// infinities reach the values. The order of every sum depends on the numbers of x, N, D and the vector width.
 //
-// After core/products.h and core/jacobi.h.
+// After core/products.h, core/jacobi.h and core/bidiagonal.h.
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
-constexpr int64_t kTogether = 4;  // rows orthonormalised together
+constexpr int64_t kTogether = 4;  // rows multiplied together
+
+// Rows orthonormalised together: more where the rows before them do not stay in a cache.
+constexpr int64_t together_of(int64_t rows) { return rows > kTurned ? 16 : kTogether; }
+
 // Singular values so many times apart have squares whose ratio, 16, is what the Gram matrix multiplies
 // rounding by: no more than what a decomposition of the rows themselves leaves of it.
 constexpr int kAlike = 4;
@@ -90,15 +95,15 @@ inline T make_orthogonal(T* row, T whole, const T* q, int64_t before, int64_t co
 }
 
 // x to orthonormal rows q [count, spread D] and coefficients r [N, ldr], a line for every row of x, zero on
-// entry; returns count. Rows come kTogether at a time: products of several rows are the faster ones.
+// entry; returns count. Rows come several at a time: products of several rows are the faster ones.
 template <class T>
 inline int64_t orthonormalise(const T* x, int64_t N, int64_t D, T factor, T* q, T* r, int64_t ldr, T* known) {
-  const int64_t stride = spread<T>(D), R = std::min(N, D);
+  const int64_t stride = spread<T>(D), R = std::min(N, D), together = together_of(N);
   int64_t count = 0;
-  for (int64_t first = 0; first < N; first += kTogether) {
-    const int64_t before = count, n = std::min(kTogether, N - first);
+  for (int64_t first = 0; first < N; first += together) {
+    const int64_t before = count, n = std::min(together, N - first);
     T* const block = q + before * stride;
-    T whole[kTogether];
+    T whole[together_of(kTurned + 1)];
     for (int64_t i = 0; i < n; ++i) {
       scale_row(x + (first + i) * D, D, factor, block + i * stride);
       for (int64_t d = D; d < stride; ++d) block[i * stride + d] = 0;
@@ -120,23 +125,26 @@ inline int64_t orthonormalise(const T* x, int64_t N, int64_t D, T factor, T* q, 
 
 template <class T>
 struct BasisRoom {
-  T* q;            // [R + kTogether, spread D]
-  T* lanes;        // [N + R, seats]
-  T* spare;        // [2, seats]
-  T* lengths;      // [R]
-  T* rotation;     // [R, R]
-  T* known;        // [kTogether, R]
-  int64_t* order;  // [R]
+  T* q;                // [R + together_of(N), spread D]
+  T* lanes;            // [N + R, seats], of more than kTurned directions [N, seats]
+  T* spare;            // [2, seats]
+  T* lengths;          // [R]
+  T* rotation;         // [R, R]
+  T* known;            // [together_of(N), R]
+  int64_t* order;      // [R]
+  Workspace<T> large;  // for a BidiagonalRoom of more than kTurned directions
 
   BasisRoom(Workspace<T>& from, int64_t N, int64_t D) {
     const int64_t R = std::min(N, D), seats = most_seats<T>(R);
-    q = from.take((R + kTogether) * spread<T>(D));
-    lanes = from.take((N + R) * seats);
+    const bool turned = R <= kTurned;
+    q = from.take((R + together_of(N)) * spread<T>(D));
+    lanes = from.take((turned ? N + R : N) * seats);
     spare = from.take(2 * seats);
     lengths = from.take(R);
     rotation = from.take(R * R);
-    known = from.take(kTogether * R);
+    known = from.take(together_of(N) * R);
     order = from.template take_as<int64_t>(R);
+    large = from.part(turned ? 0 : room_for<BidiagonalRoom, T>(N, R));
   }
 };
 
@@ -176,21 +184,44 @@ inline bool factorise(const T* x, int64_t N, int64_t D, T* gram, T* l, int64_t l
   return true;
 }
 
+// Singular vectors of the rows of coefficients in room.lanes, [N, count]: left [count, N] as rows, or null;
+// where it is wanted, right [count, ldr] as well.
+template <class T>
+inline void decompose_lanes(const BasisRoom<T>& room, bool turned, int64_t N, int64_t count, int64_t seats,
+                            T* left, T* right, int64_t ldr, T* values) {
+  if (!turned) {
+    Workspace<T> memory = room.large;
+    const BidiagonalRoom<T> at(memory, N, count);
+    decompose_large(room.lanes, seats, at, right != nullptr, values);
+    for (int64_t i = 0; i < count; ++i) {
+      if (left) std::copy_n(at.left + at.order[i] * at.ldl, N, left + i * N);
+      if (right) std::copy_n(at.right + at.order[i] * at.ldr, count, right + i * ldr);
+    }
+    return;
+  }
+  for (int64_t i = 0; right && i < count; ++i) room.lanes[(N + i) * seats + i] = 1;
+  orthogonalise(room.lanes, seats, count, N, right ? N + count : N, room.spare, values, room.order);
+  if (right) gather_rows(room.lanes, seats, count, room.order, N, count, right, ldr);
+  for (int64_t i = 0; left && i < count; ++i) {
+    const T unit = values[i] > 0 ? 1 / values[i] : T(0);
+    for (int64_t n = 0; n < N; ++n) left[i * N + n] = room.lanes[n * seats + room.order[i]] * unit;
+  }
+}
+
 // Directions from the rows of x themselves, by way of their Gram matrix; false for rows of which the shortest
 // direction is much shorter than the longest.
 template <class T>
 inline bool alike_basis(const T* x, int64_t N, int64_t D, const BasisRoom<T>& room, T* left, T* directions,
                         T* values) {
-  const int64_t ldr = seats_for<T>(N);
-  std::fill_n(room.lanes, N * ldr, T(0));
-  if (!factorise(x, N, D, room.rotation, room.lanes, ldr)) return false;
-  orthogonalise(room.lanes, ldr, N, N, N, room.spare, values, room.order);
+  const int64_t seats = seats_for<T>(N);
+  T* const weights = room.rotation;
+  std::fill_n(room.lanes, N * seats, T(0));
+  if (!factorise(x, N, D, weights, room.lanes, seats)) return false;
+  decompose_lanes<T>(room, N <= kTurned, N, N, seats, weights, nullptr, 0, values);
   if (!(values[N - 1] * kAlike > values[0])) return false;
-  gather_rows(room.lanes, ldr, N, room.order, 0, N, room.rotation, N);
-  for (int64_t i = 0; i < N; ++i) scale_row(room.rotation + i * N, N, 1 / values[i], room.rotation + i * N);
-  if (left) std::copy_n(room.rotation, N * N, left);
-  for (int64_t i = 0; i < N; ++i) scale_row(room.rotation + i * N, N, 1 / values[i], room.rotation + i * N);
-  combine(room.rotation, N, N, x, D, N, D, directions, D);
+  if (left) std::copy_n(weights, N * N, left);
+  for (int64_t i = 0; i < N; ++i) scale_row(weights + i * N, N, 1 / values[i], weights + i * N);
+  combine(weights, N, N, x, D, N, D, directions, D);
   return true;
 }
 
@@ -198,21 +229,17 @@ inline bool alike_basis(const T* x, int64_t N, int64_t D, const BasisRoom<T>& ro
 template <class T>
 inline void any_basis(const T* x, int64_t N, int64_t D, int exponent, double rtol, const BasisRoom<T>& room,
                       T* left, T* directions, T* values) {
-  const int64_t R = std::min(N, D), stride = spread<T>(D), ldr = seats_for<T>(R);
-  const auto [q, lanes, spare, lengths, rotation, known, order] = room;
-  std::fill_n(lanes, (N + R) * ldr, T(0));
-  const int64_t count = orthonormalise(x, N, D, std::ldexp(T(1), -exponent), q, lanes, ldr, known);
-  for (int64_t i = 0; i < count; ++i) lanes[(N + i) * ldr + i] = 1;
-  orthogonalise(lanes, ldr, count, N, N + count, spare, lengths, order);
-
-  gather_rows(lanes, ldr, count, order, N, count, rotation, R);
-  combine(rotation, R, count, q, stride, count, D, directions, D);
+  const int64_t R = std::min(N, D), stride = spread<T>(D), seats = seats_for<T>(R);
+  std::fill_n(room.lanes, (R > kTurned ? N : N + R) * seats, T(0));
+  const int64_t count =
+      orthonormalise(x, N, D, std::ldexp(T(1), -exponent), room.q, room.lanes, seats, room.known);
+  decompose_lanes(room, R <= kTurned, N, count, seats, left, room.rotation, R, room.lengths);
+  combine(room.rotation, R, count, room.q, stride, count, D, directions, D);
   for (int64_t i = 0; i < R; ++i) {
-    const T length = i < count ? lengths[i] : T(0), unit = length > 0 ? 1 / length : T(0);
+    const T length = i < count ? room.lengths[i] : T(0);
     values[i] = std::ldexp(length, exponent);
-    if (i >= count || length <= T(rtol) * lengths[0]) std::fill_n(directions + i * D, D, T(0));
-    for (int64_t n = 0; left && n < N; ++n)
-      left[i * N + n] = i < count ? lanes[n * ldr + order[i]] * unit : T(0);
+    if (i >= count || length <= T(rtol) * room.lengths[0]) std::fill_n(directions + i * D, D, T(0));
+    if (left && i >= count) std::fill_n(left + i * N, N, T(0));
   }
 }
 

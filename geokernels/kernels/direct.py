@@ -63,8 +63,10 @@ def basis(x: Rows, rank: int | None, rtol: float | None) -> tuple[Basis, Tensor]
     """Basis ``(..., D, rank)`` and values ``(..., rank)``, or None where the dispatcher is to be asked."""
     if not _possible():
         return None
+    if getattr(x, "dtype", None) is torch.float64 and x.shape[-2:-1] > (sizes.ON_CPU_IN_FLOAT64.rows,):
+        return None
     wanted = _is_wanted(x)
-    made = native._C.basis(x, rank, rtol, wanted, sizes.NATIVE.rows)
+    made = native._C.basis(x, rank, rtol, wanted)
     if made is None:
         return None
     directions, values, _left = made
@@ -121,7 +123,9 @@ def _cosine_gradients(grad, x, y, p, q, frame, eps: float, wanted: tuple[bool, .
 
 def cosine(x: Rows, y: Rows, p: Basis, q: Basis, eps: float) -> Scores | None:
     """Cosines ``(..., N)``, or None where the dispatcher is to be asked."""
-    made = native._C.cosine(x, y, p, q, eps, sizes.NATIVE.directions) if _possible() else None
+    double = getattr(x, "dtype", None) is torch.float64
+    most = sizes.ON_CPU_IN_FLOAT64 if double else sizes.ON_CPU
+    made = native._C.cosine(x, y, p, q, eps, most.directions) if _possible() else None
     if made is None or not _is_wanted(x, y, p, q):
         return None if made is None else made[0]
     return _Cosine.apply(made, eps, x, y, p, q)

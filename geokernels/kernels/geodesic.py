@@ -15,9 +15,10 @@ def refuse_native(x: Tensor, p: Tensor, q: Tensor) -> str | None:
     """Say why the compiled kernel cannot take rows ``x`` and bases ``p``, ``q``."""
     if reason := native.refuse(x, devices=("cpu", "cuda")):
         return reason
-    if sizes.exceed(sizes.NATIVE.directions, p.shape[-1], q.shape[-1]):
-        most = sizes.told(max(p.shape[-1], q.shape[-1]))
-        return f"the compiled kernel takes bases of up to {sizes.NATIVE.directions} columns, not {most}"
+    most = sizes.native(x).directions
+    if sizes.exceed(most, p.shape[-1], q.shape[-1]):
+        columns = sizes.told(max(p.shape[-1], q.shape[-1]))
+        return f"the compiled kernel takes bases of up to {most} columns, not {columns}"
     return None
 
 

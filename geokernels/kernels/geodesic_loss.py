@@ -41,14 +41,15 @@ def refuse(
 
 def _refuse_sizes(current: Rows, other: Rows, basis: Basis | None, ranks: tuple[int, int]) -> str | None:
     *batch, N, D = current.shape
-    T, most = other.shape[-2], sizes.NATIVE
+    T, most = other.shape[-2], sizes.native(current)
     K, L = ranks
     if basis is not None and (basis.shape != (*batch, D, L) or basis.dtype != current.dtype or not T):
         return "the fused kernel takes a basis of the batch shape, features and dtype of the current rows"
     if not 1 <= K <= min(N, D) or (basis is None and not 1 <= L <= min(T, D)):
         return f"ranks must lie between 1 and the number of rows and features, got {K} and {L}"
-    if most.rows < N or (basis is None and most.rows < T):
-        return f"the fused kernel takes up to {most.rows} rows, not {max(N, T)}"
+    rows = N if basis is not None else max(N, T)
+    if sizes.exceed(most.rows, rows):
+        return f"the fused kernel takes up to {most.rows} rows, not {rows}"
     if max(K, L) > most.directions:
         return f"the fused kernel takes bases of up to {most.directions} columns, not {max(K, L)}"
     return None

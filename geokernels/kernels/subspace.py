@@ -16,9 +16,9 @@ def refuse_native(x: Tensor) -> str | None:
     """Say why the compiled kernel cannot take rows ``x``."""
     if reason := native.refuse(x, devices=("cpu", "cuda")):
         return reason
-    rows = x.shape[-2]
-    if sizes.exceed(sizes.NATIVE.rows, rows):
-        return f"the compiled kernel takes up to {sizes.NATIVE.rows} rows, not {sizes.told(rows)}"
+    rows, most = x.shape[-2], sizes.native(x).rows
+    if sizes.exceed(most, rows):
+        return f"the compiled kernel takes up to {most} rows, not {sizes.told(rows)}"
     return None
 
 
@@ -37,9 +37,9 @@ def refuse_angles(p: Basis, q: Basis) -> str | None:
         return reason
     if derivatives.are_wanted(p, q):
         return "the compiled angles have no derivative"
-    if sizes.exceed(sizes.NATIVE.rows, q.shape[-1]):
-        most = sizes.told(q.shape[-1])
-        return f"the compiled kernel takes a second basis of up to {sizes.NATIVE.rows} columns, not {most}"
+    columns, most = q.shape[-1], sizes.native(q).rows
+    if sizes.exceed(most, columns):
+        return f"the compiled kernel takes a second basis of up to {most} columns, not {sizes.told(columns)}"
     return None
 
 

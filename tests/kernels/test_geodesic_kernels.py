@@ -104,13 +104,13 @@ class TestEveryWay:
             )
 
     @pytest.mark.parametrize("level", LEVELS)
-    @pytest.mark.parametrize("N", [1, 2, 3, 4, 5, 8, 9, 16, 24, 33, 65], ids=lambda N: f"N{N}")
+    @pytest.mark.parametrize("N", [1, 2, 3, 4, 5, 8, 9, 16, 24, 33, 65, 129], ids=lambda N: f"N{N}")
     def test_every_number_of_rows_at_every_simd_level(self, simd_level, level, N, dtype):
         # around and between multiples of every vector width: rows turn in pairs of vectors
         simd_level(level)
-        x = cloud(2, N, 70, seed=N).to(dtype)
+        x = cloud(2, N, 70 if N <= 70 else 150, seed=N).to(dtype)
         basis, values = gk.subspace_basis(x, backend="native")
-        rank, tolerance = min(N, 70), 1e-4 if dtype == torch.float32 else 1e-12
+        rank, tolerance = N, 1e-4 if dtype == torch.float32 else 1e-12
         wide = basis.double()
         torch.testing.assert_close(
             wide.mT @ wide, torch.eye(rank).double().expand(2, -1, -1), rtol=0, atol=tolerance
@@ -120,6 +120,37 @@ class TestEveryWay:
         torch.testing.assert_close(
             values.double(), torch.linalg.svdvals(x.double()), rtol=tolerance, atol=tolerance
         )
+
+    @pytest.mark.parametrize("level", LEVELS)
+    @pytest.mark.parametrize("repeated", [True, False], ids=["repeated", "mixed"])
+    @pytest.mark.parametrize(("N", "rank"), [(20, 7), (60, 25), (150, 40)], ids=str)
+    def test_dependent_and_zero_rows_at_every_simd_level(self, simd_level, level, N, rank, repeated, dtype):
+        simd_level(level)
+        mixing = torch.eye(rank).double().repeat(N // rank + 1, 1)[:N] if repeated else cloud(N, rank, seed=1)
+        x = (mixing @ cloud(rank, 160, seed=2)).to(dtype)
+        x[3], x[-2:] = 0, 0
+        # as many values are rounding as there are rows too many
+        basis, values = gk.subspace_basis(x, rtol=1e-4, backend="native")
+        assert (basis != 0).any(-2).sum() == rank
+        wide, exact = basis[:, :rank].double(), torch.linalg.svd(x.double(), full_matrices=False)
+        tolerance = 2e-4 if dtype == torch.float32 else 1e-10
+        torch.testing.assert_close(wide.mT @ wide, torch.eye(rank).double(), rtol=0, atol=tolerance)
+        span = exact.Vh[:rank].mT @ exact.Vh[:rank]
+        torch.testing.assert_close(wide @ wide.mT, span, rtol=0, atol=tolerance)
+        torch.testing.assert_close(values.double(), exact.S, rtol=tolerance, atol=tolerance)
+
+    @pytest.mark.parametrize("level", LEVELS)
+    @pytest.mark.parametrize(("K", "L"), [(33, 33), (65, 40), (40, 128)], ids=str)
+    def test_many_directions_at_every_simd_level(self, simd_level, level, K, L, dtype):
+        simd_level(level)
+        x, y = (cloud(2, 5, 200, seed=seed).to(dtype).requires_grad_() for seed in (0, 1))
+        p, q = (orthonormal(2, 200, k, seed=k).to(dtype).requires_grad_() for k in (K, L))
+        found = with_gradients(gk.geodesic_cosine, (x, y, p, q), backend="native")
+        wide = [part.detach().double().requires_grad_() for part in (x, y, p, q)]
+        exact = with_gradients(gk.geodesic_cosine, wide, backend="reference")
+        tolerance = 1e-4 if dtype == torch.float32 else 1e-9
+        for a, b in zip(found, exact, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
 
     def test_threads_change_no_bit(self, dtype):
         leaves = [part.to(dtype).detach().requires_grad_() for part in features(B=24, N=16, D=130)]

@@ -60,7 +60,15 @@ for name, call in calls.items():
         goes_on()
 """
     )
-    names = ["one small problem", "a batch", "points", "costs", "an assignment", "exact transport"]
+    names = [
+        "one small problem",
+        "a batch",
+        "points",
+        "costs",
+        "large costs",
+        "an assignment",
+        "exact transport",
+    ]
     assert told.split("\n")[:-1] == [line for name in names for line in (name, "went on")]
 
 

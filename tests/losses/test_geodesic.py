@@ -223,8 +223,8 @@ class TestFused:
             ("gradients to the current rows alone", lambda given: given[2].requires_grad_()),
             ("no fused kernel for torch.bfloat16", lambda given: [part.bfloat16() for part in given]),
             ("one batch shape on both sides", lambda given: [given[0][None], given[1][None], *given[2:]]),
-            ("up to 128 rows, not 130", lambda given: embeddings(B=130)),
-            ("up to 64 columns, not 70", lambda given: embeddings(B=70, D=90)),
+            ("up to 160 rows, not 170", lambda given: embeddings(B=170)),
+            ("up to 128 columns, not 130", lambda given: embeddings(B=130, D=140)),
         ],
     )
     def test_refusals_are_reasons(self, reason, change):

@@ -69,21 +69,23 @@ def test_the_definition_is_exported_by_name():
 
 
 def test_bases_of_any_number_of_columns():
-    x, y = cloud(5, 90, seed=0), cloud(5, 90, seed=1)
+    x, y = cloud(5, 270, seed=0), cloud(5, 270, seed=1)
 
     def run(p, q):
         return gk.geodesic_cosine(x, y, p, q)
 
-    program = exported(run, orthonormal(90, 20, seed=2), orthonormal(90, 10, seed=3), dim=1)
-    for K, L in ((20, 10), (64, 3), (65, 3), (3, 80)):
-        given = orthonormal(90, K, seed=2), orthonormal(90, L, seed=3)
+    program = exported(run, orthonormal(270, 20, seed=2), orthonormal(270, 10, seed=3), dim=1)
+    for K, L in ((20, 10), (128, 3), (129, 3), (3, 260)):
+        given = orthonormal(270, K, seed=2), orthonormal(270, L, seed=3)
         torch.testing.assert_close(program(*given), run(*given), atol=1e-9, rtol=1e-7)
-    named = "native: the compiled kernel takes bases of up to 64 columns, not a size that torch.export leaves"
+    named = (
+        "native: the compiled kernel takes bases of up to 128 columns, not a size that torch.export leaves"
+    )
     with pytest.raises(gk.BackendError, match=named):
         exported(
             lambda p, q: gk.geodesic_cosine(x, y, p, q, backend="native"),
-            orthonormal(90, 20, seed=2),
-            orthonormal(90, 10, seed=3),
+            orthonormal(270, 20, seed=2),
+            orthonormal(270, 10, seed=3),
             dim=1,
         )
 
