@@ -19,6 +19,7 @@ from .harness.timing import Canary, measure
 from .operators import assignment as assignment_cases
 from .operators import clouds as cloud_cases
 from .operators import curves, memory
+from .operators import exact as exact_cases
 from .operators import geodesic as geodesic_cases
 from .operators import gpu as gpu_cases
 from .operators import transport as transport_cases
@@ -32,7 +33,7 @@ def all_cases(device: str = "cpu") -> list[Case]:
     """Every case that is timed on a device, the table's first."""
     if device == "cuda":
         return gpu_cases.cases()
-    families = transport_cases, assignment_cases, cloud_cases, geodesic_cases, curves
+    families = transport_cases, assignment_cases, exact_cases, cloud_cases, geodesic_cases, curves
     return [case for family in families for case in family.cases()]
 
 

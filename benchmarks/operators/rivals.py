@@ -86,6 +86,19 @@ def pot(cost: Tensor, eps: float, tol: float) -> Tensor:
     return plan if cost.dim() == 3 else plan[0]
 
 
+def pot_exact(cost: Tensor, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """POT's network simplex method, a problem at a time and to its end: value and potentials."""
+    solver = importlib.import_module("ot")
+    *batch, n, m = cost.shape
+    solved = []
+    for k, one in enumerate(cost.reshape(-1, n, m)):
+        a, b = [w.reshape(-1, w.shape[-1])[k].numpy() for w in given] or ([], [])
+        value, log = solver.emd2(a, b, one.numpy(), numItermax=10**9, log=True)
+        solved.append(torch.cat([torch.as_tensor(part).reshape(-1) for part in (value, log["u"], log["v"])]))
+    value, f, g = torch.stack(solved).reshape(*batch, -1).split([1, n, m], -1)
+    return value[..., 0], f, g
+
+
 @cache
 def _ott_solver(batched: bool) -> Callable:
     jax = importlib.import_module("jax")
