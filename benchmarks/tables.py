@@ -74,9 +74,9 @@ def _summary_of(line: dict[str, str]) -> dict:
 
 
 def trial_of(name: str) -> str:
-    """What every arm of a stage of the trial came to, after every reading where there are few strengths."""
+    """What every arm of a stage of the trial came to."""
     part = load("plasticity/summary")["stages"][name]
-    return f"{part['trials']} {part['title']}.\n\n{fronts.points_of(part, every=len(part['strengths']) < 3)}"
+    return f"{part['trials']} {part['title']}.\n\n{fronts.points_of(part)}"
 
 
 def areas_of_trial() -> str:

@@ -110,25 +110,23 @@ def _middle(values: Tensor) -> list[float]:
     return torch.quantile(values.double(), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
 
 
-def _points(part: Mapping, every: bool) -> Iterator[tuple[str, str, str, Mapping]]:
-    """Arm, strength, steps and point; only those after the last reading unless ``every``."""
-    for arm, result in part["arms"].items():
-        for strength, found in result["points"].items():
-            for steps in found if every else list(found)[-1:]:
-                yield arm, strength, steps, found[steps]
-
-
-def points_of(part: Mapping, *, every: bool = False) -> str:
-    """A stage's points as a table; after every reading, or the last."""
-    fidelity = any("psnr" in point for *_, point in _points(part, True))
+def points_of(part: Mapping) -> str:
+    """A stage's points as a table: every arm at every strength after every reading."""
+    places = [
+        (arm, strength, steps, point)
+        for arm, result in part["arms"].items()
+        for strength, found in result["points"].items()
+        for steps, point in found.items()
+    ]
+    fidelity = "psnr" in places[0][-1]
     less = f"right, less {AGAINST}"
     head = ["loss", "strength", "steps", *SHARES, less]
     head += ["PSNR, untouched", f"less {AGAINST}"] if fidelity else []
     rows = [head, ["---"] * len(head)]
-    for arm, strength, steps, point in _points(part, every):
+    for *names, point in places:
         apart = points_apart(point[less]) if less in point else ""
         more = [f"{point['psnr']:.1f} dB", _decibels_apart(point)] if fidelity else []
-        rows.append([arm, strength, steps, *(percent(point[key]) for key in SHARES), apart, *more])
+        rows.append([*names, *(percent(point[key]) for key in SHARES), apart, *more])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
 
 

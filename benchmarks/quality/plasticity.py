@@ -164,7 +164,7 @@ def report(out: Path, pages: Path, seed: int) -> None:
     if "long" in stages:
         draw_curves(pages / "curves.png", stages["long"])
     for part in stages.values():
-        print(f"{part['title']}, {part['trials']}\n\n{points_of(part, every=True)}")
+        print(f"{part['title']}, {part['trials']}\n\n{points_of(part)}")
 
 
 def main(arguments: list[str] | None = None) -> None:
