@@ -101,7 +101,7 @@ def changed(run: ClipInversion, source: Tensor) -> dict:
 
 def as_markdown(summary: dict) -> str:
     """One row a picture."""
-    names = list(summary["models"])
+    names = [name for name in summary["models"] if not name.endswith(" views")]
     heads = " | ".join(f"{name}: steps | SSIM | untouched" for name in names)
     lines = [f"| | {heads} |", "|---|" + "---|---|---|" * len(names)]
     for shown in (*PHOTOGRAPHS, *COLLAGES):
