@@ -2,6 +2,7 @@
 
 #include "cpu/exchange.h"
 #include "cpu/raised.h"
+#include "host/huge_pages.h"
 
 namespace geokernels {
 namespace {
@@ -102,7 +103,10 @@ PyObject* make(PyObject* like, const Plain& of, std::initializer_list<int64_t> s
     Py_CLEAR(made);
     raise("geokernels: torch made another tensor than it was asked for");
   }
-  if (made) data = seen.data;
+  if (made) {
+    data = seen.data;
+    in_huge_pages(data, next * int64_t(of.wide ? sizeof(double) : sizeof(float)));
+  }
   return made;
 }
 
