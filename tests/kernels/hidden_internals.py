@@ -87,7 +87,8 @@ def compiled_tangents_are_refused(gk) -> None:
 if __name__ == "__main__":
     wanted, *tests = sys.argv[1:]
     module = load(NAMES if wanted == "all" else GROUPS[wanted])
-    assert module.has_dispatcher == (wanted == "gradients")
+    assert module.has_dispatcher == (wanted in ("gradients", "listeners"))
+    assert module.can_be_passed_by == (wanted == "gradients")
     import geokernels
 
     assert geokernels._checks.is_wrapped is module.is_wrapped
