@@ -8,8 +8,8 @@
 
 namespace geokernels {
 
-// Largest cloud that one thread, or a block of a GPU, solves from costs that it makes: a kernel matrix stays in
-// the L2 cache.
+// Largest cloud that one thread, or a block of a GPU, solves from costs that it makes: a kernel matrix stays
+// in the L2 cache.
 constexpr int64_t kMostPoints = 256;
 
 // How the cost of a pair is computed from its points; numbered as in geokernels/kernels/costs.py.
