@@ -250,7 +250,7 @@ void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* di
   const BasisRoom<T> room(work, N, D);
   const int exponent = exponent_of(x, N * D);
   // squares of these neither overflow nor vanish
-  const bool moderate = std::abs(exponent) < kModerate && N <= D && rtol * kAlike < 1;
+  const bool moderate = N > 0 && std::abs(exponent) < kModerate && N <= D && rtol * kAlike < 1;
   if (!moderate || !alike_basis(x, N, D, room, left, directions, values))
     any_basis(x, N, D, exponent, rtol, room, left, directions, values);
   for (int64_t i = 0; i < std::min(N, D); ++i) {
