@@ -147,8 +147,10 @@ class Sinkhorn {
       return;
     }
     const std::pair<const Work*, int64_t> given(&work, stored ? 0 : width * cols);
+    Workspace<T> counted;
+    counted.take(given.second);
     crew->each(
-        groups, given.second,
+        groups, counted.taken(),
         [](const void* from, int64_t group, Workspace<T> own) {
           const auto& to = *static_cast<const std::pair<const Work*, int64_t>*>(from);
           (*to.first)(group, own.take(to.second));
