@@ -20,6 +20,7 @@ from .._typing import Cost, Points
 from ..kernels import derivatives, dispatch, native, transport
 from ..kernels import transport_assignment as kernels
 from ..kernels import transport_clouds as clouds
+from .inputs import FASTEST_ON_CPU
 from .transport import sinkhorn
 from .transport_checks import explain_cost, require_clouds, require_finite_clouds
 
@@ -49,7 +50,7 @@ def assignment(cost: Cost, *, backend: str | None = None) -> Tensor:
         >>> assignment(torch.tensor([[1.0, 2.0], [1.0, 4.0]]))
         tensor([1, 0])
     """
-    if backend in (None, "native") and kernels.runs_directly(cost):
+    if backend in FASTEST_ON_CPU and kernels.runs_directly(cost):
         chosen, outcome = kernels.assign_directly(cost)
     else:
         chosen, outcome = _assign(cost, backend)
