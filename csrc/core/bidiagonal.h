@@ -29,7 +29,7 @@ struct BidiagonalRoom {
   T *from_left, *from_right;    // [n, ldl], [n, ldr]   the reflections, I - h h^T each
   T* image;                     // [m]
   T *along, *next;              // [ldr]
-  T *products, *factors;        // [2, n, kReflections], [3, kReflections, kReflections]
+  T *products, *factors;        // [2, n, kReflections], [2, kReflections, kReflections]
   T *turns_left, *turns_right;  // [kKept, n, 2]   cosine and sine
   double *diagonal, *beside;    // [n]
   int64_t* steps;               // [kKept, 2]   the first and last row of a step
@@ -45,7 +45,7 @@ struct BidiagonalRoom {
     along = from.take(ldr);
     next = from.take(ldr);
     products = from.take(2 * n * kReflections);
-    factors = from.take(3 * kReflections * kReflections);
+    factors = from.take(2 * kReflections * kReflections);
     turns_left = from.take(2 * kKept * n);
     turns_right = from.take(2 * kKept * n);
     diagonal = from.template take_as<double>(n);
@@ -137,20 +137,21 @@ inline void accumulate(const T* reflections, int64_t count, int64_t ld, int64_t 
   std::fill_n(rows, at.n * ld, T(0));
   for (int64_t j = 0; j < at.n; ++j) rows[j * ld + j] = 1;
   constexpr int64_t most = kReflections;
-  T *const inner = at.factors, *const t = inner + most * most, *const turned = t + most * most;
+  T *const inner = at.factors, *const turned = inner + most * most;
   for (int64_t k = (count - 1) / most * most; count > 0 && k >= 0; k -= most) {
     // H_0 H_1 ... = I - Y T Y^T with T upper triangular
     const int64_t b = std::min(most, count - k), begin = padded<T>(k + 1) - padded<T>(1), size = ld - begin;
     const T* const y = reflections + k * ld + begin;
     dots(y, ld, b, y, ld, b, size, inner, b);
+    // -T^T, row by row: no sum along a row, which one compiler adds up with FMA and another without
+    std::fill_n(turned, b * b, T(0));
     for (int64_t j = 0; j < b; ++j) {
-      for (int64_t i = 0; i < j; ++i) {
-        T sum = 0;
-        for (int64_t l = i; l < j; ++l) sum += t[i * b + l] * inner[l * b + j];
-        t[i * b + j] = -sum;
+      T* const row = turned + j * b;
+      for (int64_t l = 0; l < j; ++l) {
+        const T factor = inner[l * b + j];
+        for (int64_t i = 0; i <= l; ++i) row[i] -= factor * turned[l * b + i];
       }
-      t[j * b + j] = 1;
-      for (int64_t i = 0; i < b; ++i) turned[j * b + i] = i <= j ? -t[i * b + j] : T(0);
+      row[j] = -1;
     }
     const int64_t first = k + shift, n = at.n - first;
     if (n <= 0) continue;
