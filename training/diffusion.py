@@ -11,25 +11,20 @@ same weights, to the bit, as one never interrupted (on the same machine, with th
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
-from geokernels._files import give_new_modes, write_json
-from geokernels.world import ATTRIBUTES, WORDS
-from geokernels.world.held_out import sample_seen
-
-from .clip_data import values_of
-from .diffusion_data import CONTEXT, build_tokenizer, captions_of, encoded_renders, tokenize
+from .diffusion_data import build_tokenizer, captions_of, encoded_renders, tokenize
+from .records import write_record
 from .steps import Stage, facts_of, rate
+from .text import Reading, build_heads, build_tower, freeze, last_rows
 from .vae import variance_preserving
 
 
@@ -97,26 +92,6 @@ def build_unet(config: Config, latent: int) -> UNet2DConditionModel:
     return unet
 
 
-def build_text(config: Config, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    settings = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=config.text_width,
-        intermediate_size=4 * config.text_width,
-        num_hidden_layers=config.text_layers,
-        num_attention_heads=config.heads,
-        max_position_embeddings=CONTEXT,
-        projection_dim=config.text_width,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    text = CLIPTextModel(settings)
-    # transformers' initial 0.02 would leave all words alike for long
-    nn.init.normal_(text.embeddings.token_embedding.weight, std=0.5)
-    nn.init.normal_(text.embeddings.position_embedding.weight, std=0.1)
-    return text
-
-
 def build_scheduler() -> DDIMScheduler:
     return DDIMScheduler(
         beta_schedule="scaled_linear",
@@ -129,33 +104,6 @@ def build_scheduler() -> DDIMScheduler:
         set_alpha_to_one=True,
         steps_offset=1,  # as pipelines expect; without effect on trailing steps
     )
-
-
-class Reading:
-    """The loss of one step of the text tower: a linear head reads every attribute off the padding.
-
-    Captions are causal, so the padding after one has seen all of it. Learned together with the U-Net, the
-    features show the background almost alone, which fills most of a picture; a U-Net then takes long to
-    notice the object's colour. Here every attribute counts alike.
-    """
-
-    def __init__(
-        self, config: Config, text: CLIPTextModel, head: nn.Linear, tokenizer: CLIPTokenizer
-    ) -> None:
-        self.config, self.text, self.head, self.tokenizer = config, text, head, tokenizer
-        self.options = [len(values) + 1 for values in ATTRIBUTES.values()]  # the last is: not named
-
-    def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """Cross-entropy, summed over the attributes."""
-        scenes = sample_seen(self.config.text_batch, generator=generator)
-        prompts, said = captions_of(values_of(scenes), silent=0.05, generator=generator)
-        tokens = tokenize(self.tokenizer, prompts)
-        padding = (tokens == self.tokenizer.pad_token_id).float()
-        words = self.text(tokens).last_hidden_state
-        features = torch.einsum("btd,bt->bd", words, padding / padding.sum(1, keepdim=True))
-        logits = self.head(features).split(self.options, 1)
-        truth = torch.where(said < 0, torch.tensor(self.options) - 1, said)
-        return {"read": sum(F.cross_entropy(x, y) for x, y in zip(logits, truth.unbind(1)))}
 
 
 class Denoising:
@@ -210,9 +158,11 @@ class Training:
         self.config, self.vae, self.out = config, vae, out
         self.tokenizer = build_tokenizer()
         latent = config.picture // 2 ** (len(vae.config.block_out_channels) - 1)
-        self.unet, self.text = build_unet(config, latent), build_text(config, self.tokenizer)
-        self.head = nn.Linear(config.text_width, sum(len(v) + 1 for v in ATTRIBUTES.values()))  # discarded
-        reader = {"text": self.text, "head": self.head}
+        self.unet = build_unet(config, latent)
+        sizes = {"width": config.text_width, "layers": config.text_layers, "heads": config.heads}
+        self.text = build_tower(CLIPTextModel, self.tokenizer, **sizes)
+        self.heads = build_heads(config.text_width, views=1)
+        reader = {"text": self.text, "heads": self.heads}
         self.reading = Stage("text", reader, out, decay=0.01, average=0.0)
         self.stage = Stage("unet", {"unet": self.unet}, out, decay=0.01, average=config.average)
 
@@ -222,11 +172,11 @@ class Training:
         shared = {"seed": config.seed, "save_every": config.save_every, "quiet": quiet}
         self.reading.run(
             config.text_steps,
-            Reading(config, self.text.train(), self.head, self.tokenizer),
+            Reading(self.text.train(), self.heads, self.tokenizer, last_rows, batch=config.text_batch),
             rate=lambda step: rate(step, config.text_steps, config.text_peak, warm=1),
             **shared,
         )
-        self.freeze_text()
+        freeze(self.text, self.tokenizer)
         latents, values = encoded_renders(
             self.vae, config.renders, size=config.picture, seed=config.seed, keep=self.out / "latents.pt"
         )
@@ -240,17 +190,10 @@ class Training:
             return rate(step, config.steps, config.peak, warm=config.warm, hold=config.hold)
         return rate(step - config.steps, config.again, config.again_peak, warm=config.warm)
 
-    def freeze_text(self) -> None:
-        """Make the text tower what is shipped: half precision, and zero rows for what it never read."""
-        used = tokenize(self.tokenizer, sorted(WORDS)).unique()
-        read = torch.zeros(len(self.tokenizer), 1).index_fill_(0, used, 1.0)
-        self.text.embeddings.token_embedding.weight.data.mul_(read)
-        self.text.half().float().requires_grad_(False).eval()
-
     def export(self, folder: Path, vae_folder: Path) -> Path:
         """Write the pipeline of the averaged U-Net in half precision, the tiny autoencoder and a record."""
         self.stage.averaged()
-        self.freeze_text()
+        freeze(self.text, self.tokenizer)
         # each by itself: the pipeline's own conversion warns about layers that none of these has
         for part in (self.vae, self.unet, self.text):
             part.half()
@@ -265,20 +208,6 @@ class Training:
             made[stage.name] = facts_of(stage, batch, config)
         write_record(folder, made)
         return folder
-
-
-def write_record(folder: Path, made: dict) -> None:
-    """Beside ``folder``: how it was made, and the digest of each of its files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    give_new_modes(files)
-    record = {
-        "bytes": sum(path.stat().st_size for path in files),
-        "sha256": {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "made": made,
-    }
-    write_json(folder.with_suffix(".record.json"), record)
 
 
 def main() -> None:

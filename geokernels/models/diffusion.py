@@ -208,7 +208,7 @@ def _load(
 
         def load():
             own = text_encoders(source, dtype, variant) if isinstance(source, Path) else {}
-            return kind.from_pretrained(str(source), **own, **options)
+            return kind.from_pretrained(str(source), **(own | options))
 
         pipeline = read_pipeline(source, load)
     require_kind(type(pipeline).__name__, kinds, source)

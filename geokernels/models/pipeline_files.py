@@ -115,8 +115,11 @@ def variant_of(folder: Path, wanted: str | None, called: PipelineCalled = ARGUME
     return common.pop()
 
 
-def text_encoders(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, nn.Module]:
+def text_encoders(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, nn.Module | None]:
     """The parts of a folder that are transformers', which would fill what is missing with random weights.
+
+    Parts that the folder says it does without, such as the T5 of Stable Diffusion 3, are None: diffusers
+    wants to be told so.
 
     Raises:
         ValueError: If a weight is missing; names the first.
@@ -125,6 +128,9 @@ def text_encoders(folder: Path, dtype: torch.dtype, variant: str | None) -> dict
 
     networks = {}
     for part, kind in read_json(folder / "model_index.json").items():
+        if kind == [None, None]:
+            networks[part] = None
+            continue
         library, name = kind if isinstance(kind, list) and len(kind) == 2 else (None, None)
         of_class = getattr(transformers, name, None) if library == "transformers" and name else None
         if not (isinstance(of_class, type) and issubclass(of_class, transformers.PreTrainedModel)):

@@ -9,6 +9,8 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 open_clip = pytest.importorskip("open_clip")
 
+from transformers import CLIPTextModel  # noqa: E402
+
 from geokernels.models import load_diffusion, load_tiny_autoencoder  # noqa: E402
 from geokernels.world import ATTRIBUTES, TEMPLATES, WORDS, judge, sample_scenes  # noqa: E402
 from geokernels.world.held_out import held_out, sample_seen, sample_unseen  # noqa: E402
@@ -16,6 +18,7 @@ from training import diffusion, evaluate_diffusion, vae  # noqa: E402
 from training.clip_data import values_of  # noqa: E402
 from training.diffusion_data import build_tokenizer, captions_of, tokenize  # noqa: E402
 from training.steps import Stage  # noqa: E402
+from training.text import build_tower  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +174,7 @@ def test_a_perfect_model_has_no_loss(autoencoders):
             return type("Output", (), seen)
 
     tokenizer = build_tokenizer()
-    text = diffusion.build_text(config, tokenizer)
+    text = build_tower(CLIPTextModel, tokenizer, width=8, layers=1, heads=2)
     loss = diffusion.Denoising(config, Oracle(), text, tokenizer, latents[:1].expand(3, -1, -1, -1), values)
     assert loss(torch.Generator().manual_seed(0))["v"] < 1e-8
 
