@@ -1,106 +1,39 @@
-"""The part of a Stable Diffusion pipeline that denoises latents, and what it reads of a prompt."""
-
-import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+"""The U-Net of a Stable Diffusion pipeline, which denoises latents, and what it reads of a prompt."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .text_to_image import TextToImage
-
-KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+from .latents import LatentModel, UnsuitedPipelineError, Words
 
 
-class Words(NamedTuple):
-    """What the U-Net reads of prompts, one a row.
+class Denoiser(LatentModel):
+    """U-Net, autoencoder and text encoders of Stable Diffusion 1, 2 or XL.
 
     Attributes:
-        rows: One a token, ``(B, L, D)``.
-        pooled: The vector that SDXL reads besides, ``(B, P)``, or None.
-    """
-
-    rows: Tensor
-    pooled: Tensor | None = None
-
-    def repeat(self, times: int) -> "Words":
-        """The same for ``times`` as many latents, all of them again and again."""
-        return Words(
-            *(None if part is None else part.repeat(times, *[1] * (part.dim() - 1)) for part in self)
-        )
-
-    @staticmethod
-    def cat(parts: Sequence["Words"]) -> "Words":
-        """One after the other."""
-        pooled = None if parts[0].pooled is None else torch.cat([part.pooled for part in parts])
-        return Words(torch.cat([part.rows for part in parts]), pooled)
-
-
-class UnsuitedPipelineError(TypeError):
-    """A pipeline, or a part of it, is of a kind that what was asked of it cannot use."""
-
-
-class Denoiser:
-    """U-Net, autoencoder and text encoders of a diffusers pipeline, as what moves latents needs them.
-
-    Latents and all arithmetic on them are in ``dtype``, at least float32, whatever the U-Net computes in.
-
-    Attributes:
-        pipeline: Diffusers' own; what is loaded into it later, such as a LoRA, takes part.
-        unet: Its U-Net.
-        vae: Its autoencoder.
-        dtype: Of the latents.
-        multiple: What a picture's sides must be divisible by.
+        unet: The network.
 
     Raises:
         TypeError: If the pipeline is of another kind, or its U-Net asks for more than text and time.
     """
 
+    kinds = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+
     def __init__(self, pipeline) -> None:
-        self._face, self.pipeline = TextToImage(pipeline), pipeline
-        if self._face.name not in KINDS:
-            raise UnsuitedPipelineError(f"pipeline must be a {' or '.join(KINDS)}, got {self._face.name}")
-        self.unet, self.vae = pipeline.unet, pipeline.vae
+        super().__init__(pipeline)
+        self.unet = self.network
         kind, inputs = self.unet.config.addition_embed_type, self.unet.config.in_channels
         if kind not in (None, "text_time") or inputs != self.vae.config.latent_channels:
             raise UnsuitedPipelineError(
                 f"the U-Net must read text and time alone, got {inputs} channels and an embedding of {kind}"
             )
-        self.dtype = torch.promote_types(self.unet.dtype, torch.float32)
-        self._factor = pipeline.vae_scale_factor
         self.multiple = self._factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
     @property
-    def device(self) -> torch.device:
-        """Where the U-Net is."""
-        return self.unet.device
+    def _first_weight(self) -> Tensor:
+        return self.unet.conv_in.weight
 
-    def digest(self) -> str:
-        """Names the U-Net: the checksum of its first convolution's signs, which no precision changes.
-
-        On the meta device, where weights have no values, it is empty.
-        """
-        weight = self.unet.conv_in.weight.detach()
-        if weight.is_meta:
-            return ""
-        signs = (weight > 0).cpu()
-        return hashlib.sha256(signs.numpy().tobytes()).hexdigest()
-
-    def read(self, prompts: Sequence[str]) -> Words:
-        """What the U-Net reads of each of ``prompts``; of ``""``, what the pipeline takes for no prompt.
-
-        Raises:
-            ValueError: If a prompt is longer than a tokenizer can read.
-        """
-        embeddings = [self._face.encode(text) if text else self._face.encode_negative() for text in prompts]
-        rows = torch.stack([part.rows for part in embeddings]).to(self.unet.dtype)
-        if embeddings[0].pooled is None:
-            return Words(rows)
-        return Words(rows, torch.stack([part.pooled for part in embeddings]).to(self.unet.dtype))
-
-    def __call__(self, latents: Tensor, timestep: int, words: Words) -> Tensor:
-        """The U-Net's output, ``(B, C, h, w)`` in the dtype of ``latents``, which it has a gradient to."""
+    def __call__(self, latents: Tensor, time: int, words: Words) -> Tensor:
+        """See :class:`LatentModel`; ``time`` is a timestep of its training."""
         added = None
         if words.pooled is not None:
             H, W = (side * self._factor for side in latents.shape[-2:])
@@ -108,91 +41,13 @@ class Denoiser:
             added = {"text_embeds": words.pooled, "time_ids": ids.expand(len(latents), -1)}
         output = self.unet(
             latents.to(self.unet.dtype),
-            torch.tensor(timestep, device=latents.device),
+            torch.tensor(time, device=latents.device),
             encoder_hidden_states=words.rows,
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
         return output.to(latents.dtype)
 
-    def suited(self, picture: Tensor, longest: int | None = None) -> Tensor:
-        """``(3, H, W)`` resized so that the model can take it: to its own size, if none is said.
-
-        Args:
-            picture: ``(3, H, W)`` in [0, 1].
-            longest: About how many pixels the longer side shall have.
-        """
-        H, W = picture.shape[-2:]
-        share = (longest or max(self.picture_size())) / max(H, W)
-        sides = [max(1, round(side * share / self.multiple)) * self.multiple for side in (H, W)]
-        if sides == [H, W]:
-            return picture
-        resized = F.interpolate(picture[None], sides, mode="bilinear", antialias=True, align_corners=False)
-        return resized[0].clamp(0, 1)
-
-    @torch.no_grad()
-    def encode(self, pictures: Tensor) -> Tensor:
-        """Latents of pictures ``(B, 3, H, W)`` in [0, 1].
-
-        Raises:
-            ValueError: If a side is no multiple of ``multiple``.
-        """
-        if pictures.shape[-2] % self.multiple or pictures.shape[-1] % self.multiple:
-            raise ValueError(
-                f"pictures must have sides divisible by {self.multiple}, got {tuple(pictures.shape[-2:])}"
-            )
-        given = pictures.to(self.device, self.vae.dtype) * 2 - 1
-        latents = torch.cat([self.vae.encode(part).latent_dist.mode() for part in given.split(4)])
-        return (latents.to(self.dtype) - _shift(self.vae)) * self.vae.config.scaling_factor
-
-    @torch.no_grad()
-    def pictures(self, latents: Tensor) -> Tensor:
-        """Pictures ``(B, 3, H, W)``, float32 in [0, 1], of latents.
-
-        Raises:
-            FloatingPointError: If there is NaN among them.
-        """
-        pictures = torch.cat([decode(self.vae, part).float() for part in latents.split(4)])
-        if not bool(torch.isfinite(pictures).all()):
-            raise FloatingPointError("the autoencoder's pictures are not finite; load it in float32")
-        return pictures.clamp(0, 1)
-
-    def picture_size(self) -> tuple[int, int]:
-        """Height and width of the pictures that the model was made for."""
-        _, height, width = self._face.latent_shape()
-        return height * self._factor, width * self._factor
-
-    def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
-        """Channels, height and width of the latents of a picture, of the model's own size if none is given.
-
-        Raises:
-            ValueError: If a side is no multiple of ``multiple``.
-        """
-        return self._face.latent_shape(height, width)
-
-
-def decode(decoder, latents: Tensor, *, longest: int | None = None) -> Tensor:
-    """Pictures of latents, about in [0, 1]; not clamped, so that a gradient reaches every pixel.
-
-    Args:
-        decoder: An ``AutoencoderKL`` or ``AutoencoderTiny``.
-        latents: As the U-Net sees them, ``(B, C, h, w)``.
-        longest: Longest side of the pictures; latents of larger ones are averaged first.
-
-    Returns:
-        ``(B, 3, H, W)`` in the dtype of ``latents``.
-
-    Gradients:
-        First and second order, to ``latents``.
-    """
-    factor = 2 ** (len(decoder.config.block_out_channels) - 1)
-    if longest is not None and longest < max(latents.shape[-2:]) * factor:
-        share = longest / (max(latents.shape[-2:]) * factor)
-        size = [max(1, round(side * share)) for side in latents.shape[-2:]]
-        latents = F.interpolate(latents, size, mode="bilinear", antialias=True, align_corners=False)
-    scaled = latents / decoder.config.scaling_factor + _shift(decoder)
-    return (decoder.decode(scaled.to(decoder.dtype), return_dict=False)[0] / 2 + 0.5).to(latents.dtype)
-
-
-def _shift(vae) -> float:
-    return getattr(vae.config, "shift_factor", None) or 0.0
+    def guided(self, nothing: Words, asked: Words, scale: float) -> tuple[Words, ...]:
+        """Both, one after the other; the scale is that of classifier-free guidance."""
+        return nothing, asked

@@ -1,4 +1,4 @@
-"""Stable Diffusion pipelines of diffusers, frozen: the embedded one, a folder's, or one of the hub."""
+"""Pipelines of diffusers, frozen: an embedded one, a folder's, one of the hub, or that of a single file."""
 
 from pathlib import Path
 
@@ -7,22 +7,31 @@ from torch import nn
 
 from .._modes import own_modes
 from .embedded import embedded
-from .families import FAMILIES
+from .families import FAMILIES, require_parts
 from .pipeline_files import (
     ARGUMENTS,
-    WORLD,
+    EMBEDDED,
     PipelineCalled,
     class_of,
     load_single,
+    own_parts,
     read_pipeline,
     require_finite_parts,
     require_kind,
     source_of,
-    text_encoders,
     variant_of,
 )
 
 TINY = "vae_tiny"  # subfolder of its small autoencoder, which the pipeline's own format does not know
+# pipelines by which pictures can be edited
+EDITORS = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusion3Pipeline",
+    "FluxPipeline",
+)
+# which of all have a checker that is left out, and how that is said
+CHECKED = ("StableDiffusionPipeline", "StableDiffusionInstructPix2PixPipeline")
 UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
@@ -36,9 +45,10 @@ def load_diffusion(
     config: str | Path | None = None,
     called: PipelineCalled = ARGUMENTS,
 ):
-    """Load a Stable Diffusion pipeline, frozen, in evaluation mode, and without a safety checker.
+    """Load Stable Diffusion 1, 2, XL or 3, or FLUX, frozen, in evaluation mode, without a safety checker.
 
     All kinds of ``name`` are loaded by the same code. Only safetensors are read: no file can execute code.
+    Stable Diffusion 3 may come without its third text encoder, T5.
 
     Args:
         name: ``"world"``, the embedded pipeline; a folder in diffusers' format; ``"organisation/model"`` on
@@ -52,7 +62,7 @@ def load_diffusion(
         called: What messages call ``name``, ``variant`` and ``config``.
 
     Returns:
-        A ``diffusers.StableDiffusionPipeline``. No weight needs a gradient; inputs may.
+        Diffusers' own pipeline, of the class that its folder names. No weight needs a gradient; inputs may.
 
     Raises:
         ImportError: If diffusers or transformers is not installed.
@@ -66,7 +76,7 @@ def load_diffusion(
         77
     """
     how = {"variant": variant, "config": config, "called": called}
-    return _load(source_of(name, called), ("StableDiffusionPipeline",), dtype, device, dict(UNCHECKED), **how)
+    return _load(source_of(name, called), EDITORS, dtype, device, **how)
 
 
 @own_modes
@@ -98,10 +108,8 @@ def load_text_to_image(
         ValueError: If the folder holds another kind of pipeline, or a file of it is missing, truncated, or
             not the recorded one.
     """
-    source, kinds, options = source_of(name, called), tuple(FAMILIES), {}
-    if isinstance(source, Path) and source.is_dir() and class_of(source) == "StableDiffusionPipeline":
-        kinds, options = ("StableDiffusionPipeline",), dict(UNCHECKED)
-    return _load(source, kinds, dtype, device, options, variant=variant, config=config, called=called)
+    how = {"variant": variant, "config": config, "called": called}
+    return _load(source_of(name, called), tuple(FAMILIES), dtype, device, **how)
 
 
 @own_modes
@@ -119,7 +127,7 @@ def load_instructed(
     Arguments and errors are those of :func:`load_diffusion`; none is embedded.
     """
     kinds, how = ("StableDiffusionInstructPix2PixPipeline",), {"variant": variant, "config": config}
-    return _load(source_of(name, called), kinds, dtype, device, dict(UNCHECKED), called=called, **how)
+    return _load(source_of(name, called), kinds, dtype, device, called=called, **how)
 
 
 @own_modes
@@ -163,6 +171,22 @@ def load_tiny_autoencoder(
     return tiny.requires_grad_(False).eval().to(device)
 
 
+def pipeline_class(source: Path | str) -> str | None:
+    """The class of the pipeline of a folder or of the hub, of which the index alone is fetched.
+
+    None for a single file, which says of what class it is by its weights.
+
+    Raises:
+        ImportError: If diffusers or transformers is not installed.
+        FileNotFoundError: If the hub has no such model, or cannot be reached.
+        ValueError: If the folder has no index.
+    """
+    diffusers = _import_diffusers()
+    if isinstance(source, Path):
+        return class_of(source) if source.is_dir() else None
+    return read_pipeline(source, lambda: diffusers.DiffusionPipeline.load_config(source)).get("_class_name")
+
+
 def _import_diffusers():
     try:
         import diffusers
@@ -179,13 +203,12 @@ def _load(
     kinds: tuple[str, ...],
     dtype: torch.dtype,
     device,
-    options: dict,
     *,
     variant: str | None,
     config: str | Path | None,
     called: PipelineCalled,
 ):
-    """A frozen pipeline of one of ``kinds``; one of the hub is fetched as the first, if there is but one."""
+    """A frozen pipeline of one of ``kinds``."""
     diffusers = _import_diffusers()
     single = isinstance(source, Path) and source.is_file()
     if config is not None and not single:
@@ -199,22 +222,24 @@ def _load(
             )
         pipeline = load_single(diffusers, source, kinds, config, called, dtype=dtype)
     else:
+        kind = pipeline_class(source)
+        require_kind(kind, kinds, source)
         if isinstance(source, Path):
-            require_kind(class_of(source), kinds, source)
             variant = variant_of(source, variant, called)
-        kind = getattr(diffusers, kinds[0] if len(kinds) == 1 else "DiffusionPipeline")
+        options = dict(UNCHECKED) if kind in CHECKED else {}
         options |= {"dtype": dtype, "use_safetensors": True, "local_files_only": isinstance(source, Path)}
         options |= {"variant": variant} if variant else {}
 
         def load():
-            own = text_encoders(source, dtype, variant) if isinstance(source, Path) else {}
-            return kind.from_pretrained(str(source), **(own | options))
+            own = own_parts(source, dtype, variant) if isinstance(source, Path) else {}
+            return getattr(diffusers, kind).from_pretrained(str(source), **{**own, **options})
 
         pipeline = read_pipeline(source, load)
     require_kind(type(pipeline).__name__, kinds, source)
+    require_parts(type(pipeline).__name__, pipeline.components, source)
     require_finite_parts(pipeline.components, source)
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.requires_grad_(False).eval()
-    pipeline.embedded = source == embedded(WORLD)
+    pipeline.embedded = source in [embedded(name) for name in EMBEDDED.values()]
     return pipeline.to(device)

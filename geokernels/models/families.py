@@ -1,7 +1,8 @@
 """The kinds of text-to-picture pipelines of diffusers, as far as they differ in how prompts are read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Family:
         rows: The tokenizers whose rows follow one another in the embedding.
         masked: Whether a mask says which rows count.
         negative: Whether a second evaluation with a negative prompt guides.
+        optional: Tokenizers that may be missing, with their text encoders.
         options: Of every call.
     """
 
@@ -26,6 +28,7 @@ class Family:
     rows: tuple[str, ...] = ("tokenizer",)
     masked: bool = False
     negative: bool = True
+    optional: tuple[str, ...] = ()
     options: dict = field(default_factory=dict)
 
 
@@ -62,7 +65,12 @@ def _without_negative(pipeline, prompt: str, negative: str | None, device) -> tu
 PIXART = {"masked": True, "options": {"use_resolution_binning": False}}
 FAMILIES = {
     "StableDiffusionPipeline": Family(_rows_only, "unet", {"tokenizer": None}),
-    "StableDiffusionXLPipeline": Family(_rows_and_pooled, "unet", {"tokenizer": None, "tokenizer_2": None}),
+    "StableDiffusionXLPipeline": Family(
+        _rows_and_pooled,
+        "unet",
+        {"tokenizer": None, "tokenizer_2": None},
+        optional=("tokenizer",),  # the refiner has the second alone
+    ),
     "PixArtAlphaPipeline": Family(_masked_rows, "transformer", {"tokenizer": 120}, **PIXART),
     "PixArtSigmaPipeline": Family(_masked_rows, "transformer", {"tokenizer": 300}, **PIXART),
     "StableDiffusion3Pipeline": Family(
@@ -70,6 +78,7 @@ FAMILIES = {
         "transformer",
         {"tokenizer": None, "tokenizer_2": None, "tokenizer_3": 256},
         rows=("tokenizer", "tokenizer_3"),
+        optional=("tokenizer_3",),
     ),
     "FluxPipeline": Family(
         _without_negative,
@@ -79,3 +88,15 @@ FAMILIES = {
         negative=False,
     ),
 }
+
+
+def require_parts(kind: str, parts: Mapping[str, object], source: Path | str) -> None:
+    """Refuse a pipeline that lacks what draws, or what reads its prompts; names the first."""
+    if kind not in FAMILIES:
+        return
+    family = FAMILIES[kind]
+    readers = [name for name in family.tokenizers if name not in family.optional]
+    encoders = [name.replace("tokenizer", "text_encoder") for name in readers]
+    for part in (family.denoiser, "vae", "scheduler", *readers, *encoders):
+        if parts.get(part) is None:
+            raise ValueError(f"a {kind} must have a {part}, found none in {source}")

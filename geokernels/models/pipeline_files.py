@@ -16,6 +16,7 @@ from .embedded import embedded, verify
 from .tensor_files import mistaken, read_state, unreadable
 
 WORLD = "world-diffusion"  # folder of the embedded pipeline
+EMBEDDED = {"world": WORLD, "world-flow": "world-flow"}  # folders of all of them, by their names
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 # a file of weights in a pipeline's folder, of several perhaps, of a variant perhaps
 WEIGHTS = re.compile(
@@ -59,8 +60,8 @@ def source_of(name: str | Path, called: PipelineCalled = ARGUMENTS) -> Path | st
     Raises:
         FileNotFoundError: If it is none of these.
     """
-    if name == "world":
-        folder = embedded(WORLD)
+    if name in EMBEDDED:
+        folder = embedded(EMBEDDED[name])
         verify(folder)
         return folder
     if Path(name).exists():
@@ -115,18 +116,18 @@ def variant_of(folder: Path, wanted: str | None, called: PipelineCalled = ARGUME
     return common.pop()
 
 
-def text_encoders(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, nn.Module | None]:
-    """The parts of a folder that are transformers', which would fill what is missing with random weights.
+def own_parts(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, nn.Module | None]:
+    """The parts of a folder that diffusers would not read, or not as strictly as ours are read.
 
-    Parts that the folder says it does without, such as the T5 of Stable Diffusion 3, are None: diffusers
-    wants to be told so.
+    Those that the folder says it does not have are None: diffusers asks for them even so. Of what is
+    transformers', which would fill what is missing with random weights, every weight must be there.
 
     Raises:
         ValueError: If a weight is missing; names the first.
     """
     import transformers
 
-    networks = {}
+    networks: dict[str, nn.Module | None] = {}
     for part, kind in read_json(folder / "model_index.json").items():
         if kind == [None, None]:
             networks[part] = None
@@ -242,7 +243,8 @@ def without_bars(where: bool) -> Iterator[None]:
 def read_pipeline(source: Path | str, load):
     """What ``load`` returns; a sentence about ``source`` if it fails."""
     try:
-        with without_bars(where=isinstance(source, Path) and source.is_relative_to(embedded(WORLD))):
+        folders = [embedded(name) for name in EMBEDDED.values()]
+        with without_bars(where=isinstance(source, Path) and any(map(source.is_relative_to, folders))):
             return load()
     except Exception as error:
         if isinstance(source, str):

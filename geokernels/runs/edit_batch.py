@@ -13,7 +13,8 @@ from torch import Tensor
 from ..media.bounds import MOST_MEGAPIXELS
 from ..media.pictures import read_picture
 from ..metrics.summary import BETTER
-from ..models.denoiser import Denoiser, UnsuitedPipelineError
+from ..models.denoiser import Denoiser
+from ..models.latents import UnsuitedPipelineError
 from ..pipelines.comparators import EditMethod, EditModels, EditTask
 from ..pipelines.edit.source import ddim_inversion
 from ..pipelines.recipe import RecipeConfig

@@ -9,18 +9,23 @@ import transformers
 
 SIDE = 16  # of the latents; the autoencoders halve a picture's side twice
 WIDTH = 8  # of text features
+FLOWS = ("StableDiffusion3Pipeline", "FluxPipeline", "distilled")
+FLOW_LATENTS = {"shift_factor": 0.06, "scaling_factor": 1.5}  # as released: neither is 0 or 1
 
 
 def save_random_pipeline(kind: str, folder: str | Path) -> Path:
-    """Save a pipeline of class ``kind`` that reads any lower-case text; the same weights every time."""
+    """Save a pipeline of class ``kind`` that reads any lower-case text; the same weights every time.
+
+    ``"distilled"`` is a FluxPipeline that reads its guidance scale, and shifts its levels by resolution.
+    """
     torch.manual_seed(0)
-    parts = {"vae": _vae(16 if kind in ("StableDiffusion3Pipeline", "FluxPipeline") else 4), **_PARTS[kind]()}
+    parts = {"vae": _vae(**({"channels": 16, **FLOW_LATENTS} if kind in FLOWS else {})), **_PARTS[kind]()}
     parts = {k: v.eval() if isinstance(v, torch.nn.Module) else v for k, v in parts.items()}
-    getattr(diffusers, kind)(**parts).save_pretrained(folder)
+    getattr(diffusers, "FluxPipeline" if kind == "distilled" else kind)(**parts).save_pretrained(folder)
     return Path(folder)
 
 
-def _vae(channels: int):
+def _vae(channels: int = 4, **latents):
     return diffusers.AutoencoderKL(
         block_out_channels=(4, 4, 4),
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -28,7 +33,7 @@ def _vae(channels: int):
         norm_num_groups=2,
         latent_channels=channels,
         sample_size=4 * SIDE,
-        shift_factor=0.0,
+        **{"shift_factor": 0.0, **latents},
     )
 
 
@@ -156,11 +161,11 @@ def _stable_diffusion_3() -> dict:
         "tokenizer": clip_tokenizer(),
         "tokenizer_2": clip_tokenizer(),
         "tokenizer_3": _t5_tokenizer(),
-        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
     }
 
 
-def _flux() -> dict:
+def _flux(**more) -> dict:
     return {
         "transformer": diffusers.FluxTransformer2DModel(
             in_channels=64,
@@ -171,6 +176,7 @@ def _flux() -> dict:
             joint_attention_dim=WIDTH,
             pooled_projection_dim=WIDTH,
             axes_dims_rope=(4, 4, 8),
+            **more,
         ),
         "text_encoder": clip_text(),
         "text_encoder_2": _t5_text(WIDTH),
@@ -178,6 +184,11 @@ def _flux() -> dict:
         "tokenizer_2": _t5_tokenizer(),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }
+
+
+def _distilled() -> dict:
+    shifted = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    return {**_flux(guidance_embeds=True), "scheduler": shifted}
 
 
 _PARTS = {
@@ -188,4 +199,5 @@ _PARTS = {
     "PixArtSigmaPipeline": _pixart,
     "StableDiffusion3Pipeline": _stable_diffusion_3,
     "FluxPipeline": _flux,
+    "distilled": _distilled,
 }

@@ -146,9 +146,16 @@ class TestErrors:
 
     def test_another_pipeline(self, copy):
         index = json.loads((copy / "model_index.json").read_text())
+        index["_class_name"] = "AudioLDMPipeline"
+        (copy / "model_index.json").write_text(json.dumps(index))
+        with pytest.raises(ValueError, match=r"must be a StableDiffusionPipeline, .* got AudioLDMPipeline"):
+            load_diffusion(copy)
+
+    def test_a_part_that_its_class_needs(self, copy):
+        index = json.loads((copy / "model_index.json").read_text())
         index["_class_name"] = "StableDiffusionXLPipeline"
         (copy / "model_index.json").write_text(json.dumps(index))
-        with pytest.raises(ValueError, match="must be a StableDiffusionPipeline, got StableDiffusionXLPip"):
+        with pytest.raises(ValueError, match="a StableDiffusionXLPipeline must have a tokenizer_2, found"):
             load_diffusion(copy)
 
     @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
@@ -174,7 +181,7 @@ class TestErrors:
         def refuse(*_, **__):
             raise OSError("no such repository")
 
-        monkeypatch.setattr(diffusers.StableDiffusionPipeline, "from_pretrained", refuse)
+        monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", refuse)
         with pytest.raises(
             FileNotFoundError, match=r"'someone/something' could not .* \(no such repository\)"
         ):

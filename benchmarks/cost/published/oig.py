@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geokernels.losses.editing import contrast_loss, resemblance_loss
-from geokernels.models.denoiser import Denoiser, Words, decode
+from geokernels.models.denoiser import Denoiser
+from geokernels.models.latents import Words, decode
 from geokernels.pipelines.edit.ddim import Schedule
+from geokernels.pipelines.edit.network import tapped
 from geokernels.pipelines.edit.oig import step_length
-from geokernels.pipelines.edit.unet import tapped
 
 
 class PublishedPattern:

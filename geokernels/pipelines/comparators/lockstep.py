@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from ...models.denoiser import Denoiser, Words
+from ...models.denoiser import Denoiser
+from ...models.latents import Words
 from ..edit.source import EditSource
 
 ROLES = 3  # rows of a pass: sources, edits without their prompts, edits with them

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..._checks import require_share, settle
 from ..._renamed import Renamed
-from ...models.denoiser import Denoiser, UnsuitedPipelineError
+from ...models.denoiser import Denoiser
+from ...models.latents import UnsuitedPipelineError
 from .attention import attending, in_order, plain_attention, self_attentions
 from .lockstep import from_source, leave_noise
 from .task import EditModels, EditTask

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ..._checks import require_positive, require_share, settle
 from ..._renamed import Renamed
-from ...models.denoiser import Denoiser, Words
+from ...models.denoiser import Denoiser
+from ...models.latents import Words
+from ..edit.network import frozen
 from ..edit.source import EditSource
-from ..edit.unet import frozen
 from .attention import attending, cross_attentions, in_order, self_attentions
 from .lockstep import leave_noise, require_inverted
 from .prompt_to_prompt import SharedWords, own_layout

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ...models.denoiser import UnsuitedPipelineError
+from ...models.latents import UnsuitedPipelineError
 from .task import EditTask
 
 

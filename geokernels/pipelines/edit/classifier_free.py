@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...models.denoiser import Denoiser, Words
+from ...models.denoiser import Denoiser
+from ...models.latents import Words
 
 
 def guided_output(

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from ..._modes import own_modes
 from ...losses.editing import contrast_loss, resemblance_loss
-from ...models.denoiser import Denoiser, decode
+from ...models.denoiser import Denoiser
+from ...models.latents import decode
 from ..run import Run, Tell
 from ..run_state import checksum, plain
 from .classifier_free import guided_output
+from .network import checkpointed, frozen, tapped
 from .oig_config import OIGConfig, one_on, step_length
 from .oig_cycle import CYCLE_TERMS, Cycle, distance
 from .source import EditSource
-from .unet import checkpointed, frozen, tapped
 
 TERMS = ("loss", "clip", "structure", "gradient")
 HALF_SCALE = 4096.0  # of losses that run back through float16, whose smallest numbers they would fall below

@@ -22,7 +22,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ...models.denoiser import Words
+from ...models.latents import Words
 from .ddim import Parts, Schedule
 
 CYCLE_TERMS = ("cycle", "source_cycle")  # L3 and L4

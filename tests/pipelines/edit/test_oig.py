@@ -12,9 +12,9 @@ from geokernels.losses.editing import contrast_loss, resemblance_loss
 from geokernels.models import load_diffusion
 from geokernels.models.denoiser import Denoiser
 from geokernels.pipelines.edit.ddim import Schedule, schedule_of
+from geokernels.pipelines.edit.network import residual_convolutions
 from geokernels.pipelines.edit.oig import OIGConfig, OIGEdit, oig_edit, step_length
 from geokernels.pipelines.edit.source import EditSource, ddim_inversion, draw_source
-from geokernels.pipelines.edit.unet import residual_convolutions
 
 diffusers = pytest.importorskip("diffusers")
 

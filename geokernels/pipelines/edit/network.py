@@ -6,7 +6,7 @@ from threading import get_ident
 
 from torch import Tensor, nn
 
-from ...models.denoiser import UnsuitedPipelineError
+from ...models.latents import UnsuitedPipelineError
 
 
 def residual_convolutions(unet) -> list[nn.Module]:
