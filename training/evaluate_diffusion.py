@@ -32,8 +32,10 @@ def prompts_of(scenes: Scenes) -> list[str]:
     return caption(scenes)
 
 
-def sample(pipeline, prompts: list[str], *, cfg: float, steps: int, seed: int, advance=None) -> Tensor:
-    """Pictures of ``prompts`` (n, 3, H, W) in [0, 1], by DDIM."""
+def sample(
+    pipeline, prompts: list[str], *, cfg: float, steps: int, seed: int, advance=None, **options
+) -> Tensor:
+    """Pictures of ``prompts`` (n, 3, H, W) in [0, 1], by the pipeline's own scheduler."""
     generator = torch.Generator().manual_seed(UNSEEN + seed)
     pipeline.set_progress_bar_config(disable=True)
     pictures = []
@@ -45,6 +47,7 @@ def sample(pipeline, prompts: list[str], *, cfg: float, steps: int, seed: int, a
                 guidance_scale=cfg,
                 generator=generator,
                 output_type="pt",
+                **options,
             )
         pictures.append(drawn.images.float())
         if advance:
@@ -66,7 +69,7 @@ def encode(pipeline, pictures: Tensor) -> Tensor:
     """Scaled latents of pictures in [0, 1]."""
     vae = pipeline.vae
     parts = [vae.encode(x * 2 - 1).latent_dist.mode() for x in pictures.split(BATCH)]
-    return torch.cat(parts) * vae.config.scaling_factor
+    return (torch.cat(parts) - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
 
 
 @torch.no_grad()
@@ -121,7 +124,7 @@ def made(record: dict) -> str:
     ]
     machine = f"{record['threads']} thread(s) of a shared CPU, torch {record['torch']}"
     size = f"{record['bytes']:,} bytes in {len(record['sha256'])} files, half precision"
-    seed = f"seed {record['made']['unet']['config']['seed']}"
+    seed = f"seed {list(record['made'].values())[-1]['config']['seed']}"
     return "\n".join(f"- {line}" for line in [*lines, f"{machine}, {seed}", size])
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("open_clip")
 from transformers import CLIPTextModelWithProjection  # noqa: E402
 
 from geokernels.models import load_text_to_image  # noqa: E402
-from training import flow, vae  # noqa: E402
+from training import evaluate_flow, flow, vae  # noqa: E402
 from training.diffusion_data import build_tokenizer  # noqa: E402
 from training.flow_text import ZEROS, Captions, Counted, Words  # noqa: E402
 from training.steps import Stage  # noqa: E402
@@ -101,6 +101,38 @@ def test_training_gives_what_the_pipeline_gives(exported):
     assert not words.rows[:, -1].any()
     without = captions([PROMPT], unpadded=1.0, generator=torch.Generator().manual_seed(0))
     assert without.counts.sum(1).tolist() == [77]
+
+
+def test_evaluation_fills_the_card(exported, tmp_path, monkeypatch):
+    blocks = ("training", "loading", "judged", "restored", "confusion")
+    card = tmp_path / "card.md"
+    card.write_text("\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in blocks))
+    options = {"pipeline": exported, "card": card, "picture": tmp_path / "grid.png"}
+    options |= {"prompts": 12, "inverted": 2, "steps": 2}
+    arguments = [word for k, v in options.items() for word in (f"--{k}", str(v))]
+    monkeypatch.setattr("sys.argv", ["evaluate_flow", *arguments])
+    # several processes that import diffusers
+    monkeypatch.setattr(evaluate_flow, "loading", lambda imports, call: f"{call} was timed")
+    evaluate_flow.main()
+    found = card.read_text()
+    assert "| all five | 0.0 (0.0 to 24.2) |" in found  # an untrained model; 12 prompts by Wilson's interval
+    assert "transformer: 6 steps of 4 examples" in found
+    assert "| midpoint, 8 passes there and back, against the render |" in found
+    assert (tmp_path / "grid.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(("order", "least"), [(1, 1.5), (2, 3.0)])
+def test_halving_the_steps_shows_the_order_of_a_rule(order, least):
+    """dx/ds = x cos s has the solution x exp(sin s): the error falls by 2 to the order's power."""
+    x = torch.ones(1, dtype=torch.float64)
+    exact = torch.tensor(1.0, dtype=torch.float64).sin().exp()
+
+    def error(n: int) -> float:
+        levels = torch.linspace(0, 1, n + 1, dtype=torch.float64)
+        return abs(evaluate_flow.integrate(lambda x, s: x * s.cos(), x, levels, order=order) - exact).item()
+
+    assert error(10) / error(20) > least
+    assert error(20) < 0.1
 
 
 @pytest.mark.parametrize("zeros", [0, ZEROS])
