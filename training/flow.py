@@ -50,14 +50,14 @@ class Config:
     text_peak: float = 1e-3
     renders: int = 32768
     batch: int = 32
-    steps: int = 40000
+    steps: int = 30000
     peak: float = 1e-3
     warm: int = 500
-    hold: int = 16000  # steps at the peak rate
+    hold: int = 8000  # steps at the peak rate
     silent: float = 0.1  # share of empty captions, for classifier-free guidance
     unpadded: float = 0.5  # share of captions without the rows of zeros in T5's place
     average: float = 0.999
-    save_every: int = 200
+    save_every: int = 50
 
 
 QUICK = Config(
