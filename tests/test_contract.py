@@ -46,6 +46,10 @@ METHODS = {
     "interpolate_prompts": "pipeline, prompts",
     "oig_edit": "pipeline, encoder, source, targets",
 }
+INVERSIONS = {
+    "ddim_inversion": "pipeline, pictures, captions, *, steps=50, skip=1",
+    "flow_inversion": "pipeline, pictures, captions, *, steps=28, solver='midpoint'",
+}
 
 
 def signature(function) -> str:
@@ -79,6 +83,11 @@ def test_methods(name):
     # settings and progress by name; both may be left out
     assert "config=None" in keywords
     assert "callback=None" in keywords
+
+
+@pytest.mark.parametrize("name", INVERSIONS)
+def test_inversions(name):
+    assert signature(getattr(pipelines, name)).startswith(f"{INVERSIONS[name]}, callback=")
 
 
 @pytest.mark.parametrize("name", ["OIGPipeline", "PromptInterpolationPipeline"])

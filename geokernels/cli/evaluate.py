@@ -32,13 +32,22 @@ from .options import (
     SamplingSteps,
     Seed,
     Size,
+    Solver,
     Variant,
     device_of,
     file_option,
     folder_argument,
     folder_option,
 )
-from .pipelines import instructed_of, models_of, precision_of, require_invertible, require_sources
+from .pipelines import (
+    instructed_of,
+    is_flow,
+    models_of,
+    precision_of,
+    require_invertible,
+    require_solver,
+    require_sources,
+)
 from .typed import older_name
 
 if TYPE_CHECKING:
@@ -96,8 +105,12 @@ def evaluate(
     decoder: Decoder = None,
     steps: SamplingSteps = 50,
     skip: Annotated[
-        int, typer.Option(min=0, help="Timesteps that the inversion leaves out, at either end.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=0, help="Timesteps that the inversion of a U-Net leaves out, at either end (default: 1)."
+        ),
+    ] = None,
+    solver: Solver = None,
     size: Size = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first n edits only.")] = None,
     batch: PictureBatch = 4,
@@ -113,21 +126,21 @@ def evaluate(
     An edit that fails is listed, and counts as failed. Methods may be added with --resume.
     """
     with sentences(evaluate), extras():
-        from ..models.denoiser import Denoiser
-        from ..pipelines.comparators import EditModels
+        from ..models.flow import FlowModel, latent_model
+        from ..pipelines.comparators import EditModels, require_suited
         from ..runs.edit_batch import Plan
         from ..runs.evaluate import EvalFolder, EvalJob
         from ..world import read_edit_folder
         from ..world.edit_folder import require_edit_folder
 
-        contenders = _contenders(method, instruct is not None, recipe)
-        require_invertible(steps)
-        if 2 * skip >= steps:
-            raise ValueError(f"--skip must leave some of the {steps} steps at both ends, got {skip}")
         where = device_of(device)
         precision_of(dtype)
         require_clips(clip=clip, judge_clip=judge_clip)
         require_sources(model=model, decoder=decoder, instruct=instruct)
+        flow = is_flow(model)
+        contenders = _contenders(method, instruct is not None, recipe, flow=flow)
+        require_solver(solver, flow)
+        _require_steps(steps, skip, flow)
         results = EvalFolder(out, tuple(contender.label for contender in contenders))
         if (folder is None) == (world is None):
             raise ValueError("give either a folder of edits or --world, not both or neither")
@@ -136,12 +149,18 @@ def evaluate(
             pipeline, tiny = models_of(model, decoder, dtype, where, variant=variant, config=model_config)
             instructed = None if instruct is None else instructed_of(instruct, pipeline.dtype, where)
             judge = _judge(guide, judge_clip, judge_clip_weights, judge_clip_tokenizer, where)
-            settings = {"seed": seed, "size": max(Denoiser(pipeline).picture_size())}
+            own = latent_model(pipeline)
+            for contender in contenders:
+                require_suited(f"--method {contender.label}", contender.method, pipeline)
+            if isinstance(own, FlowModel):
+                skip = 0
+            settings = {"seed": seed, "size": max(own.picture_size())}
             if world is None:
                 cases = read_edit_folder(folder)
             else:
                 require_edit_folder(out / EDITS, **settings, replace=overwrite)
-            plan = Plan(contenders, steps, skip, batch, seed, size, most_megapixels)
+            left_out = 1 if skip is None else skip
+            plan = Plan(contenders, steps, left_out, batch, seed, size, most_megapixels, solver)
             job = EvalJob(
                 plan,
                 lambda: (_world(out / EDITS, world, overwrite, settings) if world else cases)[:limit],
@@ -178,12 +197,34 @@ def _made(edits, seconds: float) -> Seen:
     return Seen(edits.index, edits.steps, speed=speed, unit="results")
 
 
-def _contenders(wanted: list[str] | None, instructed: bool, recipe: str | None) -> list[Contender]:
-    """The methods that ``--method`` names, with their settings; ``recipe`` is of those that have several."""
-    from ..pipelines.comparators import METHODS
+def _require_steps(steps: int, skip: int | None, flow: bool | None) -> None:
+    """Refuse steps that an inversion cannot take."""
+    if flow:
+        if skip is not None:
+            raise ValueError(f"--skip goes with U-Nets: a rectified flow takes every level, got {skip}")
+        return
+    require_invertible(steps)
+    if skip is not None and 2 * skip >= steps:
+        raise ValueError(f"--skip must leave some of the {steps} steps at both ends, got {skip}")
+
+
+def _contenders(
+    wanted: list[str] | None, instructed: bool, recipe: str | None, *, flow: bool | None = False
+) -> list[Contender]:
+    """The methods that ``--method`` names, with their settings.
+
+    Args:
+        wanted: What was typed; None for all that can run.
+        instructed: Whether there is a model that follows instructions.
+        recipe: Of those that have several.
+        flow: Whether the model is a rectified flow; where that is not known, any method may be named.
+    """
+    from ..pipelines.comparators import FLOW, METHODS, UNET
     from ..runs.edit_batch import Contender
 
-    wanted = wanted or [name for name in METHODS if name != INSTRUCTED or instructed]
+    family = FLOW if flow else UNET
+    known_methods = [name for name, method in METHODS.items() if family in method.suits]
+    wanted = wanted or [name for name in known_methods if name != INSTRUCTED or instructed]
     contenders = []
     for label in wanted:
         name, _, given = label.partition(":")
@@ -193,6 +234,11 @@ def _contenders(wanted: list[str] | None, instructed: bool, recipe: str | None) 
             )
         if name not in METHODS:
             raise ValueError(f"--method must be one of {', '.join(METHODS)}, got {name!r}")
+        if flow is not None and name not in known_methods:
+            raise ValueError(
+                f"--method {name} edits with {' and '.join(METHODS[name].suits)}, of which --model is none; "
+                f"with {family} do {', '.join(known_methods)}"
+            )
         settings = METHODS[name].settings
         known = {field.name: field for field in fields(settings)}
         values = {}

@@ -180,6 +180,12 @@ Decoder = Annotated[
 SamplingSteps = Annotated[
     int | None, typer.Option("--steps", min=1, help="Steps of the diffusion model's sampler.")
 ]
+Solver = Annotated[
+    str | None,
+    typer.Option(
+        help="How a rectified flow is inverted: euler, midpoint, rf_solver or fireflow (default: midpoint)."
+    ),
+]
 GuidanceScale = Annotated[
     float | None,
     formerly(typer.Option(min=0, help="Scale of classifier-free guidance; 1 is no guidance."), "--guidance"),

@@ -18,6 +18,27 @@ def require_sources(**named: str | None) -> None:
             source_of(model, PipelineCalled(f"--{name}"))
 
 
+def is_flow(model: str) -> bool | None:
+    """Whether ``--model`` names a rectified flow; None for a single file, which has to be read to say so."""
+    from ..models.diffusion import pipeline_class
+    from ..models.flow import FlowModel
+    from ..models.pipeline_files import PipelineCalled, source_of
+
+    kind = pipeline_class(source_of(model, PipelineCalled("--model")))
+    return None if kind is None else kind in FlowModel.kinds
+
+
+def require_solver(solver: str | None, flow: bool | None) -> None:
+    """Refuse a solver that there is not, or for a U-Net."""
+    from .._checks import require_choice
+    from ..pipelines.edit.flow_solvers import SOLVERS
+
+    if solver is not None:
+        require_choice("--solver", solver, SOLVERS)
+        if flow is False:
+            raise ValueError(f"--solver goes with Stable Diffusion 3 and FLUX, got {solver} with a U-Net")
+
+
 def require_captioner(name: str | None) -> None:
     """Refuse a captioner that is no folder, and no name of the hub's."""
     from ..models.pipeline_files import HUB

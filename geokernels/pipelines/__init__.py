@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from .adapt.nada import Adaptation, AdaptationConfig, AdaptationResult, adapt_generator
 from .adapt.w_inversion import WInversion, WInversionConfig, WInversionResult, invert_picture
+from .edit.flow_inversion import flow_inversion
 from .edit.oig import OIGConfig, OIGEdit, OIGResult, oig_edit
 from .edit.source import EditSource, ddim_inversion, draw_source
 from .interpolate.prompts import (
@@ -61,6 +62,7 @@ __all__ = [
     "edit_video",
     "feature_metric",
     "fit_atlas",
+    "flow_inversion",
     "interpolate_prompts",
     "invert_picture",
     "oig_edit",

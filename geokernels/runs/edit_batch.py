@@ -13,10 +13,11 @@ from torch import Tensor
 from ..media.bounds import MOST_MEGAPIXELS
 from ..media.pictures import read_picture
 from ..metrics.summary import BETTER
-from ..models.denoiser import Denoiser
+from ..models.flow import FlowModel, latent_model
 from ..models.latents import UnsuitedPipelineError
 from ..pipelines.comparators import EditMethod, EditModels, EditTask
-from ..pipelines.edit.source import ddim_inversion
+from ..pipelines.comparators.flow_settings import FlowSettings
+from ..pipelines.edit.flow_inversion import invert
 from ..pipelines.recipe import RecipeConfig
 from ..world import EditCase
 from .measures import Measures
@@ -35,9 +36,11 @@ class Contender:
 
     def settled(self, models: EditModels) -> "Contender":
         """The same with the settings that its recipe leaves to the models."""
-        if not isinstance(self.settings, RecipeConfig):
-            return self
-        return replace(self, settings=self.settings.settled(models.pipeline, models.encoder))
+        if isinstance(self.settings, FlowSettings):
+            return replace(self, settings=self.settings.settled(FlowModel(models.pipeline)))
+        if isinstance(self.settings, RecipeConfig):
+            return replace(self, settings=self.settings.settled(models.pipeline, models.encoder))
+        return self
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,13 @@ class Plan:
 
     Attributes:
         contenders: Who makes them.
-        steps: DDIM steps.
-        skip: Timesteps that the inversion leaves out at either end.
+        steps: Of DDIM, or levels of a rectified flow.
+        skip: Timesteps that the inversion leaves out at either end; 0 for a rectified flow.
         batch: Edits at a time.
         seed: Of each edit's chance, with its number added.
         size: Longest side of the pictures; None for the model's own.
         most_megapixels: Pictures of more millions of pixels are not read.
+        solver: Of a rectified flow's inversion; None for the usual one, and for U-Nets.
     """
 
     contenders: Sequence[Contender]
@@ -61,11 +65,13 @@ class Plan:
     seed: int = 0
     size: int | None = None
     most_megapixels: float = MOST_MEGAPIXELS
+    solver: str | None = None
 
     @property
     def config(self) -> dict:
         """The settings that every edit is made with."""
-        return {name: getattr(self, name) for name in ("steps", "skip", "batch", "size")}
+        config = {name: getattr(self, name) for name in ("steps", "skip", "batch", "size")}
+        return config if self.solver is None else {**config, "solver": self.solver}
 
 
 class FaultError(Exception):
@@ -97,7 +103,7 @@ class Batch:
 
     def __init__(self, plan: Plan, models: EditModels, cases: Sequence[EditCase], first: int):
         self.plan, self.models, self.cases = plan, models, cases
-        self.denoiser = Denoiser(models.pipeline)
+        self.model = latent_model(models.pipeline)
         self.tasks: dict[tuple[int, ...], EditTask] = {}
         self.failures: dict[int, Failure] = {}
         self.first = first
@@ -114,7 +120,7 @@ class Batch:
 
     def _picture(self, case: EditCase) -> Tensor:
         given = read_picture(case.picture, most_megapixels=self.plan.most_megapixels).rgb
-        return self.denoiser.suited(given, self.plan.size)
+        return self.model.suited(given, self.plan.size)
 
     def _prepare(self, rows: tuple[int, ...]) -> None:
         """Invert pictures of one size; by themselves if they fail together."""
@@ -131,9 +137,8 @@ class Batch:
     def _task(self, rows: tuple[int, ...]) -> EditTask:
         cases = [self.cases[i] for i in rows]
         pictures, captions = torch.stack([self.pictures[i] for i in rows]), [case.source for case in cases]
-        source = ddim_inversion(
-            self.models.pipeline, pictures, captions, steps=self.plan.steps, skip=self.plan.skip
-        )
+        plan = {"steps": self.plan.steps, "skip": self.plan.skip, "solver": self.plan.solver}
+        source = invert(self.models.pipeline, pictures, captions, **plan)
         return EditTask(
             pictures,
             source,

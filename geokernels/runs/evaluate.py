@@ -15,6 +15,7 @@ from torch import Tensor
 from .._files import sha256, write_text
 from ..media.pictures import png, read_picture, write_picture
 from ..metrics.summary import COLUMNS, markdown, readable, summarise, summary_rows
+from ..models.flow import latent_model
 from ..pipelines.comparators import EditModels
 from ..pipelines.run_state import require_same_facts
 from ..report.evaluate import SHOWN, THUMB, ShownEdit, evaluation_page
@@ -199,7 +200,7 @@ class EvalJob(Job):
             folder,
             facts=json.loads(json.dumps({**run, "measures": measures.names})),
             config={STAGE: plan.config},
-            device=str(models.pipeline.unet.device),
+            device=str(latent_model(models.pipeline).device),
         )
         self.cases, self.earlier = cases, self.facts
         self.edits = Edits(plan, [], models, measures, folder)

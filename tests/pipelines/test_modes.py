@@ -17,7 +17,7 @@ from geokernels import metrics, world
 from geokernels import pipelines as pl
 from geokernels.losses import feature_distance, pyramid_distance, total_variation
 from geokernels.models import AtlasShape, load_clip, load_diffusion, load_flow, load_generator
-from geokernels.pipelines.comparators import METHODS, EditModels, EditTask
+from geokernels.pipelines.comparators import METHODS, UNET, EditModels, EditTask
 from geokernels.pipelines.guidance.clip import Guidance
 from geokernels.pipelines.start.search import search_guess
 
@@ -130,9 +130,10 @@ def comparator(name):
     return run
 
 
+UNETS = [name for name, method in METHODS.items() if UNET in method.suits]
 RUNS = {f.__name__: f for f in (morph, layer, adapt, inversion, video, interpolation, edit, drawn)}
 RUNS |= {"pipeline_of_prompts": pipeline_of_prompts}
-RUNS |= {name: comparator(name) for name in METHODS if name not in ("oig", "instruct_pix2pix")}
+RUNS |= {name: comparator(name) for name in UNETS if name not in ("oig", "instruct_pix2pix")}
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from ..._modes import own_modes
 from ..edit.oig import OIGConfig
 from .ddim_swap import DdimSwapConfig, ddim_swap
 from .diffedit import DiffEditConfig, diffedit
+from .flow_edit import FlowEditConfig, flow_edit
+from .flow_swap import FlowSDEditConfig, FlowSwapConfig, flow_sdedit, flow_swap
 from .instruct_pix2pix import InstructPix2PixConfig, instruct_pix2pix
 from .ledits import LeditsConfig, ledits
 from .masactrl import MasaCtrlConfig, masactrl
@@ -12,10 +14,11 @@ from .null_text import NullTextConfig, null_text
 from .oig import oig
 from .pix2pix_zero import Pix2PixZeroConfig, pix2pix_zero
 from .plug_and_play import PlugAndPlayConfig, plug_and_play
-from .task import EditMethod, EditModels, EditTask
+from .rf_inversion import RFInversionConfig, rf_inversion
+from .task import FLOW, UNET, EditMethod, EditModels, EditTask, require_suited
 
 _METHODS = {
-    "no_edit": EditMethod("no edit", NoEditConfig, no_edit),
+    "no_edit": EditMethod("no edit", NoEditConfig, no_edit, (UNET, FLOW)),
     "oig": EditMethod("OIG", OIGConfig, oig),
     "ddim_swap": EditMethod("DDIM swap", DdimSwapConfig, ddim_swap),
     "plug_and_play": EditMethod("Plug-and-Play", PlugAndPlayConfig, plug_and_play),
@@ -25,7 +28,11 @@ _METHODS = {
     "pix2pix_zero": EditMethod("Pix2Pix-Zero", Pix2PixZeroConfig, pix2pix_zero),
     "ledits": EditMethod("LEDITS++", LeditsConfig, ledits),
     "instruct_pix2pix": EditMethod("InstructPix2Pix", InstructPix2PixConfig, instruct_pix2pix),
+    "flow_swap": EditMethod("swap", FlowSwapConfig, flow_swap, (FLOW,)),
+    "flow_sdedit": EditMethod("SDEdit", FlowSDEditConfig, flow_sdedit, (FLOW,)),
+    "flow_edit": EditMethod("FlowEdit", FlowEditConfig, flow_edit, (FLOW,)),
+    "rf_inversion": EditMethod("RF-Inversion", RFInversionConfig, rf_inversion, (FLOW,)),
 }
 METHODS = {name: method._replace(run=own_modes(method.run)) for name, method in _METHODS.items()}
 
-__all__ = ["METHODS", "EditMethod", "EditModels", "EditTask"]
+__all__ = ["FLOW", "METHODS", "UNET", "EditMethod", "EditModels", "EditTask", "require_suited"]

@@ -7,14 +7,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...models.flow import FlowModel, latent_model
+from ...models.latents import UnsuitedPipelineError
 from ..edit.source import EditSource
+
+UNET, FLOW = "U-Nets", "rectified-flow models"  # what a method can edit with
 
 
 class EditModels(NamedTuple):
     """What methods may use; each takes what it needs.
 
     Attributes:
-        pipeline: Of diffusers: Stable Diffusion 1, 2 or XL.
+        pipeline: Of diffusers: Stable Diffusion 1, 2, XL or 3, or FLUX.
         encoder: The CLIP that guides OIG, or None.
         decoder: What shows it the picture, such as a tiny autoencoder; None for the pipeline's own.
         instructed: A pipeline of InstructPix2Pix, which was trained to follow instructions, or None.
@@ -66,8 +70,23 @@ class EditMethod(NamedTuple):
         title: Its name, for people.
         settings: A frozen dataclass whose defaults are those published, unless it says otherwise.
         run: From models, task and settings to pictures, ``(B, 3, H, W)`` float32 in [0, 1].
+        suits: The families of models that it edits with.
     """
 
     title: str
     settings: type
     run: Callable[[EditModels, EditTask, Any], Tensor]
+    suits: tuple[str, ...] = (UNET,)
+
+
+def require_suited(name: str, method: EditMethod, pipeline: Any) -> None:
+    """Refuse a method that edits with another family of models than the pipeline is of.
+
+    Raises:
+        TypeError: If it is, or if the pipeline is of neither.
+    """
+    family = FLOW if isinstance(latent_model(pipeline), FlowModel) else UNET
+    if family not in method.suits:
+        raise UnsuitedPipelineError(
+            f"{name} edits with {' and '.join(method.suits)} alone, got a {type(pipeline).__name__}"
+        )

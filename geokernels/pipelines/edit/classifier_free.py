@@ -1,27 +1,26 @@
-"""Classifier-free guidance of a U-Net, and which of its copies a gradient goes through."""
+"""Classifier-free guidance of a network, and which of its copies a gradient goes through."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ...models.denoiser import Denoiser
-from ...models.latents import Words
+from ...models.latents import LatentModel, Words
 
 
 def guided_output(
-    denoise: Denoiser,
+    denoise: LatentModel,
     latents: Tensor,
-    timestep: int,
+    timestep: float,
     words: Sequence[Words],
     *,
     guidance_scale: float,
     gradient: str = "exact",
 ) -> Tensor:
-    """What a U-Net says of latents, led by ``guidance_scale`` away from the first words to the second.
+    """What a network says of latents, led by ``guidance_scale`` away from the first words to the second.
 
     Args:
-        denoise: Whose U-Net.
+        denoise: Whose network.
         latents: ``(B, C, h, w)``.
         timestep: What it is told.
         words: Without the prompt and with it, ``B`` rows each; or one alone, which is not guided.

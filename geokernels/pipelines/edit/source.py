@@ -11,8 +11,11 @@ from ..._checks import require_finite, require_float, require_rank, require_shad
 from ..._modes import own_modes
 from ..._sealed import load_sealed, save_sealed
 from ...models.denoiser import Denoiser
+from ...models.flow import FlowModel, latent_model
+from ...models.latents import LatentModel
 from ..run_state import require_state
 from .ddim import Schedule, schedule_of
+from .flow_schedule import FlowSchedule, flow_schedule
 
 KIND, REMEDY = "inversion", "invert the picture again"  # of files
 FORMAT = 2  # of files; those without a number tell of levels that are one off
@@ -28,11 +31,12 @@ class EditSource:
         inverted: Whether the noise was found by inverting pictures. Where it was, the pictures come back
             without guidance, and their captions take the place of the empty prompt.
         steps: DDIM steps from noise to pictures.
-        model: Names the U-Net; see :meth:`Denoiser.digest`.
+        model: Names the network; see :meth:`LatentModel.digest`.
         skip: Timesteps left out at either end of the inversion.
         path: What the inversion came through, noise first and the clean latents last, ``(K, S, C, h, w)``;
             None for noise that was drawn. ``path[k]`` lies at the level of step k of :meth:`schedule`; the
             clean latents are taken to lie at the level at which the inversion began.
+        solver: Of a rectified flow, see :func:`flow_inversion`; None for DDIM, and for noise that was drawn.
     """
 
     latents: Tensor
@@ -42,6 +46,7 @@ class EditSource:
     model: str
     skip: int = 0
     path: Tensor | None = None
+    solver: str | None = None
 
     def schedule(self, scheduler) -> Schedule:
         """The DDIM steps from the level at which ``latents`` lie; see :func:`schedule_of`."""
@@ -68,6 +73,7 @@ class EditSource:
                 f"the inversion {str(path)!r} was made by another version of geokernels, "
                 f"whose levels of noise are not those of this one; {REMEDY}"
             )
+        kept.setdefault("solver", None)  # which files without flows do not have
         none = EditSource(torch.empty(0, dtype=torch.float32), (), False, 0, "")
         require_state(kept, {**vars(none), "latents": None, "captions": []}, "inversion")
         require_rank("latents of the inversion", kept["latents"], 4, "(S, C, h, w)")
@@ -87,9 +93,9 @@ def draw_source(
     """Noise for pictures that the model itself draws of ``captions``.
 
     Args:
-        pipeline: Of diffusers: Stable Diffusion 1, 2 or XL.
+        pipeline: Of diffusers: Stable Diffusion 1, 2, XL or 3, or FLUX.
         captions: One per picture.
-        steps: DDIM steps.
+        steps: Of DDIM, or levels of a rectified flow.
         height: Of the pictures, in pixels; None for the model's own.
         width: The same.
         generator: Source of random numbers, on the CPU.
@@ -101,13 +107,21 @@ def draw_source(
         ValueError: If a side or the number of steps does not suit the model, or there are no captions.
         TypeError: If the pipeline is of another kind.
     """
-    denoiser, captions = Denoiser(pipeline), _listed(captions)
-    schedule_of(pipeline.scheduler, steps)
-    shape = denoiser.latent_shape(height, width)
+    model, captions = latent_model(pipeline), _listed(captions)
+    shape = model.latent_shape(height, width)
     noise = torch.randn(len(captions), *shape, generator=generator, dtype=torch.float32).to(
-        denoiser.device, denoiser.dtype
+        model.device, model.dtype
     )
-    return EditSource(noise, captions, False, steps, denoiser.digest())
+    source = EditSource(noise, captions, False, steps, model.digest())
+    schedule_for(model, source)  # refuses steps that it cannot take
+    return source
+
+
+def schedule_for(model: LatentModel, source: EditSource) -> Schedule | FlowSchedule:
+    """The steps from where a source's latents lie to its picture, as the model takes them."""
+    if isinstance(model, FlowModel):
+        return flow_schedule(model, source.steps, source.latents.shape[-2:])
+    return source.schedule(model.pipeline.scheduler)
 
 
 @own_modes
@@ -150,15 +164,7 @@ def ddim_inversion(
         ValueError: If shapes, captions, steps or values do not suit.
         TypeError: If the pipeline is of another kind, or the pictures are not floating point.
     """
-    denoiser, captions = Denoiser(pipeline), _listed(captions)
-    require_float("pictures", pictures)
-    if pictures.dim() != 4 or pictures.shape[1] != 3 or len(pictures) != len(captions):
-        raise ValueError(
-            f"pictures must have shape ({len(captions)}, 3, H, W), one for each caption, "
-            f"got {tuple(pictures.shape)}"
-        )
-    require_finite("pictures", pictures)
-    require_shades("pictures", pictures)
+    denoiser, captions = Denoiser(pipeline), require_captioned(pictures, captions)
     if skip < 0 or 2 * skip >= steps:
         raise ValueError(f"skip must leave some of the {steps} steps at both ends, got {skip}")
     if steps == 1:
@@ -182,6 +188,25 @@ def inversion_levels(steps: int, *, skip: int = 1) -> range:
 def _last(skip: int) -> int:
     """The noisiest level from which an inversion takes a step: from level 0 nothing leads any further."""
     return max(skip, 1)
+
+
+def require_captioned(pictures: Tensor, captions: Sequence[str]) -> tuple[str, ...]:
+    """The captions, if there is one for each of the pictures, and these are pictures.
+
+    Raises:
+        ValueError: If not.
+        TypeError: If the pictures are not floating point.
+    """
+    captions = _listed(captions)
+    require_float("pictures", pictures)
+    if pictures.dim() != 4 or pictures.shape[1] != 3 or len(pictures) != len(captions):
+        raise ValueError(
+            f"pictures must have shape ({len(captions)}, 3, H, W), one for each caption, "
+            f"got {tuple(pictures.shape)}"
+        )
+    require_finite("pictures", pictures)
+    require_shades("pictures", pictures)
+    return captions
 
 
 def _listed(captions: Sequence[str]) -> tuple[str, ...]:
