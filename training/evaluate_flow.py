@@ -15,7 +15,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from geokernels.models import load_text_to_image
+from geokernels.models import load_diffusion
 from geokernels.world import ATTRIBUTES, render
 from geokernels.world.held_out import sample_unseen
 
@@ -35,7 +35,7 @@ from .evaluate_diffusion import (
 from .flow_text import ZEROS
 from .loading import loading
 
-LIBRARIES = "from diffusers import StableDiffusion3Pipeline; from geokernels.models import load_text_to_image"
+LIBRARIES = "from diffusers import StableDiffusion3Pipeline; from geokernels.models import load_diffusion"
 ORDERS = {"Euler": 1, "midpoint": 2}  # evaluations a step
 
 
@@ -105,9 +105,12 @@ def restored(pipeline, drawn, *, steps: int, length: int, advance=None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pipeline", default="geokernels/world/weights/world-flow", help="a folder")
+    parser.add_argument("--pipeline", default="world-flow", help="'world-flow' or a folder")
     parser.add_argument("--card", type=Path, default=Path("docs/model-cards/world-flow.md"))
     parser.add_argument("--picture", type=Path, default=Path("docs/pictures/world-flow.png"))
+    parser.add_argument(
+        "--record", type=Path, default=Path("geokernels/world/weights/world-flow.record.json")
+    )
     parser.add_argument("--prompts", type=int, default=512)
     parser.add_argument("--inverted", type=int, default=128)
     parser.add_argument("--cfg", type=float, default=5.0)
@@ -116,13 +119,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    pipeline = load_text_to_image(arguments.pipeline)
+    pipeline = load_diffusion(arguments.pipeline)
 
     # what can fail at once comes first
-    record = Path(arguments.pipeline).with_suffix(".record.json")
     blocks = {
-        "training": made(json.loads(record.read_text())),
-        "loading": loading(LIBRARIES, f"load_text_to_image({str(arguments.pipeline)!r})"),
+        "training": made(json.loads(arguments.record.read_text())),
+        "loading": loading(LIBRARIES, f"load_diffusion({arguments.pipeline!r})"),
     }
     scenes, drawn = (
         sample_unseen(n, generator=torch.Generator().manual_seed(UNSEEN + arguments.seed + i))

@@ -11,7 +11,7 @@ pytest.importorskip("open_clip")
 
 from transformers import CLIPTextModelWithProjection  # noqa: E402
 
-from geokernels.models import load_text_to_image  # noqa: E402
+from geokernels.models import load_diffusion  # noqa: E402
 from training import evaluate_flow, flow, vae  # noqa: E402
 from training.diffusion_data import build_tokenizer  # noqa: E402
 from training.flow_text import ZEROS, Captions, Counted, Words  # noqa: E402
@@ -68,7 +68,7 @@ def exported(autoencoder, tmp_path_factory):
 
 
 def test_export_is_read_as_any_stable_diffusion_3(exported):
-    pipeline = load_text_to_image(exported)
+    pipeline = load_diffusion(exported)
     assert type(pipeline) is diffusers.StableDiffusion3Pipeline
     pipeline.set_progress_bar_config(disable=True)
     for length in (0, 256):
@@ -83,7 +83,7 @@ def test_export_is_read_as_any_stable_diffusion_3(exported):
 
 def test_training_gives_what_the_pipeline_gives(exported):
     """Rows, zeros in the place of T5, and the pooled vector are those of ``encode_prompt``, repeated."""
-    pipeline = load_text_to_image(exported)
+    pipeline = load_diffusion(exported)
     captions = Captions(
         pipeline.tokenizer, [pipeline.text_encoder, pipeline.text_encoder_2], width=flow.QUICK.joint
     )
@@ -108,7 +108,7 @@ def test_evaluation_fills_the_card(exported, tmp_path, monkeypatch):
     card = tmp_path / "card.md"
     card.write_text("\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in blocks))
     options = {"pipeline": exported, "card": card, "picture": tmp_path / "grid.png"}
-    options |= {"prompts": 12, "inverted": 2, "steps": 2}
+    options |= {"record": exported.with_suffix(".record.json"), "prompts": 12, "inverted": 2, "steps": 2}
     arguments = [word for k, v in options.items() for word in (f"--{k}", str(v))]
     monkeypatch.setattr("sys.argv", ["evaluate_flow", *arguments])
     # several processes that import diffusers
