@@ -49,7 +49,7 @@ def test_the_consistency_is_that_of_subspaces_of_all_views_but_two(views, rank):
 def test_the_regularisation_has_as_many_directions_as_its_recipe_says(recipe, rank):
     current, previous, source = unit(8, D, seed=1), unit(8, D, seed=5), unit(8, D, seed=2)
     texts = texts_of(unit(9, D, seed=3), unit(9, D, seed=4), 7)
-    config = ClipInversionConfig(recipe=recipe)
+    config = ClipInversionConfig(recipe=recipe, loss="geodesic")
     found = guiding_terms(current, source, previous, texts, config, unmoved=False)["regularisation"]
     start, end = leading(previous, rank), leading(current, rank)
     expected = 1 - reference.geodesic_cosine(previous, current, start, end).mean()

@@ -36,7 +36,6 @@ WORLD = MappingProxyType(  # ours, tuned on adaptations of the rendered world
 PUBLISHED = MappingProxyType(
     {
         **terms.PUBLISHED,
-        "loss": "directional",
         "mixed_precision": False,  # the generator in float32
         "train": "layers",
         "guess": 2.0,  # none is searched

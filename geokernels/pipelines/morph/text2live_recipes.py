@@ -31,7 +31,6 @@ PUBLISHED = MappingProxyType(
     {
         **picture.WORLD,  # of which these views take nothing
         **terms.PUBLISHED,
-        "loss": "directional",
         "strength": 1.0,
         "regularisation": 0.0,
         "reach_weight": 0.0,
