@@ -26,13 +26,14 @@ from geokernels._files import write_json
 from geokernels.environment import versions
 from geokernels.media.pictures import write_picture
 from geokernels.models import Generator, GeneratorConfig, save_generator
-from geokernels.world import render, sample_scenes, write_edit_folder
+from geokernels.world import render, render_clip, sample_scenes, write_edit_folder
 
 from ..harness.machine import machine
 from .counting import GIB
 from .edit import pipeline_of_shape
 
-WORDS = ["--from", "a photo of a circle", "--to", "a photo of a star"]
+TEXTS = ("a photo of a circle", "a photo of a star")
+WORDS = ["--from", TEXTS[0], "--to", TEXTS[1]]
 FRAMES = 6
 SIZES = {
     "morph": "ViT-B/32, 512 pixels",
@@ -103,19 +104,19 @@ def pipeline_folder(path: Path) -> None:
     pipeline.save_pretrained(path)
 
 
-def scene(height: int, width: int, shift: int = 0) -> torch.Tensor:
-    """A rendered picture ``[1, 3, height, width]``, moved to the right by some pixels."""
-    side = max(height, width)
-    picture = render(sample_scenes(1, generator=torch.Generator().manual_seed(7)), size=side)
-    top = (side - height) // 2
-    return picture[..., top : top + height, :width].roll(shift, -1)
+def picture_file(path: Path) -> None:
+    """A rendered picture of 512 pixels."""
+    chance = torch.Generator().manual_seed(7)
+    write_picture(path, render(sample_scenes(1, generator=chance), size=512)[0])
 
 
 def clip_folder(path: Path) -> None:
-    """The frames of a clip."""
-    path.mkdir()
-    for index in range(FRAMES):
-        write_picture(path / f"{index:03}.png", scene(432, 768, 4 * index)[0])
+    """A rendered clip: its frames, and the masks of what moves."""
+    chance = torch.Generator().manual_seed(0)
+    truth = render_clip(sample_scenes(1, generator=chance), FRAMES, 768, generator=chance)
+    for index, (frame, mask) in enumerate(zip(truth.frames, truth.masks)):
+        write_picture(path / "frames" / f"{index:03}.png", frame[:, 168:600])
+        write_picture(path / "masks" / f"{index:03}.png", mask.expand(3, -1, -1)[:, 168:600])
 
 
 MADE: dict[str, Callable[[Path], None]] = {
@@ -123,7 +124,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     "ViT-B-16.safetensors": lambda path: clip_file("ViT-B-16", path),
     "stylegan2-1024.pt": generator_file,
     "sd14": pipeline_folder,
-    "picture.png": lambda path: write_picture(path, scene(512, 512)[0]),
+    "picture.png": picture_file,
     "clip": clip_folder,
     "edits": lambda path: write_edit_folder(path, 1, size=512),
 }
@@ -137,8 +138,7 @@ def make_files(folder: Path) -> None:
             continue
         print(f"making {name}", flush=True)
         partial = folder / f"partial-{name}"
-        if partial.is_dir():
-            shutil.rmtree(partial)
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
         make(partial)
         partial.rename(folder / name)
 
@@ -151,11 +151,11 @@ def arguments_of(name: str, files: Path, out: Path) -> list[str]:
     given = {
         "morph": [str(files / "picture.png"), *WORDS, *clip],
         "morph --method text2live": [str(files / "picture.png"), *WORDS, *clip],
-        "video": [str(files / "clip"), *WORDS, *clip],
+        "video": [str(files / "clip/frames"), "--masks", str(files / "clip/masks"), *WORDS, *clip],
         "adapt": [*WORDS, "--model", str(files / "stylegan2-1024.pt"), *clip, *second],
         "edit": [str(files / "picture.png"), *WORDS, *model, *clip],
         "eval": [str(files / "edits"), *model, *clip],
-        "interpolate": [*WORDS, *model],
+        "interpolate": [*model, "--prompt", TEXTS[0], "--prompt", TEXTS[1]],
     }[name]
     return [
         *name.split(),
