@@ -14,7 +14,7 @@ from pathlib import Path
 
 from geokernels.metrics.summary import COLUMNS, readable
 
-from .cost import adapt, card, edit, edit_time, morph
+from .cost import adapt, card, edit, edit_time, morph, whole
 from .cost import video as video_cost
 from .cost.table import cost_table
 from .gpu import tables as gpu_tables
@@ -110,6 +110,7 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     "cost of edit": lambda: cost_table(load("editing-cost"), edit.COLUMNS, edit.PUBLISHED),
     "cost of edit, XL": lambda: cost_table(load("editing-cost-sdxl"), edit.COLUMNS, "exact"),
+    "whole runs": lambda: whole.as_markdown(load("whole-runs")),
     "memory": lambda: card.as_markdown(load),
     "time of edit": lambda: cost_table(load("editing-time"), edit_time.COLUMNS, edit.PUBLISHED),
     "cost of morph": lambda: cost_table(load("layer-edit-cost"), morph.COLUMNS, morph.PATTERN),
