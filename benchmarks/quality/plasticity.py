@@ -60,6 +60,7 @@ ARMS_OF_ADAPTATIONS = MappingProxyType(arms_of(0.1))
 # as published; of 16 views every step 8 every fourth, for the cost; no step's length depends on their number
 EDITS = ClipInversionConfig(
     recipe="published",
+    loss="geodesic",  # every arm names its own
     templates=world.TEMPLATES,
     first_opacity=0.5,
     views=8,
