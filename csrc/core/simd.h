@@ -31,6 +31,33 @@ inline void store(T* p, vec<T> v) {
   __builtin_memcpy(p, &v, sizeof(v));
 }
 
+// Whether vectors from here on can be written past the caches: with no need to read what was there. Whole
+// cache lines should be, one vector soon after the other, and end_stream() be called before others read them.
+inline bool can_stream([[maybe_unused]] const void* p) {
+#if defined(__x86_64__) && GEOKERNELS_VECTOR_BYTES >= 32
+  return reinterpret_cast<uintptr_t>(p) % GEOKERNELS_VECTOR_BYTES == 0;
+#else
+  return false;
+#endif
+}
+
+template <class T>
+inline void stream(T* p, vec<T> v) {
+#if defined(__x86_64__) && GEOKERNELS_VECTOR_BYTES == 64
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif defined(__x86_64__) && GEOKERNELS_VECTOR_BYTES == 32
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#else
+  store(p, v);
+#endif
+}
+
+inline void end_stream() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 template <class T>
 inline vec<T> broadcast(T value) {
   return value - vec<T>{};
@@ -124,6 +151,21 @@ inline vec<T> sum_each(vec<T>* x) {
     for (int r = 0; r < Group / 2; ++r)
       x[r] = halves<T, Group, 0>(x[r], x[r + Group / 2]) + halves<T, Group, 1>(x[r], x[r + Group / 2]);
     return sum_each<T, Group / 2>(x);
+  }
+}
+
+// Row r of the result is lane r of each x: a square of numbers is turned in place.
+template <class T, int Group = Vector<T>::width>
+inline void transpose_block(vec<T>* x) {
+  if constexpr (Group > 1) {
+#pragma GCC unroll 16
+    for (int r = 0; r < Group / 2; ++r) {
+      const vec<T> first = halves<T, Group, 0>(x[r], x[r + Group / 2]);
+      x[r + Group / 2] = halves<T, Group, 1>(x[r], x[r + Group / 2]);
+      x[r] = first;
+    }
+    transpose_block<T, Group / 2>(x);
+    transpose_block<T, Group / 2>(x + Group / 2);
   }
 }
 

@@ -47,7 +47,8 @@ Crew<T> crew_of(Watch& watch) {
 // the arithmetic is the same.
 template <class T>
 void solve_all(const TransportBatch<T>& batch) {
-  constexpr int64_t kWorthSharing = 200'000;  // pairs: what waking threads for a sweep costs is little then
+  // Pairs. Waking threads that sleep takes some 30 microseconds; a sweep of 512 x 512 takes 18 on one thread.
+  constexpr int64_t kWorthSharing = 1'000'000;
   const int64_t pairs = batch.rows * batch.columns, threads = torch::stable::get_num_threads();
   const int64_t matrix = pairs * int64_t(sizeof(T));
   const bool few = batch.problems < 2 * threads || matrix * threads > most_stored();
@@ -115,7 +116,9 @@ PointSolution sinkhorn_points(const Tensor& x, const Tensor& y, const MaybeTenso
 Tensor point_gradient(const Tensor& weight, const Tensor& x, const Tensor& y, int64_t cost) {
   return point_gradient_of_batch(weight, x, y, cost, [](const auto& batch) {
     using T = std::decay_t<decltype(*batch.out)>;
+    constexpr int64_t kBeyondCaches = 8 << 20;  // bytes
     const int64_t rows = batch.rows, columns = batch.columns, features = batch.features;
+    const bool past = batch.problems * rows * features * int64_t(sizeof(T)) >= kBeyondCaches;
     const int64_t threads = torch::stable::get_num_threads();
     Watch watch;
     share_out<T>(watch, batch.problems, GEOKERNELS_AT_LEVEL(point_gradient_workspace<T>, rows, columns),
@@ -125,7 +128,7 @@ Tensor point_gradient(const Tensor& weight, const Tensor& x, const Tensor& y, in
                    GEOKERNELS_AT_LEVEL(point_gradient<T>, batch.weight + k * rows * columns,
                                        batch.x + k * rows * features, batch.y + k * columns * features, rows,
                                        columns, features, std::make_pair(on * rows, on * columns), batch.kind,
-                                       batch.out + k * rows * features, own);
+                                       past, batch.out + k * rows * features, own);
                  });
     watch.end();
   });

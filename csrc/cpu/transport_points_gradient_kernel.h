@@ -5,7 +5,8 @@
 //   square       out_i = 2 sum_j w_ij (x_i - y_j)        about the centre of y
 //
 // A few vectors of features at a time: those of y are copied side by side about their centre, into the L1
-// cache, and every row of the result is written once. Meanwhile the points of a later problem are fetched.
+// cache, and every row of the result is written once, past the caches where they could not hold the results of
+// all problems. Meanwhile the points of a later problem are fetched.
 //
 // No include guard: included once for every SIMD level.
 
@@ -31,8 +32,10 @@ class PointGradient {
     near = memory.take(m * kVectors * width);
   }
 
-  void write(PointCost kind, T* out) {
+  // past: whether nobody will look for the result in a cache
+  void write(PointCost kind, bool past, T* out) {
     const bool square = kind == PointCost::square;
+    streams = past && can_stream(out) && can_stream(out + features);
     for (int64_t i = 0; i < n; ++i) {
       T total = 0;
       for (int64_t j = 0; j < m; ++j) {
@@ -44,6 +47,7 @@ class PointGradient {
     int64_t d = 0;
     for (; d + kVectors * width <= features; d += kVectors * width) columns<kVectors>(square, d, width, out);
     for (; d < features; d += width) columns<1>(square, d, std::min(width, features - d), out);
+    if (streams) end_stream();
   }
 
  private:
@@ -88,7 +92,10 @@ class PointGradient {
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < V; ++v) {
         T* const to = out + (i + r) * features + d + v * width;
-        count == width ? store(to, total[r][v]) : store_first(to, total[r][v], count);
+        if (V == kVectors && streams)
+          stream(to, total[r][v]);
+        else
+          count == width ? store(to, total[r][v]) : store_first(to, total[r][v], count);
       }
   }
 
@@ -99,6 +106,7 @@ class PointGradient {
   const T *w, *x, *y;
   const int64_t n, m, features;
   LaterPoints<T> later;
+  bool streams = false;
   T* scaled;  // [n, m], w as it multiplies y
   T* own;     // [n], what multiplies the point itself
   T* near;    // [m, kVectors, width]
@@ -111,8 +119,9 @@ int64_t point_gradient_workspace(int64_t n, int64_t m) {
 
 template <class T>
 void point_gradient(const T* w, const T* x, const T* y, int64_t n, int64_t m, int64_t features,
-                    std::pair<int64_t, int64_t> later, PointCost kind, T* out, Workspace<T> memory) {
-  PointGradient<T>(w, x, y, n, m, features, later, memory).write(kind, out);
+                    std::pair<int64_t, int64_t> later, PointCost kind, bool past, T* out,
+                    Workspace<T> memory) {
+  PointGradient<T>(w, x, y, n, m, features, later, memory).write(kind, past, out);
 }
 
 }  // namespace geokernels::GEOKERNELS_LEVEL

@@ -5,11 +5,13 @@
 //   angle    C_ij = 1 - <x_i, y_j>                       of directions
 //   square   C_ij = |x_i|^2 + |y_j|^2 - 2 <x_i, y_j>     about the clouds' common centre
 //
-// Distances do not depend on the centre, but the Gram form loses digits where the origin is far away. y is
-// copied about it, kDepth features at a time, which with a few rows of x stay in the L2 cache; the products
-// are those of core/products.h, without packing: both factors are rows along which vectors are read.
-// Meanwhile the points of a later problem are fetched. Between equal clouds half of the costs are made, and
-// stand for the others too.
+// Distances do not depend on the centre, but the Gram form loses digits where the origin is far away. Features
+// are taken kDepth at a time, and summed up to the costs: sums of products are so short that they lose no more
+// digits than those of a BLAS, and y about the centre, packed, stays in the L2 cache. It is packed in panels:
+// of a few vectors of columns the first feature, then the second, so that products are sums over features of a
+// number of x times a vector of y, with none to be made of the lanes of a vector. Meanwhile the points of a
+// later problem are fetched. Between equal clouds about half of the costs are made, and stand for the others
+// too.
 //
 // No include guard: included once for every SIMD level.
 
@@ -17,8 +19,9 @@ namespace geokernels::GEOKERNELS_LEVEL {
 
 template <class T>
 struct PointTiles {
-  static constexpr int64_t kRows = 4, kColumns = 3;  // twelve sums in registers hide the latency of an FMA
-  static constexpr int64_t kDepth = 1024;            // features
+  // as many sums as there are registers for beside a vector of y for each column of sums
+  static constexpr int kRows = GEOKERNELS_REGISTERS < 32 ? 4 : 5, kVectors = GEOKERNELS_REGISTERS < 32 ? 3 : 5;
+  static constexpr int64_t kDepth = 256;  // features
 };
 
 // Points of two clouds that will be read soon. A few lines at a time: many at once would keep the work
@@ -44,11 +47,34 @@ struct LaterPoints {
   }
 };
 
+// sums[r, v] = sum_d left[r, d] right[d, v], of V vectors in a row of `right` and of `sums`; ld* is the
+// distance between rows.
+template <class T, int R, int V>
+inline void point_products(const T* left, int64_t ldl, const T* right, int64_t ldr, int64_t depth, T* sums,
+                           int64_t lds, LaterPoints<T>& later) {
+  constexpr int64_t width = Vector<T>::width, some = 16;
+  vec<T> total[R][V] = {};
+  for (int64_t begin = 0; begin < depth; begin += some) {
+    for (int64_t d = begin, end = std::min(depth, begin + some); d < end; ++d, right += ldr) {
+      vec<T> of_y[V];
+      for (int v = 0; v < V; ++v) of_y[v] = load(right + v * width);
+      for (int r = 0; r < R; ++r) {
+        const vec<T> of_x = broadcast<T>(left[r * ldl + d]);
+        for (int v = 0; v < V; ++v) total[r][v] += of_x * of_y[v];
+      }
+    }
+    later.fetch();
+  }
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) store(sums + r * lds + v * width, total[r][v]);
+}
+
 template <class T>
 class PointCosts {
  public:
   using Tiles = PointTiles<T>;
-  static constexpr int64_t kRows = Tiles::kRows;
+  static constexpr int kRows = Tiles::kRows, kVectors = Tiles::kVectors;
+  static constexpr int64_t width = Vector<T>::width;
 
   static int64_t workspace(int64_t m, int64_t features) {
     Workspace<T> counted;
@@ -65,13 +91,14 @@ class PointCosts {
         m(m),
         features(features),
         kind(kind),
-        later(x, y, n * features, m * features, later) {
-    stride = spread<T>(std::min(features, Tiles::kDepth));
-    centre = memory.take(stride);
-    left = memory.take(kRows * stride);
-    right = memory.take(m * stride);
-    norms = memory.take(m);
-    products = memory.take(kRows * m);
+        later(x, y, n * features, m * features, later),
+        most(padded<T>(std::min(features, Tiles::kDepth))),
+        vectors((m + width - 1) / width) {
+    centre = memory.take(most);
+    left = memory.take(kRows * most);
+    right = memory.take(vectors * width * most);
+    norms = memory.take(vectors * width);
+    products = memory.take(kRows * vectors * width);
   }
 
   void write(T* cost, int64_t ldc) {
@@ -87,39 +114,71 @@ class PointCosts {
   void add(int64_t first, int64_t depth, T* cost, int64_t ldc) {
     const T* about = nullptr;
     if (kind == PointCost::square) about = find_centre(first, depth);
-    for (int64_t j = 0; j < m; ++j)
-      norms[j] = copy(y + j * features + first, about, depth, right + j * stride);
+    for (int64_t v = 0; v < vectors; ++v) pack(v, first, depth, about);
     const T base = first == 0 && kind == PointCost::angle ? T(1) : T(0);
     const T scale = about ? T(-2) : T(-1);
-    for (int64_t i = 0; i < n; i += kRows) {
-      const int64_t rows = std::min(kRows, n - i);
+    for (int64_t i = 0, rows; i < n; i += rows) {
+      rows = rows_at(n - i);
       T own[kRows];
       for (int64_t r = 0; r < rows; ++r)
-        own[r] = base + copy(x + (i + r) * features + first, about, depth, left + r * stride);
-      const int64_t begin = alike ? i : 0;
-      multiply(rows, begin, padded<T>(depth));
-      for (int64_t r = 0; r < rows; ++r) {
-        T* row = cost + (i + r) * ldc;
-        for (int64_t j = begin; j < m; ++j) {
-          T here = (own[r] + norms[j]) + scale * products[r * m + j];
-          row[j] = first ? row[j] + here : here;
-        }
-      }
+        own[r] = base + copy(x + (i + r) * features + first, about, depth, left + r * most);
+      const int64_t begin = alike ? i / width : 0;
+      multiply(rows, begin, depth);
+      for (int64_t r = 0; r < rows; ++r) put(own[r], scale, r, begin, first > 0, cost + (i + r) * ldc);
     }
+  }
+
+  // Writes or adds what row r of the products makes of its costs, from vector `begin` on. The last vector ends
+  // with the columns, where there are so many: some costs come twice, and are the same. Between equal clouds
+  // some are none, which are not yet there.
+  void put(T own, T scale, int64_t r, int64_t begin, bool more, T* to) const {
+    const T* const sums = products + r * vectors * width;
+    const auto here = [&](int64_t j) { return (own + load(norms + j)) + scale * load(sums + j); };
+    if (m < width) {
+      store_first(to, more ? load_first(to, m) + here(0) : here(0), m);
+      return;
+    }
+    const int64_t last = m - width;
+    const vec<T> before = more ? load(to + last) : vec<T>{};
+    for (int64_t j = begin * width; j <= last; j += width)
+      store(to + j, more ? load(to + j) + here(j) : here(j));
+    if (m % width) store(to + last, more ? before + here(last) : here(last));
+  }
+
+  // How many rows are taken where so many are left: few enough tiles are small.
+  static int64_t rows_at(int64_t left) {
+    if (left % kRows == 0) return kRows;
+    return left >= kRows - 1 ? kRows - 1 : left >= 2 ? 2 : 1;
   }
 
   // Half the sum of both clouds' means.
   const T* find_centre(int64_t first, int64_t depth) {
-    std::fill(centre, centre + depth, T(0));
+    std::fill(centre, centre + padded<T>(depth), T(0));
     add_rows(x + first, n, depth);
     add_rows(y + first, m, depth);
     return centre;
   }
 
   void add_rows(const T* rows, int64_t count, int64_t depth) {
+    constexpr int kTogether = 4;  // vectors, whose additions wait side by side
+    int64_t d = 0;
+    for (; d + kTogether * width <= depth; d += kTogether * width)
+      add_vectors<kTogether>(count, d, [&](int64_t i, int64_t at) { return load(rows + i * features + at); });
+    for (; d < depth; d += width)
+      add_vectors<1>(count, d, [&](int64_t i, int64_t at) {
+        const T* const row = rows + i * features + at;
+        return depth - at < width ? load_first(row, depth - at) : load(row);
+      });
+  }
+
+  template <int V, class Read>
+  void add_vectors(int64_t count, int64_t d, const Read& read) {
     const T share = T(0.5) / T(count);
+    vec<T> total[V];
+    for (int v = 0; v < V; ++v) total[v] = load(centre + d + v * width);
     for (int64_t i = 0; i < count; ++i)
-      for (int64_t d = 0; d < depth; ++d) centre[d] += share * rows[i * features + d];
+      for (int v = 0; v < V; ++v) total[v] += share * read(i, d + v * width);
+    for (int v = 0; v < V; ++v) store(centre + d + v * width, total[v]);
   }
 
   // A row about the centre, zeros behind it; returns its square where the cost asks for it.
@@ -134,7 +193,6 @@ class PointCosts {
 
   // Four sums at a time: one alone would wait for each of its additions.
   static T square(const T* row, int64_t size) {
-    constexpr int64_t width = Vector<T>::width;
     vec<T> total[4] = {};
     int64_t d = 0;
     for (; d + 4 * width <= size; d += 4 * width)
@@ -144,31 +202,80 @@ class PointCosts {
     return sum<T>((total[0] + total[1]) + (total[2] + total[3]));
   }
 
+  // Vector v of the columns of y: its features one behind the other, and their squares. Lanes without a column
+  // repeat the last one.
+  void pack(int64_t v, int64_t first, int64_t depth, const T* about) {
+    const int64_t panel = v / kVectors * kVectors, wide = panel_vectors(panel) * width;
+    const T* const from = y + v * width * features + first;
+    T* const to = right + panel * width * most + (v - panel) * width;
+    const int64_t last = std::min(width, m - v * width) - 1;
+    vec<T> squares[2] = {};
+    int64_t d = 0;
+    for (; d + width <= depth; d += width)
+      turn<true>(from + d, last, width, about ? load(about + d) : vec<T>{}, to + d * wide, wide, squares);
+    if (d < depth)
+      turn<false>(from + d, last, depth - d, about ? load_first(about + d, depth - d) : vec<T>{}, to + d * wide,
+                  wide, squares);
+    store(norms + v * width, about ? squares[0] + squares[1] : vec<T>{});
+  }
+
+  // A vector of features of rows 0 to `last`, of which `count` count, to rows of `to`.
+  template <bool whole>
+  void turn(const T* from, int64_t last, int64_t count, vec<T> about, T* to, int64_t wide,
+            vec<T> (&squares)[2]) const {
+    vec<T> block[width];
+#pragma GCC unroll 16
+    for (int64_t k = 0; k < width; ++k) {
+      const T* const row = from + std::min(k, last) * features;
+      block[k] = (whole ? load(row) : load_first(row, count)) - about;
+    }
+    transpose_block<T>(block);
+#pragma GCC unroll 16
+    for (int64_t k = 0; k < width; ++k) {
+      if (!whole && k >= count) break;
+      store(to + k * wide, block[k]);
+      squares[k % 2] += block[k] * block[k];
+    }
+  }
+
+  int64_t panel_vectors(int64_t panel) const { return std::min<int64_t>(kVectors, vectors - panel); }
+
+  // Products of rows with the vectors of columns from `begin` on.
   void multiply(int64_t rows, int64_t begin, int64_t depth) {
-    if (rows < kRows) {
-      dots(left, stride, rows, right + begin * stride, stride, m - begin, depth, products + begin, m);
-      return;
+    for (int64_t panel = begin / kVectors * kVectors; panel < vectors; panel += kVectors) {
+      const int64_t own = panel_vectors(panel), skipped = std::max<int64_t>(begin - panel, 0);
+      const T* const of_y = right + panel * width * most + skipped * width;
+      T* const to = products + (panel + skipped) * width;
+      some_vectors<kVectors>(rows, own - skipped, of_y, own * width, depth, to);
     }
-    constexpr int64_t kColumns = Tiles::kColumns;
-    int64_t j = begin;
-    for (; j + kColumns <= m; j += kColumns) {
-      dots_tile<T, kRows, kColumns>(left, stride, right + j * stride, stride, depth, products + j, m);
-      later.fetch();
-    }
-    dots_rows<T, kRows, kColumns>(left, stride, right + j * stride, stride, m - j, depth, products + j, m);
+  }
+
+  template <int V>
+  void some_vectors(int64_t rows, int64_t count, const T* of_y, int64_t ldr, int64_t depth, T* to) {
+    if constexpr (V > 1)
+      if (count < V) return some_vectors<V - 1>(rows, count, of_y, ldr, depth, to);
+    some_rows<kRows, V>(rows, of_y, ldr, depth, to);
+  }
+
+  template <int R, int V>
+  void some_rows(int64_t rows, const T* of_y, int64_t ldr, int64_t depth, T* to) {
+    if constexpr (R > 1)
+      if (rows < R) return some_rows<R - 1, V>(rows, of_y, ldr, depth, to);
+    point_products<T, R, V>(left, most, of_y, ldr, depth, to, vectors * width, later);
   }
 
   const T *x, *y;
   const int64_t n, m, features;
   const PointCost kind;
   LaterPoints<T> later;
-  bool alike = false;  // x and y are the same points
-  int64_t stride;
-  T* centre;    // [stride]
-  T* left;      // [kRows, stride]
-  T* right;     // [m, stride]
-  T* norms;     // [m]
-  T* products;  // [kRows, m]
+  const int64_t most;     // features at a time
+  const int64_t vectors;  // of columns
+  bool alike = false;     // x and y are the same points
+  T* centre;              // [most]
+  T* left;                // [kRows, most]
+  T* right;               // [vectors / kVectors, most, kVectors, width]; of the last panel fewer vectors
+  T* norms;               // [vectors, width]
+  T* products;            // [kRows, vectors, width]
 };
 
 template <class T>

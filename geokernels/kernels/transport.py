@@ -136,10 +136,20 @@ def _to_problem(ctx, cost, a, b, n, m, f, g, *grads):
         return None, None, None
     whole_a, whole_b = potentials.weights_of(cost, cost.shape[-2:], a, b, n, m)
     E = density(cost, f, g, ctx.eps)
+    if a is None and b is None and grads[1] is None and grads[2] is None:
+        return _weighted(E, whole_a, whole_b, grads[0]), None, None
     given = E, whole_a, whole_b, f, g, ctx.eps, ctx.reach, *grads
     parts = None if grads[1] is None and grads[2] is None else _by_products(*given)
     to_cost, to_a, to_b = parts or potentials.gradients(*given)
     return to_cost, None if a is None else to_a, None if b is None else to_b
+
+
+def _weighted(E: Tensor, a: Tensor, b: Tensor, grad_value: Tensor) -> Tensor:
+    """:func:`potentials.through_value` to the costs alone, in the memory of ``E`` where nobody follows."""
+    rows, columns = (grad_value[..., None] * a)[..., :, None], b[..., None, :]
+    if torch.is_grad_enabled() or not derivatives.calls_are_direct(E, rows):
+        return E * rows * columns
+    return E.mul_(rows).mul_(columns)
 
 
 def _by_products(E, a, b, f, g, eps, reach, grad_value, grad_f, grad_g):

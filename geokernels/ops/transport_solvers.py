@@ -22,6 +22,7 @@ from .transport_checks import (
     explain_solution,
     explain_weights,
     inside_both,
+    require_finite_clouds,
 )
 from .transport_result import Transport
 
@@ -47,6 +48,10 @@ def solve_points(
             "reference": lambda: exact,
         }
         chosen = dispatch.choose("sinkhorn", refusals, backend, x, y)
+        # their centre carries what is not finite to all costs: nothing is looked at unless no solution comes
+        shows = chosen == "native" and not large and x.is_cpu and problem.cost == "sqeuclidean"
+        if not shows:
+            require_finite_clouds(x, y)
         if chosen == "triton":
             return _stream(widened(x), widened(y), problem, *_triton_passes(precision))
         if chosen == "native" and large:
@@ -55,6 +60,8 @@ def solve_points(
             # the GPU's kernel reads half precision itself, but for directions, which are made before it
             as_they_are = x.is_cuda and problem.cost != "cosine"
             return _solve_products(*((x, y) if as_they_are else (widened(x), widened(y))), problem)
+    else:
+        require_finite_clouds(x, y)
     x, y = widened(x), widened(y)
     made = reference.pairwise_cost(x, y, problem.cost, problem.p)
     return _solve(
@@ -114,6 +121,7 @@ def _solve_products(x: Points, y: Points, problem: Problem) -> Transport:
 
     solution = _annealed(run, problem)
     if _needs_a_reason(solution, problem):
+        require_finite_clouds(x, y)
         reason = explain_overflow(cost, problem, problem.lengths) or explain_weights(problem)
         _refuse(reason or explain_solution(solution, problem))
     return Transport(*solution, kernels.Pairs(cost, problem.eps), problem)

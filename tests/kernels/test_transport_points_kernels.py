@@ -9,7 +9,7 @@ import geokernels as gk
 from geokernels import reference
 from geokernels.kernels import native
 from geokernels.kernels import transport_assignment as kernels
-from geokernels.kernels.costs import PRODUCTS
+from geokernels.kernels.costs import PRODUCTS, PointCost
 from geokernels.reference import potentials
 from geokernels.testing import assert_as_accurate, cloud, weights
 
@@ -51,6 +51,57 @@ def test_solver_is_well_registered(kind, reach):
 def test_density_is_well_registered():
     parts = [cloud(2, 3, 4, seed=0), cloud(2, 3, seed=1), cloud(2, 4, seed=2)]
     torch.library.opcheck(DENSITY.default, (*(part.requires_grad_() for part in parts), 0.7))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@KINDS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+# fewer columns than a vector has lanes; rows and columns left over from tiles, of one panel and of several;
+# features of one vector and more, and of one part more than are taken at a time
+@pytest.mark.parametrize("N, M, D", [(3, 2, 17), (21, 9, 257), (17, 77, 300), (7, 85, 513), (77, 77, 768)])
+def test_costs_of_any_shape(level, kind, dtype, N, M, D, simd_level):
+    simd_level(level)
+    x, y = (2 + cloud(2, points, D, seed=points + k) for k, points in enumerate((N, M)))
+
+    def costs(x, y):
+        no = (None,) * 5
+        return SOLVE(x.to(dtype), y.to(dtype), *no, kind, 1e6, math.inf, 1, 1.0)[0]
+
+    cost = next(name for name, number in PRODUCTS.items() if number == kind)
+    if kind == PointCost.ANGLE:
+        x, y = potentials.directions(x), potentials.directions(y)
+    bound = 2e-6 if dtype == torch.float32 else 1e-14
+    for left, right in ((x, y), (x, x.clone())):
+        truth = reference.pairwise_cost(left.to(dtype).double(), right.to(dtype).double(), cost)
+        size = truth.abs().max() + {PointCost.DOT: D, PointCost.ANGLE: 1, PointCost.SQUARE: 0}[kind]
+        assert (costs(left, right).double() - truth).abs().max() < bound * size
+    own = costs(x, x)
+    assert torch.equal(own, own.mT)
+
+
+def test_a_large_gradient_is_that_of_its_parts():
+    # it is written past the caches, where a row is whole vectors and where it is not
+    for D in (768, 770, 3):
+        x, y = (cloud(2, 4, D, seed=k).float().repeat(280_000 // D * 2, 1, 1) for k in (0, 1))
+        weight = torch.rand(len(x), 4, 4, generator=torch.Generator().manual_seed(2))
+        assert x.numel() * x.element_size() > 8 << 20
+        whole = GRADIENT(weight, x, y, PointCost.SQUARE)
+        parts = [GRADIENT(*(part[k : k + 1] for part in (weight, x, y)), PointCost.SQUARE) for k in (0, 1, 5)]
+        assert all(torch.equal(whole[k : k + 1], part) for k, part in zip((0, 1, 5), parts))
+
+
+@pytest.mark.parametrize("cost", PRODUCTS)
+@pytest.mark.parametrize("wrong, told", [(math.nan, "NaN"), (math.inf, "infinite"), (-math.inf, "infinite")])
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_points_that_are_nowhere_are_refused(cost, wrong, told, side):
+    # of no weight too, where the solver has no need of them
+    x, y, a, b = problem(dtype=torch.float32)
+    (x if side == "x" else y)[1, 0, 2] = wrong
+    for given in ((a, b), (None, None)):
+        with pytest.raises(ValueError, match=f"{side} must be finite, got {told}"):
+            gk.sinkhorn(x, y, *given, eps=8.0, cost=cost, backend="native")
+    with pytest.raises(ValueError, match=f"{side} must be finite, got {told}"):
+        gk.sinkhorn_divergence(x, y, eps=8.0, cost=cost, backend="native")
 
 
 @pytest.mark.parametrize("level", LEVELS)
