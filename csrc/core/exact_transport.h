@@ -110,6 +110,7 @@ class ExactTransport {
 
   struct Candidate {
     Node row, column;
+    double cost;  // at hand, where the matrix is not
   };
 
   bool allowed(const Pair& p) const { return given[p.row * columns + p.column] < inf; }
@@ -129,6 +130,7 @@ class ExactTransport {
     for (int64_t i = 0; i < rows; ++i) supply[i] = (Wide(masses.raised[i]) << kTrifle) + 1;
     for (int64_t j = 0; j < columns; ++j) demand[j] = Wide(masses.raised[rows + j]) << kTrifle;
     demand.back() += rows;
+    basis.reserve(rows + columns);
     std::vector<double> offset = cheapest_in_columns();
     std::vector<Node> waiting(rows);
     std::iota(waiting.begin(), waiting.end(), 0);
@@ -246,7 +248,8 @@ class ExactTransport {
   // Puts a row's most negative pair on the list.
   void list(Node i) {
     const LeastSum found = least(cost + i * columns, &tree.height[rows], columns, tree.height[i]);
-    if (found.column >= 0) candidates.push_back({i, Node(found.column)});
+    if (found.column < 0) return;
+    candidates.push_back({i, Node(found.column), double(cost[i * columns + found.column])});
   }
 
   // The most negative pair of the list; those that are no longer negative leave it. Which they are is hard to
@@ -255,8 +258,8 @@ class ExactTransport {
     size_t kept = 0, best = 0;
     double lowest = 0;
     for (const Candidate pair : candidates) {
-      const double c = cost[pair.row * columns + pair.column], f = tree.height[pair.row],
-                   g = tree.height[rows + pair.column], reduced = c + g - f;
+      const double c = pair.cost, f = tree.height[pair.row], g = tree.height[rows + pair.column],
+                   reduced = c + g - f;
       const bool negative = reduced < -slack * (std::abs(c) + std::abs(f) + std::abs(g));
       const bool lower = negative & (reduced < lowest);
       candidates[kept] = pair;

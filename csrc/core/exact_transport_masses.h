@@ -65,7 +65,7 @@ class WholeMasses {
   // Rounds to whole numbers; the heaviest point takes what that leaves.
   static void count(const double* w, int64_t count, int64_t* units) {
     const double own = w ? sum(w, count) : count;
-    for (int64_t k = 0; k < count; ++k) units[k] = std::llrint(std::ldexp((w ? w[k] : 1) / own, 61));
+    for (int64_t k = 0; k < count; ++k) units[k] = std::llrint((w ? w[k] : 1) / own * double(kTotal));
     *std::max_element(units, units + count) += kTotal - std::accumulate(units, units + count, int64_t(0));
   }
 };

@@ -1,8 +1,11 @@
 // The searches of cpu/assignment_kernel.h where rows of costs are long: of each row some columns are kept
 // that were the nearest when it was last looked at whole, and how near another one was. Prices of columns
 // only fall, so that others are no nearer now, and the row is looked at again only where they might matter.
-// What is decided is what whole rows would decide, to the bit. No include guard: included once for every SIMD
-// level.
+// What is decided is what whole rows would decide, to the bit. Where most rows have to be looked at again, as
+// every search moves most prices, none are kept any more, and what is read is memory: costs that are numbers of
+// float32 are copied as such.
+//
+// No include guard: included once for every SIMD level.
 
 namespace geokernels::GEOKERNELS_LEVEL {
 
@@ -19,6 +22,9 @@ class NearRows {
     if (rows)
       for (int i = 0; i < s.rows; ++i) rows[i].count = -1, rows[i].idle = rows[i].rest = 0;
   }
+  NearRows(const NearRows&) = delete;
+  NearRows& operator=(const NearRows&) = delete;
+  ~NearRows() { std::free(narrow); }
 
   Offers<int> cheapest_two(int i) {
     for (int looks = 0; looks < 2; ++looks) {
@@ -49,6 +55,15 @@ class NearRows {
 
   int lengthen(int number, int i, double reached) {
     if (number == 0) begin();
+    ++asked;
+    if (in_vain) {
+      const Look whole{0, reached, i, number};
+      if (narrow)
+        lengthen_all(whole, narrow + int64_t(i) * s.columns);
+      else
+        lengthen_all(whole, s.row(i));
+      return nearest_column(nearest());
+    }
     if (rows[i].count < 0) look(i);
     Row& row = rows[i];
     ++row.uses;
@@ -62,15 +77,12 @@ class NearRows {
     while (looks > 0 && waiting[0].distance <= least) {
       const Look next = waiting[0];
       std::pop_heap(waiting, waiting + looks--, later);
-      lengthen_all(next);
+      ++looked_again;
+      lengthen_all(next, s.row(next.row));
       look_again(next.row);
       least = nearest();
     }
-    if (!(least < kForbidden)) return -1;
-    NearestColumn found{s.owner};
-    for (int b = 0; b < blocks; ++b)
-      if (block_least[b] == least && found.look(s.distance, b, broadcast(least))) break;
-    return found.column;
+    return nearest_column(least);
   }
 
   void settle(int column) {
@@ -82,6 +94,7 @@ class NearRows {
 
  private:
   static constexpr int kGroups = 32, kRank = 16, kMost = 64;
+  static constexpr int64_t kTrial = 8;  // rows asked, of each row, before it shows whether keeping pays
 
   struct Row {
     double others;   // no column that is not kept offers less
@@ -147,6 +160,32 @@ class NearRows {
     std::fill_n(s.distance, blocks * kBlock, kForbidden);
     std::fill_n(block_least, round_up(blocks, kWide), kForbidden);
     looks = 0;
+    if (in_vain || asked <= kTrial * s.rows || looked_again <= asked / 2) return;
+    in_vain = true;
+    if constexpr (sizeof(T) > sizeof(float)) make_narrow();
+  }
+
+  // Copies the costs in half of their bytes, if that changes none, and there is room.
+  void make_narrow() {
+    const int64_t count = int64_t(s.rows) * s.columns;
+    narrow = static_cast<float*>(std::malloc(count * sizeof(float)));
+    for (int64_t first = 0; narrow && first < count; first += s.columns) {
+      bool same = true;
+      for (int64_t k = first; k < first + s.columns; ++k) {
+        narrow[k] = float(s.cost[k]);
+        same &= double(narrow[k]) == s.cost[k];
+      }
+      if (!same) std::free(std::exchange(narrow, nullptr));
+    }
+  }
+
+  // The column at this distance, or -1 where that is infinite.
+  int nearest_column(double least) const {
+    if (!(least < kForbidden)) return -1;
+    NearestColumn found{s.owner};
+    for (int b = 0; b < blocks; ++b)
+      if (block_least[b] == least && found.look(s.distance, b, broadcast(least))) break;
+    return found.column;
   }
 
   void reach(int j, double length, int number) {
@@ -163,8 +202,8 @@ class NearRows {
   }
 
   // The same by all columns of a row, of which later ones of the search have been looked at.
-  void lengthen_all(const Look& look) {
-    const T* const cost = s.row(look.row);
+  template <class Cost>
+  void lengthen_all(const Look& look, const Cost* cost) {
     const double reached = look.reached, price = s.row_price[look.row];
     const Numbers number = look.number - Numbers{};
     const auto take = [&](int j, Wide least) {
@@ -208,6 +247,9 @@ class NearRows {
   Row* rows;
   Look* waiting;  // a heap, the nearest first
   int looks = 0;
+  int64_t asked = 0, looked_again = 0;
+  bool in_vain = false;
+  float* narrow = nullptr;  // [rows, columns], or null
 };
 
 }  // namespace geokernels::GEOKERNELS_LEVEL

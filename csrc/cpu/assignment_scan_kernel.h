@@ -6,11 +6,11 @@
 // alone, so that all SIMD levels decide alike, to the bit. Rows have at least as many columns as a vector has
 // lanes.
 
+#include "cpu/lanes_kernel.h"
+
 namespace geokernels::GEOKERNELS_LEVEL {
 
-using Wide = vec<double>;
 using Numbers = Vector<double>::mask;  // whole ones, as wide
-constexpr int kWide = Vector<double>::width;
 constexpr double kForbidden = std::numeric_limits<double>::infinity();
 
 inline Numbers load_numbers(const int64_t* p) {
@@ -26,21 +26,6 @@ inline Wide lanes_in_order() {
   for (int i = 0; i < kWide; ++i) lane[i] = i;
   return lane;
 }
-
-// The smaller and the larger in each lane, and a bit for each lane that is equal. Where one is NaN, b.
-#if defined(__x86_64__) && GEOKERNELS_VECTOR_BYTES == 64
-inline Wide smaller(Wide a, Wide b) { return (Wide)_mm512_maskz_min_pd(0xff, (__m512d)a, (__m512d)b); }
-inline Wide larger(Wide a, Wide b) { return (Wide)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b); }
-inline uint64_t equal_lanes(Wide a, Wide b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ); }
-#elif defined(__x86_64__) && GEOKERNELS_VECTOR_BYTES == 32
-inline Wide smaller(Wide a, Wide b) { return (Wide)_mm256_min_pd((__m256d)a, (__m256d)b); }
-inline Wide larger(Wide a, Wide b) { return (Wide)_mm256_max_pd((__m256d)a, (__m256d)b); }
-inline uint64_t equal_lanes(Wide a, Wide b) { return bits<double>(a == b); }
-#else
-inline Wide smaller(Wide a, Wide b) { return a < b ? a : b; }
-inline Wide larger(Wide a, Wide b) { return a > b ? a : b; }
-inline uint64_t equal_lanes(Wide a, Wide b) { return bits<double>(a == b); }
-#endif
 
 template <class T>
 inline Wide costs_of(const T* c) {
@@ -60,26 +45,6 @@ inline void each_offer(const T* cost, const double* price, int columns, const Ta
   const int last = columns - kWide;
   const Wide offers = costs_of(cost + last) - load(price + last);
   take(last, lanes_in_order() < broadcast(double(j - last)) ? broadcast(kForbidden) : offers);
-}
-
-template <int Half, int... Lane>
-inline Wide across(Wide v, std::integer_sequence<int, Lane...>) {
-  return shuffle<double, (Lane ^ Half)...>(v, v);
-}
-
-// Each lane from that whose number differs in one bit.
-template <int Half>
-inline Wide across(Wide v) {
-  return across<Half>(v, std::make_integer_sequence<int, kWide>());
-}
-
-// The smallest of all lanes, in each.
-template <int Half = kWide / 2>
-inline Wide smallest(Wide v) {
-  if constexpr (Half == 0)
-    return v;
-  else
-    return smallest<Half / 2>(smaller(v, across<Half>(v)));
 }
 
 // The smallest of all lanes and the one after it, in each.

@@ -121,6 +121,19 @@ class TestSearches:
             whole, near = (torch.ops.geokernels.assignment(part) for part in (cost, longer))
             assert torch.equal(near, whole), kind
 
+    @pytest.mark.parametrize("level", LEVELS)
+    def test_columns_that_are_kept_in_vain_change_nothing(self, level, simd_level):
+        # every search goes through half of the rows, and moves their prices
+        order = torch.arange(1.0, 401, dtype=torch.float64)
+        cost = torch.outer(order[:390], order)
+        none = torch.full((390, 400), math.inf, dtype=torch.float64)
+        simd_level(level)
+        for kind, part in (("whole", cost), ("not whole", cost / 7), ("float32", cost.float())):
+            whole = torch.ops.geokernels.assignment(part)
+            near = torch.ops.geokernels.assignment(torch.cat([part, none.to(part.dtype)], 1))
+            assert is_the_cheapest(part.double(), whole), kind
+            assert torch.equal(near, whole), kind
+
     def test_any_number_of_threads(self):
         cost = torch.stack([hard_costs(kind, 30, 35, seed) for seed, kind in enumerate(KINDS)])
         threads = torch.get_num_threads()

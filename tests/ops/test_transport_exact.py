@@ -183,6 +183,16 @@ def test_costs_of_many_sizes_keep_their_small_differences():
 
 
 @pytest.mark.parametrize("level", native.build_info().get("simd_levels", []))
+@pytest.mark.parametrize("M", [1, 3, 7, 8, 9, 63, 64, 65, 77, 127, 130, 511, 515])
+def test_rows_of_every_length_are_searched_whole(level, M, simd_level):
+    # vectors, machine words and chunks of columns, each with and without a rest; of ties the first is taken
+    simd_level(level)
+    for cost in (cloud(2, 11, M, seed=M), cloud(2, 11, M, seed=M + 1).round()):
+        for a, b in (masses((2, 11), (2, M), seed=5), (None, None)):
+            assert_optimal(cost, a, b, gk.exact_transport(cost, a, b, backend="native"))
+
+
+@pytest.mark.parametrize("level", native.build_info().get("simd_levels", []))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_level_finds_the_same_bits(level, dtype, simd_level):
     cost, (a, b) = cloud(3, 33, 70, seed=0).to(dtype), (w.to(dtype) for w in masses((3, 33), (3, 70), seed=1))
