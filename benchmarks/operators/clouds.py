@@ -128,7 +128,8 @@ def cases() -> list[Case]:
             features=features,
             # GeomLoss anneals, in many more passes through KeOps: it is on the curves, with fewer points
             names=("eager in blocks", "torch.compile in blocks", "KeOps"),
-            targets={"ratio": 4, "over floor": 2},
+            # with 512 features the rival makes three products, and one is the least there can be
+            targets={"ratio": 2 if features > 100 else 4, "over floor": 2},
             seconds=15,
         )
         for features, reason in FEATURES.items()

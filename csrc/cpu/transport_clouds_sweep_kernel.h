@@ -17,7 +17,8 @@
 // No include guard: included once for every SIMD level.
 
 #include "cpu/transport_clouds_tiles.h"
-// after the exponential
+// on its panels
+#include "cpu/transport_clouds_moments_kernel.h"
 
 namespace geokernels::GEOKERNELS_LEVEL {
 

@@ -155,7 +155,8 @@ def sinkhorn(
         max_iter: The most iterations, each of two half-steps.
         tol: L1 marginal error at which a problem stops. Streamed clouds that converge slowly are then
             over-relaxed, which takes fewer half-steps; 0 asks for ``max_iter`` plain pairs.
-        init: Potentials ``(f, g)`` to start from. No gradient.
+        init: Potentials ``(f, g)`` to start from. No gradient. None for 0, or for those of normal
+            distributions where clouds are streamed on the CPU and a sample shows that these are near.
         anneal: ``(start, ratio)`` by which the regularisation comes down to ``eps``, or None.
         backend: ``"native"``, ``"triton"`` (float32, on a GPU) or ``"reference"`` to insist on one; None for
             the choice that ``geokernels doctor`` explains.
