@@ -30,20 +30,30 @@ from .options import (
     Seed,
     Sets,
     Size,
+    Solver,
     Truncate,
     Variant,
     device_of,
     file_argument,
     file_option,
 )
-from .pipelines import models_of, precision_of, require_captioner, require_invertible, require_sources
+from .pipelines import (
+    is_flow,
+    models_of,
+    precision_of,
+    require_captioner,
+    require_invertible,
+    require_solver,
+    require_sources,
+)
 from .settings import Settings, same_names
 
 NOUNS = {"edit": "editing"}  # what stages are called
 # of which settings an option is short
 OPTIONS = {"clip": "clip_weight"}
 OPTIONS |= same_names(
-    "guidance_scale structure negative gradient every until decode_size cycle cycle_steps checkpointing"
+    "guidance_scale structure blocks negative gradient every until decode_size cycle cycle_steps"
+    " checkpointing"
 )
 
 
@@ -81,7 +91,11 @@ def edit(
         float | None, typer.Option(help="Weight of the guidance by CLIP, towards --to.")
     ] = None,
     structure: Annotated[
-        float | None, typer.Option(help="Weight of staying close to the source's U-Net features.")
+        float | None, typer.Option(help="Weight of staying close to the source's features in the network.")
+    ] = None,
+    blocks: Annotated[
+        float | None,
+        typer.Option(help="Share of a rectified-flow transformer's blocks whose features those are."),
     ] = None,
     negative: Annotated[
         str | None,
@@ -102,6 +116,7 @@ def edit(
         float | None,
         typer.Option(help="Fraction of the steps, from 0 to 1, after which guidance by CLIP ends."),
     ] = None,
+    solver: Solver = None,
     decoder: Decoder = None,
     decode_size: Annotated[
         int | None, typer.Option(min=8, help="Longest side in pixels of the pictures that CLIP sees.")
@@ -130,13 +145,15 @@ def edit(
     """Edit a picture with a diffusion model: what the text asks for changes, the structure stays."""
     with sentences(edit, clip="--clip-weight", captions="--from", targets="--to") as names, extras():
         from ..media.pictures import read_picture
-        from ..models.denoiser import Denoiser
+        from ..models.flow import latent_model
         from ..pipelines.edit.oig import OIGConfig, OIGEdit, require_texts
         from ..pipelines.run_state import plain
         from ..runs.edit import INVERSION, EditFolder, EditJob
 
         built_in = {"--model": model == "world", "--clip": clip == "world"}
-        settings = Settings({"edit": OIGConfig}, {"edit": OPTIONS}, built_in=built_in)
+        flow = is_flow(model)
+        own = ("flow", "as --model is a rectified flow") if flow else None
+        settings = Settings({"edit": OIGConfig}, {"edit": OPTIONS}, built_in=built_in, own=own)
         config = settings.make("edit")
         names |= settings.names
         folder, where = EditFolder(out), device_of(device)
@@ -144,7 +161,10 @@ def edit(
         require_clips(clip=clip)
         require_sources(model=model, decoder=decoder)
         require_captioner(captioner)
-        if picture is not None and inversion is None:
+        require_solver(solver, flow)
+        if flow and config.cycle:
+            raise ValueError(f"--cycle goes with U-Nets, got {config.cycle} with a rectified flow")
+        if picture is not None and inversion is None and not flow:
             require_invertible(steps)
         inputs = [path for path in (picture, inversion) if path is not None]
         with folder.claim(resume=resume, overwrite=overwrite, keep=inputs):
@@ -158,11 +178,11 @@ def edit(
             (source,) = readable_by(pipeline, encoder, [source], option="--from", truncate=truncate)
             target = readable_by(pipeline, encoder, target, option="--to", truncate=truncate)
             require_texts([source], target)
-            shown = None if original is None else Denoiser(pipeline).suited(original, size)
+            shown = None if original is None else latent_model(pipeline).suited(original, size)
             own = out / INVERSION if resume and shown is not None else None
             job = EditJob(
                 lambda begun: OIGEdit(pipeline, encoder, begun, target, config=config, decoder=tiny),
-                lambda tell: _begin(pipeline, shown, source, steps, size, seed, tell),
+                lambda tell: _begin(pipeline, shown, source, steps, size, seed, solver, tell),
                 shown,
                 folder,
                 facts={
@@ -176,7 +196,12 @@ def edit(
                     "decoder": decoder,
                     "dtype": dtype,
                 },
-                config={**plain(config), "steps": steps, "size": size},
+                config={
+                    **plain(config),
+                    "steps": steps,
+                    "size": size,
+                    **({"solver": solver} if solver else {}),
+                },
                 kept=_kept(inversion, own, source, steps),
                 device=where,
             )
@@ -225,10 +250,10 @@ def readable_by(pipeline, encoder, texts: list[str], *, option: str, truncate: b
 def _refusal(pipeline, encoder, text: str, option: str) -> ValueError | None:
     """What the models say of a text that is too long, or None."""
     from .._checks import renamed
-    from ..models.denoiser import Denoiser
+    from ..models.flow import latent_model
 
     try:
-        Denoiser(pipeline).read([text])
+        latent_model(pipeline).read([text])
         encoder.encode_text([text])
     except ValueError as error:
         if " tokens, got " not in str(error):
@@ -254,21 +279,24 @@ def _kept(given: Path | None, own: Path | None, caption: str, steps: int):
     return kept
 
 
-def _begin(pipeline, shown, caption: str, steps: int, size, seed: int, tell):
+def _begin(pipeline, shown, caption: str, steps: int, size, seed: int, solver: str | None, tell):
     """Where the edits begin: the inversion of the picture, or noise."""
     import torch
 
-    from ..pipelines.edit.source import ddim_inversion, draw_source, inversion_levels
+    from ..models.flow import latent_model
+    from ..pipelines.edit.flow_inversion import inversion_steps, invert
+    from ..pipelines.edit.source import draw_source
 
     if shown is None:
         chance = torch.Generator().manual_seed(seed)
         return draw_source(pipeline, [caption], steps=steps, height=size, width=size, generator=chance)
-    total = len(inversion_levels(steps))
+    total = inversion_steps(latent_model(pipeline), steps)
     tell("inverting", 0, total)  # reading the picture comes first, and takes as long as a step
-    return ddim_inversion(
+    return invert(
         pipeline,
         shown[None],
         [caption],
         steps=steps,
+        solver=solver,
         callback=lambda index: tell("inverting", index, total),
     )

@@ -38,6 +38,7 @@ class Settings:
         built_in: By option, whether the models that it names are built in.
         open_sections: Those whose recipe is not chosen by the models.
         called: The command, for messages.
+        own: The recipe of a kind of model that has one of its own, and why it is taken; None for others.
 
     Attributes:
         recipe: Of the command's configs.
@@ -54,6 +55,7 @@ class Settings:
         built_in: Mapping[str, bool],
         open_sections: tuple[str, ...] = (),
         called: str = "",
+        own: tuple[str, str] | None = None,
     ):
         self.context = current()
         self.kinds, self.called, self.built_in = kinds, called or self.context.info_name, built_in
@@ -70,7 +72,8 @@ class Settings:
             self.typed[key] = option
         self.given = self.of_file | self.typed
         self.recipe_said = self._recipe_said()
-        self.recipe = WORLD if all(built_in.values()) else PUBLISHED
+        self.own = own
+        self.recipe = own[0] if own else WORLD if all(built_in.values()) else PUBLISHED
         if self.recipe_said is not None:
             self.recipe = self.recipe_said.value
 
@@ -83,6 +86,8 @@ class Settings:
         """Which recipe was chosen, and why."""
         if (said := self.recipe_said) is not None:
             return f"Settings: {self.recipe}, as {said.name.partition(':')[0]} says."
+        if self.own is not None:
+            return f"Settings: {self.own[0]}, {self.own[1]}."
         other = next((option for option, own in self.built_in.items() if not own), None)
         if other is None:
             return "Settings: world, as every model is built in."

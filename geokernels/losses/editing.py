@@ -37,7 +37,8 @@ def resemblance_loss(
     .. math:: \sum_l \max(0, p\,\mathrm{MSE}(f^l, f^l_{src}) - \mathrm{MSE}(f^l, f^l_{previous}))
 
     Args:
-        features: Of every layer ``l``, ``(R, B, C, H, W)``: R roles, such as with and without the prompt.
+        features: Of every layer ``l``, ``(R, B, ...)``, such as channels, rows and columns, or tokens and
+            features: R roles, such as with and without the prompt.
         source: The same of the source; R or B may be 1 there, for one that stands for all.
         previous: The same as ``features`` of the step before; None at the first, where nothing is taken off.
         pull: The factor ``p``.
@@ -59,4 +60,4 @@ def resemblance_loss(
 
 
 def _mean_square(difference: Tensor) -> Tensor:
-    return difference.square().mean((0, 2, 3, 4))
+    return difference.square().mean([axis for axis in range(difference.dim()) if axis != 1])

@@ -177,13 +177,13 @@ def pipeline_class(source: Path | str) -> str | None:
     None for a single file, which says of what class it is by its weights.
 
     Raises:
-        ImportError: If diffusers or transformers is not installed.
+        ImportError: If the hub is asked, and diffusers or transformers is not installed.
         FileNotFoundError: If the hub has no such model, or cannot be reached.
         ValueError: If the folder has no index.
     """
-    diffusers = _import_diffusers()
     if isinstance(source, Path):
         return class_of(source) if source.is_dir() else None
+    diffusers = _import_diffusers()
     return read_pipeline(source, lambda: diffusers.DiffusionPipeline.load_config(source)).get("_class_name")
 
 

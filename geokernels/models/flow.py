@@ -113,16 +113,20 @@ class FlowModel(LatentModel):
         return words._replace(guidance=rows.new_full((len(rows),), scale, dtype=torch.float32))
 
 
+def is_flow(pipeline) -> bool:
+    """Whether it is a pipeline of a rectified flow, or of a kind of one."""
+    return any(kind.__name__ in FlowModel.kinds for kind in type(pipeline).__mro__)
+
+
 def latent_model(pipeline) -> Denoiser | FlowModel:
     """The one that suits the pipeline.
 
     Raises:
         TypeError: If none does.
     """
-    names = {kind.__name__ for kind in type(pipeline).__mro__}
-    if names & {*FlowModel.kinds}:
+    if is_flow(pipeline):
         return FlowModel(pipeline)
-    if names & {*Denoiser.kinds}:
+    if any(kind.__name__ in Denoiser.kinds for kind in type(pipeline).__mro__):
         return Denoiser(pipeline)
     known = (*Denoiser.kinds, *FlowModel.kinds)
     raise UnsuitedPipelineError(

@@ -25,7 +25,7 @@ def edit_page(record: dict, shown: ShownEdits) -> str:
     lead = (
         f"<p>A picture of {asked(before, 'from')}, {began}, was edited to "
         f"{', '.join(asked(target, 'to') for target in targets)} while it was denoised: "
-        f"{record['steps']['edit']} DDIM steps of the model “{text(record['model'])}”, guided by CLIP "
+        f"{record['steps']['edit']} steps of the model “{text(record['model'])}”, guided by CLIP "
         f"({text(', '.join(record['encoders']))}) and by the features of the source. "
         f"This took {lasted(record)}.</p>"
     )

@@ -44,7 +44,7 @@ def test_texts_that_are_too_long_are_refused_before_the_inversion_or_cut(
         raise AssertionError("inverted")
 
     with monkeypatch.context() as patched:
-        patched.setattr("geokernels.pipelines.edit.source.ddim_inversion", invert)
+        patched.setattr("geokernels.pipelines.edit.flow_inversion.invert", invert)
         found = run(given, *options, "--out", tmp_path / "out")
     assert found.exit_code == 2
     assert "Error: --to must have at most 77 tokens, got 82" in found.stderr
@@ -181,3 +181,51 @@ def test_so_few_steps_that_none_is_left_to_invert_are_refused(given, tmp_path):
     assert found.exit_code == 2
     assert "Error: --steps must be at least 3 to invert a picture, got 2" in found.stderr
     assert not (tmp_path / "out").exists()
+
+
+class TestRectifiedFlows:
+    @pytest.fixture
+    def flow(self, random_pipeline):
+        model = random_pipeline("StableDiffusion3Pipeline")
+        return ["--model", model, "--from", "a", "--to", "b", "--steps", 3, "--size", 64]
+
+    def test_edits_a_picture_stops_and_goes_on_to_the_same_bits(self, flow, given, tmp_path, monkeypatch):
+        whole = run(given, *flow, "--solver", "fireflow", "--blocks", 1, "--out", tmp_path / "whole")
+        assert whole.exit_code == 0, whole.output
+        record = json.loads((tmp_path / "whole" / "run.json").read_text())
+        require_record(record)
+        config = record["config"]["edit"]
+        assert (config["recipe"], config["solver"], config["blocks"]) == ("flow", "fireflow", 1)
+        step, taken = OIGEdit._step, []
+
+        def interrupted(self):
+            taken.append(self.index)
+            if len(taken) == 3:
+                raise KeyboardInterrupt
+            return step(self)
+
+        again = [given, *flow, "--solver", "fireflow", "--blocks", 1, "--out", tmp_path / "again"]
+        with monkeypatch.context() as patched:
+            patched.setattr(OIGEdit, "_step", interrupted)
+            assert run(*again).exit_code == INTERRUPTED
+        assert run(*again, "--resume").exit_code == 0
+        one, other = ((tmp_path / name / "edit-00.png").read_bytes() for name in ("whole", "again"))
+        assert one == other
+
+    @pytest.mark.parametrize(
+        "options, message",
+        [
+            (["--cycle", "1"], "--cycle goes with U-Nets, got 1.0 with a rectified flow"),
+            (["--solver", "heun"], "--solver must be one of euler, midpoint, rf_solver, fireflow"),
+            (["--blocks", "0"], "--blocks must be above 0"),
+        ],
+    )
+    def test_refusals(self, options, message, flow, given, tmp_path):
+        found = run(given, *flow, *options, "--out", tmp_path / "out")
+        assert found.exit_code == BAD_INPUT
+        assert message in found.output.replace("\n", " ")
+
+    def test_a_solver_is_theirs_alone(self, arguments, given, tmp_path):
+        found = run(given, *arguments, "--solver", "euler", "--out", tmp_path / "out")
+        assert found.exit_code == BAD_INPUT
+        assert "--solver goes with Stable Diffusion 3 and FLUX" in found.output.replace("\n", " ")

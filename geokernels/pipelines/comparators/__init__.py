@@ -19,7 +19,7 @@ from .task import FLOW, UNET, EditMethod, EditModels, EditTask, require_suited
 
 _METHODS = {
     "no_edit": EditMethod("no edit", NoEditConfig, no_edit, (UNET, FLOW)),
-    "oig": EditMethod("OIG", OIGConfig, oig),
+    "oig": EditMethod("OIG", OIGConfig, oig, (UNET, FLOW)),
     "ddim_swap": EditMethod("DDIM swap", DdimSwapConfig, ddim_swap),
     "plug_and_play": EditMethod("Plug-and-Play", PlugAndPlayConfig, plug_and_play),
     "masactrl": EditMethod("MasaCtrl", MasaCtrlConfig, masactrl),

@@ -1,7 +1,8 @@
-"""Features inside a U-Net, and what its modules must be set to while gradients run through them."""
+"""Features inside a network, and what its modules must be set to while gradients run through them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from operator import itemgetter
 from threading import get_ident
 
 from torch import Tensor, nn
@@ -20,22 +21,41 @@ def residual_convolutions(unet) -> list[nn.Module]:
     return convolutions
 
 
+def spread_blocks(transformer, share: float) -> list[nn.Module]:
+    """``share`` of a transformer's blocks, in their order and evenly spread, the last among them."""
+    blocks = [*transformer.transformer_blocks, *getattr(transformer, "single_transformer_blocks", ())]
+    count = max(1, round(share * len(blocks)))
+    return [blocks[(k + 1) * len(blocks) // count - 1] for k in range(count)]
+
+
+def tapped_layers(network, share: float) -> tuple[list[nn.Module], Callable[[object], Tensor]]:
+    """The layers whose features say what a picture is like, and how they are had from what a layer returns.
+
+    Of a U-Net they are all its residual convolutions; of a transformer the tokens of the picture, which it
+    returns after those of the text, behind ``share`` of its blocks.
+    """
+    if hasattr(network, "transformer_blocks"):
+        return spread_blocks(network, share), itemgetter(1)
+    return residual_convolutions(network), lambda output: output
+
+
 @contextmanager
-def tapped(unet) -> Iterator[list[Tensor]]:
-    """Collect what the residual convolutions return, before the skip is added, in the order they run.
+def tapped(network, *, share: float = 1.0) -> Iterator[list[Tensor]]:
+    """Collect the features of :func:`tapped_layers`, before a U-Net's skip is added, in the order they run.
 
     The list is filled by calls inside the context alone: what checkpointing computes again in a backward
-    pass, which must lie outside, is not collected twice. Nor is what other threads ask of the same U-Net.
+    pass, which must lie outside, is not collected twice. Nor is what other threads ask of the same network.
     """
     features: list[Tensor] = []
     thread = get_ident()
+    layers, found = tapped_layers(network, share)
 
-    def collect(module: nn.Module, given: tuple, output: Tensor) -> None:
+    def collect(module: nn.Module, given: tuple, output: object) -> None:
         if get_ident() == thread:
-            features.append(output)
+            features.append(found(output))
 
     with ExitStack() as stack:
-        for layer in residual_convolutions(unet):
+        for layer in layers:
             handle = layer.register_forward_hook(collect)
             stack.callback(handle.remove)
         yield features

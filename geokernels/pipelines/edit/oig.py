@@ -1,4 +1,4 @@
-"""OIG: a picture is edited on its way out of noise, with one step against a loss after each DDIM step."""
+"""OIG: a picture is edited on its way out of noise, with a step against a loss after each of sampling."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..._modes import own_modes
 from ...losses.editing import contrast_loss, resemblance_loss
-from ...models.denoiser import Denoiser
+from ...models.flow import FlowModel, latent_model
 from ...models.latents import decode
 from ..run import Run, Tell
 from ..run_state import checksum, plain
@@ -19,7 +19,7 @@ from .classifier_free import guided_output
 from .network import checkpointed, frozen, tapped
 from .oig_config import OIGConfig, one_on, step_length
 from .oig_cycle import CYCLE_TERMS, Cycle, distance
-from .source import EditSource
+from .source import EditSource, schedule_for
 
 TERMS = ("loss", "clip", "structure", "gradient")
 HALF_SCALE = 4096.0  # of losses that run back through float16, whose smallest numbers they would fall below
@@ -49,9 +49,10 @@ class OIGEdit(Run):
     gradient of any weight is computed, and none is kept from the modules' owner.
 
     Args:
-        pipeline: Of diffusers: Stable Diffusion 1, 2 or XL, with or without LoRA, of any precision.
+        pipeline: Of diffusers: Stable Diffusion 1, 2, XL or 3, or FLUX, with or without LoRA, in any
+            precision.
         encoder: A CLIP with the face of :class:`ClipEncoder`.
-        source: Of :func:`ddim_inversion` or :func:`draw_source`.
+        source: Of :func:`ddim_inversion`, :func:`flow_inversion` or :func:`draw_source`.
         targets: What the pictures should show: one for each source, or any number for a single one.
         config: See :class:`OIGConfig`.
         decoder: What shows CLIP the picture, such as an ``AutoencoderTiny`` for the same latents; None for
@@ -77,12 +78,13 @@ class OIGEdit(Run):
         decoder=None,
     ):
         self.config = (config or OIGConfig()).settled(pipeline, encoder)
-        self.denoiser, self.encoder = Denoiser(pipeline), encoder
+        self.denoiser, self.encoder = latent_model(pipeline), encoder
+        self._require_suited()
         self.decoder = self.denoiser.vae if decoder is None else decoder
         targets = require_texts(source.captions, targets)
         if source.model != self.denoiser.digest():
-            raise ValueError("source must have been made with the same U-Net, it was made with another")
-        self.schedule = source.schedule(pipeline.scheduler)
+            raise ValueError("source must have been made with the same network, it was made with another")
+        self.schedule = schedule_for(self.denoiser, source)
         device, dtype = self.denoiser.device, self.denoiser.dtype
         self.sources = source.latents.to(device, dtype)
         self.edits = self.sources.expand(len(targets), -1, -1, -1).clone()
@@ -97,7 +99,7 @@ class OIGEdit(Run):
             "targets": list(targets),
             "encoder": getattr(encoder, "name", type(encoder).__name__),
             "decoder": type(self.decoder).__name__,
-            "dtype": str(self.denoiser.unet.dtype),
+            "dtype": str(self.denoiser.network.dtype),
             "steps": source.steps,
             "unet": source.model,
             "picture": checksum(source.latents),
@@ -106,20 +108,33 @@ class OIGEdit(Run):
         self._begin(facts, steps=len(self.schedule), terms=terms)
 
     def _read(self, source: EditSource, targets: tuple[str, ...]) -> None:
-        """Read every prompt once, for the U-Net and for CLIP."""
-        captions, B = source.captions, len(targets)
+        """Read every prompt once, for the network and for CLIP."""
+        captions, B, scale = source.captions, len(targets), self.config.guidance_scale
         each = captions * (B // len(captions))  # of every edit's source
         shown, asked = self.denoiser.read(captions), self.denoiser.read(targets)
         empty = self.denoiser.read([""])
-        guided = empty.repeat(len(captions)), shown
+        guided = self.denoiser.guided(empty.repeat(len(captions)), shown, scale)
         self._source_words = (shown,) if source.inverted else guided
-        if source.inverted and self.config.negative == "source":
+        # of one pass there is nothing to compare with but that of the source
+        if source.inverted and (self.config.negative == "source" or len(guided) == 1):
             nothing, self._compared_words = self.denoiser.read(each), (shown,)
         else:
             nothing, self._compared_words = empty.repeat(B), guided
-        self._words = nothing, asked
+        self._words = self.denoiser.guided(nothing, asked, scale)
         texts = [self.encoder.encode_text(prompts)[:, 0].to(self.edits.device) for prompts in (each, targets)]
         self._texts = tuple(texts)
+
+    def _require_suited(self) -> None:
+        """Refuse settings that do not go with the model."""
+        if not isinstance(self.denoiser, FlowModel):
+            return
+        if self.config.cycle:
+            raise ValueError(
+                "cycle must be 0 for a rectified-flow model, as that of OIG+ is one of DDIM, "
+                f"got {self.config.cycle}"
+            )
+        if self.denoiser.packed and self.config.gradient == "released":
+            raise ValueError("gradient must be exact for FLUX, which has no unconditional copy, got released")
 
     def _begin_cycle(self) -> Cycle:
         repeats, config = len(self.edits) // len(self.sources), self.config
@@ -129,7 +144,7 @@ class OIGEdit(Run):
 
     @property
     def _output(self) -> Callable:
-        """The U-Net's, guided; of latents, timestep and words."""
+        """The network's, guided; of latents, timestep and words."""
         guided = {"guidance_scale": self.config.guidance_scale, "gradient": self.config.gradient}
         return partial(guided_output, self.denoiser, **guided)
 
@@ -159,7 +174,7 @@ class OIGEdit(Run):
 
     @property
     def _models(self) -> tuple[nn.Module, nn.Module]:
-        return self.denoiser.unet, self.decoder
+        return self.denoiser.network, self.decoder
 
     def _prepare(self, tell: Tell) -> None:
         if self.cycle and self.cycle.latents is None:  # otherwise they are those of a state
@@ -170,7 +185,7 @@ class OIGEdit(Run):
                     self.cycle.follow(self.edits, 0, scale=self._scale)  # at every step it is one on
 
     def _step(self) -> Tensor:
-        """Take one DDIM step of sources and edits, and one against the gradient if it is its turn."""
+        """Take one step of sources and edits, by DDIM or Euler, and one against the gradient in its turn."""
         with frozen(*self._models):
             before = self._step_sources()
             if not self.guides(self.index):
@@ -184,7 +199,7 @@ class OIGEdit(Run):
         # at a scale of 1 the copy without the prompt, which is there for its features, has no say
         scale = self.config.guidance_scale if len(self._source_words) == 2 else 1.0
         words = self._compared_words
-        with tapped(self.denoiser.unet) as features:
+        with tapped(self.denoiser.network, share=self.config.blocks) as features:
             output = guided_output(self.denoiser, self.sources, self._time, words, guidance_scale=scale)
         self.sources = self._move(self.sources, output)
         return [part.unflatten(0, (len(words), -1)) for part in features]
@@ -204,7 +219,7 @@ class OIGEdit(Run):
         output, features = self._see(x)
         picture = self.schedule.split(x, output, self.schedule.shares[self.index]).picture
         # The graph is cut at the pictures and at the features: what decoding keeps is free again before the
-        # U-Net's own way back begins, and source features are kept for no way back at all.
+        # network's own way back begins, and source features are kept for no way back at all.
         clip, to_picture = self._follow_text(picture)
         structure, to_features = self._keep_structure(features, before)
         terms = [self.config.clip * clip + self.config.structure * structure, clip, structure]
@@ -225,11 +240,12 @@ class OIGEdit(Run):
         return torch.stack(terms, 1).float()
 
     def _see(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The guided output, and features with and without the prompt, ``(2, B, C, H, W)`` each."""
-        with tapped(self.denoiser.unet) as features:
+        """The guided output, and features without and with the prompt, ``(2, B, ...)`` or one of each."""
+        with tapped(self.denoiser.network, share=self.config.blocks) as features:
             output = self._output(x, self._time, self._words)
-        if len(features[0]) == 2 * len(x):
-            return output, [part.unflatten(0, (2, -1)) for part in features]
+        copies = len(self._words)
+        if len(features[0]) == copies * len(x):
+            return output, [part.unflatten(0, (copies, -1)) for part in features]
         half = len(features) // 2  # with the prompt first, in a pass of its own
         return output, [torch.stack(pair) for pair in zip(features[half:], features[:half])]
 
@@ -280,12 +296,12 @@ class OIGEdit(Run):
         return step_length(self.index, self.steps, largest=self.config.step)
 
     @property
-    def _time(self) -> int:
+    def _time(self) -> float:
         return self.schedule.timesteps[self.index]
 
     @property
     def _scale(self) -> float:
-        half = torch.float16 in (self.denoiser.unet.dtype, self.decoder.dtype)
+        half = torch.float16 in (self.denoiser.network.dtype, self.decoder.dtype)
         return HALF_SCALE if half else 1.0
 
     def _own_state(self) -> dict:

@@ -1,12 +1,14 @@
 """How an OIG edit is guided, and how far each of its steps goes."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any, Self
 
-from ..._checks import require_choice, require_positive
+from ..._checks import require_choice, require_positive, require_share
+from ...models.flow import is_flow
 from ..recipe import OF_RECIPE, RecipeConfig
-from .oig_recipes import PUBLISHED, WORLD
+from .oig_recipes import FLOW, PUBLISHED, WORLD
 
 GRADIENTS = ("exact", "released")
 NEGATIVES = ("source", "empty")
@@ -16,7 +18,8 @@ NEGATIVES = ("source", "empty")
 class OIGConfig(RecipeConfig, guidance="guidance_scale"):
     """How an edit is guided. Defaults are those published for Stable Diffusion 1.4, unless said otherwise.
 
-    Structure, gradient, negative and the cycle's steps are of the recipe.
+    Structure, gradient, negative and the cycle's steps are of the recipe. Rectified-flow models have one of
+    their own, ``"flow"``: nobody has published OIG on them.
 
     Attributes:
         guidance_scale: Scale of classifier-free guidance.
@@ -39,7 +42,10 @@ class OIGConfig(RecipeConfig, guidance="guidance_scale"):
             as many. Published: None, which takes all; the world's: 4.
         negative: What an inverted source's edit is led away from: ``"source"``, its caption, as published;
             or ``"empty"``, no prompt, in the world's recipe, where features of both copies are compared. The
-            edit of a drawn source is always led away from no prompt.
+            edit of a drawn source is always led away from no prompt, and that of a model which reads its
+            guidance scale from nothing.
+        blocks: Of a rectified-flow transformer, the share of its blocks, evenly spread, behind which the
+            picture's tokens are compared. Ours. Of a U-Net all residual blocks are.
     """
 
     guidance_scale: float = 5.0
@@ -56,8 +62,15 @@ class OIGConfig(RecipeConfig, guidance="guidance_scale"):
     cycle: float = 0.0
     cycle_steps: int | None = OF_RECIPE
     negative: str = OF_RECIPE
+    blocks: float = 0.5
 
-    recipes = MappingProxyType({"world": WORLD, "published": PUBLISHED})
+    recipes = MappingProxyType({"world": WORLD, "published": PUBLISHED, "flow": FLOW})
+
+    def settled(self, *models: Any) -> Self:
+        """See :class:`RecipeConfig`; the recipe of rectified-flow models is their own."""
+        if self.recipe is None and any(is_flow(model) for model in models):
+            return replace(self, recipe="flow")
+        return super().settled(*models)
 
     def _check(self) -> None:
         require_choice("gradient", self.gradient, GRADIENTS)
@@ -65,6 +78,9 @@ class OIGConfig(RecipeConfig, guidance="guidance_scale"):
         for name in ("guidance_scale", "clip", "structure", "margin", "pull", "step", "until", "cycle"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or above, got {getattr(self, name)}")
+        require_share("blocks", self.blocks)
+        if not self.blocks:
+            raise ValueError("blocks must be above 0; a structure of 0 leaves their loss out")
         if self.until > 1:
             raise ValueError(f"until must be a share of the steps, at most 1, got {self.until}")
         require_positive("every", self.every)

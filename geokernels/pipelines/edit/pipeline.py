@@ -8,9 +8,10 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from ...models.denoiser import Denoiser
+from ...models.flow import latent_model
+from .flow_inversion import invert
 from .oig import OIGConfig, OIGEdit, OIGResult, oig_edit
-from .source import EditSource, ddim_inversion, draw_source
+from .source import EditSource, draw_source
 
 
 class OIGOutput(BaseOutput):
@@ -28,9 +29,9 @@ class OIGOutput(BaseOutput):
 class OIGPipeline(DiffusionPipeline):
     """Edits pictures by text on their way out of noise; see :func:`geokernels.pipelines.oig_edit`.
 
-    Made by :meth:`from_pretrained` or :meth:`from_pipe`, of Stable Diffusion 1, 2 or XL. It shares the
-    components of the pipeline it is made of, ``inner``: a LoRA that is loaded into that takes part. The CLIP
-    that guides is no part of such a folder, and is given to each call.
+    Made by :meth:`from_pretrained` or :meth:`from_pipe`, of Stable Diffusion 1, 2, XL or 3, or FLUX. It
+    shares the components of the pipeline it is made of, ``inner``: a LoRA that is loaded into that takes
+    part. The CLIP that guides is no part of such a folder, and is given to each call.
 
     Example:
         >>> from geokernels.models import load_clip, load_diffusion
@@ -40,9 +41,23 @@ class OIGPipeline(DiffusionPipeline):
         (64, 64)
     """
 
-    _optional_components: ClassVar[list[str]] = ["tokenizer_2", "text_encoder_2"]
+    _optional_components: ClassVar[list[str]] = [
+        *("unet", "transformer", "tokenizer_2", "text_encoder_2", "tokenizer_3", "text_encoder_3"),
+    ]
 
-    def __init__(self, vae, text_encoder, tokenizer, unet, scheduler, tokenizer_2=None, text_encoder_2=None):
+    def __init__(
+        self,
+        vae,
+        text_encoder,
+        tokenizer,
+        unet=None,
+        scheduler=None,
+        tokenizer_2=None,
+        text_encoder_2=None,
+        transformer=None,
+        tokenizer_3=None,
+        text_encoder_3=None,
+    ):
         super().__init__()
         self.register_modules(
             vae=vae,
@@ -52,6 +67,9 @@ class OIGPipeline(DiffusionPipeline):
             scheduler=scheduler,
             tokenizer_2=tokenizer_2,
             text_encoder_2=text_encoder_2,
+            transformer=transformer,
+            tokenizer_3=tokenizer_3,
+            text_encoder_3=text_encoder_3,
         )
 
     @classmethod
@@ -71,8 +89,8 @@ class OIGPipeline(DiffusionPipeline):
             TypeError: If the pipeline is of another kind.
         """
         pipeline = pipeline.inner if isinstance(pipeline, cls) else pipeline
-        Denoiser(pipeline)  # refuses other kinds
-        names = cls._get_signature_keys(cls)[0]
+        latent_model(pipeline)  # refuses other kinds
+        names = {*cls._get_signature_keys(cls)[0], *cls._get_signature_keys(cls)[1]}
         made = cls(**{name: part for name, part in pipeline.components.items() if name in names})
         made.inner = pipeline
         return made
@@ -82,8 +100,8 @@ class OIGPipeline(DiffusionPipeline):
         self.inner.save_pretrained(folder, **options)
 
     def invert(self, pictures: Tensor, captions: Sequence[str], **settings) -> EditSource:
-        """The noise out of which ``pictures`` come; see :func:`ddim_inversion`."""
-        return ddim_inversion(self.inner, pictures, captions, **settings)
+        """The noise out of which ``pictures`` come; see :func:`ddim_inversion`, :func:`flow_inversion`."""
+        return invert(self.inner, pictures, captions, **settings)
 
     def draw(self, captions: Sequence[str], *, generator: torch.Generator, **settings) -> EditSource:
         """Noise for pictures of the model's own; see :func:`draw_source`."""
