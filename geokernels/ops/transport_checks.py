@@ -194,7 +194,7 @@ def explain_cost(cost: Cost) -> str | None:
 
 
 def require_finite_clouds(x: Points, y: Points) -> None:
-    """Refuse points that are nowhere, before any work."""
+    """Refuse points that are nowhere."""
     for name, points in (("x", x), ("y", y)):
         if not native.is_finite(points):
             require_finite(name, points)
