@@ -37,7 +37,7 @@ struct Sample {
     return k ^ (k >> 31);
   }
 
-  static constexpr int64_t kOneIn = 12, kLeast = 48, kMost = 512;
+  static constexpr int64_t kOneIn = 8, kLeast = 64, kMost = 1024;
 };
 
 }  // namespace geokernels
