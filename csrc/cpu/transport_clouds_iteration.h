@@ -273,9 +273,8 @@ class CloudSinkhorn {
   static constexpr double kLeastSum = sizeof(T) == 4 ? 1e-25 : 1e-280;
   static constexpr double kMostSum = sizeof(T) == 4 ? 1e35 : 1e300;
 
-  // Of 384 problems (benchmarks/NOTES.md) one took a third more sweeps than from 0, for these or for stricter
-  // ones.
-  static constexpr double kNear = 0.2, kNearer = 1.0 / 3;
+  // looser limits save sweeps on more problems, and double those of some: benchmarks/NOTES.md
+  static constexpr double kNear = 0.12, kNearer = 1.0 / 3;
 
   const T *x, *y;
   Watch& watch;
