@@ -96,6 +96,7 @@ PyMethodDef as_direct(const char* name, PyObject* (*function)(PyObject*, PyObjec
 }
 
 PyMethodDef direct_calls[] = {as_direct("use_exchange", geokernels::use_exchange),
+                              as_direct("nobody_listens", geokernels::nobody_listens),
                               as_direct("basis", geokernels::direct_basis),
                               as_direct("basis_backward", geokernels::direct_basis_backward),
                               as_direct("cosine", geokernels::direct_cosine),

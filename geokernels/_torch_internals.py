@@ -56,7 +56,9 @@ has_dispatcher = all(
         *(_level, _set_forward_mode),
     )
 )
-can_be_passed_by = has_dispatcher and None not in (_count_modes, _count_functions, _is_profiled)
+# true where a mode, the profiler or a transform does; forward mode keeps its level in forward_ad
+listeners = (_count_modes, _count_functions, _is_profiled, _level)
+can_be_passed_by = has_dispatcher and _dual_level is not None and None not in listeners
 
 
 def somebody_listens() -> bool:

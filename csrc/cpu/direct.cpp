@@ -12,6 +12,16 @@ PyObject *tensor_type = nullptr, *parameter_type = nullptr;
 
 exchange::Tell tell = nullptr;
 
+// torch's functions that count or tell of those who listen to the dispatcher, each false where nobody does;
+// where forward mode keeps its level; and whether gradients are wanted at all.
+PyObject *listeners = nullptr, *forward_mode = nullptr, *grad_mode = nullptr;
+
+// What a function without arguments answers: 1, 0, or -1 with an exception set.
+int ask(PyObject* function) {
+  const Owned answer(PyObject_CallNoArgs(function));
+  return answer ? PyObject_IsTrue(answer.get()) : -1;
+}
+
 bool told(PyObject* x, Plain& out) {
   const auto type = reinterpret_cast<PyObject*>(Py_TYPE(x));
   if (!tell || (type != tensor_type && type != parameter_type)) return false;
@@ -118,8 +128,27 @@ void raise(const std::string& sentence) {
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(waiting.ptr())), waiting.ptr());
 }
 
+bool is_wanted(Arguments tensors, int64_t count) {
+  static PyObject* const name = PyUnicode_InternFromString("requires_grad");
+  bool required = false;
+  for (int64_t i = 0; i < count && !required; ++i) {
+    const Owned answer(PyObject_GetAttr(tensors[i], name));
+    required = answer.get() == Py_True;
+  }
+  PyErr_Clear();
+  return required && gradients_have_gradients();
+}
+
+bool gradients_have_gradients() {
+  const int on = ask(grad_mode);
+  if (on < 0) PyErr_Clear();
+  return on != 0;
+}
+
+// torch.Tensor, torch.nn.Parameter, the exchange of tensors; then the listeners, the module of forward mode,
+// and what tells whether gradients are wanted
 PyObject* use_exchange(PyObject*, Arguments given, Py_ssize_t count) {
-  if (count == 3) {
+  if (count == 6 && PyTuple_CheckExact(given[3])) {
     tensor_type = Py_NewRef(given[0]);
     parameter_type = Py_NewRef(given[1]);
     const void* pointer = PyCapsule_GetPointer(given[2], "dlpack_exchange_api");
@@ -128,8 +157,26 @@ PyObject* use_exchange(PyObject*, Arguments given, Py_ssize_t count) {
       PyErr_Clear();
     else if (functions->header.major == exchange::kMajor)
       tell = functions->tell;
+    listeners = Py_NewRef(given[3]);
+    forward_mode = Py_NewRef(given[4]);
+    grad_mode = Py_NewRef(given[5]);
   }
   Py_RETURN_NONE;
+}
+
+// Nothing -> whether the dispatcher may be passed by
+PyObject* nobody_listens(PyObject*, Arguments, Py_ssize_t) {
+  static PyObject* const name = PyUnicode_InternFromString("_current_level");
+  if (!listeners) Py_RETURN_FALSE;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(listeners); ++i) {
+    const int answer = ask(PyTuple_GET_ITEM(listeners, i));
+    if (answer < 0) return nullptr;
+    if (answer) Py_RETURN_FALSE;
+  }
+  // levels count from 0
+  const Owned level(PyObject_GetAttr(forward_mode, name));
+  if (!level) return nullptr;
+  return PyBool_FromLong(PyLong_AsLong(level.get()) < 0);
 }
 
 }  // namespace geokernels

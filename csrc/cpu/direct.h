@@ -3,8 +3,8 @@
 // Tensors are looked at through the C functions by which torch.Tensor exchanges them, DLPack's
 // __dlpack_c_exchange_api__, whose ABI is stable; Python makes the new ones. What is not a plain, dense
 // tensor of float32 or float64 in CPU memory is declined: such a call returns None, and the caller goes by
-// the dispatcher, which has a rule or a refusal for everything. Whether anybody listens to the dispatcher is
-// asked in geokernels/kernels/direct.py.
+// the dispatcher, which has a rule or a refusal for everything. So it does where somebody listens to the
+// dispatcher: a mode, a transform, the profiler, forward-mode differentiation.
 
 #pragma once
 
@@ -21,6 +21,8 @@
 namespace geokernels {
 
 constexpr int64_t kMostDims = 16;  // those of more are declined
+
+using Arguments = PyObject* const*;
 
 // A tensor of problems side by side, as long as its Python object lives.
 struct Plain {
@@ -71,6 +73,12 @@ bool whole_number(PyObject* x, int64_t& out);
 PyObject* make(PyObject* like, const Plain& of, std::initializer_list<int64_t> shape, void*& data,
                bool columns = false);
 
+// Whether a derivative of what is computed from so many tensors is wanted.
+bool is_wanted(Arguments tensors, int64_t count);
+
+// Whether operations on tensors are recorded now: in a backward pass, for second derivatives.
+bool gradients_have_gradients();
+
 // A reference to a Python object, or none.
 class Owned {
  public:
@@ -112,8 +120,8 @@ bool directly(const Plain& like, const Work& work) {
 }
 
 // For Python, in the order of their arguments; None where they decline.
-using Arguments = PyObject* const*;
 PyObject* use_exchange(PyObject*, Arguments given, Py_ssize_t count);
+PyObject* nobody_listens(PyObject*, Arguments given, Py_ssize_t count);
 PyObject* direct_basis(PyObject*, Arguments given, Py_ssize_t count);
 PyObject* direct_basis_backward(PyObject*, Arguments given, Py_ssize_t count);
 PyObject* direct_cosine(PyObject*, Arguments given, Py_ssize_t count);

@@ -3,6 +3,8 @@
 #include <torch/csrc/stable/library.h>
 
 #include <limits>
+#include <memory>
+#include <new>
 #include <tuple>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "cpu/finite.h"
 #include "cpu/workers.h"
 #include "host/geodesic_sizes.h"
+#include "host/huge_pages.h"
 
 #define GEOKERNELS_HALF_VECTORS
 #define GEOKERNELS_KERNEL "cpu/geodesic_backward_kernel.h"
@@ -129,69 +132,139 @@ const T* at(const Plain& x) {
   return static_cast<const T*>(x.data);
 }
 
+// What a gradient needs, kept for it by Python.
+class Kept {
+ public:
+  Kept(int64_t count, bool wide)
+      : count_(count), wide_(wide), memory_(::operator new[](count * size(), kAligned)) {
+    in_huge_pages(memory_, count * size());
+    if (kPoison && wide) std::fill_n(at<double>(), count, nothing<double>());
+    if (kPoison && !wide) std::fill_n(at<float>(), count, nothing<float>());
+  }
+  ~Kept() { ::operator delete[](memory_, kAligned); }
+  Kept(const Kept&) = delete;
+  Kept& operator=(const Kept&) = delete;
+
+  template <class T>
+  T* at() const {
+    return static_cast<T*>(memory_);
+  }
+
+  bool fits(int64_t count, bool wide) const { return count == count_ && wide == wide_; }
+
+  // Hands it to Python.
+  static PyObject* give(std::unique_ptr<Kept> kept) {
+    PyObject* const capsule = PyCapsule_New(kept.get(), kName, [](PyObject* x) { delete of(x); });
+    if (capsule) kept.release();
+    return capsule;
+  }
+
+  // Of an object from give(), or null with an exception set.
+  static Kept* of(PyObject* x) { return static_cast<Kept*>(PyCapsule_GetPointer(x, kName)); }
+
+ private:
+  static constexpr const char* kName = "geokernels.kept";
+  static constexpr std::align_val_t kAligned{kCacheLine};
+
+  int64_t size() const { return wide_ ? sizeof(double) : sizeof(float); }
+
+  const int64_t count_;
+  const bool wide_;
+  void* const memory_;
+};
+
+// What a node of autograd keeps.
+struct Node {
+  Owned saved, wanted, kept, eps;
+
+  explicit Node(PyObject* node)
+      : saved(attribute(node, "saved_tensors")),
+        wanted(saved ? attribute(node, "needs_input_grad") : nullptr),
+        kept(wanted ? attribute(node, "frame") : nullptr),
+        eps(kept ? attribute(node, "eps") : nullptr) {}
+
+  // Or an exception is set.
+  explicit operator bool() const { return bool(eps); }
+
+ private:
+  static PyObject* attribute(PyObject* of, const char* name) { return PyObject_GetAttrString(of, name); }
+};
+
 constexpr double kUnbounded = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-// x, y, p, q, eps, the most directions -> cosines (..., N), and what the gradient needs in one tensor (...,
-// numbers)
+// x, y, p, q, eps, the most directions, those in float64 -> cosines (..., N), and where a gradient is wanted
+// what it needs, for Python to keep, or else None
 PyObject* direct_cosine(PyObject*, Arguments given, Py_ssize_t count) {
   GivenCosine in;
   double eps;
-  int64_t most;
-  if (count != 6 || !in.look_at(given) || !number(given[4], kUnbounded, eps) || !whole_number(given[5], most))
+  int64_t most, most_wide;
+  if (count != 7 || !in.look_at(given) || !number(given[4], kUnbounded, eps) ||
+      !whole_number(given[5], most) || !whole_number(given[6], most_wide))
     Py_RETURN_NONE;
   const Cosines cosines = in.sizes();
-  if (cosines.M > most) Py_RETURN_NONE;
-  void *cosine, *memory;
-  const Owned out(make(given[0], in.x, {cosines.N}, cosine)),
-      frame(make(given[0], in.x, {cosines.frame()}, memory));
-  if (!out || !frame) return nullptr;
+  if (cosines.M > (in.x.wide ? most_wide : most)) Py_RETURN_NONE;
+  void* cosine;
+  const Owned out(make(given[0], in.x, {cosines.N}, cosine));
+  if (!out) return nullptr;
+  const bool wanted = is_wanted(given, 4);
+  auto frame = std::make_unique<Kept>(cosines.count * cosines.frame(), in.x.wide);
   bool finite = true;
   const bool done = directly(in.x, [&](auto zero) {
     using T = decltype(zero);
     cosines.make(at<T>(in.x), at<T>(in.y), at<T>(in.p), at<T>(in.q), eps, static_cast<T*>(cosine),
-                 cosines.framed(static_cast<T*>(memory)));
+                 cosines.framed(frame->at<T>()));
     finite = all_finite(reinterpret_cast<uintptr_t>(cosine), cosines.count * cosines.N, in.x.wide);
   });
   if (!done) return nullptr;
   if (!finite) Py_RETURN_NONE;
-  return PyTuple_Pack(2, out.get(), frame.get());
+  const Owned kept(wanted ? Kept::give(std::move(frame)) : Py_NewRef(Py_None));
+  return kept ? PyTuple_Pack(2, out.get(), kept.get()) : nullptr;
 }
 
-// gradient to the cosines, x, y, p, q, what the gradient needs, eps, which are wanted -> those, or None each
+// the node of autograd, which keeps x, y, p, q, what the gradient needs and eps, and the gradient to the
+// cosines -> those to what the node was made of: None twice, x, y, p and q, each None where it is not wanted
 PyObject* direct_cosine_backward(PyObject*, Arguments given, Py_ssize_t count) {
+  if (count != 2 || gradients_have_gradients()) Py_RETURN_NONE;
+  const Node node(given[0]);
+  if (!node) return nullptr;
   GivenCosine in;
-  Plain grad, frame;
+  Plain grad;
   double eps;
-  if (count != 8 || !look(given[0], 1, grad) || !in.look_at(given + 1) || !look(given[5], 1, frame) ||
-      !number(given[6], kUnbounded, eps) || !PyTuple_CheckExact(given[7]) || PyTuple_GET_SIZE(given[7]) < 4)
+  if (!look(given[1], 1, grad) || !PyTuple_CheckExact(node.saved.get()) ||
+      PyTuple_GET_SIZE(node.saved.get()) != 4 || !in.look_at(PySequence_Fast_ITEMS(node.saved.get())) ||
+      !number(node.eps.get(), kUnbounded, eps) || !PyTuple_CheckExact(node.wanted.get()) ||
+      PyTuple_GET_SIZE(node.wanted.get()) != 6)
     Py_RETURN_NONE;
   const Cosines cosines = in.sizes();
-  if (!grad.fits(in.x, {cosines.N}) || !frame.rows || !frame.fits(in.x, {cosines.frame()})) Py_RETURN_NONE;
-  const Owned out(PyTuple_New(4));
-  void* to[4] = {};
-  for (int i = 0; out && i < 4; ++i) {
-    const bool wanted = PyTuple_GET_ITEM(given[7], i) == Py_True;
-    const int64_t D = cosines.D, columns = i < 2 ? D : i == 2 ? cosines.K : cosines.L;
-    PyObject* made = Py_None;
-    if (!wanted)
-      Py_INCREF(made);
-    else
-      made = make(given[1], in.x, {i < 2 ? cosines.N : D, columns}, to[i], i >= 2);
-    if (!made) return nullptr;
-    PyTuple_SET_ITEM(out.get(), i, made);
-  }
+  const Kept* const kept = Kept::of(node.kept.get());
+  if (!kept) return nullptr;
+  if (!grad.fits(in.x, {cosines.N}) || !kept->fits(cosines.count * cosines.frame(), in.x.wide))
+    Py_RETURN_NONE;
+  Owned out(PyTuple_New(6));
   if (!out) return nullptr;
+  PyTuple_SET_ITEM(out.get(), 0, Py_NewRef(Py_None));
+  PyTuple_SET_ITEM(out.get(), 1, Py_NewRef(Py_None));
+  void* to[4] = {};
+  for (int i = 0; i < 4; ++i) {
+    const bool wanted = PyTuple_GET_ITEM(node.wanted.get(), 2 + i) == Py_True;
+    const int64_t D = cosines.D, columns = i < 2 ? D : i == 2 ? cosines.K : cosines.L;
+    PyObject* const like = PyTuple_GET_ITEM(node.saved.get(), 0);
+    PyObject* const made =
+        wanted ? make(like, in.x, {i < 2 ? cosines.N : D, columns}, to[i], i >= 2) : Py_NewRef(Py_None);
+    if (!made) return nullptr;
+    PyTuple_SET_ITEM(out.get(), 2 + i, made);
+  }
   const bool done = directly(in.x, [&](auto zero) {
     using T = decltype(zero);
     const std::vector<T> upstream = copied<T>(grad);
     T* const typed[4] = {static_cast<T*>(to[0]), static_cast<T*>(to[1]), static_cast<T*>(to[2]),
                          static_cast<T*>(to[3])};
     cosines.differentiate(upstream.data(), at<T>(in.x), at<T>(in.y), at<T>(in.p), at<T>(in.q),
-                          cosines.framed(at<T>(frame)), eps, typed);
+                          cosines.framed(static_cast<const T*>(kept->at<T>())), eps, typed);
   });
-  return done ? Py_NewRef(out.get()) : nullptr;
+  return done ? out.release() : nullptr;
 }
 
 }  // namespace geokernels

@@ -68,14 +68,15 @@ Tensor subspace_basis_backward(const Tensor& grad_directions, const MaybeTensor&
 
 }  // namespace
 
-// x, rank or None, rtol or None, whether a gradient is wanted -> basis (..., D, R), values
-// (..., R), and left
-// (..., R, N) for the gradient, or None
+// x, rank or None, rtol or None, the most rows in float64 -> basis (..., D, R), values (..., R), and, where a
+// gradient is wanted, left (..., R, N) for it, or else None
 PyObject* direct_basis(PyObject*, Arguments given, Py_ssize_t count) {
   Plain x;
-  if (count != 4 || !look(given[0], 2, x) || !x.rows) Py_RETURN_NONE;
+  int64_t most;
+  if (count != 4 || !look(given[0], 2, x) || !x.rows || !whole_number(given[3], most)) Py_RETURN_NONE;
   const Bases bases{x.batch(2), x.last(2), x.last(1)};
   const int64_t N = bases.N, D = bases.D, R = bases.R;
+  if (x.wide && N > most) Py_RETURN_NONE;
   constexpr double single = std::numeric_limits<float>::epsilon(),
                    both = std::numeric_limits<double>::epsilon();
   double rtol = double(std::max(N, D)) * (x.wide ? both : single);
@@ -86,7 +87,7 @@ PyObject* direct_basis(PyObject*, Arguments given, Py_ssize_t count) {
 
   void *directions, *values, *left = nullptr;
   const Owned basis(make(given[0], x, {D, R}, directions, true)), lengths(make(given[0], x, {R}, values)),
-      frame(given[3] == Py_True ? make(given[0], x, {R, N}, left) : Py_NewRef(Py_None));
+      frame(is_wanted(given, 1) ? make(given[0], x, {R, N}, left) : Py_NewRef(Py_None));
   if (!basis || !lengths || !frame) return nullptr;
   bool finite = true;
   const bool done = directly(x, [&](auto zero) {

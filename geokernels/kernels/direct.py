@@ -15,18 +15,13 @@ from . import derivatives, native, sizes
 _exchange = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 _there = not native.missing and _exchange is not None and internals.can_be_passed_by
 if _there:
-    native._C.use_exchange(Tensor, torch.nn.Parameter, _exchange)
+    _listened = internals.listeners, internals.forward_ad, torch.is_grad_enabled
+    native._C.use_exchange(Tensor, torch.nn.Parameter, _exchange, *_listened)
 
 
 def _possible() -> bool:
     """Whether nobody listens to the dispatcher."""
-    return (
-        _there
-        and not torch.compiler.is_compiling()
-        and not internals.somebody_listens()
-        and not internals.transform_is_on()
-        and not internals.forward_mode_is_on()
-    )
+    return _there and not torch.compiler.is_compiling() and native._C.nobody_listens()
 
 
 def _is_wanted(*tensors: Tensor) -> bool:
@@ -63,14 +58,10 @@ def basis(x: Rows, rank: int | None, rtol: float | None) -> tuple[Basis, Tensor]
     """Basis ``(..., D, rank)`` and values ``(..., rank)``, or None where the dispatcher is to be asked."""
     if not _possible():
         return None
-    if getattr(x, "dtype", None) is torch.float64 and x.shape[-2:-1] > (sizes.ON_CPU_IN_FLOAT64.rows,):
+    if (made := native._C.basis(x, rank, rtol, sizes.ON_CPU_IN_FLOAT64.rows)) is None:
         return None
-    wanted = _is_wanted(x)
-    made = native._C.basis(x, rank, rtol, wanted)
-    if made is None:
-        return None
-    directions, values, _left = made
-    if wanted:
+    directions, values, left = made
+    if left is not None:
         directions, values = _Basis.apply(made, rank or values.shape[-1], x)
     if rank is not None and rank < values.shape[-1]:
         return directions[..., :rank], values[..., :rank]
@@ -90,42 +81,35 @@ class _Cosine(internals.SingleLevelFunction or torch.autograd.Function):
     """The derivative of cosines that are made already."""
 
     @staticmethod
-    def forward(ctx, made: tuple[Tensor, Tensor], eps: float, x: Rows, y: Rows, p: Basis, q: Basis):
-        cosines, frame = made
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, y, p, q, frame)
+    def forward(ctx, made: tuple[Tensor, object], eps: float, x: Rows, y: Rows, p: Basis, q: Basis):
+        cosines, ctx.frame = made
+        ctx.save_for_backward(x, y, p, q)
         ctx.eps = eps
         return cosines
 
     @staticmethod
-    def backward(ctx, grad: Tensor | None):
-        if grad is None:
-            return (None,) * 6
-        wanted = ctx.needs_input_grad[2:]
-        given = grad, *ctx.saved_tensors, ctx.eps, wanted
-        grads = None if torch.is_grad_enabled() else native._C.cosine_backward(*given)
-        if grads is None:
-            grads = _cosine_gradients(*given)
-        return None, None, *grads
+    def backward(ctx, grad: Tensor):
+        grads = native._C.cosine_backward(ctx, grad)
+        return (None, None, *_cosine_gradients(ctx, grad)) if grads is None else grads
 
 
-def _cosine_gradients(grad, x, y, p, q, frame, eps: float, wanted: tuple[bool, ...]) -> list[Tensor | None]:
-    """The same by the dispatcher."""
-    N, M = x.shape[-2], max(p.shape[-1], q.shape[-1])
-    shapes = (M, M), (M, M), (M,), (4, N, M)
-    split = frame.split([torch.Size(shape).numel() for shape in shapes], -1)
-    parts = (part.unflatten(-1, shape).contiguous() for part, shape in zip(split, shapes, strict=True))
+def _cosine_gradients(ctx, grad: Tensor) -> list[Tensor | None]:
+    """The same by the dispatcher, which has a frame of its own."""
+    x, y, p, q = ctx.saved_tensors
+    given, wanted = (x, y, p.mT, q.mT), ctx.needs_input_grad[2:]
+    with torch.no_grad():
+        _cosine, *frame = torch.ops.geokernels.geodesic_cosine(*given, ctx.eps)
     operator = torch.ops.geokernels.geodesic_cosine_backward.default
-    grads = derivatives.run(operator, grad.contiguous(), x, y, p.mT, q.mT, *parts, eps, *wanted)
+    grads = derivatives.run(operator, grad.contiguous(), *given, *frame, ctx.eps, *wanted)
     to_rows, to_bases = grads[:2], (part if part.dim() < 2 else part.mT for part in grads[2:])
     return [part if want else None for part, want in zip((*to_rows, *to_bases), wanted, strict=True)]
 
 
 def cosine(x: Rows, y: Rows, p: Basis, q: Basis, eps: float) -> Scores | None:
     """Cosines ``(..., N)``, or None where the dispatcher is to be asked."""
-    double = getattr(x, "dtype", None) is torch.float64
-    most = sizes.ON_CPU_IN_FLOAT64 if double else sizes.ON_CPU
-    made = native._C.cosine(x, y, p, q, eps, most.directions) if _possible() else None
-    if made is None or not _is_wanted(x, y, p, q):
+    if not _possible():
+        return None
+    made = native._C.cosine(x, y, p, q, eps, sizes.ON_CPU.directions, sizes.ON_CPU_IN_FLOAT64.directions)
+    if made is None or made[1] is None:
         return None if made is None else made[0]
     return _Cosine.apply(made, eps, x, y, p, q)
