@@ -38,7 +38,8 @@ struct Turn {
   decltype(V() < V()) unsettled;  // where the rows are not yet orthogonal to rounding
 
   // inner: the inner product; above, below: the squared lengths.
-  GEOKERNELS_ANYWHERE Turn(V inner, V above, V below, const Invisible<T>& invisible) {
+  GEOKERNELS_ANYWHERE __attribute__((always_inline)) Turn(V inner, V above, V below,
+                                                          const Invisible<T>& invisible) {
     const V scale = 1 / (above + below), zero = {};
     const V apart = (below - above) * scale, twice = 2 * inner * scale;
     const V product = 4 * (above * scale) * (below * scale), square = twice * twice;

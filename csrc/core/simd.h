@@ -143,7 +143,7 @@ inline vec<T> next_lane(vec<T> v) {
 
 // Lane r of the result is the sum over the lanes of x[r], r below the vector's width.
 template <class T, int Group = Vector<T>::width>
-inline vec<T> sum_each(vec<T>* x) {
+__attribute__((always_inline)) inline vec<T> sum_each(vec<T>* x) {
   if constexpr (Group == 1) {
     return x[0];
   } else {

@@ -154,9 +154,11 @@ void cosine_backward_problem(const T* grad, const T* x, const T* y, int64_t rows
     for (int64_t j = 0; j < M; ++j) frame.coordinates[i * S + j] = coordinates[i * M + j];
   weigh(frame.path, S);
   turn_coordinates(grad, N, S, T(eps), frame, turned);
-  projection_gradients(turned, turned + side, N, M, S, frame, sums, on, on + side);
-  projection_gradients(turned + 2 * side, turned + 3 * side, N, M, S, frame, sums, on + 2 * side,
-                       on + 3 * side);
+  const bool to_bases = out[2] || out[3];
+  if (out[0] || to_bases) projection_gradients(turned, turned + side, N, M, S, frame, sums, on, on + side);
+  if (out[1] || to_bases)
+    projection_gradients(turned + 2 * side, turned + 3 * side, N, M, S, frame, sums, on + 2 * side,
+                         on + 3 * side);
 
   if (out[0]) {
     combine(on, S, N, p, D, K, D, out[0], D);
@@ -166,7 +168,7 @@ void cosine_backward_problem(const T* grad, const T* x, const T* y, int64_t rows
     combine(on + 2 * side, S, N, p, D, K, D, out[1], D);
     combine(on + 3 * side, S, N, q, D, L, D, out[1], D, true);
   }
-  if (!out[2] && !out[3]) return;
+  if (!to_bases) return;
   transpose(frame.pair, 2 * S, M, M, frame.columns_p, S);
   overlap_gradient(frame, turned, N, M, S, work, columns, overlap);
   if (out[2])

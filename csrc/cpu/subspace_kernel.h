@@ -32,7 +32,7 @@ constexpr int64_t together_of(int64_t rows) { return rows > kTurned ? 16 : kToge
 // Singular values so many times apart have squares whose ratio, 16, is what the Gram matrix multiplies
 // rounding by: no more than what a decomposition of the rows themselves leaves of it.
 constexpr int kAlike = 4;
-constexpr int kModerate = 24;  // powers of two between which numbers are squared as they are
+constexpr int kModerate = 24;  // powers of two between which rows are squared as they are
 
 // The largest of x and the largest of -x, both at least 0.
 template <class T>
@@ -158,7 +158,8 @@ inline int exponent_of(const T* x, int64_t size) {
 }
 
 // l [N, ldr], lower: the Cholesky factor of the Gram matrix of x, a line for every row; gram [N, N] spare.
-// False where its squares would cost digits: for more than kAlike between the longest and the shortest.
+// False where its squares would cost digits: for more than kAlike between the longest and the shortest; and
+// where they may overflow or vanish.
 template <class T>
 inline bool factorise(const T* x, int64_t N, int64_t D, T* gram, T* l, int64_t ldr) {
   for (int64_t i = 0; i < N; i += kTogether) {
@@ -167,6 +168,8 @@ inline bool factorise(const T* x, int64_t N, int64_t D, T* gram, T* l, int64_t l
   }
   T longest = 0;
   for (int64_t i = 0; i < N; ++i) longest = std::max(longest, gram[i * N + i]);
+  constexpr T far = T(1LL << (2 * kModerate));
+  if (!(longest < far && longest * far > 1)) return false;
   for (int64_t j = 0; j < N; ++j) {
     const T square = gram[j * N + j];
     if (!(square * kAlike * kAlike > longest)) return false;
@@ -225,10 +228,12 @@ inline bool alike_basis(const T* x, int64_t N, int64_t D, const BasisRoom<T>& ro
   return true;
 }
 
-// The same by way of orthonormal rows, for any x, of which 2^exponent is the size.
+// The same by way of orthonormal rows, for any x.
 template <class T>
-inline void any_basis(const T* x, int64_t N, int64_t D, int exponent, double rtol, const BasisRoom<T>& room,
-                      T* left, T* directions, T* values) {
+inline void any_basis(const T* x, int64_t N, int64_t D, double rtol, const BasisRoom<T>& room, T* left,
+                      T* directions, T* values) {
+  // squares of these neither overflow nor vanish
+  const int exponent = exponent_of(x, N * D);
   const int64_t R = std::min(N, D), stride = spread<T>(D), seats = seats_for<T>(R);
   std::fill_n(room.lanes, (R > kTurned ? N : N + R) * seats, T(0));
   const int64_t count =
@@ -248,11 +253,9 @@ template <class T>
 void basis_problem(const T* x, int64_t N, int64_t D, double rtol, T* left, T* directions, T* values,
                    Workspace<T> work) {
   const BasisRoom<T> room(work, N, D);
-  const int exponent = exponent_of(x, N * D);
-  // squares of these neither overflow nor vanish
-  const bool moderate = N > 0 && std::abs(exponent) < kModerate && N <= D && rtol * kAlike < 1;
+  const bool moderate = N > 0 && N <= D && rtol * kAlike < 1;
   if (!moderate || !alike_basis(x, N, D, room, left, directions, values))
-    any_basis(x, N, D, exponent, rtol, room, left, directions, values);
+    any_basis(x, N, D, rtol, room, left, directions, values);
   for (int64_t i = 0; i < std::min(N, D); ++i) {
     T* const direction = directions + i * D;
     const Extremes<T> of(direction, D);

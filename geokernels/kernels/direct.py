@@ -20,8 +20,8 @@ if _there:
 
 
 def _possible() -> bool:
-    """Whether nobody listens to the dispatcher."""
-    return _there and not torch.compiler.is_compiling() and native._C.nobody_listens()
+    """Whether nobody listens to the dispatcher; who traces without dynamo has modes that do."""
+    return _there and not torch.compiler.is_dynamo_compiling() and native._C.nobody_listens()
 
 
 def _is_wanted(*tensors: Tensor) -> bool:
