@@ -118,6 +118,33 @@ def test_modes_and_the_profiler_hear_operators():
         assert direct.basis(a, None, None) is None
 
 
+def test_levels_of_transforms_and_of_tangents_are_heard():
+    a = features()[2].detach()
+    given = []
+
+    def look(x):
+        given.append(direct.basis(a, None, None))
+        return x
+
+    torch.vmap(look)(a)
+    torch.func.grad(lambda x: look(x).sum())(a)
+    with torch.autograd.forward_ad.dual_level():
+        look(a)
+    assert given == [None, None, None]
+    assert direct.basis(a, None, None) is not None
+
+
+def test_no_gradient_is_kept_where_none_is_wanted():
+    x, y, a, _b = features()
+    basis = gk.subspace_basis(a).basis.detach()
+    made = (x.detach(), y.detach(), basis, basis, 1e-12, 256, 128)
+    assert native._C.cosine(*made)[1] is None
+    assert native._C.cosine(x, *made[1:])[1] is not None
+    with torch.no_grad():
+        assert native._C.cosine(x, *made[1:])[1] is None
+        assert native._C.basis(a, None, None, 160)[2] is None
+
+
 DECLINED = {
     "half": lambda a: a.half(),
     "meta": lambda a: a.to("meta"),
