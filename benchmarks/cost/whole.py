@@ -51,7 +51,7 @@ SETTINGS = {
     "video": "--recipe published --fit-steps 2 --steps 2",
     "adapt": "--recipe published --chunk 1 --steps 1",
     "edit": "--recipe published --checkpointing --steps 4",
-    "eval": "--recipe published --steps 4 --method oig:checkpointing=true --method prompt_to_prompt",
+    "eval": "--recipe published --steps 3 --method oig:checkpointing=true --method ddim_swap",
     "interpolate": "--frames 3 --steps 2 --distance none",
 }
 
