@@ -2,8 +2,8 @@
 // that were the nearest when it was last looked at whole, and how near another one was. Prices of columns
 // only fall, so that others are no nearer now, and the row is looked at again only where they might matter.
 // What is decided is what whole rows would decide, to the bit. Where most rows have to be looked at again, as
-// every search moves most prices, none are kept any more, and what is read is memory: costs that are numbers of
-// float32 are copied as such.
+// every search moves most prices, none are kept any more, and what is read is memory: costs that are numbers
+// of float32 are copied as such.
 //
 // No include guard: included once for every SIMD level.
 

@@ -34,7 +34,8 @@ Wide least_of(const T* cost, const double* height, int64_t first, int64_t end) {
   return smallest(smaller(smaller(best[0], best[1]), smaller(best[2], best[3])));
 }
 
-// The first of these columns whose sum this is; there is one. 64 at a time, as where it is cannot be foreseen.
+// The first of these columns whose sum this is; there is one. 64 at a time, as where it is cannot be
+// foreseen.
 template <class T>
 int64_t column_of(const T* cost, const double* height, int64_t first, int64_t end, Wide sum) {
   const auto hits = [&](int64_t j) { return equal_lanes(load_wide(cost + j) + load(height + j), sum); };

@@ -5,8 +5,8 @@
 //   square       out_i = 2 sum_j w_ij (x_i - y_j)        about the centre of y
 //
 // A few vectors of features at a time: those of y are copied side by side about their centre, into the L1
-// cache, and every row of the result is written once, past the caches where they could not hold the results of
-// all problems. Meanwhile the points of a later problem are fetched.
+// cache, and every row of the result is written once, past the caches where they could not hold the results
+// of all problems. Meanwhile the points of a later problem are fetched.
 //
 // No include guard: included once for every SIMD level.
 

@@ -5,13 +5,13 @@
 //   angle    C_ij = 1 - <x_i, y_j>                       of directions
 //   square   C_ij = |x_i|^2 + |y_j|^2 - 2 <x_i, y_j>     about the clouds' common centre
 //
-// Distances do not depend on the centre, but the Gram form loses digits where the origin is far away. Features
-// are taken kDepth at a time, and summed up to the costs: sums of products are so short that they lose no more
-// digits than those of a BLAS, and y about the centre, packed, stays in the L2 cache. It is packed in panels:
-// of a few vectors of columns the first feature, then the second, so that products are sums over features of a
-// number of x times a vector of y, with none to be made of the lanes of a vector. Meanwhile the points of a
-// later problem are fetched. Between equal clouds about half of the costs are made, and stand for the others
-// too.
+// Distances do not depend on the centre, but the Gram form loses digits where the origin is far away.
+// Features are taken kDepth at a time, and summed up to the costs: sums of products are so short that they
+// lose no more digits than those of a BLAS, and y about the centre, packed, stays in the L2 cache. It is
+// packed in panels: of a few vectors of columns the first feature, then the second, so that products are sums
+// over features of a number of x times a vector of y, with none to be made of the lanes of a vector.
+// Meanwhile the points of a later problem are fetched. Between equal clouds about half of the costs are made,
+// and stand for the others too.
 //
 // No include guard: included once for every SIMD level.
 
@@ -20,7 +20,8 @@ namespace geokernels::GEOKERNELS_LEVEL {
 template <class T>
 struct PointTiles {
   // as many sums as there are registers for beside a vector of y for each column of sums
-  static constexpr int kRows = GEOKERNELS_REGISTERS < 32 ? 4 : 5, kVectors = GEOKERNELS_REGISTERS < 32 ? 3 : 5;
+  static constexpr int kRows = GEOKERNELS_REGISTERS < 32 ? 4 : 5,
+                       kVectors = GEOKERNELS_REGISTERS < 32 ? 3 : 5;
   static constexpr int64_t kDepth = 256;  // features
 };
 
@@ -128,9 +129,9 @@ class PointCosts {
     }
   }
 
-  // Writes or adds what row r of the products makes of its costs, from vector `begin` on. The last vector ends
-  // with the columns, where there are so many: some costs come twice, and are the same. Between equal clouds
-  // some are none, which are not yet there.
+  // Writes or adds what row r of the products makes of its costs, from vector `begin` on. The last vector
+  // ends with the columns, where there are so many: some costs come twice, and are the same. Between equal
+  // clouds some are none, which are not yet there.
   void put(T own, T scale, int64_t r, int64_t begin, bool more, T* to) const {
     const T* const sums = products + r * vectors * width;
     const auto here = [&](int64_t j) { return (own + load(norms + j)) + scale * load(sums + j); };
@@ -202,8 +203,8 @@ class PointCosts {
     return sum<T>((total[0] + total[1]) + (total[2] + total[3]));
   }
 
-  // Vector v of the columns of y: its features one behind the other, and their squares. Lanes without a column
-  // repeat the last one.
+  // Vector v of the columns of y: its features one behind the other, and their squares. Lanes without a
+  // column repeat the last one.
   void pack(int64_t v, int64_t first, int64_t depth, const T* about) {
     const int64_t panel = v / kVectors * kVectors, wide = panel_vectors(panel) * width;
     const T* const from = y + v * width * features + first;
@@ -214,8 +215,8 @@ class PointCosts {
     for (; d + width <= depth; d += width)
       turn<true>(from + d, last, width, about ? load(about + d) : vec<T>{}, to + d * wide, wide, squares);
     if (d < depth)
-      turn<false>(from + d, last, depth - d, about ? load_first(about + d, depth - d) : vec<T>{}, to + d * wide,
-                  wide, squares);
+      turn<false>(from + d, last, depth - d, about ? load_first(about + d, depth - d) : vec<T>{},
+                  to + d * wide, wide, squares);
     store(norms + v * width, about ? squares[0] + squares[1] : vec<T>{});
   }
 
