@@ -20,11 +20,24 @@ TOLERANCE = 1e-3
 EPS = 0.2  # of the mean cost: a few half-steps
 BLOCK = 1000  # rows of a cost matrix that eager PyTorch makes at a time
 SLACK = 1.2
+CLUSTERS = 20
 
 
 def clouds(features: int, points: int = POINTS) -> tuple[Tensor, Tensor, float]:
     """Two normal clouds, one of them moved and narrower."""
-    x, y = cloud(points, features, seed=0), 0.3 + 0.8 * cloud(points, features, seed=1)
+    return at_share(cloud(points, features, seed=0), 0.3 + 0.8 * cloud(points, features, seed=1))
+
+
+def clustered(features: int, points: int = POINTS) -> tuple[Tensor, Tensor, float]:
+    """Two clouds of twenty clusters each, which no normal distribution describes."""
+    centres = 2 * cloud(2 * CLUSTERS, features, seed=2)
+    sides = [0.3 * cloud(points, features, seed=seed) for seed in (0, 1)]
+    member = torch.arange(points) % CLUSTERS
+    return at_share(sides[0] + centres[member], sides[1] + centres[CLUSTERS + member])
+
+
+def at_share(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Both in float32, and ``EPS`` of their mean cost."""
     mean = (x.var(0).sum() + y.var(0).sum() + (x.mean(0) - y.mean(0)).square().sum()).item()
     return x.float(), y.float(), EPS * mean
 
@@ -104,12 +117,19 @@ def rivals(tol: float, names: tuple[str, ...] = ()) -> dict[str, Rival]:
 
 
 def cloud_case(
-    name: str, reason: str, *, features: int, points: int = POINTS, tol: float = TOLERANCE, **more
+    name: str,
+    reason: str,
+    *,
+    features: int,
+    points: int = POINTS,
+    tol: float = TOLERANCE,
+    made: Callable = clouds,
+    **more,
 ) -> Case:
     return Case(
         name=name,
         reason=reason,
-        make=lambda: clouds(features, points),
+        make=lambda: made(features, points),
         ours={"native": ours_at(tol)},
         rivals=rivals(tol, more.pop("names", ())),
         error=marginal_error,
@@ -121,16 +141,19 @@ def cloud_case(
 
 def cases() -> list[Case]:
     setting = f"costs never formed, to marginal error {TOLERANCE}; eps {EPS} of the mean cost"
-    return [
+    # GeomLoss anneals, in many more passes through KeOps: it is on the curves, with fewer points
+    beside = {"names": ("eager in blocks", "torch.compile in blocks", "KeOps"), "seconds": 15}
+    normal = [
         cloud_case(
             f"sinkhorn, clouds {POINTS} x {features}",
             f"{reason}, {setting}",
             features=features,
-            # GeomLoss anneals, in many more passes through KeOps: it is on the curves, with fewer points
-            names=("eager in blocks", "torch.compile in blocks", "KeOps"),
             # with 512 features the rival makes three products, and one is the least there can be
             targets={"ratio": 2 if features > 100 else 4, "over floor": 2},
-            seconds=15,
+            **beside,
         )
         for features, reason in FEATURES.items()
     ]
+    name = f"sinkhorn, clouds of {CLUSTERS} clusters, {POINTS} x 64"
+    reason = f"no start is near, {setting}"
+    return [*normal, cloud_case(name, reason, features=64, made=clustered, **beside)]
