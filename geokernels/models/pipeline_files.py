@@ -16,7 +16,7 @@ from .embedded import embedded, verify
 from .tensor_files import mistaken, read_state, unreadable
 
 WORLD = "world-diffusion"  # folder of the embedded pipeline
-EMBEDDED = {"world": WORLD, "world-flow": "world-flow"}  # folders of all of them, by their names
+EMBEDDED = {"world": WORLD}  # folders of all of them, by their names
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 # a file of weights in a pipeline's folder, of several perhaps, of a variant perhaps
 WEIGHTS = re.compile(

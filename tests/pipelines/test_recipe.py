@@ -21,7 +21,9 @@ OURS, THEIRS = SimpleNamespace(embedded=True), SimpleNamespace()
 def test_every_pipeline_has_both_recipes():
     names = {config.__name__ for config in CONFIGS}
     assert names >= {"ClipInversionConfig", "LayerEditConfig", "VideoEditConfig", "AdaptationConfig"}
-    assert all(set(config.recipes) == {"world", "published"} for config in CONFIGS)
+    own = {"OIGConfig": {"flow"}}  # beyond the two: for the edits of rectified flows, tuned by nobody else
+    for config in CONFIGS:
+        assert set(config.recipes) == {"world", "published"} | own.get(config.__name__, set())
 
 
 @pytest.mark.parametrize("config", CONFIGS)

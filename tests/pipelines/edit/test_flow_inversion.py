@@ -71,7 +71,7 @@ class TestSolvers:
         assert len(asked) == passes_of(solver, 4)
         torch.testing.assert_close(found, literal(velocity, x, levels, solver), rtol=1e-13, atol=1e-13)
 
-    @pytest.mark.parametrize("solver, order", zip(SOLVERS, (1, 2, 2, 2), strict=True))
+    @pytest.mark.parametrize("solver, order", [*zip(SOLVERS, (1, 2, 2, 2), strict=True)])
     def test_order(self, solver, order):
         # x' = x, whose way from 0 to 1 is known: a method of order p halves its error p times
         def error(n):
