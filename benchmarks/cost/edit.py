@@ -75,7 +75,7 @@ SHAPES = {
 }
 
 
-def pipeline_of_shape(shapes: str, parts: dict):
+def pipeline_of_shape(shapes: str):
     """A pipeline of the real shapes but for its text encoders, of which only the width is real."""
     import diffusers
     import transformers
@@ -83,7 +83,18 @@ def pipeline_of_shape(shapes: str, parts: dict):
     from geokernels.testing.pipelines import clip_text, clip_tokenizer
 
     autoencoder = AUTOENCODER if shapes == "sd14" else {**AUTOENCODER, "sample_size": 1024}
-    parts |= {"vae": diffusers.AutoencoderKL(**autoencoder).eval(), "tokenizer": clip_tokenizer()}
+    scheduler = diffusers.PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
+    )
+    parts = {
+        "vae": diffusers.AutoencoderKL(**autoencoder).eval(),
+        "tokenizer": clip_tokenizer(),
+        "scheduler": scheduler,
+    }
     parts["text_encoder"] = clip_text(width=WIDTH)
     if shapes == "sd14":
         unet = diffusers.UNet2DConditionModel(**STANDARD).eval()
@@ -100,15 +111,8 @@ def models_of_shape(device: str, shapes: str = "sd14"):
     import diffusers
     import open_clip
 
-    scheduler = diffusers.PNDMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        skip_prk_steps=True,
-        steps_offset=1,
-    )
     with torch.device(device):
-        pipeline = pipeline_of_shape(shapes, {"scheduler": scheduler})
+        pipeline = pipeline_of_shape(shapes)
         tiny = diffusers.AutoencoderTiny().eval()
         model = open_clip.create_model("ViT-B-32", device=device, load_weights=False)
         encoder = ClipEncoder("ViT-B-32", model, open_clip.get_tokenizer("ViT-B-32"))
