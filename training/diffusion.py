@@ -10,10 +10,9 @@ Every step draws its data and noise from (seed, stage, step), so a run resumed f
 same weights, to the bit, as one never interrupted (on the same machine, with the same number of threads).
 """
 
-import argparse
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from .diffusion_data import build_tokenizer, captions_of, encoded_renders, tokenize
+from .on_latents import train_on_latents
 from .records import write_record
 from .steps import Stage, facts_of, rate
 from .text import Reading, build_heads, build_tower, freeze, last_rows
@@ -211,23 +211,7 @@ class Training:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--vae", type=Path, required=True, help="folder that training.vae wrote to")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; resumes there")
-    parser.add_argument("--export", action="store_true", help="write the pipeline as it stands, do not train")
-    parser.add_argument("--quick", action="store_true", help="a tiny network for a few steps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    config = replace(QUICK if arguments.quick else Config(), seed=arguments.seed)
-    vae = AutoencoderKL.from_pretrained(arguments.vae / "vae", dtype=torch.float32)
-    training = Training(config, vae.requires_grad_(False).eval(), arguments.out)
-    if not arguments.export:
-        training.run()
-    print(training.export(arguments.out / "world-diffusion", arguments.vae))
+    train_on_latents(__doc__, Training, Config(), QUICK, name="world-diffusion")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ Every step draws its data and noise from (seed, stage, step), so a run resumed f
 same weights, to the bit, as one never interrupted (on the same machine, with the same number of threads).
 """
 
-import argparse
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ from transformers import CLIPTextModelWithProjection
 
 from .diffusion_data import build_tokenizer, captions_of, encoded_renders
 from .flow_text import Captions, Counted
+from .on_latents import train_on_latents
 from .records import write_record
 from .steps import Stage, facts_of, rate
 from .text import Reading, build_heads, build_tower, freeze, rows_and_pooled
@@ -239,28 +239,8 @@ def vae_facts(folder: Path) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--vae",
-        type=Path,
-        default=Path("geokernels/world/weights/world-diffusion"),
-        help="folder that training.vae wrote to, or that of a pipeline with its autoencoder",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; resumes there")
-    parser.add_argument("--export", action="store_true", help="write the pipeline as it stands, do not train")
-    parser.add_argument("--quick", action="store_true", help="a tiny network for a few steps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    config = replace(QUICK if arguments.quick else Config(), seed=arguments.seed)
-    vae = AutoencoderKL.from_pretrained(arguments.vae / "vae", dtype=torch.float32)
-    training = Training(config, vae.requires_grad_(False).eval(), arguments.out)
-    if not arguments.export:
-        training.run()
-    print(training.export(arguments.out / "world-flow", arguments.vae))
+    vae = Path("geokernels/world/weights/world-diffusion")
+    train_on_latents(__doc__, Training, Config(), QUICK, name="world-flow", vae=vae)
 
 
 if __name__ == "__main__":

@@ -104,3 +104,16 @@ def exact_pipeline(pipeline_folder):
             if name.endswith("conv2.weight"):
                 weight.mul_(6)
     return pipeline
+
+
+@pytest.fixture(scope="module")
+def exact(random_pipeline):
+    """A pipeline of a kind in float64; nobody may change it."""
+    loaded = {}
+
+    def of(kind: str):
+        if kind not in loaded:
+            loaded[kind] = load_diffusion(random_pipeline(kind), dtype=torch.float64)
+        return loaded[kind]
+
+    return of

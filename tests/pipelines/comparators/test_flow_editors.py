@@ -25,19 +25,6 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def exact(random_pipeline):
-    """A pipeline of a kind in float64; nobody may change it."""
-    loaded = {}
-
-    def of(kind: str):
-        if kind not in loaded:
-            loaded[kind] = load_diffusion(random_pipeline(kind), dtype=torch.float64)
-        return loaded[kind]
-
-    return of
-
-
 def task_of(pipeline, n=1, **settings):
     shown = torch.rand(n, 3, 24, 40, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     captions, targets = ("a b", "c")[:n], ("a d", "e")[:n]

@@ -18,19 +18,6 @@ from geokernels.testing.pipelines import FLOWS
 diffusers = pytest.importorskip("diffusers")
 
 
-@pytest.fixture(scope="module")
-def exact(random_pipeline):
-    """A pipeline of a kind in float64; nobody may change it."""
-    loaded = {}
-
-    def of(kind: str):
-        if kind not in loaded:
-            loaded[kind] = load_diffusion(random_pipeline(kind), dtype=torch.float64)
-        return loaded[kind]
-
-    return of
-
-
 def pictures(n, height=24, width=40):
     return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 

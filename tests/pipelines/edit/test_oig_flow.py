@@ -18,19 +18,6 @@ STEPS, SCALE = 3, 4.0
 SETTINGS = {"guidance_scale": SCALE, "structure": 0.7, "pull": 1000.0, "margin": 2.0, "blocks": 1.0}
 
 
-@pytest.fixture(scope="module")
-def exact(random_pipeline):
-    """A pipeline of a kind in float64; nobody may change it."""
-    loaded = {}
-
-    def of(kind: str):
-        if kind not in loaded:
-            loaded[kind] = load_diffusion(random_pipeline(kind), dtype=torch.float64)
-        return loaded[kind]
-
-    return of
-
-
 def start_of(pipeline, real, captions=("a b",)):
     if not real:
         chance = torch.Generator().manual_seed(1)
