@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from geokernels.environment import versions
+
 from .harness import rows as results
 from .harness.case import Case
-from .harness.machine import Peaks, machine
+from .harness.machine import Peaks, hold_to, machine
 from .harness.timing import Canary, measure
 from .operators import assignment as assignment_cases
 from .operators import clouds as cloud_cases
@@ -25,6 +27,8 @@ from .operators import gpu as gpu_cases
 from .operators import transport as transport_cases
 
 INTERRUPTED = 130
+# what contenders run on, as pip calls it; OTT-JAX runs on JAX
+LIBRARIES = "torch", "numpy", "scipy", "POT", "geomloss", "pykeops", "ott-jax", "jax", "lapx"
 
 Jobs = dict[str, Callable[[], list[dict]]]
 
@@ -144,7 +148,8 @@ def measure_all(
             progress.advance(task)
             if json:
                 facts = [peaks(count, device).facts() for count in sorted({1, torch.get_num_threads()})]
-                results.write(json, {"machine": here, "peaks": facts, "rows": rows})
+                made = {"machine": here, "versions": versions(LIBRARIES), "peaks": facts, "rows": rows}
+                results.write(json, made)
     return rows
 
 
@@ -203,6 +208,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", help="run only the cases whose name contains this text")
     parser.add_argument("--resume", action="store_true", help="measure only what --json lacks")
     parser.add_argument("--threads", type=int, help="CPU threads; all of them by default")
+    parser.add_argument("--simd", help="keep ours, torch and JAX to this SIMD level, such as avx2")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="which cases to run")
     return parser
 
@@ -212,6 +218,8 @@ def main() -> None:
     given = vars(options().parse_args())
     console = Console(highlight=False, soft_wrap=True)
     try:
+        if level := given.pop("simd"):
+            hold_to(level)
         if given["device"] == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda needs a GPU, torch sees none")
         code = command(**given, console=console)

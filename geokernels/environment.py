@@ -3,6 +3,7 @@
 import platform
 import resource
 import sys
+from collections.abc import Iterable
 from importlib import metadata, util
 from pathlib import Path
 
@@ -138,10 +139,10 @@ def _say(value: object) -> str:
     return str(value) if value not in ("", None) else "none"
 
 
-def versions() -> dict[str, str | None]:
-    """Versions of Python, geokernels and what it builds on; None for what is not installed."""
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
+    """Versions of Python, geokernels and ``packages``; None for what is not installed."""
     installed: dict[str, str | None] = {"python": platform.python_version()}
-    for name in ("geokernels", *PACKAGES):
+    for name in ("geokernels", *packages):
         try:
             installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,22 @@ from .case import Work
 ROOT = Path(__file__).resolve().parents[2]
 # bytes a copy touches: within L2, within L3, memory; on a GPU within L2, and memory
 COPIES = {"cpu": (2**19, 2**24, 2**28), "cuda": (2**24, 2**31)}
+# what tells torch, its libraries and JAX at their start to use no wider vectors; KeOps compiles for the
+# processor as it is, and is told nothing
+NARROWED = {
+    "baseline": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "XLA_FLAGS": "--xla_cpu_max_isa=SSE4_2",
+    },
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    },
+}
 
 
 @contextmanager
@@ -29,6 +46,23 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def hold_to(level: str) -> None:
+    """Keep ours, torch and JAX to one SIMD level, as on a processor that has no wider one.
+
+    The others read it when they start, so this program is started again unless it was started so.
+
+    Raises:
+        ValueError: For a level that this processor does not have, or that ours was not compiled for.
+    """
+    known = native.build_info().get("simd_levels", [])
+    if level not in known:
+        raise ValueError(f"--simd must be one of {', '.join(known)} on this machine, got {level!r}")
+    wanted = NARROWED.get(level, {})
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **wanted})
+    native.set_simd_level(level)
 
 
 def _best(run: Callable[[], object], seconds: float, device: str) -> float:
@@ -124,6 +158,7 @@ def machine() -> dict:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "simd": native.build_info().get("simd"),
+        "torch_simd": torch.backends.cpu.get_cpu_capability().lower(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "commit": _commit(),
     }

@@ -24,6 +24,10 @@ def bench(
         ),
     ] = False,
     threads: Threads = None,
+    simd: Annotated[
+        str | None,
+        typer.Option(help="Keep ours, torch and JAX to this SIMD level, such as avx2; else the widest."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Which cases to run: those for cpu, or for cuda.")] = "cpu",
 ) -> None:
     """Time the operators against the machine's peak and against other libraries.
@@ -34,6 +38,7 @@ def bench(
     options = ["--only", only, "--device", device]
     options += [] if json is None else ["--json", str(json)]
     options += [] if threads is None else ["--threads", str(threads)]
+    options += [] if simd is None else ["--simd", simd]
     options += [*(["--rivals"] if rivals else []), *(["--resume"] if resume else [])]
     with sentences(bench):
         if device not in ("cpu", "cuda"):

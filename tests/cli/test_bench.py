@@ -1,5 +1,6 @@
 """``geokernels bench`` runs from a clone, in a process of its own, and says in one sentence what it lacks."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from typer.testing import CliRunner
 
 from benchmarks import run
 from geokernels.cli import app, clone
+from geokernels.kernels import native
 
 
 def invoke(*words):
@@ -19,10 +21,10 @@ def invoke(*words):
         ([], {}),
         (
             [*("--rivals", "--json", "a.json", "--only", "bases"),
-                *("--resume", "--threads", "2", "--device", "cuda"),],
+                *("--resume", "--threads", "2", "--device", "cuda", "--simd", "avx2"),],
             {
                 "rivals": True, "json": Path("a.json"), "only": "bases", "resume": True, "threads": 2,
-                "device": "cuda",
+                "device": "cuda", "simd": "avx2",
             },
         ),
     ],
@@ -33,6 +35,7 @@ def test_options_arrive(monkeypatch, words, given):
     monkeypatch.setattr("geokernels.cli.bench.run_benchmarks", passed.extend)
     assert invoke(*words).exit_code == 0
     defaults = {"rivals": False, "json": None, "only": "", "resume": False, "threads": None, "device": "cpu"}
+    defaults["simd"] = None
     assert vars(run.options().parse_args(passed)) == defaults | given
 
 
@@ -49,8 +52,9 @@ def test_its_exit_code_is_the_command_s(monkeypatch):
     [
         (["--resume"], "--resume needs --json FILE"),
         (["--only", "nothing like it"], "--only must occur in the name of a case, got 'nothing like it'"),
+        (["--simd", "sse9"], "--simd must be one of "),
     ],
-    ids=["resume", "only"],
+    ids=["resume", "only", "simd"],
 )
 def test_bad_input_is_one_sentence(words, sentence, capfd):
     assert invoke(*words).exit_code == 2
@@ -64,3 +68,12 @@ def test_elsewhere_it_says_that_it_needs_a_clone(monkeypatch, tmp_path):
     done = invoke()
     assert done.exit_code == 2
     assert "bench needs a clone of the repository" in done.stderr
+
+
+def test_a_level_holds_ours_and_torch(tmp_path):
+    level, file = native.build_info()["simd_levels"][0], tmp_path / "a.json"
+    assert invoke("--only", "sinkhorn, one cost 77", "--simd", level, "--json", str(file)).exit_code == 0
+    kept = json.loads(file.read_text())
+    assert kept["machine"]["simd"] == level
+    assert level != "baseline" or kept["machine"]["torch_simd"] == "default"
+    assert kept["versions"]["torch"]
