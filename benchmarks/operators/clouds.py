@@ -139,13 +139,17 @@ def cloud_case(
     )
 
 
+def case_name(features: int) -> str:
+    return f"sinkhorn, clouds {POINTS} x {features}"
+
+
 def cases() -> list[Case]:
     setting = f"costs never formed, to marginal error {TOLERANCE}; eps {EPS} of the mean cost"
     # GeomLoss anneals, in many more passes through KeOps: it is on the curves, with fewer points
     beside = {"names": ("eager in blocks", "torch.compile in blocks", "KeOps"), "seconds": 15}
     normal = [
         cloud_case(
-            f"sinkhorn, clouds {POINTS} x {features}",
+            case_name(features),
             f"{reason}, {setting}",
             features=features,
             # with 512 features the rival makes three products, and one is the least there can be

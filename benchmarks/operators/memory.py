@@ -39,7 +39,8 @@ def peak_extra(run: Callable[[], object]) -> int:
 
 def contenders(features: int) -> dict[tuple[str, str], tuple[Callable, str | None]]:
     """By side and name: the call, and what is missing for it."""
-    (case,) = [c for c in cloud_cases.cases() if c.name.endswith(f" x {features}")]
+    wanted = cloud_cases.case_name(features)
+    (case,) = [c for c in cloud_cases.cases() if c.name == wanted]
     everybody = case.contenders(rivals=True)
     # KeOps forms no matrix whatever the features, so one number of them says enough
     kept = ("native", "eager in blocks", *(("KeOps",) if features == min(cloud_cases.FEATURES) else ()))

@@ -9,6 +9,7 @@ from rich.console import Console
 from benchmarks import run
 from benchmarks.harness import rows as results
 from benchmarks.harness.timing import Canary, measure
+from benchmarks.operators import clouds, memory
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_resume_needs_a_file(console):
 def test_a_file_of_something_else_is_refused(console, tmp_path):
     file = tmp_path / "other.json"
     file.write_text(json.dumps({"cases": []}))
-    with pytest.raises(ValueError, match="it has no machine, peaks and rows"):
+    with pytest.raises(ValueError, match="it lacks machine, peaks, rows, versions"):
         go(console, json=file, resume=True)
 
 
@@ -127,7 +128,9 @@ def test_every_case_has_its_own_name_and_a_reason():
 
 def test_damaged_results_are_refused(tmp_path):
     file = tmp_path / "found.json"
-    results.write(file, {"machine": {}, "peaks": {}, "rows": [{"case": "a", "median_s": 0.25}]})
+    results.write(
+        file, {"machine": {}, "versions": {}, "peaks": {}, "rows": [{"case": "a", "median_s": 0.25}]}
+    )
     whole = file.read_text()
     for damaged, said in (
         (whole.replace("0.25", "0.75"), "is damaged .* measure again without it"),
@@ -138,3 +141,8 @@ def test_damaged_results_are_refused(tmp_path):
         file.write_text(damaged)
         with pytest.raises(ValueError, match=said):
             results.read(file)
+
+
+@pytest.mark.parametrize("features", clouds.FEATURES)
+def test_memory_is_measured_of_the_clouds_of_that_many_features(features):
+    assert set(memory.contenders(features)) >= {("ours", "native"), ("rival", "eager in blocks")}
