@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,7 +60,10 @@ def hold_to(level: str) -> None:
     known = native.build_info().get("simd_levels", [])
     if level not in known:
         raise ValueError(f"--simd must be one of {', '.join(known)} on this machine, got {level!r}")
-    wanted = NARROWED.get(level, {})
+    wanted = dict(NARROWED.get(level, {}))
+    if wanted:
+        # torch.compile would load from its cache what it compiled for another level, and crash
+        wanted["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"geokernels-compiled-{level}")
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **wanted})
     native.set_simd_level(level)
