@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 import geokernels as gk
-from geokernels.kernels import native
 from geokernels.testing import cloud, orthonormal
 
 from ..harness.case import Case, Rival, Work
@@ -235,33 +233,10 @@ def directions_case(name: str, reason: str, directions: int, features: int, **mo
     )
 
 
-def at_level(case: Case, level: str) -> Case:
-    """The same case with ours at one SIMD level, whatever wider ones the machine has."""
-
-    def forced(run: Callable) -> Callable:
-        def at(*inputs):
-            native.set_simd_level(level)
-            try:
-                return run(*inputs)
-            finally:
-                native.set_simd_level(widest)
-
-        return at
-
-    *_, widest = native.build_info()["simd_levels"]
-    ours = {f"{name} at {level}": forced(run) for name, run in case.ours.items()}
-    return replace(case, name=f"{case.name}, {level}", ours=ours)
-
-
-def at_every_level(case: Case) -> list[Case]:
-    """The case at every SIMD level of the machine but the narrowest, where it has several."""
-    return [at_level(case, level) for level in native.build_info().get("simd_levels", [])[1:]]
-
-
 def cases() -> list[Case]:
     # products: half a Gram and a basis for each subspace, the overlap, two projections a side, two a gradient
     published = Rival(with_gradient(published_cosine, (0,)))
-    composed = [
+    return [
         cosine_case(
             "two bases and geodesic cosine, 16 x 512, gradient to x",
             "one step on one picture: 16 views, d = 512; the bases are constants",
@@ -281,10 +256,6 @@ def cases() -> list[Case]:
             (1024,), (0,), 10,
             targets={"ratio": 10},
         ),
-    ]  # fmt: skip
-    return [
-        *composed,
-        *(forced for case in composed for forced in at_every_level(case)),
         loss_case(
             "geodesic_consistency_loss, 16 x 512, loss and gradient",
             "one step on one picture, as the morphing pipeline calls it: 16 views, 16 templates",
