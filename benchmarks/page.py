@@ -1,13 +1,17 @@
-"""Render results: ``python -m benchmarks.page [RESULTS] [--table]``.
+"""Render results: ``python -m benchmarks.page [RESULTS ...] [--table]``.
 
 Writes ``docs/benchmarks.html``, which opens offline and needs no script, and the README's picture,
-``docs/pictures/benchmarks.png``. With ``--table`` it fills the table of ``docs/bench.md``, between two marks.
+``docs/pictures/benchmarks.png``, which is of the first results. With ``--table`` it fills the table of
+``docs/bench.md``, between two marks: the first results whole, and of the others, which are of other SIMD
+levels, the time and the ratio.
 """
 
 import argparse
 import base64
 import html
 import io
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -18,10 +22,11 @@ from .harness.case import BATCH, ERROR, FEATURES, MEMORY, POINTS, TABLE
 from .harness.machine import ROOT
 from .harness.rows import seconds
 
-RESULTS = ROOT / "benchmarks/results/cpu.json"
+RESULTS = ROOT / "benchmarks/results/cpu.json", ROOT / "benchmarks/results/cpu-avx2.json"
 PAGE, PICTURE, CHAPTER = (
     ROOT / name for name in ("docs/benchmarks.html", "docs/pictures/benchmarks.png", "docs/bench.md")
 )
+MOST_NAMED = 3  # cases of another commit than the rest
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 STYLE = """
@@ -74,9 +79,12 @@ def embedded(figure: Figure) -> str:
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}">'
 
 
+def _state(verdict: results.Verdict) -> str:
+    return "not measured" if verdict.value is None else "reached" if verdict.reached else "missed"
+
+
 def verdict_text(verdict: results.Verdict) -> str:
-    state = "not measured" if verdict.value is None else "reached" if verdict.reached else "missed"
-    return f"{verdict.text}: {state}"
+    return f"{verdict.text}: {_state(verdict)}"
 
 
 def _row(row: dict) -> str:
@@ -138,22 +146,39 @@ def origin(contents: dict) -> str:
     for row in contents["rows"]:
         if row["commit"] != machine["commit"] and row["case"] not in others.setdefault(row["commit"], []):
             others[row["commit"]].append(row["case"])
-    parts += [f"of commit {_short(commit)}: {', '.join(names)}" for commit, names in others.items()]
+    for commit, names in others.items():
+        more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+        parts.append(f"of commit {_short(commit)}: {'; '.join(names[:MOST_NAMED] + more)}")
     return "; ".join(parts)
+
+
+def libraries(contents: dict) -> str:
+    """Whose versions were timed."""
+    return ", ".join(f"{name} {version}" for name, version in contents["versions"].items() if version)
 
 
 def _short(commit: str) -> str:
     return commit[:12] + (" with changes" if "with changes" in commit else "")
 
 
-def page(contents: dict, name: str) -> str:
-    """The whole page."""
-    rows = contents["rows"]
+Runs = dict[str, dict]  # contents of results files, by the name of the file
+
+
+def page(runs: Runs) -> str:
+    """The whole page: the results of one file after the other."""
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>geokernels, measured</title><style>{STYLE}"
+        f"</style><h1>geokernels beside others</h1><p>{HOW}</p>"
     ]
-    parts.append(f"</style><h1>geokernels beside others</h1><p>{html.escape(origin(contents))}. {HOW}</p>")
-    parts.append(f"<p class=note>{html.escape(peaks_text(contents['peaks']))} From {html.escape(name)}.</p>")
+    return "".join([*parts, *(run_section(contents, name) for name, contents in runs.items())]) + "</html>\n"
+
+
+def run_section(contents: dict, name: str) -> str:
+    """One results file in full: where it comes from, its pictures, every row."""
+    rows = contents["rows"]
+    parts = [f"<h1>{html.escape(contents['machine']['simd'])}</h1><p>{html.escape(origin(contents))}.</p>"]
+    facts = f"{libraries(contents)}. {peaks_text(contents['peaks'])} From {name}."
+    parts.append(f"<p class=note>{html.escape(facts)}</p>")
     drawn = figures.pictures(rows)
     for key, (title, text) in SECTIONS.items():
         if key in drawn:
@@ -163,32 +188,60 @@ def page(contents: dict, name: str) -> str:
         for case in results.by_case(rows).values():
             if (case[0]["series"] in (TABLE, MEMORY)) == (wanted is not None):
                 parts.append(case_section(case))
-    return "".join(parts) + "</html>\n"
+    return "".join(parts)
 
 
 def _asked(rows: list[dict]) -> str:
     return "; ".join(verdict_text(verdict) for verdict in results.verdicts(rows))
 
 
-def table(contents: dict, name: str) -> str:
+def table(runs: Runs) -> str:
     """The chapter's table, in Markdown: cases of the table and of memory, lost ones too."""
+    (_, first), *others = runs.items()
     lines = ["![Speed against the fastest rival, and error against time](pictures/benchmarks.png)", ""]
-    lines += [f"From [{name}](../{name}): {origin(contents)}.", ""]
-    lines += [
-        "| work | ours | over floor | fastest rival as exact | ratio | asked |",
-        "|---|---|---|---|---|---|",
-    ]
-    for case, rows in results.by_case(contents["rows"]).items():
+    for name, contents in runs.items():
+        lines += [f"From [{name}](../{name}): {origin(contents)}.", ""]
+    heads = ["work", "ours", "over floor", "fastest rival as exact", "ratio", "asked"]
+    for _, other in others:
+        heads += [f"{other['machine']['simd']}: ours", "ratio", "asked"]
+    lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    beside = [results.by_case(other["rows"]) for _, other in others]
+    for case, rows in results.by_case(first["rows"]).items():
         if rows[0]["series"] not in (TABLE, MEMORY):
             continue
-        own, rival, against = results.ours(rows), results.best_rival(rows), results.ratio(rows)
-        beside = f"{figures.label(rival['name'])}, {_cost(rival)}" if rival else "none"
-        above = f"{own['over_floor']:.3g}" if "over_floor" in own else ""
-        mark = "" if rows[0]["quiet"] else " (machine disturbed)"
-        ratio = f"{against:.3g}" if against else ""
-        lines.append(f"| {case}{mark} | {_cost(own)} | {above} | {beside} | {ratio} | {_asked(rows)} |")
-    gains = [f"{curve} {gain:.2f}" for curve, count, gain in figures.speedups(contents["rows"]) if count == 2]
-    return "\n".join([*lines, *(["", f"Two threads over one: {', '.join(gains)}."] if gains else [])])
+        own, rival = results.ours(rows), results.best_rival(rows)
+        cells = [case, f"{_cost(own)}{_disturbed(rows)}"]
+        cells.append(f"{own['over_floor']:.3g}" if "over_floor" in own else "")
+        cells.append(f"{figures.label(rival['name'])}, {_cost(rival)}" if rival else "none")
+        cells += [_ratio(rows), _asked(rows)]
+        for cases in beside:
+            again = cases.get(case)
+            cells += (
+                [f"{_cost(results.ours(again))}{_disturbed(again)}", _ratio(again), _states(again)]
+                if again
+                else ["not measured", "", ""]
+            )
+        lines.append(f"| {' | '.join(cells)} |")
+    for contents in runs.values():
+        gains = [
+            f"{curve} {gain:.2f}" for curve, count, gain in figures.speedups(contents["rows"]) if count == 2
+        ]
+        if gains:
+            lines += ["", f"Two threads over one, {contents['machine']['simd']}: {', '.join(gains)}."]
+    return "\n".join(lines)
+
+
+def _ratio(rows: list[dict]) -> str:
+    against = results.ratio(rows)
+    return f"{against:.3g}" if against else ""
+
+
+def _states(rows: list[dict]) -> str:
+    return "; ".join(_state(verdict) for verdict in results.verdicts(rows))
+
+
+def _disturbed(rows: list[dict]) -> str:
+    return "" if rows[0]["quiet"] else " (machine disturbed)"
 
 
 def _cost(row: dict) -> str:
@@ -209,18 +262,22 @@ def fill(text: str, part: str) -> str:
     return f"{before}{BEGIN}\n{part}\n{END}{rest.split(END)[1]}"
 
 
+def read_all(files: Iterable[Path]) -> Runs:
+    """Results files, by their names within the repository where they lie there."""
+    return {os.path.relpath(file.resolve(), ROOT): results.read(file) for file in files}
+
+
 def main() -> None:
     """Write the page and the picture, and the chapter's table if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, nargs="?", default=RESULTS)
+    parser.add_argument("results", type=Path, nargs="*", default=RESULTS)
     parser.add_argument("--table", action="store_true", help="fill the table of docs/bench.md too")
     arguments = parser.parse_args()
-    contents = results.read(arguments.results)
-    name = arguments.results.resolve().relative_to(ROOT).as_posix()
-    PAGE.write_text(page(contents, name), encoding="utf-8")
-    figures.front(contents["rows"]).savefig(PICTURE, dpi=120)
+    runs = read_all(arguments.results)
+    PAGE.write_text(page(runs), encoding="utf-8")
+    figures.front(next(iter(runs.values()))["rows"]).savefig(PICTURE, dpi=120)
     if arguments.table:
-        CHAPTER.write_text(fill(CHAPTER.read_text(encoding="utf-8"), table(contents, name)), encoding="utf-8")
+        CHAPTER.write_text(fill(CHAPTER.read_text(encoding="utf-8"), table(runs)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ Rows = list[dict]
 # a fixed product that takes this much longer than at its best, in a quarter of the rounds, is being disturbed
 CANARY_TOLERANCE = 1.5
 SAME = ("processor", "gpu", "threads", "torch", "simd", "commit")  # rows that agree in these belong together
+PARTS = {"machine", "versions", "peaks", "rows"}  # of a results file
 
 
 def by_case(rows: Iterable[dict]) -> dict[str, Rows]:
@@ -113,8 +114,11 @@ def read(path: Path) -> dict:
         ValueError: If it is none, or damaged.
     """
     contents = read_json(path)
-    if not isinstance(contents, dict) or not {"machine", "peaks", "rows"} <= contents.keys():
-        raise ValueError(f"{path} must be a results file of this harness, it has no machine, peaks and rows")
+    lacking = PARTS - (contents.keys() if isinstance(contents, dict) else set())
+    if lacking:
+        raise ValueError(
+            f"{path} must be a results file of this harness, it lacks {', '.join(sorted(lacking))}"
+        )
     return unseal(contents, path, kind="bench", remedy="measure again without it")
 
 

@@ -187,6 +187,7 @@ def cases() -> list[Case]:
             error=cloud_error,
             allowed=SLACK * TOLERANCE,
             work=lambda inputs: work_from_points(*inputs, products=2),
+            targets={"ratio": 8},
         ),
         Case(
             name=f"displacement, 1000 pairs of clouds {N} x {D}",

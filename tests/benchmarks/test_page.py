@@ -1,5 +1,7 @@
 """The page shows wins, losses and absences, and needs nothing beside itself."""
 
+import copy
+
 import pytest
 
 from benchmarks import page
@@ -24,7 +26,7 @@ def test_a_verdict_on_a_named_rival(found):
 
 
 def test_the_page_is_self_contained_and_shows_losses(found):
-    text = page.page(found, "benchmarks/results/cpu.json")
+    text = page.page({"benchmarks/results/cpu.json": found})
     assert "<script" not in text
     assert "http" not in text
     assert text.count("data:image/png") == 7
@@ -36,19 +38,23 @@ def test_cases_of_another_commit_are_named(found):
     assert page.origin(found).endswith(f"commit {found['machine']['commit'][:12]}")
     found["rows"][3]["commit"] = found["rows"][4]["commit"] = "f" * 40
     assert page.origin(found).endswith(f"; of commit {'f' * 12}: lost")
+    for row in found["rows"][:-2]:
+        row["commit"] = "f" * 40
+    assert page.origin(found).endswith(f"; of commit {'f' * 12}: won; lost; memory; 8 more")
 
 
 def test_the_published_figures_are_those_of_their_results():
-    published = results.read(page.RESULTS)
-    name = page.RESULTS.relative_to(page.ROOT).as_posix()
+    published = page.read_all(page.RESULTS)
+    assert len({contents["machine"]["simd"] for contents in published.values()}) == 2
     text = page.CHAPTER.read_text(encoding="utf-8")
-    assert page.fill(text, page.table(published, name)) == text
-    assert page.origin(published) in page.PAGE.read_text(encoding="utf-8")
+    assert page.fill(text, page.table(published)) == text
+    for contents in published.values():
+        assert page.origin(contents) in page.PAGE.read_text(encoding="utf-8")
 
 
 def test_the_page_does_without_curves(found):
     found["rows"] = [row for row in found["rows"] if row["series"] == "table"]
-    assert page.page(found, "a file").count("data:image/png") == 2
+    assert page.page({"a file": found}).count("data:image/png") == 2
     assert figures.front(found["rows"]).axes
 
 
@@ -59,13 +65,31 @@ def test_losses_have_another_colour(found):
 
 
 def test_the_table_is_filled_between_its_marks(found):
-    part = page.table(found, "benchmarks/results/cpu.json")
+    part = page.table({"benchmarks/results/cpu.json": found})
     text = page.fill(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", part)
     assert "old" not in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "| lost | 2 ms | 20 | scipy, 1 ms | 0.5 | at least 2 x the best rival: missed |" in text
     assert page.fill(text, part) == text
+
+
+def test_another_level_stands_beside_the_first(found):
+    other = copy.deepcopy(found)
+    other["machine"]["simd"] = "avx2"
+    other["rows"] = [row for row in other["rows"] if row["case"] != "won"]
+    for row in other["rows"]:
+        if row["case"] == "lost" and row["side"] == "ours":
+            row["median_s"] /= 8
+    part = page.table({"one": found, "other": other})
+    assert "| avx2: ours | ratio | asked |" in part
+    assert "| 0.5 | at least 2 x the best rival: missed | 250 us | 4 | reached |" in part
+    assert next(line for line in part.splitlines() if line.startswith("| won")).endswith(
+        "not measured |  |  |"
+    )
+    text = page.page({"one": found, "other": other})
+    assert text.count("data:image/png") == 14
+    assert "<h1>avx2</h1>" in text
 
 
 def test_a_chapter_without_marks_is_refused():
