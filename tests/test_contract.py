@@ -21,6 +21,10 @@ OPERATORS = {
     "sinkhorn_divergence": f"{CLOUDS}, anneal=None, backend=None, precision=None",
     "assignment": "cost, *, backend=None",
     "exact_transport": "cost, a=None, b=None, *, backend=None",
+    "match_points": (
+        "x, y, at_x, at_y, *, eps, reach, a=None, b=None, cost='cosine', position_weight=0.0, sigma=None, "
+        "max_iter=1000, tol=1e-05, backend=None"
+    ),
     "displacement": "x, y, t, *, plan='exact', eps=None, backend=None",
     "directional_loss": "current, source, text_source, text_target, *, eps=1e-06",
     "geodesic_consistency_loss": (
@@ -36,6 +40,7 @@ PARTS = {
         *("value", "f", "g", "error", "iterations", "converged"),
         *("plan", "apply", "apply_t", "barycentric"),
     ),
+    "Match": ("map", "confidence", "cycle_error"),
     "ExactTransport": ("rows", "columns", "mass", "f", "g", "value", "plan"),
 }
 METHODS = {

@@ -1,6 +1,7 @@
 """The definitions of every operator, in plain PyTorch: exact in float64, differentiable by autograd."""
 
 from .geodesic import GeodesicFlow, geodesic_cosine, geodesic_cosine_along, geodesic_flow
+from .matching import match_points
 from .problem import Problem, Solution
 from .subspace import SubspaceBasis, centred, default_rtol, principal_angles, project, subspace_basis
 from .transport import assignment, displacement, pairwise_cost, solve
@@ -19,6 +20,7 @@ __all__ = [
     "geodesic_cosine",
     "geodesic_cosine_along",
     "geodesic_flow",
+    "match_points",
     "pairwise_cost",
     "principal_angles",
     "project",

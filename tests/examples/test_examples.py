@@ -1,6 +1,7 @@
 """The examples run as they stand, and their losses go down."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -106,3 +107,15 @@ def test_a_clip_edited_by_one_picture(tmp_path, monkeypatch, capsys):
     load("text2live_video").main()
     assert "atlas, step" not in capsys.readouterr().out
     assert (tmp_path / "edited.mp4").read_bytes() == written
+
+
+def test_points_tracked_through_a_clip(tmp_path, monkeypatch, capsys):
+    argv = ["track_points.py", "--frames", "4", "--out", str(tmp_path / "tracks.png")]
+    monkeypatch.setattr(sys, "argv", argv)
+    load("track_points").main()
+    said = capsys.readouterr().out
+    off = [float(part) for part in re.findall(r"([\d.]+) px off", said)]
+    way = float(re.search(r"went (\d+) px", said)[1])
+    assert len(off) == 3
+    assert off[-1] < 0.15 * way
+    assert read_picture(tmp_path / "tracks.png").rgb.shape[1] == 128

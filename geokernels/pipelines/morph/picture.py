@@ -82,15 +82,15 @@ def require_range(name: str, limits: tuple[float, float]) -> None:
         raise ValueError(f"{name} must be two numbers above 0, the smaller first, got {limits}")
 
 
-def require_picture(picture: Tensor) -> None:
+def require_picture(picture: Tensor, name: str = "picture") -> None:
     """Refuse what is no single RGB picture in [0, 1]."""
     if not isinstance(picture, Tensor):
-        raise TypeError(f"picture must be a tensor, got {type(picture).__name__}")
-    require_float("picture", picture)
+        raise TypeError(f"{name} must be a tensor, got {type(picture).__name__}")
+    require_float(name, picture)
     if picture.dim() != 3 or picture.shape[0] != 3 or 0 in picture.shape:
-        raise ValueError(f"picture must have shape (3, H, W), got {tuple(picture.shape)}")
-    require_finite("picture", picture)
-    require_shades("picture", picture)
+        raise ValueError(f"{name} must have shape (3, H, W), got {tuple(picture.shape)}")
+    require_finite(name, picture)
+    require_shades(name, picture)
 
 
 def to_working_size(picture: Tensor, encoders: Sequence[ClipEncoder], wanted: int | None) -> Tensor:

@@ -1,0 +1,184 @@
+"""Points of two pictures matched by unbalanced transport, coarse to fine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..._checks import require_choice, require_positive, settle
+from ...models.clip import ClipEncoder
+from ...models.dino import DinoKeys
+from ...ops.matching import COSTS, OneWay, joined, one_way
+from ...ops.transport import sinkhorn
+from ..video.motion import apply, fit_affine, frame_plane
+from .features import describe
+from .fixed import Fixed
+from .grids import Size, plane, resized, resized_map
+from .smoothing import smoothed
+
+MOST_POINTS = 128  # a side: 16,384 of a picture
+LEAST_POINTS = 8
+TOLERANCE = 1e-2  # of marginals: maps are averages, and smoothed after
+MISS = 2.0  # cells by which a round trip may miss
+STRETCH = (0.4, 2.5)  # by which one affine map may shrink or enlarge a picture, to be believed
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingConfig:
+    """How points are matched. Ours, chosen on warped photographs and rendered clips.
+
+    Attributes:
+        points: How many a side of a square picture has at the last level, 8 to 128; pictures of other
+            proportions have as many in all.
+        first: The same at the first level; every further one doubles it.
+        cost: Between features, ``"cosine"`` or ``"sqeuclidean"``.
+        eps: Regularisation, in the unit of the cost.
+        reach: What it may cost a point to find no partner, likewise.
+        position_weight: What the squared distance from where a point is expected adds to the cost, in half
+            picture widths: in the first round, where it is expected at the same place of the other picture.
+        tightening: By how many times that grows from round to round.
+        rounds: Of transport and smoothing at the first level; further levels have one.
+        iterations: The most of a transport, each of two half-steps.
+        smoothness: Width of the window over which maps are smoothed after every round, in points.
+        refine: Whether optical flow refines the map where it makes the pictures more alike.
+    """
+
+    points: int = 64
+    first: int = 32
+    cost: str = "cosine"
+    eps: float = 0.04
+    reach: float = 0.3
+    position_weight: float = 0.2
+    tightening: float = 6.0
+    rounds: int = 3
+    iterations: int = 20
+    smoothness: float = 1.5
+    refine: bool = True
+
+    def __post_init__(self) -> None:
+        settle(self)
+        for name in ("points", "first"):
+            if not LEAST_POINTS <= getattr(self, name) <= MOST_POINTS:
+                raise ValueError(
+                    f"{name} must lie between {LEAST_POINTS} and {MOST_POINTS}, got {getattr(self, name)}"
+                )
+        require_choice("cost", self.cost, COSTS)
+        for name in ("eps", "reach", "position_weight", "tightening", "rounds", "iterations", "smoothness"):
+            require_positive(name, getattr(self, name))
+
+    def levels(self) -> list[int]:
+        """Points a side, level by level."""
+        sides = [min(self.first, self.points)]
+        while sides[-1] < self.points:
+            sides.append(min(2 * sides[-1], self.points))
+        return sides
+
+
+class GridMatch(NamedTuple):
+    """Maps between the points of two pictures; positions run from -1 to 1 across a picture.
+
+    Attributes:
+        to_b: ``(h, w, 2)``.
+        to_a: ``(hb, wb, 2)``.
+        confidence_a: ``(h, w)`` in [0, 1].
+        confidence_b: ``(hb, wb)``.
+    """
+
+    to_b: Tensor
+    to_a: Tensor
+    confidence_a: Tensor
+    confidence_b: Tensor
+
+
+def match_grids(
+    a: Tensor,
+    b: Tensor,
+    config: MatchingConfig,
+    *,
+    encoder: ClipEncoder | DinoKeys | None,
+    fixed: Fixed | None,
+    progress: Callable[[str, int, int], None],
+) -> GridMatch:
+    """Match the points of two pictures; see :func:`geokernels.pipelines.blend.maps.find_maps`."""
+    levels, weight = config.levels(), config.position_weight
+    total, done = config.rounds + len(levels) - 1, 0
+    maps, confidence, potential = None, None, None
+    for points in levels:
+        sizes = _grid_size(a, points), _grid_size(b, points)
+        rows = describe(a, b, *sizes, encoder)
+        if maps is None:
+            maps, rounds = [plane(size) for size in sizes], config.rounds
+            if fixed is not None:
+                maps = [fixed.draw(maps[0], sizes[0]), fixed.swapped().draw(maps[1], sizes[1])]
+        else:
+            maps, rounds = [resized_map(to, size) for to, size in zip(maps, sizes)], 1
+            potential = resized(potential[None], sizes[1])[0]
+        for _ in range(rounds):
+            ways, potential = _transported(rows, maps, config, weight, potential)
+            maps, confidence = _followed(ways, (a, b), maps, config, done == 0, fixed)
+            weight, done = weight * config.tightening, done + 1
+            progress("matching", done, total)
+    return GridMatch(*maps, *confidence)
+
+
+def _grid_size(picture: Tensor, points: int) -> Size:
+    """As many points as ``points`` a side of a square, in square cells."""
+    H, W = picture.shape[1:]
+    down, across = (max(4, round(points * (one / other) ** 0.5)) for one, other in ((H, W), (W, H)))
+    return min(down, H), min(across, W)
+
+
+def _transported(
+    rows: tuple[Tensor, Tensor],
+    expected: list[Tensor],
+    config: MatchingConfig,
+    weight: float,
+    potential: Tensor | None,
+) -> tuple[list[OneWay], Tensor]:
+    """What a plan says of the points of either picture, and the second picture's potential."""
+    sizes = [to.shape[:2] for to in expected]
+    places = [plane(size).flatten(0, 1) for size in sizes]
+    to_b, to_a = (to.flatten(0, 1) for to in expected)
+    # a pair is as far apart as it is in either picture: where one is expected and where the other is
+    pairs = torch.cat([to_b, places[0]], 1), torch.cat([places[1], to_a], 1)
+    clouds = joined(rows[0], pairs[0], rows[1], pairs[1], cost=config.cost, position_weight=weight / 2)
+    init = None if potential is None else (torch.zeros_like(to_b[:, 0]), potential.flatten())
+    transport = sinkhorn(
+        *clouds, eps=config.eps, reach=config.reach, max_iter=config.iterations, tol=TOLERANCE, init=init
+    )
+    ways = (
+        one_way(transport.apply, transport.apply_t, *places),
+        one_way(transport.apply_t, transport.apply, *places[::-1]),
+    )
+    shaped = [OneWay(*(part.unflatten(0, size) for part in way)) for way, size in zip(ways, sizes)]
+    return shaped, transport.g.unflatten(0, sizes[1])
+
+
+def _followed(ways, pictures, expected, config: MatchingConfig, first: bool, fixed: Fixed | None):
+    """Smooth maps both ways, and how far they are to be believed."""
+    maps, confidences = [], []
+    for picture, way, before, pairs in zip(pictures, ways, expected, (fixed, fixed and fixed.swapped())):
+        h, w = way.mass.shape
+        cells = torch.tensor([w / 2, h / 2], dtype=torch.float32)
+        # the miss is measured where the trip began: in cells of this picture
+        confidence = way.mass * torch.exp(-way.squared * (cells.mean() / MISS) ** 2 / 2)
+        prior = _affine(way.map, confidence) if first else before
+        colours = resized(picture, (h, w))
+        to = smoothed(way.map * cells, prior * cells, confidence, colours, config.smoothness) / cells
+        maps.append(to if pairs is None else pairs.draw(to, picture.shape[1:]))
+        confidences.append(confidence)
+    return maps, confidences
+
+
+def _affine(to: Tensor, confidence: Tensor) -> Tensor:
+    """The one affine map that most points follow; the same place where none is to be believed."""
+    h, w = confidence.shape
+    here, cells = plane((h, w)), torch.tensor([w / 2, h / 2], dtype=torch.float32)
+    motion = fit_affine((to - here) * cells, confidence)
+    stretch = torch.linalg.svdvals(motion[:, :2])
+    if not STRETCH[0] <= float(stretch.min()) <= float(stretch.max()) <= STRETCH[1]:
+        return here
+    points = frame_plane(h, w)
+    return here + (apply(motion, points) - points) * (max(h, w) / 2) / cells

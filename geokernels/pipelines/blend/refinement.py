@@ -1,0 +1,130 @@
+"""Maps of pixels refined by optical flow, where that makes the pictures more alike, and freed of folds.
+
+Positions are pixels, (x, y), centres at whole numbers, ``(H, W, 2)`` float32 arrays. OpenCV does the work.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ...models.optical_flow import Flow, opencv
+from .grids import Size, plane, to_pixels
+
+CONTRAST = 48.0  # standard deviation of what optical flow is shown, of 255
+WINDOW = 7  # pixels over which two pictures are compared
+REGION = 1 / 16  # of the longest side over which comparisons are put together
+ACCEPTED = 0.5  # likeness, a correlation, below which a refinement is no better than what it refines
+GAIN = 0.01  # of likeness that a refinement must bring
+ANEW = 0.03  # the same where it does not start from the transport
+SMOOTHINGS = 6  # the most of folds
+
+
+class Look(NamedTuple):
+    """A picture as it is compared.
+
+    Attributes:
+        colours: ``(H, W, 3)`` float32.
+        grey: ``(H, W)`` float32, the light of the whole picture taken out.
+        shown: The same in three channels of 8 bits, as optical flow takes it.
+    """
+
+    colours: np.ndarray
+    grey: np.ndarray
+    shown: np.ndarray
+
+    @classmethod
+    def of(cls, picture: Tensor) -> "Look":
+        """Of ``(3, H, W)`` in [0, 1]."""
+        colours = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+        cv2 = opencv("matching")
+        grey = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)
+        grey = (grey - grey.mean()) / (grey.std() + np.float32(0.02))
+        shown = np.clip(CONTRAST * grey + 128, 0, 255).astype(np.uint8)
+        return cls(colours, grey, np.repeat(shown[..., None], 3, 2))
+
+    @property
+    def size(self) -> Size:
+        """Height and width."""
+        return self.grey.shape
+
+
+def refined(own: Look, other: Look, positions: np.ndarray, flow: Flow) -> np.ndarray:
+    """The map after optical flow, where that makes the pictures more alike.
+
+    Flow is looked for from the map, from the same place of the other picture, which small motion is near, and
+    from what these came to.
+    """
+    still = to_pixels(plane(own.size), other.size).numpy()
+    best, score = positions, likeness(own, other, positions)
+    for start, gain in ((positions, GAIN), (still, ANEW), (None, GAIN)):
+        tried = _flowed(own, other, best if start is None else start, flow)
+        reached = likeness(own, other, tried)
+        better = (reached > score + gain) & (reached > ACCEPTED)
+        best, score = np.where(better[..., None], tried, best), np.where(better, reached, score)
+    cv2 = opencv("matching")
+    return np.stack([cv2.medianBlur(np.ascontiguousarray(best[..., i]), 5) for i in range(2)], 2)
+
+
+def _flowed(own: Look, other: Look, start: np.ndarray, flow: Flow) -> np.ndarray:
+    """The map ``start``, after the flow to what it makes of the other picture."""
+    still = pixels(own.size)
+    there = still + flow(own.shown, resampled(other.shown, start))
+    return there + resampled(start - still, there)
+
+
+def likeness(own: Look, other: Look, positions: np.ndarray) -> np.ndarray:
+    """How the pictures correlate about every pixel under a map, ``(H, W)`` in [-1, 1].
+
+    Windows are compared about their means, and put together over regions by their strengths: flat places say
+    little. What lies outside of the other picture is like nothing.
+    """
+    cv2, there = opencv("matching"), resampled(other.grey, positions)
+    H, W = other.size
+    inside = ((positions >= -0.5) & (positions <= np.float32([W - 0.5, H - 0.5]))).all(2)
+
+    def mean(x: np.ndarray, side: int) -> np.ndarray:
+        return cv2.boxFilter(x, -1, (side, side))
+
+    means = mean(own.grey, WINDOW), mean(there, WINDOW)
+    both = mean(own.grey * there, WINDOW) - means[0] * means[1]
+    strengths = [mean(x * x, WINDOW) - m * m for x, m in zip((own.grey, there), means)]
+    region = 2 * max(3, round(max(own.size) * REGION / 2)) + 1
+    both, first, second = (mean(part, region) for part in (np.where(inside, both, np.float32(0)), *strengths))
+    return both / np.sqrt(np.maximum(first, 0) * np.maximum(second, 0) + np.float32(1e-6))
+
+
+def resampled(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """``values`` (H, W, ...) between its pixels; those of the border beyond it."""
+    cv2 = opencv("matching")
+    values, positions = (np.ascontiguousarray(part) for part in (values, positions))
+    return cv2.remap(values, positions, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def unfolded(positions: np.ndarray) -> np.ndarray:
+    """The map smoothed where it folds, and little further."""
+    cv2, still, sigma = opencv("matching"), pixels(positions.shape[:2]), 1.0
+    motion = positions - still
+    for _ in range(SMOOTHINGS):
+        folded = _folds(motion + still)
+        if not folded.any():
+            break
+        reach = 2 * round(2 * sigma) + 1
+        near = cv2.dilate(folded.astype(np.float32), np.ones((reach, reach), np.uint8))
+        near = cv2.GaussianBlur(near, (0, 0), sigma)[..., None]
+        motion = motion + near * (cv2.GaussianBlur(motion, (0, 0), sigma) - motion)
+        sigma *= 1.5
+    return motion + still
+
+
+def _folds(positions: np.ndarray) -> np.ndarray:
+    """Where the map turns its pixels over, ``(H, W)`` bool."""
+    across, down = np.diff(positions, axis=1)[:-1], np.diff(positions, axis=0)[:, :-1]
+    area = across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]
+    return np.pad(area <= 0, ((0, 1), (0, 1)))
+
+
+def pixels(size: Size) -> np.ndarray:
+    """Every pixel's own position, ``(H, W, 2)``."""
+    y, x = (np.arange(side, dtype=np.float32) for side in size)
+    return np.stack(np.meshgrid(x, y), 2)

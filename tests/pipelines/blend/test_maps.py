@@ -1,0 +1,201 @@
+"""Maps lead from the pixels of one picture to where they lie in another."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from geokernels.pipelines.blend import dense, features, matching, refinement, smoothing
+from geokernels.pipelines.blend.fixed import Fixed
+from geokernels.pipelines.blend.grids import plane
+from geokernels.pipelines.blend.maps import Maps, MatchingConfig, find_maps, unfolded_share
+
+pytest.importorskip("cv2")
+QUICK = MatchingConfig(points=24, first=24)
+
+
+def pattern(H, W, seed=0):
+    """Blobs of many sizes in many colours, ``(3, H, W)``."""
+    chance = torch.Generator().manual_seed(seed)
+    planes = [
+        F.interpolate(torch.randn(1, 3, *(max(2, side // step) for side in (H, W)), generator=chance), (H, W),
+                      mode="bicubic")[0]
+        for step in (32, 16, 8, 4)
+    ]  # fmt: skip
+    return (0.5 + 0.12 * sum(planes)).clamp(0, 1)
+
+
+def still(H, W):
+    return torch.stack(torch.meshgrid(torch.arange(W), torch.arange(H), indexing="xy"), -1).float()
+
+
+WHOLE = pattern(140, 180)
+A, B = WHOLE[:, :110, :128], WHOLE[:, 20:130, 35:163]  # B shows what lies 35 to the right and 20 below
+
+
+def test_a_large_shift_is_found_both_ways_and_what_left_is_not_believed():
+    said = []
+    maps = find_maps(A, B, QUICK, progress=lambda *step: said.append(step))
+    assert [part.shape for part in maps] == [(110, 128, 2), (110, 128, 2), (110, 128), (110, 128)]
+    assert {part.dtype for part in maps} == {torch.float32}
+    shared = (slice(24, 106), slice(40, 124))
+    shift = torch.tensor([35.0, 20.0])
+    error = (maps.to_b - (still(110, 128) - shift)).square().sum(-1).sqrt()
+    assert error[shared].mean() < 0.5
+    back = (maps.to_a - (still(110, 128) + shift)).square().sum(-1).sqrt()
+    assert back[:80, :85].mean() < 0.5
+    assert maps.confidence_a[shared].mean() > 0.6
+    assert maps.confidence_a[:, :30].mean() < 0.2
+    assert all(float(part.min()) >= 0 and float(part.max()) <= 1 for part in maps[2:])
+    assert said[-1] == ("refining", 2, 2)
+    assert said[0][:2] == ("matching", 1)
+
+
+def test_pictures_of_other_sizes_and_light():
+    b = F.interpolate(A[None], (64, 96), mode="bilinear", antialias=True)[0] ** 1.3 * 0.8
+    maps = find_maps(A, b, QUICK)
+    wanted = (still(110, 128) + 0.5) * torch.tensor([96 / 128, 64 / 110]) - 0.5
+    assert maps.to_a.shape == (64, 96, 2)
+    assert (maps.to_b - wanted).square().sum(-1).sqrt().mean() < 0.5
+
+
+def test_without_refinement_the_map_is_the_transports():
+    coarse = find_maps(A, B, MatchingConfig(points=24, first=24, refine=False))
+    error = (coarse.to_b - (still(110, 128) - torch.tensor([35.0, 20.0]))).square().sum(-1).sqrt()
+    assert 0.1 < error[24:106, 40:124].mean() < 3
+
+
+def test_the_same_call_gives_the_same_bits():
+    for one, other in zip(find_maps(A, B, QUICK), find_maps(A, B, QUICK)):
+        assert torch.equal(one, other)
+
+
+def test_fixed_pairs_are_led_to_their_partners():
+    # against what the pictures say, and beside each other
+    pairs = torch.tensor([[60.0, 50.0, 80.0, 60.0], [70.0, 50.0, 88.0, 66.0], [20.0, 90.0, 10.0, 20.0]])
+    maps = find_maps(A, B, QUICK, fixed=pairs)
+    for x0, y0, x1, y1 in pairs.tolist():
+        there = maps.to_b[int(y0), int(x0)]
+        assert (there - torch.tensor([x1, y1])).abs().max() < 1
+        assert (maps.to_a[int(y1), int(x1)] - torch.tensor([x0, y0])).abs().max() < 1
+    # what is near is drawn along, what is far is not
+    free = find_maps(A, B, QUICK)
+    assert (maps.to_b - free.to_b)[52, 62].abs().max() > 10
+    assert (maps.to_b - free.to_b)[100, 120].abs().max() < 3
+
+
+def test_patches_of_a_model_are_taken_in_place_of_gradients(tiny_encoder):
+    encoder = tiny_encoder()
+    maps = find_maps(A, B, QUICK, encoder=encoder)
+    assert all(part.isfinite().all() for part in maps)
+    rows = features.describe(A, B, (6, 7), (5, 8), encoder)
+    assert (rows[0].shape[0], rows[1].shape[0]) == (42, 40)
+    with pytest.raises(TypeError, match="encoder must be a CLIP or a DINO, got str"):
+        find_maps(A, B, QUICK, encoder="world")
+
+
+@pytest.mark.parametrize(
+    ("message", "a", "b", "fixed"),
+    [
+        ("b must have shape (3, H, W), got (1, 20, 20)", A, A[:1, :20, :20], None),
+        ("a must be at least 16 pixels a side, got 128 x 12", A[:, :12], B, None),
+        ("fixed must have shape (F, 4), got (2, 3)", A, B, torch.zeros(2, 3)),
+        ("B is 128 x 110 pixels, got 128,3", A, B, torch.tensor([[0.0, 0.0, 128.0, 3.0]])),
+        ("fixed must name each point of A once", A, B, torch.tensor([[1.0, 1, 2, 2], [1, 1, 9, 9]])),
+        ("fixed must be finite, got NaN", A, B, torch.tensor([[1.0, 1, 2, torch.nan]])),
+    ],
+)
+def test_refusals(message, a, b, fixed):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        find_maps(a, b, QUICK, fixed=fixed)
+
+
+@pytest.mark.parametrize(
+    ("message", "settings"),
+    [
+        ("points must lie between 8 and 128, got 256", {"points": 256}),
+        ("cost must be one of cosine, sqeuclidean, got 'lp'", {"cost": "lp"}),
+        ("eps must be a finite number above 0, got 0", {"eps": 0}),
+    ],
+)
+def test_refused_settings(message, settings):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        MatchingConfig(**settings)
+
+
+def test_levels_double_up_to_the_last():
+    assert MatchingConfig(points=128, first=32).levels() == [32, 64, 128]
+    assert MatchingConfig(points=100, first=32).levels() == [32, 64, 100]
+    assert MatchingConfig(points=20, first=32).levels() == [20]
+
+
+def test_light_and_tint_of_a_whole_picture_do_not_change_features():
+    tinted = A * torch.tensor([0.7, 0.8, 0.6])[:, None, None] + 0.1
+    one, other = (F.normalize(part, dim=1) for part in features.describe(A, tinted, (24, 28), (24, 28)))
+    assert (one * other).sum(1).median() > 0.9
+
+
+def test_a_window_forgets_what_disagrees_and_takes_the_prior_where_nothing_is_known():
+    prior = torch.zeros(9, 9, 2)
+    to = torch.full((9, 9, 2), 3.0)
+    to[4, 4] = 40.0
+    sure, colours = torch.ones(9, 9), torch.zeros(3, 9, 9)
+    found = smoothing.smoothed(to, prior, sure, colours, 1.5)
+    assert (found[4, 4] - 3).abs().max() < 0.3
+    torch.testing.assert_close(smoothing.smoothed(to, prior, 0 * sure, colours, 1.5), prior)
+    # two halves of other colours do not mix
+    to[:, :4], to[4, 4], colours[:, :, :4] = -3.0, 3.0, 1.0
+    found = smoothing.smoothed(to, prior, sure, colours, 1.5)
+    assert (found[:, 3] + 3).abs().max() < 0.3
+    assert (found[:, 4] - 3).abs().max() < 0.3
+
+
+def test_the_guided_filter_is_a_regression_on_colours_in_windows():
+    chance = np.random.default_rng(0)
+    guide, values = (chance.random((12, 13, k)).astype(np.float32) for k in (3, 2))
+    weight = chance.random((12, 13)).astype(np.float32)
+    slope, level = dense.regressed(guide, values, weight, 2)
+    rows = slice(3, 8), slice(4, 9)  # the window about (5, 6)
+    g, v, w = (part[rows].reshape(25, -1).astype(np.float64) for part in (guide, values, weight[..., None]))
+    w = w / w.sum()
+    around = g - (w * g).sum(0)
+    wanted = np.linalg.solve(around.T @ (w * around) + dense.FILTER_EPS * np.eye(3), around.T @ (w * v))
+    np.testing.assert_allclose(slope[5, 6].reshape(3, 2), wanted, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(level[5, 6], (w * v).sum(0) - (w * g).sum(0) @ wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_likeness_is_a_correlation_that_light_does_not_change():
+    a = refinement.Look.of(A)
+    lit = refinement.Look.of(0.2 + 0.5 * A)
+    here = refinement.pixels(a.size)
+    assert refinement.likeness(a, lit, here).min() > 0.98
+    assert np.median(refinement.likeness(a, lit, here + 12)) < 0.6
+
+
+def test_folds_are_smoothed_away_and_nothing_else_is():
+    smooth = refinement.pixels((60, 80)) + np.float32([3, 2])
+    np.testing.assert_array_equal(refinement.unfolded(smooth), smooth)
+    torn = smooth.copy()
+    torn[20:40, 30:50] += np.float32([-9, 4])
+    assert unfolded_share(torch.from_numpy(torn)) < 1
+    mended = refinement.unfolded(torn)
+    assert unfolded_share(torch.from_numpy(mended)) > unfolded_share(torch.from_numpy(torn))
+    np.testing.assert_allclose(mended[:5], smooth[:5], atol=1e-3)
+
+
+def test_a_map_drawn_through_pairs_goes_through_them():
+    at = torch.tensor([[-0.5, 0.25], [0.1, 0.3], [0.8, -0.9]])
+    pairs = Fixed(at, at + torch.tensor([[0.2, -0.1], [0.3, 0.3], [-0.5, 0.4]]))
+    drawn = pairs.draw(plane((60, 90)), (60, 90))
+    found = F.grid_sample(drawn.permute(2, 0, 1)[None], at[None, None], align_corners=False)[0, :, 0].T
+    torch.testing.assert_close(found, pairs.at_b, atol=5e-3, rtol=0)
+
+
+def test_points_are_matched_without_opencv(monkeypatch):
+    found = matching.match_grids(
+        A, B, QUICK, encoder=None, fixed=None, progress=lambda stage, done, total: None
+    )
+    assert found.to_b.shape == (*found.confidence_a.shape, 2)
+    assert isinstance(Maps(*found), tuple)
