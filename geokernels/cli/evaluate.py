@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import Field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -13,10 +15,12 @@ from rich.table import Table
 from ..media.bounds import MOST_MEGAPIXELS
 from .console import Seen, console, driven, extras, say, sentences, took, warn
 from .encoders import encoder_of, require_clips
+from .measures import OPTIONS, SECTION, conventions_of, judge_of, measures_of
 from .options import (
     Clip,
     ClipTokenizer,
     ClipWeights,
+    ConfigFile,
     Decoder,
     Device,
     DiffusionModel,
@@ -31,6 +35,7 @@ from .options import (
     Resume,
     SamplingSteps,
     Seed,
+    Sets,
     Size,
     Solver,
     Variant,
@@ -48,11 +53,11 @@ from .pipelines import (
     require_solver,
     require_sources,
 )
+from .settings import Settings
 from .typed import older_name
 
 if TYPE_CHECKING:
     from ..runs.edit_batch import Contender
-    from ..runs.measures import Measures
 
 INSTRUCTED = "instruct_pix2pix"
 EDITS = "edits"  # folder, within --out, that --world writes
@@ -93,7 +98,7 @@ def evaluate(
     dino_weights: Annotated[
         Path | None,
         file_option(
-            "Weights file of DINO ViT-B/8, for the structure distance "
+            "Weights file of DINO, ViT-B/8 unless --set structure says otherwise, for the structure distance "
             "(default: the tokens of the CLIP that measures)."
         ),
     ] = None,
@@ -115,6 +120,8 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first n edits only.")] = None,
     batch: PictureBatch = 4,
     dtype: Precision = "float32",
+    config_file: ConfigFile = None,
+    sets: Sets = None,
     most_megapixels: MostMegapixels = MOST_MEGAPIXELS,
     seed: Seed = 0,
     device: Device = None,
@@ -126,6 +133,7 @@ def evaluate(
     An edit that fails is listed, and counts as failed. Methods may be added with --resume.
     """
     with sentences(evaluate), extras():
+        from ..metrics import Conventions
         from ..models.flow import FlowModel, latent_model
         from ..pipelines.comparators import EditModels, require_suited
         from ..runs.edit_batch import Plan
@@ -135,7 +143,9 @@ def evaluate(
 
         where = device_of(device)
         precision_of(dtype)
-        require_clips(clip=clip, judge_clip=judge_clip)
+        settings = Settings({SECTION: Conventions}, {SECTION: OPTIONS}, built_in={}, recipes=False)
+        asked = settings.values(SECTION)
+        require_clips(clip=clip, judge_clip=asked.get("clip"))
         require_sources(model=model, decoder=decoder, instruct=instruct)
         flow = is_flow(model)
         contenders = _contenders(method, instruct is not None, recipe, flow=flow)
@@ -144,28 +154,32 @@ def evaluate(
         results = EvalFolder(out, tuple(contender.label for contender in contenders))
         if (folder is None) == (world is None):
             raise ValueError("give either a folder of edits or --world, not both or neither")
+        read = partial(read_edit_folder, brackets=asked.get("brackets") == "kept")
+        cases = [] if folder is None else read(folder)
+        rendered = world is not None or all(case.attribute is not None for case in cases)
+        weights = {"dino": dino_weights, "lpips": lpips_weights}
+        conventions = conventions_of(settings, clip=clip, rendered=rendered, **weights)
         with results.claim(resume=resume, overwrite=overwrite):
             guide = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
             pipeline, tiny = models_of(model, decoder, dtype, where, variant=variant, config=model_config)
             instructed = None if instruct is None else instructed_of(instruct, pipeline.dtype, where)
-            judge = _judge(guide, judge_clip, judge_clip_weights, judge_clip_tokenizer, where)
+            judge = judge_of(guide, asked.get("clip"), judge_clip_weights, judge_clip_tokenizer, where)
+            measures = measures_of(conventions, judge, **weights, device=where)
             own = latent_model(pipeline)
             for contender in contenders:
                 require_suited(f"--method {contender.label}", contender.method, pipeline)
             if isinstance(own, FlowModel):
                 skip = 0
-            settings = {"seed": seed, "size": max(own.picture_size())}
-            if world is None:
-                cases = read_edit_folder(folder)
-            else:
-                require_edit_folder(out / EDITS, **settings, replace=overwrite)
+            drawn = {"seed": seed, "size": max(own.picture_size())}
+            if world is not None:
+                require_edit_folder(out / EDITS, **drawn, replace=overwrite)
             left_out = 1 if skip is None else skip
             plan = Plan(contenders, steps, left_out, batch, seed, size, most_megapixels, solver)
             job = EvalJob(
                 plan,
-                lambda: (_world(out / EDITS, world, overwrite, settings) if world else cases)[:limit],
+                lambda: (_world(out / EDITS, world, overwrite, drawn, read) if world else cases)[:limit],
                 EditModels(pipeline, guide, tiny, instructed),
-                _measures(judge, dino_weights, lpips_weights, where),
+                measures,
                 results,
                 facts={
                     "model": Path(model).name if Path(model).exists() else model,
@@ -177,18 +191,19 @@ def evaluate(
             )
             record = driven(job, out, resume=resume, look=_made)
         _print(record["summary"])
+        say(measures.conventions.said())
     say(took(record, out))
 
 
-def _world(folder: Path, count: int, overwrite: bool, settings: dict) -> list:
+def _world(folder: Path, count: int, overwrite: bool, settings: dict, read: Callable) -> list:
     """So many edits of the rendered world, which are written to a folder first."""
-    from ..world import read_edit_folder, write_edit_folder
+    from ..world import write_edit_folder
     from ..world.edit_folder import clear_edit_folder
 
     if overwrite:
         clear_edit_folder(folder)
     write_edit_folder(folder, count, **settings)
-    return read_edit_folder(folder)[:count]
+    return read(folder)[:count]
 
 
 def _made(edits, seconds: float) -> Seen:
@@ -278,50 +293,6 @@ def _value(text: str, field: Field, name: str) -> object:
                 raise ValueError(f"{name} must be {called}, got {text!r}")
             break
     return value
-
-
-def _judge(guide, judge: str | None, weights: Path | None, tokenizer: Path | None, device: str):
-    """The CLIP that measures: that of the options, or the world's other one, or the one that guides."""
-    from ..models import load_clip
-    from ..models.clip import EVALUATION
-
-    if judge is not None:
-        return encoder_of(judge, weights, device, tokenizer=tokenizer, option="--judge-clip")
-    for option, value in (("--judge-clip-weights", weights), ("--judge-clip-tokenizer", tokenizer)):
-        if value is not None:
-            raise ValueError(f"{option} goes with --judge-clip, got {value} without it")
-    return load_clip(EVALUATION, device=device) if guide.name == "world" else guide
-
-
-def _measures(encoder, dino: Path | None, lpips: Path | None, device: str) -> Measures:
-    """What edits are measured by, as far as there are weights for it."""
-    from ..runs.measures import Measures
-
-    names = {
-        "structure": f"the tokens of {encoder.name}",
-        "perceptual": f"feature distance of {encoder.name}",
-    }
-
-    def tokens(pictures):
-        return encoder.encode_image_and_tokens(pictures)[1]
-
-    if dino is not None:
-        from ..models.dino import load_dino
-
-        tokens = load_dino(dino, device=device, called="--dino-weights")
-        names["structure"] = "DINO's keys"
-    if lpips is not None:
-        from ..models.perceptual import load_lpips
-
-        distance = load_lpips("alex", lpips, device=device, called="--lpips-weights")
-        names["perceptual"] = "LPIPS (AlexNet)"
-    else:
-        from ..losses import feature_distance
-
-        def distance(pictures, others):
-            return feature_distance(encoder.image_features(pictures), encoder.image_features(others))
-
-    return Measures(encoder, tokens, distance, names, device=device)
 
 
 def _print(summary: dict) -> None:

@@ -147,7 +147,8 @@ ClipTokenizer = Annotated[
     Path | None, folder_option("Folder of the CLIP's tokenizer, where that is on the hub otherwise.")
 ]
 LpipsWeights = Annotated[
-    Path | None, file_option("Weights file of LPIPS (AlexNet), where it cannot be downloaded.")
+    Path | None,
+    file_option("Weights file of LPIPS, AlexNet's (of eval SqueezeNet's), where it cannot be downloaded."),
 ]
 
 # Diffusion models and generators.

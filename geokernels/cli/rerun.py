@@ -89,7 +89,10 @@ def _words(path: Path, record: dict, sets: list[str]) -> list[str]:
         options = {name: value for name, value in options.items() if name not in said}
         sets = [f"--config={path}", *(f"--set={pair}" for pair in sets)]
     else:
-        sets = [f"--set={pair}" for pair in sets]
+        other = {pair.partition("=")[0].strip() for pair in sets}
+        typed = [pair for pair in options.get("--set") or [] if pair.partition("=")[0].strip() not in other]
+        options = {name: value for name, value in options.items() if name != "--set"}
+        sets = [f"--set={pair}" for pair in (*typed, *sets)]
     inputs = [entry for entry in record["inputs"] if entry["option"] in options]
     require_inputs(inputs)
     return [*sets, *words_of(command, options, inputs)]

@@ -39,6 +39,7 @@ class Settings:
         open_sections: Those whose recipe is not chosen by the models.
         called: The command, for messages.
         own: The recipe of a kind of model that has one of its own, and why it is taken; None for others.
+        recipes: Whether the command's ``--recipe`` is of these settings.
 
     Attributes:
         recipe: Of the command's configs.
@@ -56,10 +57,11 @@ class Settings:
         open_sections: tuple[str, ...] = (),
         called: str = "",
         own: tuple[str, str] | None = None,
+        recipes: bool = True,
     ):
         self.context = current()
         self.kinds, self.called, self.built_in = kinds, called or self.context.info_name, built_in
-        self.open_sections = open_sections
+        self.open_sections, self.recipes = open_sections, recipes
         self.types = {section: kinds_of(kind) for section, kind in kinds.items()}
         self.option_of = option_names(self.context.command)
         self.of_file = self._of_file(self.context.params.get("config_file"))
@@ -161,7 +163,7 @@ class Settings:
     def _recipe_said(self) -> Said | None:
         from .._checks import require_choice
 
-        if is_given(self.context, RECIPE) and not self.has_recipe:
+        if self.recipes and is_given(self.context, RECIPE) and not self.has_recipe:
             raise ValueError(f"--recipe leaves no choice in {self.called}, which has settings of one kind")
         said = self.given.get((next(iter(self.kinds)), RECIPE))
         if said is None or said.value is None:

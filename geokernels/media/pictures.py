@@ -102,6 +102,15 @@ def png(rgb: Tensor, *, longest: int | None = None) -> bytes:
     return buffer.getvalue()
 
 
+def through_jpeg(rgb: Tensor, quality: int) -> Tensor:
+    """What a JPEG file of this quality keeps of a picture ``(3, H, W)`` in [0, 1]."""
+    buffer = io.BytesIO()
+    to_image(rgb).save(buffer, format="JPEG", quality=quality)
+    with Image.open(buffer) as image:
+        pixels = torch.from_numpy(np.array(image))
+    return (pixels.permute(2, 0, 1).float() / 255).to(rgb.device)
+
+
 def gif(frames: Sequence[Tensor], *, longest: int = 256, hold: int = 1200, each: int = 90) -> bytes:
     """The bytes of an endless GIF that rests on its first and last frame.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._modes import own_modes
+from .conventions import Conventions
 
 
 class OutsideScore(NamedTuple):
@@ -64,31 +65,60 @@ def blank(pictures: Tensor, where: Tensor) -> Tensor:
     return torch.where(where, 0.0, pictures)
 
 
-@own_modes
-def outside_score(picture: Tensor, source: Tensor, inside: Tensor) -> OutsideScore | None:
-    """Compare two pictures outside a mask, by torchmetrics.
+def filled(picture: Tensor, source: Tensor, inside: Tensor, fill: str) -> Tensor:
+    """A picture that shows ``fill`` inside of a mask: black, grey, or what ``source`` does.
 
-    As in the published evaluation of PIE-Bench, both are made black inside and then compared whole, so that
-    numbers can be set beside published ones; :func:`outside_psnr` counts the pixels outside alone.
+    Args:
+        picture: ``(..., 3, H, W)`` in [0, 1].
+        source: Like ``picture``.
+        inside: ``(..., 1, H, W)`` bool.
+        fill: Of :class:`Conventions`.
+
+    Returns:
+        Like ``picture``.
+    """
+    if fill == "black":
+        return blank(picture, inside)
+    return torch.where(inside, source if fill == "source" else 0.5, picture)
+
+
+@own_modes
+def outside_score(
+    picture: Tensor, source: Tensor, inside: Tensor, conventions: Conventions | None = None
+) -> OutsideScore | None:
+    """Compare two pictures outside a mask, by torchmetrics.
 
     Args:
         picture: ``(3, H, W)`` in [0, 1].
         source: Like ``picture``.
         inside: ``(1, H, W)`` bool.
+        conventions: What is filled in inside, and what is counted; None for the published ones: both are made
+            black inside and then compared whole, so that numbers can be set beside published ones.
+            :func:`outside_psnr` counts the pixels outside alone.
 
     Returns:
-        None if nothing is outside.
+        None if nothing is outside, and such edits are skipped.
 
     Raises:
         ImportError: If torchmetrics is not installed.
     """
-    if bool(inside.all()):
+    how = conventions or Conventions()
+    nothing = bool(inside.all())
+    if nothing and how.whole_masks == "skipped":
         return None
     image = _torchmetrics()
-    a, b = blank(picture, inside)[None], blank(source, inside)[None]
+    a, b = (filled(given, source, inside, how.fill)[None] for given in (picture, source))
+    window = {} if how.ssim == "gaussian" else {"gaussian_kernel": False, "kernel_size": 7}
+    likeness = image.structural_similarity_index_measure(
+        a, b, data_range=1.0, return_full_image=True, **window
+    )[1]
+    # where nothing is outside, what is counted is what was filled in
+    counts = ~inside if how.counted == "outside" and not nothing else torch.ones_like(inside)
+    counts = counts.expand_as(picture)
+    a, b, likeness = a[0][counts], b[0][counts], likeness.reshape(picture.shape)[counts]
     mse = float((a - b).double().square().mean())
     psnr = float(image.peak_signal_noise_ratio(a, b, data_range=1.0)) if mse else math.inf
-    return OutsideScore(psnr, float(image.structural_similarity_index_measure(a, b, data_range=1.0)), mse)
+    return OutsideScore(psnr, float(likeness.mean()), mse)
 
 
 def _torchmetrics():

@@ -40,7 +40,8 @@ def evaluation_page(
         f"“{text(record['model'])}”, in {text(record['config']['edits']['steps'])} DDIM steps from one "
         f"inversion of each picture. {len(failed)} of {len(rows)} results failed.</p>"
     )
-    sections = [section("Methods", table(*_methods(*summary)), note=_measures(record["measures"]))]
+    note = _measures(record["measures"], record["conventions"])
+    sections = [section("Methods", table(*_methods(*summary)), note=note)]
     if any(row["reached"] is not None for row in rows):
         sections.append(section("Reached, by what was asked", table(*_by_attribute(rows, methods))))
     lines = [(text(r["key"]), text(r["method"]), text(r["failure"])) for r in failed]
@@ -55,12 +56,14 @@ def evaluation_page(
     return page("Edits, evaluated", lead, sections)
 
 
-def _measures(names: Mapping[str, str]) -> str:
+def _measures(names: Mapping[str, str], conventions: Mapping) -> str:
+    departures = ", ".join(conventions["departures"])
+    but = f", but for {departures}" if departures else ""
     return (
         "Shares and means with 95% intervals; ↑ more is better, ↓ less is better. CLIP scores are by "
         f"{names['clip']}; structure compares {names['structure']}; perceptual is the {names['perceptual']}. "
         "An edit that failed counts as neither reached nor right; all other columns are means of the edits "
-        "that did not fail."
+        f"that did not fail. Conventions {conventions['fingerprint']}: those of PIE-Bench{but}."
     )
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -195,11 +195,11 @@ class EvalJob(Job):
         methods = {
             c.label: {"title": c.method.title, "settings": dict(vars(c.settings))} for c in plan.contenders
         }
-        run = {**facts, "methods": methods, "edits": [], "contents": contents_of([])}
+        run = {**facts, "methods": methods, "edits": [], "contents": contents_of([]), **measures.facts}
         super().__init__(
             folder,
-            facts=json.loads(json.dumps({**run, "measures": measures.names})),
-            config={STAGE: plan.config},
+            facts=json.loads(json.dumps(run)),
+            config={STAGE: {**plan.config, **asdict(measures.conventions)}},
             device=str(latent_model(models.pipeline).device),
         )
         self.cases, self.earlier = cases, self.facts
@@ -252,7 +252,8 @@ class EvalJob(Job):
         file, rows, summary = self.folder.file, self.rows, record["summary"]
         write_text(file(RESULTS), _csv(HEAD, [[row[name] for name in HEAD] for row in rows]))
         write_text(file(SUMMARY), _csv(*summary_rows(summary)))
-        write_text(file(TABLE), markdown(summary))
+        said = self.edits.measures.conventions.said()
+        write_text(file(TABLE), f"{markdown(summary)}\n{said}\n")
         shown = [self._shown(case, rows) for case in self.edits.cases[:SHOWN]]
         write_text(file(PAGE), evaluation_page(record, readable(summary), rows, shown))
         write_text(file(ROWS), (self.folder.path / self.folder.checkpoint).read_text("utf-8"))

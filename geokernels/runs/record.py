@@ -131,6 +131,7 @@ KEYS: dict[str, Key] = {
     "edits": Key("texts", "keys of the edits", (EVAL,)),
     "contents": Key("text", "checksum of pictures, texts and masks of the edits", (EVAL,)),
     "measures": Key("texts by name", "what measures", (EVAL,)),
+    "conventions": Key("object", "of measuring: `fingerprint`, `departures` from PIE-Bench's", (EVAL,)),
     "summary": Key("objects by name", "by method: `edits`, `failed`, each column with bounds", (EVAL,)),
     "kind": Key("text", "`scenes`, `clips`, `edits`, `generator` or `diffusion`", (SAMPLE,)),
     "morphs": Key("objects", "each edit by both losses, judged", (DEMO,)),

@@ -57,7 +57,7 @@ class EditCase:
         key: Its name in the mapping file.
         picture: File of the picture to edit.
         edited: File of the true result, or None, as in PIE-Bench itself.
-        source: What the picture shows; without the brackets that mark the difference.
+        source: What the picture shows; without the brackets that mark the difference, unless asked for.
         target: What it shall show.
         instruction: The same as a command.
         kind: Index into ``KINDS``.
@@ -145,11 +145,12 @@ def write_edit_folder(
     return folder / MAPPING
 
 
-def read_edit_folder(folder: str | Path) -> list[EditCase]:
+def read_edit_folder(folder: str | Path, *, brackets: bool = False) -> list[EditCase]:
     """Read a folder of edits, one of :func:`write_edit_folder` or PIE-Bench itself.
 
     Args:
         folder: Holds ``mapping_file.json`` and ``annotation_images``.
+        brackets: Keep the brackets that mark what differs between the texts.
 
     Returns:
         The edits, in the order of the mapping file. The picture of one may be missing: whoever reads it
@@ -163,7 +164,7 @@ def read_edit_folder(folder: str | Path) -> list[EditCase]:
     path = Path(folder) / MAPPING
     if not path.is_file():
         raise FileNotFoundError(f"a folder of edits must hold {MAPPING}, found none in {folder}")
-    cases = [_case(Path(folder), key, entry) for key, entry in _entries(path).items()]
+    cases = [_case(Path(folder), key, entry, brackets) for key, entry in _entries(path).items()]
     if cases and not any(case.picture.is_file() for case in cases):
         sources = Path(folder) / SOURCES
         raise FileNotFoundError(
@@ -220,7 +221,7 @@ def _marked(sentence: str, value: str) -> str:
     return " ".join(f"[{word}]" if word == value else word for word in sentence.split())
 
 
-def _case(folder: Path, key: str, entry: object) -> EditCase:
+def _case(folder: Path, key: str, entry: object, brackets: bool) -> EditCase:
     def refuse(expected: str, found: object) -> ValueError:
         return ValueError(f"{folder / MAPPING}: {expected} in entry {key!r}, got {found!r:.80}")
 
@@ -242,12 +243,13 @@ def _case(folder: Path, key: str, entry: object) -> EditCase:
     if not picture.resolve().is_relative_to(sources.resolve()):
         raise refuse(f"image_path must lie in {SOURCES}", relative)
     edited = folder / EDITED / relative
+    said = {name: entry[name] if brackets else unmarked(entry[name]) for name in texts}
     return EditCase(
         key=key,
         picture=picture,
         edited=edited if edited.is_file() else None,
-        source=_plain(entry["original_prompt"]),
-        target=_plain(entry["editing_prompt"]),
+        source=said["original_prompt"],
+        target=said["editing_prompt"],
         instruction=entry["editing_instruction"],
         kind=int(entry["editing_type_id"]),
         blended=tuple(entry["blended_word"].split()),
@@ -256,7 +258,8 @@ def _case(folder: Path, key: str, entry: object) -> EditCase:
     )
 
 
-def _plain(prompt: str) -> str:
+def unmarked(prompt: str) -> str:
+    """A prompt of a mapping file without the brackets that mark what an edit changes."""
     return prompt.replace("[", "").replace("]", "")
 
 

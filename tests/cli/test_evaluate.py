@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import signal
 
 import pytest
@@ -14,14 +13,11 @@ from geokernels.cli import app
 from geokernels.cli.console import BAD_INPUT, INTERRUPTED
 from geokernels.cli.evaluate import _contenders
 from geokernels.media.pictures import write_picture
-from geokernels.metrics.summary import summarise
 from geokernels.pipelines import comparators
 from geokernels.pipelines.comparators import METHODS
 from geokernels.runs import evaluate
 from geokernels.runs.edit_batch import FAULTS, FaultError
-from geokernels.runs.evaluate import safe
-from geokernels.runs.measures import Measures, mask_of
-from geokernels.runs.own_files import PART
+from geokernels.runs.measures import Measures
 from geokernels.runs.record import require_record
 
 pytest.importorskip("diffusers")
@@ -72,7 +68,7 @@ def test_leaves_tables_pictures_and_a_page(whole):
     mean = sum(float(row["structure"]) for row in rows[1::2]) / 3
     assert float(swap["structure"]) == pytest.approx(mean)
     table = (whole / "summary.md").read_text().splitlines()
-    assert len(table) == 4
+    assert len(table) == 6  # head, rule, two methods, and below them the conventions
     assert table[3].startswith("| ddim_swap:guidance_scale=2,negative=empty | 3 | 0 | ")
     page = (whole / "report.html").read_text()
     assert "data:image/png" in page
@@ -253,37 +249,6 @@ def test_sdxl_and_pictures_of_other_kinds(random_pipeline, tmp_path):
     assert len(pictures_of(out)) == 1
 
 
-def test_masks():
-    case = world.EditCase("k", None, None, "a", "b", "", 0, (), (0, 1, 512 * 256 + 256, 1))
-    found = mask_of(case, 4, 2)
-    # PIE-Bench's own gain a border, which at this size is all but the middle
-    assert found.shape == (1, 4, 2)
-    assert bool(found.all())
-    ours = world.EditCase("k", None, None, "a", "b", "", 0, (), (0, 1, 512 * 256 + 256, 1), "shape")
-    assert mask_of(ours, 4, 2)[0].tolist() == [[True, False], [False, False], [False, True], [False, False]]
-
-
-def test_summary_of_what_failed():
-    values = dict.fromkeys(evaluate.COLUMNS)
-    good = {
-        "method": "m",
-        "attribute": "shape",
-        "seconds": 2.0,
-        "failure": None,
-        **values,
-        "reached": 1.0,
-        "mse_outside": 4.0,
-    }
-    infinite = {**good, "psnr_outside": "inf"}
-    bad = {**good, **values, "failure": "no"}
-    found = summarise([good, infinite, bad, bad], ["m", "nobody"])
-    assert found["m"]["reached"]["value"] == 0.5
-    assert found["m"]["mse_outside"] == {"value": 4.0, "low": 4.0, "high": 4.0, "n": 2}
-    assert found["m"]["psnr_outside"] is None
-    assert found["nobody"]["edits"] == 0
-    assert found["nobody"]["reached"] is None
-
-
 def test_a_setting_by_its_older_name(capsys):
     (contender,) = _contenders(["oig:guidance=5"], instructed=False, recipe=None)
     assert contender.settings.guidance_scale == 5
@@ -316,19 +281,6 @@ def test_refusals(options, message, pipeline_folder, tmp_path):
     assert message in found.output.replace("\n", " ")
 
 
-def test_names_of_files():
-    assert safe("000000000007") == "000000000007"
-    assert re.fullmatch(r"oig-structure=0.5,every=2-[0-9a-f]{12}", safe("oig:structure=0.5,every=2"))
-    # one file of all that differ in signs, in the size of letters, or where they are cut; or as a digest does
-    names = ["a b", "a-b", "a/b", "A-b", "a-b.", "é", "e\u0301", "", ".", "..", "../x", "x" * 300, "x" * 301]
-    names += [safe(name) for name in names if safe(name) != name]
-    files = [safe(name).lower() for name in names]
-    assert len(set(files)) == len(names)
-    for file in files:
-        assert len(file.encode()) < 120
-        assert re.fullmatch(PART, file)
-
-
 def test_a_recipe_is_of_the_methods_that_have_several(tmp_path):
     for wanted in ("published", "world"):
         oig, named, swap = _contenders(
@@ -344,71 +296,3 @@ def test_a_recipe_is_of_the_methods_that_have_several(tmp_path):
         assert refused.exit_code == 2
         assert said in refused.stderr
         assert not (tmp_path / "out").exists()
-
-
-class TestRectifiedFlows:
-    @pytest.fixture
-    def flow(self, random_pipeline):
-        return ["--model", random_pipeline("StableDiffusion3Pipeline"), "--steps", 3, "--batch", 2]
-
-    def test_their_own_methods(self, flow, tmp_path):
-        methods = ["no_edit", "flow_swap", "flow_edit:steps=3,n_max=2", "rf_inversion:steps=2"]
-        asked = [part for method in methods for part in ("--method", method)]
-        out = tmp_path / "out"
-        found = run("--world", 2, *flow, *asked, "--solver", "fireflow", "--out", out)
-        assert found.exit_code == 0, found.output
-        record = json.loads((out / "run.json").read_text())
-        assert not any(row["failure"] for row in rows_of(out))
-        settings = record["methods"]["flow_edit:steps=3,n_max=2"]["settings"]
-        assert (settings["guidance_scale"], settings["source_guidance_scale"]) == (13.5, 3.5)
-        assert record["config"]["edits"] == {
-            "steps": 3,
-            "skip": 0,
-            "batch": 2,
-            "size": None,
-            "solver": "fireflow",
-        }
-        alone = run("--world", 2, *flow, *asked[:4], "--solver", "fireflow", "--out", tmp_path / "alone")
-        assert alone.exit_code == 0
-        added = run(
-            "--world", 2, *flow, *asked, "--solver", "fireflow", "--out", tmp_path / "alone", "--resume"
-        )
-        assert added.exit_code == 0, added.output
-        assert pictures_of(tmp_path / "alone") == pictures_of(out)
-
-    def test_without_a_method_all_that_suit(self):
-        named = [contender.label for contender in _contenders(None, instructed=False, recipe=None, flow=True)]
-        assert {"no_edit", "flow_edit", "rf_inversion"} < {*named}
-        assert "ddim_swap" not in named
-
-    @pytest.mark.parametrize(
-        "options, message",
-        [
-            (
-                ["--method", "masactrl"],
-                "masactrl edits with U-Nets, of which --model is none; with rectified-",
-            ),
-            (["--skip", "1"], "--skip goes with U-Nets"),
-            (
-                ["--solver", "heun"],
-                "--solver must be one of euler, midpoint, rf_solver, fireflow, got 'heun'",
-            ),
-        ],
-    )
-    def test_refusals(self, options, message, flow, tmp_path):
-        found = run("--world", 1, *flow, *options, "--out", tmp_path / "out")
-        assert found.exit_code == BAD_INPUT
-        assert message in found.output.replace("\n", " ")
-        assert not (tmp_path / "out").exists()
-
-    def test_what_is_theirs_alone(self, options, tmp_path):
-        for asked, message in (
-            (["--solver", "euler"], "--solver goes with Stable Diffusion 3 and FLUX, got euler with a U-Net"),
-            (
-                ["--method", "flow_edit"],
-                "flow_edit edits with rectified-flow models, of which --model is none",
-            ),
-        ):
-            found = run("--world", 1, *options, *asked, "--out", tmp_path / "out")
-            assert found.exit_code == BAD_INPUT
-            assert message in found.output.replace("\n", " ")

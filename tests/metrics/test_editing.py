@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from geokernels.metrics import (
+    Conventions,
     blank,
     clip_score,
     directional_similarity,
@@ -73,3 +74,48 @@ def test_without_torchmetrics_the_remedy_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
     with pytest.raises(ImportError, match=r'pip install "geokernels\[diffusion\]"'):
         _torchmetrics()
+
+
+class TestConventions:
+    """Against SSIM, PSNR and MSE written down for what is filled in and counted."""
+
+    @pytest.fixture
+    def given(self):
+        pytest.importorskip("torchmetrics")
+        chance = torch.Generator().manual_seed(1)
+        source, picture = torch.rand(2, 3, 24, 32, generator=chance)
+        inside = torch.zeros(1, 24, 32, dtype=torch.bool)
+        inside[:, 4:20, 6:22] = True
+        return picture, source, inside
+
+    @staticmethod
+    def ssim_map(a, b, window):
+        """Of every pixel, over windows that are mirrored at the rim."""
+        k = window.shape[-1]
+
+        def mean(x):
+            rows = torch.nn.functional.pad(x[None], (k // 2,) * 4, mode="reflect")[0, :, None]
+            return torch.nn.functional.conv2d(rows, window[None, None])[:, 0]
+
+        a, b = a.double(), b.double()
+        ma, mb = mean(a), mean(b)
+        va, vb, ab = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
+        c, d = 0.01**2, 0.03**2
+        return (2 * ma * mb + c) * (2 * ab + d) / ((ma**2 + mb**2 + c) * (va + vb + d))
+
+    @pytest.mark.parametrize("ssim", ["gaussian", "uniform"])
+    @pytest.mark.parametrize("counted", ["all", "outside"])
+    @pytest.mark.parametrize("fill", ["black", "grey", "source"])
+    def test_by_hand(self, given, fill, counted, ssim):
+        picture, source, inside = given
+        found = outside_score(picture, source, inside, Conventions(fill=fill, counted=counted, ssim=ssim))
+        shown = {"black": torch.zeros(()), "grey": torch.full((), 0.5), "source": source}[fill]
+        a, b = (torch.where(inside, shown, x) for x in (picture, source))
+        counts = (~inside if counted == "outside" else torch.ones_like(inside)).expand_as(a)
+        mse = float((a - b).double().square()[counts].mean())
+        assert found.mse == pytest.approx(mse, rel=1e-5)
+        assert found.psnr == pytest.approx(-10 * math.log10(mse), rel=1e-5)
+        bell = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
+        window = torch.outer(bell, bell) if ssim == "gaussian" else torch.ones(7, 7, dtype=torch.float64)
+        likeness = self.ssim_map(a, b, window / window.sum())
+        assert found.ssim == pytest.approx(float(likeness[counts].mean()), rel=1e-4)

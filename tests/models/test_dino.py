@@ -81,3 +81,36 @@ def test_other_files_are_named(saved, tmp_path):
         ValueError, match=r"weights must be finite, got NaN or infinity in 'norm.bias' of b.saf"
     ):
         load_dino(tmp_path / "b.safetensors", architecture=TINY)
+
+
+def test_how_pictures_are_seen(saved):
+    model, path = saved
+    given = torch.rand(1, 3, 48, 80)
+    plain = load_dino(path, architecture=TINY)
+    side, resize = plain.side, torch.nn.functional.interpolate
+
+    def resized(antialias):
+        size = (side, side)
+        return resize(given, size, mode="bilinear", antialias=antialias, align_corners=False)
+
+    rough = load_dino(path, architecture=TINY, antialias=False)
+    assert torch.equal(rough(given), plain(resized(False)))
+    assert not torch.equal(rough(given), plain(given))
+    # what the published code shows it: bytes, as if they were not
+    bytes_of = load_dino(path, architecture=TINY, scale=255.0)(resized(True))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    torch.testing.assert_close(bytes_of, plain((255 * resized(True) - mean) / std * std + mean))
+    tokens = load_dino(path, architecture=TINY, class_token=False)(given)
+    assert torch.equal(tokens, plain(given)[:, 1:])
+    first = load_dino(path, architecture=TINY, layer=0)
+    assert torch.equal(first(given), load_dino(path, architecture=TINY, layer=-len(model.blocks))(given))
+    assert not torch.equal(first(given), plain(given))
+
+
+def test_a_side_that_is_not_the_network_s_own(saved):
+    _, path = saved
+    plain = load_dino(path, architecture=TINY)
+    given = torch.rand(1, 3, plain.side, plain.side)
+    torch.testing.assert_close(load_dino(path, architecture=TINY, side=plain.side)(given), plain(given))
+    large = load_dino(path, architecture=TINY, side=2 * plain.side)(given)
+    assert large.shape[1] - 1 == 4 * (plain(given).shape[1] - 1)

@@ -91,6 +91,7 @@ def samples():
 def evaluation():
     of = record("eval", "edits", terms=(), edits=["k"], methods={EVIL: {}}, decoder=None, dtype="float32")
     of["measures"] = {"clip": EVIL, "structure": EVIL, "perceptual": EVIL}
+    of["conventions"] = {"fingerprint": EVIL, "departures": [EVIL]}
     rows = [
         {"key": "k", "method": EVIL, "failure": EVIL, "attribute": "shape", "reached": None, "right": None},
         {"key": "l", "method": EVIL, "failure": None, "attribute": "shape", "reached": 1.0, "right": 0.0},
