@@ -20,14 +20,14 @@ picture: their first and their last frame.
 
 Beside ``find_maps``: the same without refinement by optical flow, nearest neighbours of the same features
 (of those points, made dense bilinearly), OpenCV's DIS and Farneback, scikit-image's TV-L1. Results are kept
-pair by pair: the same command goes on where it was stopped.
+pair by pair and method by method: the same command goes on where it was stopped.
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,19 +114,18 @@ MAPS: dict[str, Callable[[Pair], Tensor]] = {
 }
 
 
-def score(pair: Pair, methods=METHODS) -> dict:
-    """What every method makes of a pair."""
-    row: dict = {"epe": {}, "within": {}, "seconds": {}, "pixels": int(pair.partnered.sum())}
+def score(pair: Pair, methods: Iterable[str]) -> dict:
+    """What each of the methods makes of a pair, by its name."""
+    found = {}
     for name in methods:
         clock = time.process_time()
-        found = MAPS[name](pair)
-        row["seconds"][name] = time.process_time() - clock
-        error = (found - pair.truth).square().sum(-1).sqrt()[pair.partnered]
-        row["epe"][name] = error.mean().item()
-        row["within"][name] = (error < CLOSE).float().mean().item()
-        if name == "transport":
-            row["unfolded"] = unfolded_share(found)
-    return row
+        to = MAPS[name](pair)
+        seconds = time.process_time() - clock
+        error = (to - pair.truth).square().sum(-1).sqrt()[pair.partnered]
+        within = (error < CLOSE).float().mean().item()
+        found[name] = {"epe": error.mean().item(), "within": within, "seconds": seconds}
+        found[name]["unfolded"] = unfolded_share(to)
+    return found
 
 
 def pairs(warps: int, clips: int) -> list[tuple[str, str, int]]:
@@ -147,8 +146,9 @@ def as_markdown(summary: dict) -> str:
             continue
         cells = []
         for name in METHODS:
-            epe = statistics.fmean(row["epe"][name] for row in group)
-            within = statistics.fmean(row["within"][name] for row in group)
+            epe, within = (
+                statistics.fmean(row["of"][name][key] for row in group) for key in ("epe", "within")
+            )
             cells.append(f"{epe:.2f} px, {within:.0%}")
         lines.append(f"| {kind} | {len(group)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -162,18 +162,24 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--warps", type=int, default=102)
     parser.add_argument("--clips", type=int, default=50)
+    parser.add_argument("--methods", choices=METHODS, action="append", help="these alone; the rest later")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
-    done = {(row["kind"], row["photograph"], row["seed"]) for row in rows}
-    for kind, name, seed in pairs(options.warps, options.clips):
-        if (kind, name, seed) in done:
-            continue
-        pair = rendered_pair(seed) if kind == "clip" else warped_pair(name, kind, seed)
-        rows.append({"kind": kind, "photograph": name, "seed": seed, **score(pair)})
-        summary = {"rows": rows, "machine": machine(), "versions": versions()}
-        write_json(options.out, summary)
-    print(as_markdown(json.loads(options.out.read_text())))
+    known = {(row["kind"], row["photograph"], row["seed"]): row for row in rows}
+    for key in pairs(options.warps, options.clips):
+        kind, name, seed = key
+        row = known.get(key)
+        if row is None:
+            row = {"kind": kind, "photograph": name, "seed": seed, "of": {}}
+            rows.append(row)
+        missing = [method for method in options.methods or METHODS if method not in row["of"]]
+        if missing:
+            pair = rendered_pair(seed) if kind == "clip" else warped_pair(name, kind, seed)
+            row["of"] |= score(pair, missing)
+            write_json(options.out, {"rows": rows, "machine": machine(), "versions": versions()})
+    if all(len(row["of"]) == len(METHODS) for row in rows):
+        print(as_markdown({"rows": rows}))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,12 @@ MOST_POINTS = 128  # a side: 16,384 of a picture
 LEAST_POINTS = 8
 TOLERANCE = 1e-2  # of marginals: maps are averages, and smoothed after
 MISS = 2.0  # cells by which a round trip may miss
+TRIED = 256  # points whose motion is tried as that of most
+ALIKE = 2.0  # cells by which two motions may differ to be near each other
+SPREAD = 3.0  # times that: how far the motions of one affine map spread
+BORDER = 4.0  # cells from a border within which what points look like is cut off
+CUT_OFF = 0.1
+WIDE = 3.0  # times the smoothness: the window that is smoothed over first
 STRETCH = (0.4, 2.5)  # by which one affine map may shrink or enlarge a picture, to be believed
 
 
@@ -49,7 +55,7 @@ class MatchingConfig:
     first: int = 32
     cost: str = "cosine"
     eps: float = 0.04
-    reach: float = 0.3
+    reach: float = 0.15
     position_weight: float = 0.2
     tightening: float = 6.0
     rounds: int = 3
@@ -117,7 +123,7 @@ def match_grids(
             potential = resized(potential[None], sizes[1])[0]
         for _ in range(rounds):
             ways, potential = _transported(rows, maps, config, weight, potential)
-            maps, confidence = _followed(ways, (a, b), maps, config, done == 0, fixed)
+            maps, confidence = _followed(ways, (a, b), maps, config, done < config.rounds - 1, fixed)
             weight, done = weight * config.tightening, done + 1
             progress("matching", done, total)
     return GridMatch(*maps, *confidence)
@@ -156,27 +162,52 @@ def _transported(
     return shaped, transport.g.unflatten(0, sizes[1])
 
 
-def _followed(ways, pictures, expected, config: MatchingConfig, first: bool, fixed: Fixed | None):
+def _followed(ways, pictures, expected, config: MatchingConfig, whole: bool, fixed: Fixed | None):
     """Smooth maps both ways, and how far they are to be believed."""
     maps, confidences = [], []
     for picture, way, before, pairs in zip(pictures, ways, expected, (fixed, fixed and fixed.swapped())):
         h, w = way.mass.shape
         cells = torch.tensor([w / 2, h / 2], dtype=torch.float32)
+        # the mass of a point whose one partner is its like: entropy costs that much too
+        alone = (h * w) ** (-config.eps / (2 * config.reach + config.eps))
         # the miss is measured where the trip began: in cells of this picture
-        confidence = way.mass * torch.exp(-way.squared * (cells.mean() / MISS) ** 2 / 2)
-        prior = _affine(way.map, confidence) if first else before
+        confidence = (way.mass / alone).clamp(max=1)
+        confidence = confidence * torch.exp(-way.squared * (cells.mean() / MISS) ** 2 / 2)
+        prior = _affine(way.map, confidence) if whole else before
         colours = resized(picture, (h, w))
-        to = smoothed(way.map * cells, prior * cells, confidence, colours, config.smoothness) / cells
+        # what is seen at a border is cut off, and what is near it drawn inwards: neighbours speak for it
+        clear = confidence * _clear(plane((h, w)), cells) * _clear(way.map, cells)
+        to = prior * cells
+        for width in (WIDE * config.smoothness, config.smoothness):
+            to = smoothed(way.map * cells, to, clear, colours, width)
+        to = to / cells
         maps.append(to if pairs is None else pairs.draw(to, picture.shape[1:]))
         confidences.append(confidence)
     return maps, confidences
+
+
+def _agreeing(motion: Tensor, confidence: Tensor) -> Tensor:
+    """How near motions are to the one that most are near, ``(h, w)``; in cells."""
+    points, weight = motion.flatten(0, 1), confidence.flatten()
+    tried = points[weight.topk(min(TRIED, len(points))).indices]
+    near = torch.exp(-torch.cdist(tried, points).square() / (2 * ALIKE**2))
+    most = tried[(near @ weight).argmax()]
+    return torch.exp(-(motion - most).square().sum(2) / (2 * (SPREAD * ALIKE) ** 2))
+
+
+def _clear(where: Tensor, cells: Tensor) -> Tensor:
+    """How far positions are from the border, ``(h, w)``: little at it, 1 where all about them is seen."""
+    inside = ((1 - where.abs()) * cells).amin(2)
+    return (inside / BORDER).clamp(CUT_OFF, 1) ** 2
 
 
 def _affine(to: Tensor, confidence: Tensor) -> Tensor:
     """The one affine map that most points follow; the same place where none is to be believed."""
     h, w = confidence.shape
     here, cells = plane((h, w)), torch.tensor([w / 2, h / 2], dtype=torch.float32)
-    motion = fit_affine((to - here) * cells, confidence)
+    motion = (to - here) * cells
+    # least squares find the way back from a few that are off, not from many
+    motion = fit_affine(motion, confidence * _agreeing(motion, confidence))
     stretch = torch.linalg.svdvals(motion[:, :2])
     if not STRETCH[0] <= float(stretch.min()) <= float(stretch.max()) <= STRETCH[1]:
         return here

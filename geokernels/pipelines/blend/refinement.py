@@ -55,11 +55,11 @@ def refined(own: Look, other: Look, positions: np.ndarray, flow: Flow) -> np.nda
     Flow is looked for from the map, from the same place of the other picture, which small motion is near, and
     from what these came to.
     """
-    still = to_pixels(plane(own.size), other.size).numpy()
-    best, score = positions, likeness(own, other, positions)
+    still, shared = to_pixels(plane(own.size), other.size).numpy(), within(positions, other.size)
+    best, score = positions, likeness(own, other, positions, shared)
     for start, gain in ((positions, GAIN), (still, ANEW), (None, GAIN)):
         tried = _flowed(own, other, best if start is None else start, flow)
-        reached = likeness(own, other, tried)
+        reached = likeness(own, other, tried, shared)
         better = (reached > score + gain) & (reached > ACCEPTED)
         best, score = np.where(better[..., None], tried, best), np.where(better, reached, score)
     cv2 = opencv("matching")
@@ -68,20 +68,27 @@ def refined(own: Look, other: Look, positions: np.ndarray, flow: Flow) -> np.nda
 
 def _flowed(own: Look, other: Look, start: np.ndarray, flow: Flow) -> np.ndarray:
     """The map ``start``, after the flow to what it makes of the other picture."""
-    still = pixels(own.size)
-    there = still + flow(own.shown, resampled(other.shown, start))
+    still, seen = pixels(own.size), within(start, other.size)[..., None]
+    # where nothing is to be seen nothing moves, and draws along what is beside it
+    there = still + flow(own.shown, np.where(seen, resampled(other.shown, start), own.shown))
     return there + resampled(start - still, there)
 
 
-def likeness(own: Look, other: Look, positions: np.ndarray) -> np.ndarray:
+def within(positions: np.ndarray, size: Size) -> np.ndarray:
+    """Which positions lie in a picture of that height and width, ``(H, W)`` bool."""
+    H, W = size
+    return ((positions >= -0.5) & (positions <= np.float32([W - 0.5, H - 0.5]))).all(2)
+
+
+def likeness(own: Look, other: Look, positions: np.ndarray, shared: np.ndarray) -> np.ndarray:
     """How the pictures correlate about every pixel under a map, ``(H, W)`` in [-1, 1].
 
     Windows are compared about their means, and put together over regions by their strengths: flat places say
-    little. What lies outside of the other picture is like nothing.
+    little. What is not ``shared`` does not count, and what of it lies outside of the other picture is like
+    nothing.
     """
     cv2, there = opencv("matching"), resampled(other.grey, positions)
-    H, W = other.size
-    inside = ((positions >= -0.5) & (positions <= np.float32([W - 0.5, H - 0.5]))).all(2)
+    inside = within(positions, other.size)
 
     def mean(x: np.ndarray, side: int) -> np.ndarray:
         return cv2.boxFilter(x, -1, (side, side))
@@ -90,7 +97,8 @@ def likeness(own: Look, other: Look, positions: np.ndarray) -> np.ndarray:
     both = mean(own.grey * there, WINDOW) - means[0] * means[1]
     strengths = [mean(x * x, WINDOW) - m * m for x, m in zip((own.grey, there), means)]
     region = 2 * max(3, round(max(own.size) * REGION / 2)) + 1
-    both, first, second = (mean(part, region) for part in (np.where(inside, both, np.float32(0)), *strengths))
+    counted = np.where(inside & shared, both, 0), *(np.where(shared, part, 0) for part in strengths)
+    both, first, second = (mean(part.astype(np.float32), region) for part in counted)
     return both / np.sqrt(np.maximum(first, 0) * np.maximum(second, 0) + np.float32(1e-6))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 COLOUR_WIDTH = 0.15  # difference of colours at which a neighbour counts for less
 OUTLIER = 1.0  # cells off the others at which a neighbour counts half
 ROUNDS = 3
-PRIOR = 0.02  # of the whole window: what speaks for the prior
+PRIOR = 0.05  # of the whole window: what speaks for the prior
 
 
 def smoothed(to: Tensor, prior: Tensor, confidence: Tensor, colours: Tensor, width: float) -> Tensor:

@@ -40,14 +40,14 @@ def test_a_large_shift_is_found_both_ways_and_what_left_is_not_believed():
     maps = find_maps(A, B, QUICK, progress=lambda *step: said.append(step))
     assert [part.shape for part in maps] == [(110, 128, 2), (110, 128, 2), (110, 128), (110, 128)]
     assert {part.dtype for part in maps} == {torch.float32}
-    shared = (slice(34, 100), slice(50, 120))
+    shared = (slice(22, 108), slice(37, 126))
     shift = torch.tensor([35.0, 20.0])
     error = (maps.to_b - (still(110, 128) - shift)).square().sum(-1).sqrt()
-    assert error[shared].mean() < 0.5
+    assert error[shared].mean() < 0.3
     back = (maps.to_a - (still(110, 128) + shift)).square().sum(-1).sqrt()
-    assert back[10:76, 10:80].mean() < 0.5
-    assert maps.confidence_a[shared].mean() > 0.4
-    assert maps.confidence_a[:, :30].mean() < 0.2
+    assert back[2:88, 2:91].mean() < 0.3
+    assert maps.confidence_a[shared].mean() > 0.6
+    assert maps.confidence_a[:, :30].mean() < 0.1
     assert all(float(part.min()) >= 0 and float(part.max()) <= 1 for part in maps[2:])
     assert said[-1] == ("refining", 2, 2)
     assert said[0][:2] == ("matching", 1)
@@ -148,8 +148,8 @@ def test_a_window_forgets_what_disagrees_and_takes_the_prior_where_nothing_is_kn
     # two halves of other colours do not mix
     to[:, :4], to[4, 4], colours[:, :, :4] = -3.0, 3.0, 1.0
     found = smoothing.smoothed(to, prior, sure, colours, 1.5)
-    assert (found[:, 3] + 3).abs().max() < 0.3
-    assert (found[:, 4] - 3).abs().max() < 0.3
+    assert (found[:, 3] + 3).abs().max() < 0.6
+    assert (found[:, 4] - 3).abs().max() < 0.6
 
 
 def test_the_guided_filter_is_a_regression_on_colours_in_windows():
@@ -170,8 +170,14 @@ def test_likeness_is_a_correlation_that_light_does_not_change():
     a = refinement.Look.of(A)
     lit = refinement.Look.of(0.2 + 0.5 * A)
     here = refinement.pixels(a.size)
-    assert refinement.likeness(a, lit, here).min() > 0.98
-    assert np.median(refinement.likeness(a, lit, here + 12)) < 0.6
+    shared = np.ones(a.size, bool)
+    assert refinement.likeness(a, lit, here, shared).min() > 0.98
+    assert np.median(refinement.likeness(a, lit, here + 12, shared)) < 0.6
+    # what is not shared does not count, for better or worse
+    left = here.copy()
+    left[:, :60] += 12
+    shared[:, :60] = False
+    assert refinement.likeness(a, lit, left, shared)[:, 75:].min() > 0.98
 
 
 def test_folds_are_smoothed_away_and_nothing_else_is():
