@@ -1,5 +1,6 @@
 """Files that are either whole or not there: written under a temporary name, then renamed."""
 
+import csv
 import errno
 import hashlib
 import json
@@ -9,7 +10,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,6 +150,14 @@ def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` in UTF-8."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: str | Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table row by row; a cell that is None is empty."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
 
 
 def write_json(path: str | Path, value: object) -> None:

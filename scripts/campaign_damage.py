@@ -8,7 +8,7 @@ from pathlib import Path
 from geokernels._sealed import SEAL, load_sealed, save_sealed, unseal, write_sealed_json
 
 KINDS = ("morph", "adapt", "video", "interpolate", "edit", "inversion")
-CHECKPOINTS = ("checkpoint.pt", "results.partial.json", "samples.partial.json")
+CHECKPOINTS = ("checkpoint.pt", "results.partial.json", "results.jsonl", "samples.partial.json")
 
 
 def damage(folder: Path, chance: random.Random) -> str:

@@ -274,6 +274,8 @@ def _content(path: Path) -> object:
         return "text with times"
     if path.suffix == ".json":
         return _lasting(json.loads(path.read_text()))
+    if path.suffix == ".jsonl":
+        return [_lasting(json.loads(line)) for line in path.read_text().splitlines()]
     if path.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(path.read_text()))
         return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
@@ -283,7 +285,8 @@ def _content(path: Path) -> object:
 def _lasting(value: object) -> object:
     if isinstance(value, dict):
         kept = {k: v for k, v in value.items() if k not in VOLATILE}
-        return {k: _lasting(v) for k, v in kept.items() if not k.endswith((*PAGES, ".csv", ".json"))}
+        timed = (*PAGES, ".csv", ".json", ".jsonl")
+        return {k: _lasting(v) for k, v in kept.items() if not k.endswith(timed)}
     return [_lasting(v) for v in value] if isinstance(value, list) else value
 
 

@@ -111,5 +111,5 @@ def test_commands():
     groups = {group.name for group in app.registered_groups}
     assert commands | groups == {
         *("demo", "morph", "adapt", "video", "interpolate"),
-        *("edit", "eval", "rerun", "bench", "tune", "world", "doctor"),
+        *("edit", "eval", "batch", "merge", "rerun", "bench", "tune", "world", "doctor"),
     }

@@ -40,10 +40,11 @@ from geokernels.models.embedded import embedded
 from geokernels.models.text_to_image import PADDING, Embedding, TextToImage
 from geokernels.pipelines import feature_metric
 from geokernels.pipelines.interpolate.couplings import COUPLINGS, prompt_path
+from geokernels.runs.shards import WHOLE
 from geokernels.world.captions import random_attributes
 
 from ..harness.machine import machine
-from .lines import finished, line_of
+from .lines import add_shard, shard_given, work_through
 
 MEASURES = ("length", "smoothness", "worst_step", "fidelity", "object", "all_five")
 FACTS = ("words", "words_moved", "moved", "saved", "padding")
@@ -280,7 +281,9 @@ def main() -> None:
         "--swap-padding", action="store_true", help="say whom words with other padding follow"
     )
     parser.add_argument("--out", type=Path, help="folder of the results")
+    add_shard(parser)
     args = parser.parse_args()
+    shard = shard_given(parser, args)
     if args.out is None and not (args.couplings_only or args.swap_padding):
         parser.error("--out must be given unless --couplings-only or --swap-padding")
     torch.set_num_threads(args.threads)
@@ -297,20 +300,16 @@ def main() -> None:
         return
     record = json.loads(embedded("world-diffusion").with_suffix(".record.json").read_text())
     header = {**asdict(how), "model": record["sha256"]}
+    tasks = [(index,) for index in range(args.pairs)]
+
+    def work(task: tuple) -> dict:
+        return run_pair(*task, model, negative, distance, how)
+
     path = args.out / "pairs.jsonl"
-    args.out.mkdir(parents=True, exist_ok=True)
-    rows = finished(path, header)
-    with path.open("a") as file:
-        if not rows and file.tell() == 0:
-            file.write(line_of(header))
-        for index in range(args.pairs):
-            if index in rows:
-                continue
-            rows[index] = run_pair(index, model, negative, distance, how)
-            file.write(line_of(rows[index]))
-            file.flush()
-            print(f"\r{len(rows)} of {args.pairs}", end="", flush=True)
-    print()
+    done = work_through(path, header, tasks, work, start=lambda: None, workers=1, shard=shard)
+    if shard != WHOLE:
+        return
+    rows = {row["index"]: row for row in done}
     summary = {**header, "kinds": kinds_of(rows), "machine": machine()}
     write_json(args.out / "summary.json", summary)
     write_text(args.out / "summary.md", as_markdown(summary))

@@ -1,14 +1,19 @@
 """Long work in parts: each finished task is a line of a file, and a run that was stopped continues there."""
 
-import json
+import argparse
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from geokernels._files import write_text
-from geokernels._sealed import seal, unseal
+from geokernels.runs.lines import BENCHMARK, Lines
+from geokernels.runs.shards import WHOLE, Shard, shard_of
 
-HOW = {"kind": "benchmark", "remedy": "remove the line, or choose another --out"}
+REMEDY = "remove the line, or choose another --out"
+
+
+def lines_in(path: Path) -> Lines:
+    """The lines of a file."""
+    return Lines(path, BENCHMARK, REMEDY)
 
 
 def finished(path: Path, header: dict) -> dict[int, dict]:
@@ -19,36 +24,43 @@ def finished(path: Path, header: dict) -> dict[int, dict]:
     """
     if not path.exists():
         return {}
-    data = path.read_bytes()
-    lines = data.splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith(b"\n")]
-    if not whole and line_of(header).encode().startswith(data):
-        path.unlink()
-        return {}
-    if not whole:
-        raise SystemExit(f"{path} is no file of lines; choose another --out")
     try:
-        begun, *rows = (_read(line, f"line {i + 1} of {path}") for i, line in enumerate(whole))
+        found = [content for _, content in lines_in(path)]
     except ValueError as error:
         raise SystemExit(str(error)) from error
+    if not found and line_of(header).encode().startswith(path.read_bytes()):
+        path.unlink()
+        return {}
+    if not found:
+        raise SystemExit(f"{path} is no file of lines; choose another --out")
+    begun, *rows = found
     if begun != header:
         raise SystemExit(f"{path} was made with other settings; choose another --out")
-    if len(whole) < len(lines):
-        write_text(path, b"".join(whole).decode())
+    lines_in(path).mend()
     return {row["index"]: row for row in rows}
 
 
 def line_of(content: dict) -> str:
     """A line of the file: the header, or what came of a task."""
-    return json.dumps(seal(content, kind=HOW["kind"])) + "\n"
+    return lines_in(Path()).line_of(content).decode()
 
 
-def _read(line: bytes, name: str) -> dict:
+def add_shard(parser: argparse.ArgumentParser) -> None:
+    """The option that names a part of the tasks."""
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="do part I of N, into a folder of its own in --out, for `geokernels merge`; "
+        "as torchrun or a SLURM array say, else all",
+    )
+
+
+def shard_given(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Shard:
+    """The part that was named."""
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is damaged: {error}; {HOW['remedy']}") from error
-    return unseal(content, name, **HOW)
+        return shard_of(args.shard)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def work_through(
@@ -60,6 +72,7 @@ def work_through(
     start: Callable,
     given: tuple = (),
     workers: int,
+    shard: Shard = WHOLE,
 ) -> list[dict]:
     """Do the tasks that have no line yet; every line that there is, in order.
 
@@ -71,20 +84,23 @@ def work_through(
         start: Called with ``given`` once a process, before its first task.
         given: See ``start``.
         workers: Processes; one is this one.
+        shard: Which of the tasks; the lines of a part, whose header says so, are in a folder of its own.
     """
+    if shard != WHOLE:
+        header = {**header, "shard": str(shard), "tasks": len(tasks)}
+        tasks = [task for i, task in enumerate(tasks) if shard.has(i)]
+        path = shard.folder(path.parent) / path.name
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = finished(path, header)
+    lines = lines_in(path)
+    if not path.exists():
+        lines.append(header)
     left = [task for task in tasks if task[0] not in rows]
     if left:
-        with path.open("a") as file:
-            if file.tell() == 0:
-                file.write(line_of(header))
-                file.flush()
-            for row in _rows_of(left, work, start, given, workers):
-                rows[row["index"]] = row
-                file.write(line_of(row))
-                file.flush()
-                print(f"\r{len(rows)} in {path.name}", end="", flush=True)
+        for row in _rows_of(left, work, start, given, workers):
+            rows[row["index"]] = row
+            lines.append(row)
+            print(f"\r{len(rows)} in {path.name}", end="", flush=True)
         print()
     return [rows[index] for index in sorted(rows)]
 

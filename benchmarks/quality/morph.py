@@ -49,10 +49,11 @@ from geokernels.models.clip_sources import EMBEDDED
 from geokernels.models.embedded import embedded
 from geokernels.pipelines import ClipInversionConfig, LayerEditConfig, clip_inversion, edit_layer
 from geokernels.pipelines.guidance.terms import MAIN
+from geokernels.runs.shards import WHOLE
 
 from ..harness.machine import machine
 from .edits import ATTRIBUTES, as_stored, attribute_of, draw, judge_edit, mean_of, percent
-from .lines import work_through
+from .lines import add_shard, shard_given, work_through
 from .witness import Witness
 
 CONFIGS = {"clip-inversion": ClipInversionConfig, "text2live": LayerEditConfig}
@@ -199,7 +200,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--alone", action="store_true", help="one picture at a time on every core")
     parser.add_argument("--out", type=Path, required=True)
+    add_shard(parser)
     args = parser.parse_args()
+    shard = shard_given(parser, args)
 
     config = settings(args)
     header = {
@@ -220,7 +223,10 @@ def main() -> None:
         start=start_worker,
         given=(args.weights, threads),
         workers=workers,
+        shard=shard,
     )
+    if shard != WHOLE:
+        return
     summary = {
         "loss": config.loss,
         "strength": config.weight(MAIN[config.loss]),

@@ -22,6 +22,12 @@ adaptations: ``plasticity_adapt.py``.
 Intervals are of 95%: Wilson's where a trial is all or nothing, the normal one elsewhere, and the middle 95%
 of 2,000 resamplings of the trials for hypervolumes and for the differences from the directional loss, which
 are taken trial by trial. Seeds below 1000 were used to choose settings; report on others.
+
+On several machines, each does a part, and the parts together are what one would have done:
+
+    python -m benchmarks.quality.plasticity edits --out runs/plasticity --shard 0/4      # to 3/4
+    geokernels merge runs/plasticity --out runs/plasticity-whole
+    python -m benchmarks.quality.plasticity --out runs/plasticity-whole
 """
 
 import argparse
@@ -34,11 +40,12 @@ from geokernels import world
 from geokernels._files import write_json
 from geokernels.environment import versions
 from geokernels.pipelines import AdaptationConfig, ClipInversionConfig
+from geokernels.runs.shards import WHOLE, Shard
 
 from ..harness.machine import machine
 from . import plasticity_adapt, plasticity_edits
 from .fronts import areas_of, draw_curves, draw_fronts, points_of, summarise
-from .lines import finished, work_through
+from .lines import add_shard, finished, shard_given, work_through
 
 SEED = 1000
 
@@ -134,15 +141,16 @@ STAGES = {
 }
 
 
-def run_stage(name: str, count: int | None, args: argparse.Namespace) -> None:
+def run_stage(name: str, args: argparse.Namespace, shard: Shard) -> None:
     """Do the trials of a stage that have no line yet."""
     stage = STAGES[name]
     edits = isinstance(stage.config, ClipInversionConfig)
     kind = plasticity_edits if edits else plasticity_adapt
     work = kind.run_edit if edits else kind.run_adaptation
-    tasks = [(i, args.seed, stage) for i in range(stage.count if count is None else count)]
+    tasks = [(i, args.seed, stage) for i in range(stage.count if args.count is None else args.count)]
     path = args.out / f"{name}.jsonl"
-    work_through(path, stage.header(args.seed), tasks, work, start=kind.start_worker, workers=args.workers)
+    how = {"start": kind.start_worker, "workers": args.workers, "shard": shard}
+    work_through(path, stage.header(args.seed), tasks, work, **how)
 
 
 def report(out: Path, pages: Path, seed: int) -> None:
@@ -178,13 +186,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="folder of the lines and the summary")
     parser.add_argument("--pages", type=Path, help="folder of the drawings; as --out")
+    add_shard(parser)
     args = parser.parse_args(arguments)
+    shard = shard_given(parser, args)
     for name in args.stages:
         if name not in STAGES:
             parser.error(f"STAGE must be one of {', '.join(STAGES)}, got {name!r}")
     for name in args.stages:
-        run_stage(name, args.count, args)
-    report(args.out, args.pages or args.out, args.seed)
+        run_stage(name, args, shard)
+    if shard == WHOLE:
+        report(args.out, args.pages or args.out, args.seed)
 
 
 if __name__ == "__main__":

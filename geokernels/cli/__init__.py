@@ -1,4 +1,4 @@
-"""The command line: ``geokernels demo | morph | video | adapt | edit | eval | interpolate | world | ...``.
+"""The command line: ``geokernels demo | morph | video | adapt | edit | eval | interpolate | batch | ...``.
 
 One module a command. Models, picture files and reports load when a command runs, so that
 ``doctor`` needs torch alone. typer reads options from the parameters of a function: that is why
@@ -13,6 +13,7 @@ import typer
 
 from . import (
     adapt,
+    batch,
     bench,
     demo,
     doctor,
@@ -20,6 +21,7 @@ from . import (
     evaluate,
     faults,
     interpolate,
+    merge,
     morph,
     rerun,
     tune,
@@ -42,6 +44,8 @@ add(app, adapt.adapt)
 add(app, edit.edit)
 add(app, evaluate.evaluate, "eval")
 add(app, interpolate.interpolate)
+add(app, batch.batch)
+add(app, merge.merge)
 add(app, rerun.rerun)
 app.add_typer(world.app, name="world")
 add(app, bench.bench)

@@ -95,9 +95,9 @@ def fail(sentence: str) -> NoReturn:
     raise typer.Exit(BAD_INPUT)
 
 
-def stop(done: str, out: Path) -> NoReturn:
+def stop(done: str, out: Path, again: str) -> NoReturn:
     """Say how far an interrupted run came and how to continue it, and end."""
-    warn(f"Stopped {done}; the same command with --resume continues in {out}.")
+    warn(f"Stopped {done}; {again} continues in {out}.")
     raise typer.Exit(INTERRUPTED)
 
 
@@ -225,6 +225,7 @@ def showing(
     *,
     look: Callable[..., Seen] = steps_of,
     unit: str = "steps",
+    again: str = "the same command with --resume",
 ) -> Iterator[Showing]:
     """Show how far a command has come; where it is interrupted, say how to continue it in ``out``, and end.
 
@@ -233,6 +234,7 @@ def showing(
         nouns: What its stages are called, by their names; of several, the sentence says which was reached.
         look: How far a run has come after so many seconds.
         unit: What is counted where there are no stages.
+        again: What continues it.
     """
     shown = Showing(nouns or {}, look, unit)
     try:
@@ -241,7 +243,7 @@ def showing(
         shown.show.close()
         if out is None:
             raise
-        stop(shown.reached(), out)
+        stop(shown.reached(), out, again)
     finally:
         shown.show.close()
 

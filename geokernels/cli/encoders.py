@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .console import warn_of_words
+from .kept import kept
 
 if TYPE_CHECKING:
     from ..models.clip import ClipEncoder
@@ -32,7 +33,8 @@ def encoder_of(
     if clip == EVALUATION and option == "--clip":
         raise ValueError(f"{option} must not be {EVALUATION}, which evaluates and never guides")
     called = Called(option, f"{option}-weights", f"{option}-tokenizer")
-    return load_clip(clip.removeprefix(OPEN_CLIP), weights, tokenizer=tokenizer, device=device, called=called)
+    how = {"tokenizer": tokenizer, "device": device, "called": called}
+    return kept(load_clip, clip.removeprefix(OPEN_CLIP), weights, **how)
 
 
 def encoders_of(

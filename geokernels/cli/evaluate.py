@@ -36,6 +36,7 @@ from .options import (
     SamplingSteps,
     Seed,
     Sets,
+    Shard,
     Size,
     Solver,
     Variant,
@@ -54,13 +55,12 @@ from .pipelines import (
     require_sources,
 )
 from .settings import Settings
-from .typed import older_name
+from .typed import older_name, shard_given
 
 if TYPE_CHECKING:
     from ..runs.edit_batch import Contender
 
 INSTRUCTED = "instruct_pix2pix"
-EDITS = "edits"  # folder, within --out, that --world writes
 
 
 def evaluate(
@@ -119,6 +119,7 @@ def evaluate(
     size: Size = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first n edits only.")] = None,
     batch: PictureBatch = 4,
+    shard: Shard = None,
     dtype: Precision = "float32",
     config_file: ConfigFile = None,
     sets: Sets = None,
@@ -137,10 +138,13 @@ def evaluate(
         from ..models.flow import FlowModel, latent_model
         from ..pipelines.comparators import EditModels, require_suited
         from ..runs.edit_batch import Plan
-        from ..runs.evaluate import EvalFolder, EvalJob
+        from ..runs.evaluate import EDITS, EvalFolder, EvalJob
+        from ..runs.shards import place_of
         from ..world import read_edit_folder
         from ..world.edit_folder import require_edit_folder
 
+        part = shard_given(shard)
+        out = place_of(out, part)
         where = device_of(device)
         precision_of(dtype)
         settings = Settings({SECTION: Conventions}, {SECTION: OPTIONS}, built_in={}, recipes=False)
@@ -188,6 +192,7 @@ def evaluate(
                     "decoder": decoder,
                     "dtype": dtype,
                 },
+                shard=part,
             )
             record = driven(job, out, resume=resume, look=_made)
         _print(record["summary"])

@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from .console import Seen, console, driven, extras, say, sentences, took, warn, warn_of_words
+from .kept import kept
 from .options import (
     MOST_SEED,
     SEED,
@@ -193,7 +194,7 @@ def _distance(kind: str, weights: Path | None, device: str):
         from ..models import load_clip
         from ..pipelines import feature_metric
 
-        return feature_metric(load_clip("world", device=device)), "feature distance of the world's CLIP"
+        return feature_metric(kept(load_clip, "world", device=device)), "feature distance of the world's CLIP"
     from urllib.error import URLError
 
     from ..models.perceptual import load_lpips

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .encoders import encoder_of
+from .kept import kept
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def judge_of(guide, judge: str | None, weights: Path | None, tokenizer: Path | N
     for option, value in (("--judge-clip-weights", weights), ("--judge-clip-tokenizer", tokenizer)):
         if value is not None:
             raise ValueError(f"{option} goes with --judge-clip, got {value} without it")
-    return load_clip(EVALUATION, device=device) if guide.name == "world" else guide
+    return kept(load_clip, EVALUATION, device=device) if guide.name == "world" else guide
 
 
 def _dino(conventions: Conventions, weights: Path, device: str):

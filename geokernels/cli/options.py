@@ -1,5 +1,6 @@
 """The options that commands share: one definition each, with its type and its help text."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,6 +109,16 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.
 Precision = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 PictureBatch = Annotated[int | None, typer.Option("--batch", min=1, help="Pictures that are made at once.")]
 
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do part I of N, counted from 0, into a folder of its own in --out "
+        "(default: as torchrun or a SLURM array say, else all).",
+    ),
+]
+
 # What is read.
 MostMegapixels = Annotated[
     float, typer.Option(min=0, help="Refuse larger pictures, before they are decoded.")
@@ -201,11 +212,17 @@ Truncation = Annotated[
 
 
 def device_of(wanted: str | None) -> str:
-    """The device to run on; cuda where there is one and none is asked for."""
+    """The device to run on; cuda where there is one and none is asked for.
+
+    Of several processes that torchrun starts on a machine, each takes a GPU of its own.
+    """
     import torch
 
     if wanted is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if not torch.cuda.is_available():
+            return "cpu"
+        local = os.environ.get("LOCAL_RANK", "")
+        return f"cuda:{int(local) % torch.cuda.device_count()}" if local.isdecimal() else "cuda"
     if wanted.split(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"--device must be cpu or cuda, got {wanted!r}")
     if wanted.startswith("cuda") and not torch.cuda.is_available():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from .kept import kept
+
 LEAST_STEPS = 3  # of an inversion
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -63,7 +65,7 @@ def pipeline_of(model: str, variant: str | None, config: Path | None, precision,
     called = PipelineCalled("--model", "--variant", "--model-config")
     how = {"variant": variant, "config": config, "called": called}
     with without_bars(where=not sys.stderr.isatty()):  # of which a log would have every state
-        return load_text_to_image(model, dtype=precision, device=device, **how)
+        return kept(load_text_to_image, model, dtype=precision, device=device, **how)
 
 
 def decoder_of(decoder: str, precision, device: str):
@@ -71,7 +73,8 @@ def decoder_of(decoder: str, precision, device: str):
     from ..models import load_tiny_autoencoder
     from ..models.pipeline_files import PipelineCalled
 
-    return load_tiny_autoencoder(decoder, dtype=precision, device=device, called=PipelineCalled("--decoder"))
+    how = {"dtype": precision, "device": device, "called": PipelineCalled("--decoder")}
+    return kept(load_tiny_autoencoder, decoder, **how)
 
 
 def instructed_of(instruct: str, precision, device: str):
@@ -80,7 +83,8 @@ def instructed_of(instruct: str, precision, device: str):
     from ..models.pipeline_files import PipelineCalled, without_bars
 
     with without_bars(where=not sys.stderr.isatty()):
-        return load_instructed(instruct, dtype=precision, device=device, called=PipelineCalled("--instruct"))
+        how = {"dtype": precision, "device": device, "called": PipelineCalled("--instruct")}
+        return kept(load_instructed, instruct, **how)
 
 
 def precision_of(dtype: str):

@@ -15,7 +15,7 @@ from .settings import RECIPE
 from .typed import option_names
 
 RECORD, NAMED = "run.json", 5
-TIMED = (".html", ".md", ".csv", ".json")  # endings of files that have times in them
+TIMED = (".html", ".md", ".csv", ".json", ".jsonl")  # endings of files that have times in them
 # parameters that are settings, which a record has whole: the options that were typed for them say no more
 SETTINGS = {
     module.__name__.rpartition(".")[2]: {"recipe", "config_file", "sets", *module.OPTIONS.values()}
@@ -41,6 +41,7 @@ def rerun(
     """
     with sentences(rerun):
         from ..runs.record import read_record, require_record
+        from ..runs.shards import WHOLE, shard_of
 
         path = (run / RECORD if run.is_dir() else run).absolute()
         if not path.is_file():
@@ -50,9 +51,11 @@ def rerun(
             require_record(record)
         except ValueError as error:
             raise ValueError(f"RUN {error}") from error
-        words = _words(path, record, sets or [])
+        words = _words(path, record, sets or [], {"resume": resume, "overwrite": overwrite})
         place = [f"--out={out or path.parent.with_name(f'{path.parent.name}-rerun')}"]
         place += ["--resume"] * resume + ["--overwrite"] * overwrite
+        if record.get("shard", "") is None:  # the environment names no part of what was whole
+            place.append(f"--shard={WHOLE}")
         _warn_of_other_versions(record)
     from . import app
 
@@ -61,10 +64,11 @@ def rerun(
     if code:
         raise typer.Exit(code)
     if not sets:
-        say(_compared(record["files"], Path(place[0].partition("=")[2])))
+        made = shard_of(record.get("shard") or str(WHOLE)).folder(Path(place[0].partition("=")[2]))
+        say(_compared(record["files"], made))
 
 
-def _words(path: Path, record: dict, sets: list[str]) -> list[str]:
+def _words(path: Path, record: dict, sets: list[str], switches: dict[str, bool]) -> list[str]:
     """What to type to repeat a run, besides where its results go.
 
     Raises:
@@ -82,6 +86,9 @@ def _words(path: Path, record: dict, sets: list[str]) -> list[str]:
     names, options = option_names(command), record["options"]
     if sets and "sets" not in names:
         raise ValueError(f"--set goes with methods that have settings, {record['command']} has none")
+    lacking = [name for name, given in switches.items() if given and name not in names]
+    if lacking:
+        raise ValueError(f"--{lacking[0]} goes with commands that have it, {record['command']} has none")
     if record["command"] in SETTINGS:
         if any(pair.partition("=")[0].strip().split(".")[-1] == RECIPE for pair in sets):
             raise ValueError("--set recipe changes nothing in a rerun, which has every setting of RUN")

@@ -34,6 +34,17 @@ def is_given(context: typer.Context, parameter: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def shard_given(given: str | None):
+    """The part that ``--shard`` names, or the environment; the record says it as if it had been typed."""
+    from ..runs.shards import shard_of
+
+    part, context = shard_of(given), current()
+    if part.word is not None:
+        context.params["shard"] = part.word
+        context.set_parameter_source("shard", context.get_parameter_source("out"))
+    return part
+
+
 def option_names(command) -> dict[str, str]:
     """What a user types for each parameter of a command of click's, like :func:`options_of`."""
     return {

@@ -2,7 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 
 from .intervals import mean_interval, wilson_interval
 
@@ -26,35 +27,53 @@ SHARES = ("reached", "right")  # of edits, where the others are means
 COLUMNS = tuple(BETTER)
 
 
-def summarise(rows: Sequence[dict], labels: Sequence[str]) -> dict[str, dict]:
+def summarise(rows: Iterable[dict], labels: Sequence[str]) -> dict[str, dict]:
     """For each method the number of edits and of failures, and of each column the value and its bounds.
 
     Shares of edits reached or right count failures as not; their bounds are Wilson's. Other columns are means
     of what there is, ``n`` of them, finite, with 1.96 standard errors either way.
     """
-    return {label: _summary([row for row in rows if row["method"] == label]) for label in labels}
+    gathered = {label: _Gathered() for label in labels}
+    for row in rows:
+        if row["method"] in gathered:
+            gathered[row["method"]].add(row)
+    return {label: of.summary() for label, of in gathered.items()}
 
 
-def _summary(rows: list[dict]) -> dict:
-    made = [row for row in rows if row["failure"] is None]
-    summary: dict = {
-        "edits": len(rows),
-        "failed": len(rows) - len(made),
-        "seconds": statistics.fmean(row["seconds"] for row in made) if made else None,
-    }
-    for name in COLUMNS:
-        values = [float(row[name]) for row in made if row[name] is not None]
-        finite = [value for value in values if math.isfinite(value)]
-        if name in SHARES:
-            judged = [row for row in rows if row["attribute"] is not None]
-            interval = wilson_interval(int(sum(values)), len(judged)) if judged and values else None
-            summary[name] = interval and dict(zip(("value", "low", "high", "n"), (*interval, len(judged))))
-        else:
-            summary[name] = _mean(finite) if finite else None
-    return summary
+class _Gathered:
+    """What is summarised of one method: its numbers, and nothing else of its rows."""
+
+    def __init__(self) -> None:
+        self.edits = self.failed = self.judged = 0
+        self.seconds = array("d")
+        self.values = {name: array("d") for name in COLUMNS}
+
+    def add(self, row: dict) -> None:
+        self.edits += 1
+        self.judged += row["attribute"] is not None
+        if row["failure"] is not None:
+            self.failed += 1
+            return
+        self.seconds.append(row["seconds"])
+        for name, values in self.values.items():
+            if row[name] is not None:
+                values.append(float(row[name]))
+
+    def summary(self) -> dict:
+        seconds = statistics.fmean(self.seconds) if self.seconds else None
+        summary: dict = {"edits": self.edits, "failed": self.failed, "seconds": seconds}
+        for name, values in self.values.items():
+            if name in SHARES:
+                interval = wilson_interval(int(sum(values)), self.judged) if self.judged and values else None
+                bounds = ("value", "low", "high", "n")
+                summary[name] = interval and dict(zip(bounds, (*interval, self.judged)))
+            else:
+                finite = array("d", filter(math.isfinite, values))
+                summary[name] = _mean(finite) if finite else None
+        return summary
 
 
-def _mean(values: list[float]) -> dict[str, float]:
+def _mean(values: Sequence[float]) -> dict[str, float]:
     interval = mean_interval(values)
     return {"value": interval.mean, "low": interval.low, "high": interval.high, "n": len(values)}
 

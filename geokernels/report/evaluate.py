@@ -1,6 +1,7 @@
 """The page of an evaluation: the table, the failures, and pictures side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from .page import badge, figure, page, row, run_section, section, table, text
@@ -22,7 +23,7 @@ class ShownEdit(NamedTuple):
 def evaluation_page(
     record: dict,
     summary: tuple[Sequence[str], Sequence[Sequence[str]]],
-    rows: Sequence[dict],
+    rows: Collection[dict],
     examples: Sequence[ShownEdit],
 ) -> str:
     """The page of an evaluation.
@@ -30,30 +31,58 @@ def evaluation_page(
     Args:
         record: As in ``run.json``.
         summary: Head and lines of the table of methods, as text: method, edits, failures, measures.
-        rows: The results, as in ``results.json``.
+        rows: The results, as in ``results.jsonl``; gone through once.
         examples: Some of the edits, with their pictures.
     """
-    failed = [row for row in rows if row["failure"] is not None]
     methods = list(record["methods"])
+    said = _Said(rows, [example.key for example in examples])
     lead = (
         f"<p>{len(methods)} methods made {len(record['edits'])} edits each with the model "
         f"“{text(record['model'])}”, in {text(record['config']['edits']['steps'])} DDIM steps from one "
-        f"inversion of each picture. {len(failed)} of {len(rows)} results failed.</p>"
+        f"inversion of each picture. {len(said.failed)} of {len(rows)} results failed.</p>"
     )
     note = _measures(record["measures"], record["conventions"])
     sections = [section("Methods", table(*_methods(*summary)), note=note)]
-    if any(row["reached"] is not None for row in rows):
-        sections.append(section("Reached, by what was asked", table(*_by_attribute(rows, methods))))
-    lines = [(text(r["key"]), text(r["method"]), text(r["failure"])) for r in failed]
-    shown = table(("edit", "method", "why"), lines) if failed else "<p>None.</p>"
+    if said.judged:
+        sections.append(section("Reached, by what was asked", table(*_by_attribute(said, methods))))
+    shown = table(("edit", "method", "why"), said.failed) if said.failed else "<p>None.</p>"
     kept = ("decoder", "dtype", "measures", "methods")
     settings = {**record["config"]["edits"], **{name: record[name] for name in kept}}
     sections += [
         section("Failures", shown),
-        section("The first edits", *(_example(example, rows) for example in examples)),
+        section("The first edits", *(_example(example, said.of[example.key]) for example in examples)),
         run_section(record, settings=settings),
     ]
     return page("Edits, evaluated", lead, sections)
+
+
+class _Said:
+    """What the page says of results, however many there are.
+
+    Attributes:
+        failed: Lines of the table of failures.
+        judged: Whether the judge has said anything.
+        asked: How many results there are, by method and attribute.
+        reached: How many of these did what was asked.
+        of: The results of the edits that are shown.
+    """
+
+    def __init__(self, rows: Collection[dict], shown: Sequence[str]):
+        self.failed: list[tuple[str, str, str]] = []
+        self.judged = False
+        self.asked: Counter = Counter()
+        self.reached: Counter = Counter()
+        self.of: dict[str, list[dict]] = {key: [] for key in shown}
+        for result in rows:
+            if result["failure"] is not None:
+                self.failed.append(tuple(text(result[name]) for name in ("key", "method", "failure")))
+            self.judged |= result["reached"] is not None
+            if result["attribute"] is not None:
+                of = result["method"], result["attribute"]
+                self.asked[of] += 1
+                self.reached[of] += result["reached"] or 0.0
+            if result["key"] in self.of:
+                self.of[result["key"]].append(result)
 
 
 def _measures(names: Mapping[str, str], conventions: Mapping) -> str:
@@ -81,26 +110,26 @@ def _methods(head: Sequence[str], lines: Sequence[Sequence[str]]) -> tuple[Seque
     return head, marked
 
 
-def _by_attribute(rows: Sequence[dict], methods: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def _by_attribute(said: _Said, methods: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Share of edits of each attribute that reached it; those that failed did not."""
-    attributes = list(dict.fromkeys(r["attribute"] for r in rows if r["attribute"] is not None))
+    attributes = list(dict.fromkeys(attribute for _, attribute in said.asked))
     lines = []
     for method in methods:
         cells = []
         for attribute in attributes:
-            of = [r["reached"] or 0.0 for r in rows if (r["method"], r["attribute"]) == (method, attribute)]
-            cells.append(f"{100 * sum(of) / len(of):.0f}%\u00a0of\u00a0{len(of)}")
+            asked, reached = said.asked[method, attribute], said.reached[method, attribute]
+            cells.append(f"{100 * reached / asked:.0f}%\u00a0of\u00a0{asked}")
         lines.append([text(method), *cells])
     return ["method", *attributes], lines
 
 
-def _example(shown: ShownEdit, rows: Sequence[dict]) -> str:
+def _example(shown: ShownEdit, results: Sequence[dict]) -> str:
     """Source, truth where there is one, and every method's result, side by side."""
     figures = [
         _figure(data, shown.source if name == "source" else shown.target, name)
         for name, data in shown.drawn.items()
     ]
-    for result in (r for r in rows if r["key"] == shown.key):
+    for result in results:
         method, right = result["method"], result["right"]
         mark = "" if right is None else badge("right" if right else "wrong", bool(right))
         figures.append(_figure(shown.results[method], f"{method}: {shown.target}", f"{text(method)} {mark}"))

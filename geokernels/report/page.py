@@ -15,7 +15,8 @@ SHOWN = 10  # frames of a film
 PICTURE_SIDE, FILM_SIDE = 448, 128  # longest sides, in pixels, that a picture and a film's frame need
 WIDTH, HEIGHT, MARGIN = 640, 220, 8  # of a chart, in its own units
 OWN_SCALES = "Each curve is scaled to its own range; the numbers are its first and its last value."
-UNITS = {"samples": "samples", "edits": "results"}  # what the steps of a stage are, where not just steps
+# what the steps of a stage are, where not just steps
+UNITS = {"samples": "samples", "edits": "results", "jobs": "jobs"}
 NAMES = {"invert": "the inversion", "adapt": "the adaptation", "atlas": "the atlas", "edit": "the edit"}
 INKS = tuple(f"var(--ink-{i})" for i in range(1, 9))
 
@@ -56,7 +57,8 @@ def _common_facts(record: Mapping) -> list[tuple[str, str]]:
     facts.append(("peak memory", f"{record['peak_memory_mib']:.0f} MiB"))
     if record["encoders"]:
         facts.append(("CLIP", _encoders(record)))
-    facts.append(("seed" if len(seeds) == 1 else "seeds", ", ".join(map(str, seeds))))
+    if seeds:
+        facts.append(("seed" if len(seeds) == 1 else "seeds", ", ".join(map(str, seeds))))
     facts.append(("machine", text(machine["gpu"] or f"{machine['cpu']}, threads: {machine['threads']}")))
     return facts
 

@@ -1,19 +1,18 @@
 """Runs methods of editing over a folder of edits, and keeps every result, every failure and every picture."""
 
-import csv
 import hashlib
-import io
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from .._files import sha256, write_text
+from .._files import sha256, write_csv, write_text
 from ..media.pictures import png, read_picture, write_picture
+from ..metrics import Conventions
 from ..metrics.summary import COLUMNS, markdown, readable, summarise, summary_rows
 from ..models.flow import latent_model
 from ..pipelines.comparators import EditModels
@@ -21,20 +20,25 @@ from ..pipelines.run_state import require_same_facts
 from ..report.evaluate import SHOWN, THUMB, ShownEdit, evaluation_page
 from ..world import KINDS, EditCase
 from .edit_batch import Batch, Contender, Plan
-from .folder import RunFolder, listed, texts
+from .folder import texts
+from .growing import GrowingFolder
 from .loop import Gathering, Job, Tell
 from .measures import Measures
 from .own_files import PART
+from .results import Results
+from .shards import WHOLE, Shard
 
-RESULTS, SUMMARY, TABLE, PAGE, PICTURES = (
+RESULTS, SUMMARY, TABLE, PAGE, PICTURES, EDITS = (
     "results.csv",
     "summary.csv",
     "summary.md",
     "report.html",
     "pictures",
+    "edits",  # folder that edits of the rendered world are drawn into
 )
 TABLES = (RESULTS, SUMMARY, TABLE)
-ROWS = "results.json"  # everything in results.csv, and each picture with its checksum: to be continued from
+LINES = "results.jsonl"  # everything in results.csv, and each picture with its checksum, as it comes
+LAST = "results.json"  # of a finished run, what it is continued from besides
 LONGEST = 80  # letters of a name that a file is called by
 HEAD = ("key", "kind", "attribute", "method", "seconds", "failure", *COLUMNS)
 STAGE = "edits"
@@ -42,7 +46,7 @@ GROWING = ("methods", "edits", "contents")  # facts that a run may have more of 
 
 
 @dataclass
-class EvalFolder(RunFolder):
+class EvalFolder(GrowingFolder):
     """Where an evaluation is written.
 
     Attributes:
@@ -53,38 +57,25 @@ class EvalFolder(RunFolder):
 
     command = "eval"
     checkpoint = "results.partial.json"
-    names = (*(map(re.escape, (*TABLES, PAGE, ROWS))), f"{PICTURES}/{PART}/{PART}\\.png")
+    listed, last, tables = LINES, LAST, (*TABLES, PAGE)
+    names = (*map(re.escape, (LINES, LAST, *TABLES, PAGE)), f"{PICTURES}/{PART}/{PART}\\.png")
 
     def writes(self) -> tuple[str, ...]:
         """Only the pictures of the run's own methods."""
         return (*self.names[:-1], *(f"{PICTURES}/{re.escape(safe(m))}/{PART}\\.png" for m in self.methods))
 
-    @property
-    def kept(self) -> Path:
-        """Of a finished evaluation its results, which may be continued with more edits or methods."""
-        stopped = self.path / self.checkpoint
-        return self.path / ROWS if self._record() is not None and not stopped.exists() else stopped
-
-    def clear(self, keep: Collection[Path] = ()) -> None:
-        """Remove an earlier run with its pictures and its tables, which no record lists before its end."""
-        begun = self.begins()
-        super().clear(keep)
-        for name in (*TABLES, PAGE, ROWS) if begun else ():
-            (self.path / name).unlink(missing_ok=True)
-
     def written(self) -> dict[str, str]:
         """The pictures of interrupted runs among them."""
         files = super().written()
-        for kept in (self.path / self.checkpoint, self.path / ROWS):
-            for row in listed(kept, "stages", STAGE, "rows"):
-                files |= texts({str(row.get("picture")): row.get("sha256")})
+        for row in self.lines.salvaged():
+            files |= texts({str(row.get("picture")): row.get("sha256")})
         return files
 
     def write(self, row: dict, picture: Tensor | None) -> dict:
         """Write the picture of a row; returns the row with its file."""
         if picture is None:
             return {**row, "picture": None, "sha256": None}
-        name = f"{PICTURES}/{safe(row['method'])}/{safe(row['key'])}.png"
+        name = picture_of(row["method"], row["key"])
         write_picture(self.file(name), picture)
         return {**row, "picture": name, "sha256": sha256(self.path / name)}
 
@@ -100,17 +91,26 @@ class Edits(Gathering):
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        cases: Sequence[EditCase],
-        models: EditModels,
-        measures: Measures,
-        folder: EvalFolder,
+        self, plan: Plan, models: EditModels, measures: Measures, folder: EvalFolder, shard: Shard = WHOLE
     ):
-        self.plan, self.cases = plan, cases
+        self.plan, self.shard = plan, shard
         self.models, self.measures, self.folder = models, measures, folder
-        self.rows: list[dict] = []
+        self.rows = Results(folder.lines)
+        self.expect([])
+
+    def expect(self, cases: Sequence[EditCase]) -> None:
+        """Take the edits that there are, of this part and of the others."""
+        self.cases = cases
+        self.rows.expect([case.key for case in cases], [c.label for c in self.plan.contenders])
+        batches = range(0, len(cases), self.plan.batch)
+        self._firsts = [first for i, first in enumerate(batches) if self.shard.has(i)]
         self._batch: Batch | None = None
+        self._at = 0  # batches before this one have every result
+
+    @property
+    def own(self) -> list[EditCase]:
+        """The edits of this part."""
+        return [case for first in self._firsts for case in self._cases_from(first)]
 
     @property
     def facts(self) -> dict:
@@ -125,46 +125,51 @@ class Edits(Gathering):
     @property
     def steps(self) -> int:
         """Results there will be."""
-        return len(self.cases) * len(self.plan.contenders)
+        return sum(len(self._cases_from(first)) for first in self._firsts) * len(self.plan.contenders)
 
     def step(self) -> None:
         """Make and measure the next edits by the next method."""
-        made = {(row["key"], row["method"]) for row in self.rows}
-        first, contender = self._next(made)
-        cases = self.cases[first : first + self.plan.batch]
+        first, contender = self._next()
         if self._batch is None or self._batch.first != first:
-            self._batch = Batch(self.plan, self.models, cases, first)
-        results = self._batch.edit(contender, self.measures)
-        # an edit may have been made already, in a batch that ended before it was full
-        new = [result for result in results if (result[0]["key"], contender.label) not in made]
-        self.rows += [self.folder.write(*result) for result in new]
+            self._batch = Batch(self.plan, self.models, self._cases_from(first), first)
+        for row, picture in self._batch.edit(contender, self.measures):
+            # an edit may have been made already, in a batch that ended before it was full
+            if not self.rows.has(row["key"], contender.label):
+                self.rows.add(self.folder.write(row, picture))
 
-    def _next(self, made: Collection[tuple[str, str]]) -> tuple[int, Contender]:
+    def _cases_from(self, first: int) -> Sequence[EditCase]:
+        return self.cases[first : first + self.plan.batch]
+
+    def _next(self) -> tuple[int, Contender]:
         """The first batch, and the first method, that lacks a result."""
-        for first in range(0, len(self.cases), self.plan.batch):
-            cases = self.cases[first : first + self.plan.batch]
+        for at in range(self._at, len(self._firsts)):
+            cases = self._cases_from(self._firsts[at])
             for contender in self.plan.contenders:
-                if any((case.key, contender.label) not in made for case in cases):
-                    return first, contender
+                if not all(self.rows.has(case.key, contender.label) for case in cases):
+                    self._at = at
+                    return self._firsts[at], contender
         raise RuntimeError("all edits have been made")
 
     def state_dict(self) -> dict:
-        """The results."""
-        return {"rows": self.rows}
+        """Nothing: every result is a line."""
+        return {}
 
     def load_state_dict(self, state: dict) -> None:
+        """Nothing is to be taken back; see :meth:`read_back`."""
+
+    def read_back(self) -> None:
         """Take back the results.
 
         Raises:
             ValueError: If one's picture is not what was written.
         """
-        for row in state["rows"]:
+        self.folder.lines.mend()
+        for row in self.rows.read():
             path = row["picture"] and self.folder.path / row["picture"]
             if path and not (path.is_file() and sha256(path) == row["sha256"]):
                 raise ValueError(
                     f"the stopped run's {row['picture']} is not what it was; start again with --overwrite"
                 )
-        self.rows = list(state["rows"])
 
 
 class EvalJob(Job):
@@ -177,9 +182,10 @@ class EvalJob(Job):
         measures: What edits are measured by.
         folder: Claimed already.
         facts: See :class:`geokernels.runs.loop.Job`.
+        shard: Which batches of edits are made.
     """
 
-    every = 1
+    every = 100  # the results themselves are lines, written as they come
 
     def __init__(
         self,
@@ -190,6 +196,7 @@ class EvalJob(Job):
         folder: EvalFolder,
         *,
         facts: dict,
+        shard: Shard = WHOLE,
     ):
         plan = replace(plan, contenders=[contender.settled(models) for contender in plan.contenders])
         methods = {
@@ -198,12 +205,12 @@ class EvalJob(Job):
         run = {**facts, "methods": methods, "edits": [], "contents": contents_of([]), **measures.facts}
         super().__init__(
             folder,
-            facts=json.loads(json.dumps(run)),
+            facts=json.loads(json.dumps({**run, "shard": shard.word})),
             config={STAGE: {**plan.config, **asdict(measures.conventions)}},
             device=str(latent_model(models.pipeline).device),
         )
-        self.cases, self.earlier = cases, self.facts
-        self.edits = Edits(plan, [], models, measures, folder)
+        self.cases, self.earlier, self.continues = cases, self.facts, False
+        self.edits = Edits(plan, models, measures, folder, shard)
 
     def require_same(self, state: Mapping) -> None:
         """Refuse to continue a run of other settings; it may have had fewer edits, or fewer methods."""
@@ -217,6 +224,10 @@ class EvalJob(Job):
                 raise ValueError(f"the earlier run had the method {label}; give it again, with its settings")
         self.earlier = {name: kept[name] for name in GROWING}
 
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from the lines that there are, once the edits are known."""
+        self.continues = True
+
     def prepare(self, tell: Tell) -> None:
         """Get the edits.
 
@@ -229,55 +240,71 @@ class EvalJob(Job):
             raise ValueError("the earlier run had other edits; give the same folder, and no smaller limit")
         if contents_of(cases[:count]) != earlier["contents"]:
             raise ValueError("the earlier run had other pictures, texts or masks of the same edits")
-        self.edits.cases = cases
+        self.edits.expect(cases)
         self.facts |= {"edits": keys, "contents": contents_of(cases)}
+        if self.continues:
+            with self.folder.as_written():
+                self.edits.read_back()
 
     def stages(self) -> Iterator[tuple[str, Edits]]:
         """The edits."""
         yield STAGE, self.edits
 
-    @property
-    def rows(self) -> list[dict]:
-        """The results in the order of the edits, and of the methods."""
-        order = {case.key: i for i, case in enumerate(self.edits.cases)}
-        labels = list(self.facts["methods"])
-        return sorted(self.edits.rows, key=lambda row: (order[row["key"]], labels.index(row["method"])))
-
     def record(self) -> dict:
         """What the results come to."""
-        return {"summary": summarise(self.rows, list(self.facts["methods"]))}
+        return {"summary": summarise(self.edits.rows, list(self.facts["methods"]))}
 
     def finish(self, record: dict) -> Collection[str]:
         """Write the tables and the page; the pictures are written already."""
-        file, rows, summary = self.folder.file, self.rows, record["summary"]
-        write_text(file(RESULTS), _csv(HEAD, [[row[name] for name in HEAD] for row in rows]))
-        write_text(file(SUMMARY), _csv(*summary_rows(summary)))
-        said = self.edits.measures.conventions.said()
-        write_text(file(TABLE), f"{markdown(summary)}\n{said}\n")
-        shown = [self._shown(case, rows) for case in self.edits.cases[:SHOWN]]
-        write_text(file(PAGE), evaluation_page(record, readable(summary), rows, shown))
-        write_text(file(ROWS), (self.folder.path / self.folder.checkpoint).read_text("utf-8"))
-        return [*TABLES, PAGE, ROWS, *(row["picture"] for row in rows if row["picture"])]
-
-    def _shown(self, case: EditCase, rows: Sequence[dict]) -> ShownEdit:
-        """An edit with its pictures: the source, the truth where there is one, and every method's result."""
-        drawn = {"source": _thumbnail(case.picture)}
-        if case.edited is not None:
-            drawn["truth"] = _thumbnail(case.edited)
-        results = {
-            row["method"]: _thumbnail(row["picture"] and self.folder.path / row["picture"])
-            for row in rows
-            if row["key"] == case.key
-        }
-        return ShownEdit(case.key, case.source, case.target, KINDS[case.kind], drawn, results)
+        self.edits.rows.begin()
+        self.folder.keep_last()
+        return write_tables(self.folder, record, self.edits.rows, self.edits.own)
 
 
-def _thumbnail(path: Path | None) -> bytes | None:
-    """A picture's file, small; None where there is none, or none that can be read."""
+def write_tables(folder: EvalFolder, record: dict, rows: Results, cases: Sequence[EditCase]) -> list[str]:
+    """Write what is made of results; returns the names of all files of an evaluation.
+
+    Args:
+        folder: That has the lines and the pictures.
+        record: Everything in ``run.json`` but the checksums.
+        rows: The results.
+        cases: The edits that they are of.
+    """
+    file, summary = folder.file, record["summary"]
+    write_csv(file(RESULTS), HEAD, ([row[name] for name in HEAD] for row in rows))
+    write_csv(file(SUMMARY), *summary_rows(summary))
+    write_text(file(TABLE), f"{markdown(summary)}\n{conventions_of(record).said()}\n")
+    shown = [_shown(folder, case, record["methods"]) for case in cases[:SHOWN]]
+    write_text(file(PAGE), evaluation_page(record, readable(summary), rows, shown))
+    return [LINES, LAST, *TABLES, PAGE, *(row["picture"] for row in rows if row["picture"])]
+
+
+def conventions_of(record: dict) -> Conventions:
+    """By which an evaluation measured."""
+    config = record["config"][STAGE]
+    return Conventions(**{field.name: config[field.name] for field in fields(Conventions)})
+
+
+def _shown(folder: EvalFolder, case: EditCase, methods: Iterable[str]) -> ShownEdit:
+    """An edit with its pictures: the source, the truth where there is one, and every method's result."""
+    drawn = {"source": _thumbnail(case.picture)}
+    if case.edited is not None:
+        drawn["truth"] = _thumbnail(case.edited)
+    results = {method: _thumbnail(folder.path / picture_of(method, case.key)) for method in methods}
+    return ShownEdit(case.key, case.source, case.target, KINDS[case.kind], drawn, results)
+
+
+def _thumbnail(path: Path) -> bytes | None:
+    """A picture's file, small; None where there is none that can be read."""
     try:
-        return path and png(read_picture(path, most_megapixels=math.inf).rgb, longest=THUMB)
+        return png(read_picture(path, most_megapixels=math.inf).rgb, longest=THUMB)
     except ValueError:
         return None
+
+
+def picture_of(method: str, key: str) -> str:
+    """The name of the picture of an edit by a method."""
+    return f"{PICTURES}/{safe(method)}/{safe(key)}.png"
 
 
 def contents_of(cases: Sequence[EditCase]) -> str:
@@ -300,11 +327,3 @@ def safe(name: str) -> str:
         return name
     said = re.sub(r"[^A-Za-z0-9_.=,-]+", "-", name)[:LONGEST].lstrip(".")
     return f"{said}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
-
-
-def _csv(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
-    return out.getvalue()

@@ -30,6 +30,7 @@ class RunFolder(HeldFolder):
     command: ClassVar[str]  # whose run it is
     checkpoint: ClassVar[str] = "checkpoint.pt"
     remedy: ClassVar[str] = "choose another folder, or add --overwrite"
+    again: ClassVar[str] = REMEDY  # what to do about a checkpoint that is not as it was written
     replaces: ClassVar[bool] = False  # whether an earlier run is there still, which is to go
     origin: ClassVar[Mapping] = {"options": None, "inputs": []}  # what was typed, as the record keeps it
     _keep: ClassVar[tuple[Path, ...]] = ()
@@ -118,10 +119,15 @@ class RunFolder(HeldFolder):
         (self.path / self.checkpoint).unlink(missing_ok=True)
         self.require_there()
 
-    def save(self, state: dict) -> None:
-        """Write the checkpoint, whole or not at all; as JSON, if it is called so."""
+    def save(self, state: dict, made: Mapping | None = None) -> None:
+        """Write the checkpoint, whole or not at all; as JSON, if it is called so.
+
+        Args:
+            state: All that a run continues from.
+            made: Where it was made; here and now if not given.
+        """
         write = write_sealed_json if self._is_json else save_sealed
-        kept = {"format": FORMAT, **state, MADE: circumstances()}
+        kept = {"format": FORMAT, **state, MADE: made or circumstances()}
         write(self.file(self.checkpoint), kept, kind=self.command)
 
     @property
@@ -143,10 +149,10 @@ class RunFolder(HeldFolder):
     def _read(self, device: str = "cpu") -> dict:
         path = self.kept
         if self._is_json:
-            state = read_sealed_json(path, kind=self.command, remedy=REMEDY)
+            state = read_sealed_json(path, kind=self.command, remedy=self.again)
         else:
-            state = load_sealed(path, kind=self.command, remedy=REMEDY, device=device)
-        require_format(state, remedy=REMEDY)
+            state = load_sealed(path, kind=self.command, remedy=self.again, device=device)
+        require_format(state, remedy=self.again)
         return state
 
     @property
@@ -167,7 +173,7 @@ class RunFolder(HeldFolder):
         except (LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(
                 f"{self.path / self.checkpoint} does not hold what this version of geokernels writes "
-                f"({reason_of(error)}); {REMEDY}"
+                f"({reason_of(error)}); {self.again}"
             ) from error
 
     def _record(self) -> dict | None:

@@ -232,6 +232,7 @@ class _Driver:
 
     Attributes:
         saved_at: When the last checkpoint was written, by the clock.
+        saved_facts: What the last checkpoint says of the run.
         stages: Those that were begun, by name.
         waiting: States, from the checkpoint, of stages that are not begun yet.
     """
@@ -241,6 +242,7 @@ class _Driver:
         self.stages: dict[str, Stage] = {}
         self.waiting: dict[str, dict] = {}
         self.begun_anew = self.prepared = False
+        self.saved_facts = dict(job.facts)
         self.saved_at = time.monotonic()
 
     def save(self) -> None:
@@ -255,7 +257,7 @@ class _Driver:
                 "seconds": dict(job.seconds),
             }
         )
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_facts = time.monotonic(), dict(job.facts)
 
     def begin(self, *, resume: bool) -> None:
         """Stand where the checkpoint stands, or write the first one."""
@@ -293,6 +295,8 @@ class _Driver:
         self.job.seconds[PREPARE] += time.perf_counter() - start
         self.prepared = True
         self._replace()
+        if self.job.facts != self.saved_facts:  # what was prepared is a part of them
+            self.save()
         if stage is None:
             return None
         self.job.before(name, stage)

@@ -16,7 +16,7 @@ from ..environment import machine, peak_memory_mib, versions
 
 SCHEMA = 3  # of the records of this version; those of geokernels 0.1.0 bear no number
 MORPH, ADAPT, VIDEO, EDIT = "morph", "adapt", "video", "edit"
-INTERPOLATE, EVAL, SAMPLE, DEMO = "interpolate", "eval", "world sample", "demo"
+INTERPOLATE, EVAL, SAMPLE, DEMO, BATCH = "interpolate", "eval", "world sample", "demo", "batch"
 TEXTS = (MORPH, ADAPT, VIDEO, EDIT)
 TOTAL = "total"
 
@@ -133,6 +133,8 @@ KEYS: dict[str, Key] = {
     "measures": Key("texts by name", "what measures", (EVAL,)),
     "conventions": Key("object", "of measuring: `fingerprint`, `departures` from PIE-Bench's", (EVAL,)),
     "summary": Key("objects by name", "by method: `edits`, `failed`, each column with bounds", (EVAL,)),
+    "shard": Key("text or null", "`I/N`, where it is one of N parts of a run", (EVAL, BATCH)),
+    "jobs": Key("objects", "`name`, `state`, `attempts`, `seconds`, `reason` of each", (BATCH,)),
     "kind": Key("text", "`scenes`, `clips`, `edits`, `generator` or `diffusion`", (SAMPLE,)),
     "morphs": Key("objects", "each edit by both losses, judged", (DEMO,)),
     "walk": Key("object", "in w: `ends`, `largest_over_mean_step`, `seen`", (DEMO,)),

@@ -176,7 +176,7 @@ def test_the_traceback_of_a_failure_is_kept_and_not_shown(options, tmp_path, mon
     method = METHODS["masactrl"]._replace(run=failing)
     monkeypatch.setitem(comparators.METHODS, "masactrl", method)
     assert run("--world", 1, *options, "--out", tmp_path).exit_code == 0
-    rows = json.loads((tmp_path / "results.json").read_text())["stages"]["edits"]["rows"]
+    rows = [row for _, row in evaluate.EvalFolder(tmp_path).lines]
     failed, made = sorted(rows, key=lambda row: row["failure"] is None)
     assert failed["failure"] == "RuntimeError: it cannot be done"
     assert failed["traceback"].startswith("Traceback (most recent call last)")

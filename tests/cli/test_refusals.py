@@ -108,6 +108,7 @@ def files(tmp_path_factory):
     (folder / "run").mkdir()
     options = {"PICTURE": str(folder / "picture.png"), "--from": TEXTS[0], "--to": TEXTS[1]}
     write_json(folder / "run" / "run.json", {**RECORD, "options": options, "versions": versions()})
+    (folder / "jobs.jsonl").write_text('{"command": "world sample", "KIND": "scenes"}\n')
     (folder / "garbage").write_bytes(b"nothing that anybody wrote")
     (folder / "garbage.png").write_bytes(b"nothing that anybody wrote")
     (folder / "garbage.safetensors").write_bytes(b"nothing that anybody wrote")
@@ -140,6 +141,8 @@ def usual(option: Option, files, out) -> dict:
         "interpolate": {"--prompt": list(TEXTS), "--out": [out]},
         "demo": {"--out": [out]},
         "rerun": {"RUN": [files / "run"], "--out": [out]},
+        "batch": {"JOBS": [files / "jobs.jsonl"], "--out": [out]},
+        "merge": {"PARTS": [files / "run"], "--out": [out]},
         "bench": {},
         "tune": {},
         "doctor": {},

@@ -89,14 +89,16 @@ def test_overwriting_removes_nothing_that_a_record_of_any_kind_talks_of(kind, tm
     rows = [{"picture": name, "sha256": checksum} for name, checksum in sums.items()]
     rows, samples = [*rows, {"picture": ["odd"]}, "odd"], [{"sha256": sums}, {"sha256": 1}, None]
     for name in ("results.partial.json", "results.json"):
-        write_json(out / name, {"stages": {"edits": {"rows": rows}}})
+        write_json(out / name, {})
+    write(out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in [*rows, "odd"]))
     write_json(out / "samples.partial.json", {"stages": {"samples": {"samples": samples}}})
     write_json(out / "samples.json", {"samples": samples})
     before = contents(tmp_path)
     with make(kind, out).claim(resume=False, overwrite=True) as folder:
         folder.replace()
         gone = set(before) - set(contents(tmp_path))
-    assert gone <= {f"out/{name}" for name in ("run.json", kind.checkpoint, "results.json", "samples.json")}
+    names = ("run.json", kind.checkpoint, "results.json", "results.jsonl", "samples.json")
+    assert gone <= {f"out/{name}" for name in names}
     assert (out / "grid.png").is_symlink()
 
 
