@@ -34,7 +34,7 @@ EXTRAS = {
         "demo, morph, adapt and world",
         ("torchvision", "open_clip", "lpips", "safetensors", "numpy", "PIL"),
     ),
-    "video": ("video and interpolate --mp4", ("av", "cv2")),
+    "video": ("blend, video and interpolate --mp4", ("av", "cv2")),
     "diffusion": (
         "interpolate, edit, eval, and the prompts of demo and world",
         ("diffusers", "transformers", "accelerate", "safetensors", "torchmetrics"),

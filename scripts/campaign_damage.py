@@ -7,7 +7,7 @@ from pathlib import Path
 
 from geokernels._sealed import SEAL, load_sealed, save_sealed, unseal, write_sealed_json
 
-KINDS = ("morph", "adapt", "video", "interpolate", "edit", "inversion")
+KINDS = ("morph", "adapt", "video", "interpolate", "edit", "blend", "inversion")
 CHECKPOINTS = ("checkpoint.pt", "results.partial.json", "results.jsonl", "samples.partial.json")
 
 

@@ -75,6 +75,10 @@ def commands(given: Path) -> dict[str, list[str]]:
             *("interpolate", "--prompt", "a red circle", "--prompt", "a blue star", "--frames", "4"),
             *("--steps", "2", "--batch", "1"),
         ],
+        "blend": [
+            *("blend", picture, str(given / "other.png"), "--frames", "9", "--set", "matching.points=16"),
+            *("--set", "matching.first=16", "--set", "palette=32"),
+        ],
         "edit": ["edit", picture, *texts, *edited],
         "eval": [
             "eval",
@@ -118,6 +122,8 @@ def write_inputs(given: Path) -> None:
 
     scene = world.sample_scenes(1, generator=torch.Generator().manual_seed(0))
     write_picture(given / "source.png", world.render(scene)[0])
+    other = world.render(world.sample_scenes(1, generator=torch.Generator().manual_seed(2)))[0]
+    write_picture(given / "other.png", other[:, :40])
     (given / "atlas.yaml").write_text(ATLAS)
     clip = world.render_clip(scene, 4, 32, generator=torch.Generator().manual_seed(1))
     for i, (frame, mask) in enumerate(zip(clip.frames, clip.masks)):
@@ -138,6 +144,7 @@ def preload() -> None:
     import geokernels.cli
     import geokernels.pipelines.comparators
     import geokernels.runs.adapt
+    import geokernels.runs.blend
     import geokernels.runs.demo
     import geokernels.runs.edit
     import geokernels.runs.evaluate
@@ -151,12 +158,14 @@ def preload() -> None:
 
 def make_small() -> None:
     """Let commands that have no such options do little, and save often."""
-    from geokernels.pipelines import ClipInversionConfig
-    from geokernels.runs import adapt, demo, edit, morph, video
+    from geokernels.pipelines import BlendConfig, ClipInversionConfig, MatchingConfig
+    from geokernels.runs import adapt, blend, demo, edit, morph, video
 
     morphs = ClipInversionConfig(recipe="world", steps=2, views=2, guess=2.0)
-    demo.DemoConfig = partial(demo.DemoConfig, ("colour",), morphs, walk=9, line=2, prompts=2, steps=2)
-    morph.MorphJob.every = adapt.AdaptJob.every = edit.EditJob.every = 2
+    film = BlendConfig(recipe="world", frames=3, palette=32, matching=MatchingConfig(points=8, first=8))
+    small = {"walk": 9, "line": 2, "prompts": 2, "steps": 2, "blend": film}
+    demo.DemoConfig = partial(demo.DemoConfig, ("colour",), morphs, **small)
+    morph.MorphJob.every = adapt.AdaptJob.every = edit.EditJob.every = blend.BlendJob.every = 2
     video.VideoJob.every = 5
 
 

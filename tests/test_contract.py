@@ -44,6 +44,7 @@ PARTS = {
     "ExactTransport": ("rows", "columns", "mass", "f", "g", "value", "plan"),
 }
 METHODS = {
+    "blend_pictures": "first, second",
     "clip_inversion": "picture, encoders, source, target",
     "adapt_generator": "model, encoders, source, target",
     "edit_layer": "picture, encoders, source, target",
@@ -110,6 +111,6 @@ def test_commands():
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     groups = {group.name for group in app.registered_groups}
     assert commands | groups == {
-        *("demo", "morph", "adapt", "video", "interpolate"),
+        *("demo", "blend", "morph", "adapt", "video", "interpolate"),
         *("edit", "eval", "batch", "merge", "rerun", "bench", "tune", "world", "doctor"),
     }

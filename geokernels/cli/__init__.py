@@ -1,4 +1,4 @@
-"""The command line: ``geokernels demo | morph | video | adapt | edit | eval | interpolate | batch | ...``.
+"""The command line: ``geokernels demo | blend | morph | video | adapt | edit | eval | batch | ...``.
 
 One module a command. Models, picture files and reports load when a command runs, so that
 ``doctor`` needs torch alone. typer reads options from the parameters of a function: that is why
@@ -15,6 +15,7 @@ from . import (
     adapt,
     batch,
     bench,
+    blend,
     demo,
     doctor,
     edit,
@@ -38,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 add(app, demo.demo)
+add(app, blend.blend)
 add(app, morph.morph)
 add(app, video.video)
 add(app, adapt.adapt)

@@ -205,6 +205,7 @@ GuidanceScale = Annotated[
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut texts that are too long for a model, and say so.")
 ]
+Mp4 = Annotated[bool, typer.Option("--mp4", help="Write MP4 files beside the GIFs.")]
 Truncation = Annotated[
     float | None,
     typer.Option(min=0, help="Truncation of the generator's w; 1 is none, 0 draws only the mean picture."),

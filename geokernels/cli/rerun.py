@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import adapt, edit, interpolate, morph, video
+from . import adapt, blend, edit, interpolate, morph, video
 from .console import say, sentences, warn
 from .options import Overwrite, Resume, Sets, out_option, path_argument
 from .origin import require_inputs, words_of
@@ -19,7 +19,7 @@ TIMED = (".html", ".md", ".csv", ".json", ".jsonl")  # endings of files that hav
 # parameters that are settings, which a record has whole: the options that were typed for them say no more
 SETTINGS = {
     module.__name__.rpartition(".")[2]: {"recipe", "config_file", "sets", *module.OPTIONS.values()}
-    for module in (morph, video, adapt, edit, interpolate)
+    for module in (blend, morph, video, adapt, edit, interpolate)
 }
 SETTINGS["video"] |= set(video.OF_FIT.values())
 SETTINGS["adapt"] |= set(adapt.OF_INVERSION.values())

@@ -89,10 +89,13 @@ def chequered(like: Tensor, *, side: int = 8) -> Tensor:
 
 def to_image(rgb: Tensor, alpha: Tensor | None = None) -> Image.Image:
     """A Pillow image of 8 bits a channel; see :func:`write_picture`."""
-    if alpha is None:
-        return Image.fromarray(_bytes(rgb))
-    opaque = (rgb.cpu() - (1 - alpha)) / alpha.clamp(min=1 / 255)
-    return Image.fromarray(_bytes(torch.cat([torch.where(alpha > 0, opaque, rgb.cpu()), alpha])))
+    return Image.fromarray(_bytes(rgb if alpha is None else torch.cat([uncovered(rgb, alpha), alpha])))
+
+
+def uncovered(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """The colours of a picture before it was laid over white; where nothing of it is seen, those that are."""
+    rgb = rgb.to(alpha.device)
+    return torch.where(alpha > 0, (rgb - (1 - alpha)) / alpha.clamp(min=1 / 255), rgb)
 
 
 def png(rgb: Tensor, *, longest: int | None = None) -> bytes:
@@ -111,7 +114,14 @@ def through_jpeg(rgb: Tensor, quality: int) -> Tensor:
     return (pixels.permute(2, 0, 1).float() / 255).to(rgb.device)
 
 
-def gif(frames: Sequence[Tensor], *, longest: int = 256, hold: int = 1200, each: int = 90) -> bytes:
+def gif(
+    frames: Sequence[Tensor],
+    *,
+    longest: int = 256,
+    hold: int = 1200,
+    each: int = 90,
+    back: bool = False,
+) -> bytes:
     """The bytes of an endless GIF that rests on its first and last frame.
 
     Args:
@@ -119,10 +129,13 @@ def gif(frames: Sequence[Tensor], *, longest: int = 256, hold: int = 1200, each:
         longest: Longest side; larger frames are shrunk, frames below half of it are enlarged crisply.
         hold: Milliseconds on the first and last frame.
         each: Milliseconds on the others.
+        back: Whether the frames in between are shown once more, on the way back to the first.
     """
     # no dithering: it would double the file for a grain that nobody sees
     images = [to_image(fit(frame, longest)).quantize(255, dither=Image.Dither.NONE) for frame in frames]
     times = [hold, *[each] * (len(images) - 2), hold][: len(images)]
+    if back:
+        images, times = [*images, *images[-2:0:-1]], [*times, *times[-2:0:-1]]
     buffer = io.BytesIO()
     images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0, disposal=1)
     return buffer.getvalue()

@@ -4,6 +4,9 @@ from typing import TYPE_CHECKING
 
 from .adapt.nada import Adaptation, AdaptationConfig, AdaptationResult, adapt_generator
 from .adapt.w_inversion import WInversion, WInversionConfig, WInversionResult, invert_picture
+from .blend.config import BlendConfig
+from .blend.maps import Maps, MatchingConfig, find_maps
+from .blend.pipeline import Blend, BlendResult, blend_pictures
 from .edit.flow_inversion import flow_inversion
 from .edit.oig import OIGConfig, OIGEdit, OIGResult, oig_edit
 from .edit.source import EditSource, ddim_inversion, draw_source
@@ -31,6 +34,9 @@ __all__ = [
     "AtlasFit",
     "AtlasFitConfig",
     "AtlasFitResult",
+    "Blend",
+    "BlendConfig",
+    "BlendResult",
     "ClipInversion",
     "ClipInversionConfig",
     "ClipInversionResult",
@@ -40,6 +46,8 @@ __all__ = [
     "LayerEditConfig",
     "LayerEditResult",
     "Layers",
+    "Maps",
+    "MatchingConfig",
     "OIGConfig",
     "OIGEdit",
     "OIGPipeline",
@@ -55,12 +63,14 @@ __all__ = [
     "WInversionConfig",
     "WInversionResult",
     "adapt_generator",
+    "blend_pictures",
     "clip_inversion",
     "ddim_inversion",
     "draw_source",
     "edit_layer",
     "edit_video",
     "feature_metric",
+    "find_maps",
     "fit_atlas",
     "flow_inversion",
     "interpolate_prompts",

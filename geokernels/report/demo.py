@@ -37,6 +37,7 @@ class ShownWalk(NamedTuple):
 class Shown(NamedTuple):
     """The pictures of a demonstration; None for a part that was left out, whose reason is in the record."""
 
+    blend: ShownWalk | None  # between two photographs
     edits: Sequence[ShownEdit]
     walk: ShownWalk
     line: ShownWalk | None  # between two prompts
@@ -51,6 +52,7 @@ def demo_page(record: dict, shown: Shown) -> str:
         "A picture, moved by a sentence",
         LEAD,
         [
+            _blend_section(record["photographs"], shown.blend),
             section("What the judge found", _summary(edits), note=small),
             *(_edit_section(i, edit, pictures) for i, (edit, pictures) in enumerate(zip(edits, shown.edits))),
             _walk_section("A walk through a generator", record["walk"], shown.walk, WALK),
@@ -59,6 +61,22 @@ def demo_page(record: dict, shown: Shown) -> str:
             run_section(record),
         ],
     )
+
+
+def _blend_section(facts: Mapping, shown: ShownWalk | None) -> str:
+    """Two photographs, and the film between them."""
+    heading = "One photograph becomes another"
+    if shown is None:
+        return _left_out(heading, facts["left_out"])
+    first, second = facts["first"], facts["second"]
+    pictures = row(
+        figure(shown.start, f"The first photograph: {first}", text(first)),
+        figure(shown.animation, f"Animation from {first} to {second} and back", "there and back"),
+        figure(shown.end, f"The last photograph: {second}", text(second)),
+    )
+    strip = film(shown.frames, "on the way", labels=shown.labels)
+    note = f"{len(facts['fixed'])} pairs of places were given by hand: eyes, nose and mouth."
+    return section(heading, f"<p>{BLEND}</p>", pictures, strip, f"<p class=note>{note}</p>")
 
 
 def _summary(edits: Sequence[Mapping]) -> str:
@@ -187,6 +205,11 @@ LEAD = (
     "by image analysis alone. It uses no CLIP, so it cannot be persuaded by the model that did the "
     "guiding. Below the morphs, two models that were trained on such scenes draw their own: a StyleGAN2 "
     "generator and a latent diffusion pipeline.</p>"
+)
+BLEND = (
+    "No text and no model takes part: places of the two photographs that look alike are matched by optimal "
+    "transport, and both pictures are moved to where their places meet. The first and the last frame are the "
+    "photographs to the bit. <code>geokernels blend</code> does this with any two pictures."
 )
 WALK = (
     "The generator draws a picture from a code w. Here w goes in a straight line from one random code to "

@@ -13,11 +13,13 @@ from .._files import read_json, write_json, write_text
 from ..media.pictures import fit, gif, grid, png, strip, write_bytes, write_picture
 from ..models import load_diffusion, load_generator
 from ..models.clip import ClipEncoder
-from ..pipelines import ClipInversionConfig
+from ..pipelines import Blend, BlendConfig, ClipInversionConfig
+from ..pipelines.blend.frames import over_white
 from ..pipelines.run_state import plain
 from ..report.demo import Shown, ShownEdit, ShownMorph, ShownWalk, demo_page
 from ..report.page import FILM_SIDE, PICTURE_SIDE
 from ..world.captions import reading
+from .demo_blend import blend_photographs, facts_of_blend
 from .demo_models import (
     Drawn,
     Walk,
@@ -46,6 +48,7 @@ class DemoConfig:
         prompts: Prompts drawn.
         steps: Of each diffusion sampling.
         guidance: Scale of its classifier-free guidance.
+        blend: Of two photographs.
     """
 
     attributes: tuple[str, ...] = ("colour", "background", "colour", "shape")
@@ -55,17 +58,19 @@ class DemoConfig:
     prompts: int = 12
     steps: int = 20
     guidance: float = 3.0
+    blend: BlendConfig = field(default_factory=lambda: BlendConfig(recipe="world"))
 
     @property
     def total(self) -> int:
-        """Steps of all parts together: optimisation's, and twice diffusion's."""
-        return len(self.attributes) * len(LOSSES) * self.morph.steps + 2 * self.steps
+        """Steps of all parts together: frames, optimisation's, and twice diffusion's."""
+        return self.blend.frames + len(self.attributes) * len(LOSSES) * self.morph.steps + 2 * self.steps
 
 
 @dataclass
 class Demo:
     """What a demonstration found; a part that could not run is the sentence that says why."""
 
+    blend: Blend | str
     edits: list[Edit]
     walk: Walk
     line: Walk | str
@@ -87,6 +92,7 @@ class DemoFolder(RunFolder):
     command = "demo"
     checkpoint = BEGUN
     names = (
+        r"blend(-frames\.png|\.gif)",
         r"\d-[a-z]+-[a-z]+(-frames\.png|\.png|\.gif)",
         r"(walk|prompts)(-frames\.png|\.gif)",
         r"(samples|overview)\.png",
@@ -130,9 +136,10 @@ def run_demo(
             steps of parts that are left out are not taken.
     """
     config, start = config or DemoConfig(), time.perf_counter()
+    blend = blend_photographs(config.blend, on_step)
     edits = morph_scenes(encoder, config.attributes, config.morph, seed=seed, on_step=on_step)
     walk = walk_in_w(load_generator(), pictures=config.walk, seed=seed)
-    demo = Demo(edits, walk, *_draw(config, seed, on_step))
+    demo = Demo(blend, edits, walk, *_draw(config, seed, on_step))
     seconds = time.perf_counter() - start
     write_demo(demo, folder, seed=seed, encoder=encoder.name, config=config, seconds=seconds)
     return demo
@@ -162,6 +169,11 @@ def write_demo(
     # until run.json is there, this says whose folder it is
     write_json(folder.file(BEGUN), {"command": folder.command})
     names = []
+    if isinstance(demo.blend, Blend):
+        film = _film(demo.blend)
+        write_picture(folder.file("blend-frames.png"), strip(_spread(film), height=128))
+        write_bytes(folder.file("blend.gif"), _there_and_back(film))
+        names += ["blend-frames.png", "blend.gif"]
     for i, edit in enumerate(demo.edits):
         for loss, morph in edit.morphs.items():
             names += _write_frames(folder, f"{i + 1}-{edit.attribute}-{loss}", morph.frames, morph.frames)
@@ -169,8 +181,7 @@ def write_demo(
             names.append(f"{i + 1}-{edit.attribute}-{loss}.png")
     for name, walk in (("walk", demo.walk), ("prompts", demo.line)):
         if isinstance(walk, Walk):
-            chosen = [round(i * (len(walk.frames) - 1) / (SHOWN - 1)) for i in range(SHOWN)]
-            names += _write_frames(folder, name, list(walk.frames), list(walk.frames[chosen]))
+            names += _write_frames(folder, name, list(walk.frames), _spread(list(walk.frames)))
     if isinstance(demo.drawn, Drawn):
         write_picture(folder.file("samples.png"), grid(demo.drawn.pictures))
         names.append("samples.png")
@@ -179,6 +190,7 @@ def write_demo(
     facts = {
         "seeds": [seed],
         "encoders": [encoder],
+        "photographs": facts_of_blend(demo.blend),
         "morphs": [facts_of(edit) for edit in demo.edits],
         "walk": demo.walk.facts(),
         "between_prompts": _facts_or_reason(demo.line),
@@ -193,11 +205,31 @@ def write_demo(
 def shown_of(demo: Demo) -> Shown:
     """The pictures of the page."""
     return Shown(
+        _shown_blend(demo.blend) if isinstance(demo.blend, Blend) else None,
         [_shown_edit(edit) for edit in demo.edits],
         _shown_walk(demo.walk),
         _shown_walk(demo.line) if isinstance(demo.line, Walk) else None,
         _large(demo.drawn.pictures) if isinstance(demo.drawn, Drawn) else None,
     )
+
+
+def _shown_blend(run: Blend) -> ShownWalk:
+    film = _film(run)
+    labels = [f"t = {t:.2f}" for t in run.times.tolist()]
+    return ShownWalk(*_large([film[0], film[-1]]), _there_and_back(film), _small(film), labels)
+
+
+def _there_and_back(film: list[Tensor]) -> bytes:
+    return gif(film, longest=384, hold=700, each=70, back=True)
+
+
+def _film(run: Blend) -> list[Tensor]:
+    return [over_white(frame)[0] for frame in run.made]
+
+
+def _spread(frames: list[Tensor]) -> list[Tensor]:
+    """Evenly chosen ones, for a strip."""
+    return [frames[round(i * (len(frames) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
 
 
 def _shown_edit(edit: Edit) -> ShownEdit:

@@ -15,7 +15,7 @@ from .._files import read_json
 from ..environment import machine, peak_memory_mib, versions
 
 SCHEMA = 3  # of the records of this version; those of geokernels 0.1.0 bear no number
-MORPH, ADAPT, VIDEO, EDIT = "morph", "adapt", "video", "edit"
+MORPH, ADAPT, VIDEO, EDIT, BLEND = "morph", "adapt", "video", "edit", "blend"
 INTERPOLATE, EVAL, SAMPLE, DEMO, BATCH = "interpolate", "eval", "world sample", "demo", "batch"
 TEXTS = (MORPH, ADAPT, VIDEO, EDIT)
 TOTAL = "total"
@@ -118,15 +118,20 @@ KEYS: dict[str, Key] = {
     "masks": Key("text or null", "name of the masks; null where they were found from motion", (VIDEO,)),
     "flow": Key("text", "estimator of optical flow", (VIDEO,)),
     "frames": Key("whole number", "of the clip", (VIDEO,)),
-    "size": Key("whole numbers", "of its frames, in pixels: width, height", (VIDEO,)),
+    "size": Key("whole numbers", "of its frames, in pixels: width, height", (VIDEO, BLEND)),
     "atlas": Key("object", "`clip` (checksum of frames), `psnr` (dB), `fitted` (or used again)", (VIDEO,)),
     "prompts": Key("texts", "stations of the path", (INTERPOLATE,)),
     "negative": Key("text or null", "what guidance leads away from", (INTERPOLATE,)),
     "pipeline": Key("text", "kind of the model", (INTERPOLATE,)),
     "distance": Key("text", "between pictures", (INTERPOLATE,)),
-    "mp4": Key("true or false", "whether films were written", (INTERPOLATE,)),
+    "mp4": Key("true or false", "whether films were written", (INTERPOLATE, BLEND)),
     "invariance": Key("object", "how far the model reads rows as a set", (INTERPOLATE,)),
     "paths": Key("objects by name", "by coupling: `times`, `distances`, `score`, `rounds`", (INTERPOLATE,)),
+    "first": Key("text", "name of the picture that the film begins with", (BLEND,)),
+    "second": Key("text", "name of the picture that it ends with", (BLEND,)),
+    "places": Key("rows", "of both in the frames, in pixels: x, y, width, height", (BLEND,)),
+    "matches": Key("object", "`fixed` pairs, pixels `missed`, mean `confidence`, share `folded`", (BLEND,)),
+    "path": Key("object", "`times` of the frames, `distances` of neighbours, `score`", (BLEND,)),
     "methods": Key("objects by name", "by label: `title`, `settings`", (EVAL,)),
     "edits": Key("texts", "keys of the edits", (EVAL,)),
     "contents": Key("text", "checksum of pictures, texts and masks of the edits", (EVAL,)),
@@ -136,6 +141,7 @@ KEYS: dict[str, Key] = {
     "shard": Key("text or null", "`I/N`, where it is one of N parts of a run", (EVAL, BATCH)),
     "jobs": Key("objects", "`name`, `state`, `attempts`, `seconds`, `reason` of each", (BATCH,)),
     "kind": Key("text", "`scenes`, `clips`, `edits`, `generator` or `diffusion`", (SAMPLE,)),
+    "photographs": Key("object", "`first`, `second`, `fixed`, ... of a blend; or `left_out`, why", (DEMO,)),
     "morphs": Key("objects", "each edit by both losses, judged", (DEMO,)),
     "walk": Key("object", "in w: `ends`, `largest_over_mean_step`, `seen`", (DEMO,)),
     "between_prompts": Key("object", "like `walk`; or `left_out`, why", (DEMO,)),

@@ -8,10 +8,11 @@ from geokernels import world
 from geokernels.cli import app
 from geokernels.media.pictures import write_picture
 from geokernels.models import Generator, GeneratorConfig, save_generator
-from geokernels.pipelines import ClipInversionConfig
+from geokernels.pipelines import BlendConfig, ClipInversionConfig, MatchingConfig
 from geokernels.runs import demo as demo_report
 from geokernels.runs.demo import DemoConfig
 
+SMALL_FILM = BlendConfig(frames=2, palette=32, matching=MatchingConfig(points=8, first=8))
 TEXTS = ("--from", "a red circle", "--to", "a blue circle")
 SMALL_MORPH = ("--no-start", "--set", "views=2")
 
@@ -21,6 +22,7 @@ def settings(**values):
     return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
 
 
+SMALL_BLEND = ("--frames", 3, *settings(**{"matching.points": 16, "matching.first": 16, "palette": 32}))
 SMALL_ATLAS = {"steps": 3, "samples": 64, "bootstrap": 1.0, "bootstrapped": 2.0, "shape.width": 8}
 SMALL_ATLAS |= {"shape.layers": 1, "shape.map_layers": 1, "shape.octaves": 2}
 SMALL_VIDEO = ("--no-start", *settings(views=2, crops=2))
@@ -55,7 +57,7 @@ def finished(inputs):
 def command_line(inputs, finished, pipeline_folder, monkeypatch):
     """What is typed for each command, small, without ``--out``."""
     morphs = ClipInversionConfig(recipe="world", steps=1, views=2, guess=2)
-    small = DemoConfig(("colour",), morphs, walk=2, line=2, prompts=2, steps=1)
+    small = DemoConfig(("colour",), morphs, walk=2, line=2, prompts=2, steps=1, blend=SMALL_FILM)
     monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
     monkeypatch.setitem(demo_report.__dict__, "load_diffusion", _left_out)
     two = ("--frames", 2, "--distance", "features")
@@ -63,6 +65,7 @@ def command_line(inputs, finished, pipeline_folder, monkeypatch):
     drawn = ("--model", pipeline_folder, "--steps", 3)
     return {
         "morph": ("morph", inputs / "picture.png", *TEXTS, "--steps", 2, *SMALL_MORPH),
+        "blend": ("blend", inputs / "picture.png", inputs / "masks" / "0.png", *SMALL_BLEND),
         "edit": ("edit", "--from", "a", "--to", "b", *drawn),
         "adapt": ("adapt", *TEXTS, "--model", inputs / "tiny.pt", *adapting),
         "video": ("video", inputs / "clip", *TEXTS, "--masks", inputs / "masks", "--steps", 2, *SMALL_VIDEO),

@@ -17,10 +17,12 @@ from geokernels._files import _host
 from geokernels.cli import app
 from geokernels.environment import extra_of
 from geokernels.media.pictures import read_picture, write_picture
-from geokernels.pipelines import ClipInversion, ClipInversionConfig
+from geokernels.pipelines import BlendConfig, ClipInversion, ClipInversionConfig, MatchingConfig
 from geokernels.runs import demo as demo_report
 from geokernels.runs.demo import DemoConfig
 from geokernels.runs.record import require_record
+
+FILM = BlendConfig(recipe="world", frames=2, palette=32, matching=MatchingConfig(points=8, first=8))
 
 BEFORE, AFTER = (
     "a large plain red circle on a white background",
@@ -256,7 +258,7 @@ def test_killed_in_the_search_for_a_guess_it_resumes(picture, tmp_path, monkeypa
 
 def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
     morphs = ClipInversionConfig(recipe="world", steps=2, views=2, guess=2)
-    small = DemoConfig(("colour", "background"), morphs, walk=5, line=2, prompts=2, steps=1)
+    small = DemoConfig(("colour", "background"), morphs, walk=5, line=2, prompts=2, steps=1, blend=FILM)
     monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     done = run("demo", "--out", tmp_path / "demo")
@@ -270,8 +272,8 @@ def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
         assert edit["seen_before"].keys() == world.ATTRIBUTES.keys()
         assert edit["morphs"].keys() == {"geodesic", "directional"}
     page = (tmp_path / "demo" / "report.html").read_text()
-    # the summary, two edits, the walk, two parts left out, the run
-    assert page.count("<section>") == 7
+    # the photographs, the summary, two edits, the walk, two parts left out, the run
+    assert page.count("<section>") == 8
     assert run("demo", "--out", tmp_path / "demo").stdout.startswith("Replacing the earlier demo")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
@@ -282,7 +284,7 @@ def test_demo_writes_a_judged_report(tmp_path, monkeypatch):
 
 def test_a_demo_that_was_killed_begins_again(tmp_path, monkeypatch):
     morphs = ClipInversionConfig(recipe="world", steps=1, views=2, guess=2)
-    small = DemoConfig(("colour",), morphs, walk=2, line=2, prompts=1)
+    small = DemoConfig(("colour",), morphs, walk=2, line=2, prompts=1, blend=FILM)
     monkeypatch.setattr(demo_report, "DemoConfig", lambda: small)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with monkeypatch.context() as killed:

@@ -19,6 +19,8 @@ OWN = {
     ("world train", "--out"): "it has a default by the model's name, and is where training continues",
     ("edit", "--from"): "may be left out, where a captioner describes the picture",
     ("edit", "--to"): "one picture may be edited by several texts",
+    ("blend", "--clip"): "none by default",
+    ("blend", "--frames"): "of the film",
     ("adapt", "--clip"): "may be given several times, and so may what belongs to it",
     ("adapt", "--clip-weights"): "one for each --clip",
     ("adapt", "--clip-tokenizer"): "one for each --clip",

@@ -19,6 +19,7 @@ from geokernels.runs.record import read_record, require_record
 # of each command: whether it can be continued, and files that it writes
 COMMANDS = {
     "morph": (True, ["result.png", "report.html", "frames/001.png"]),
+    "blend": (True, ["blend.gif", "frames/001.png", "frames.png"]),
     "edit": (True, ["edit-00.png", "report.html"]),
     "adapt": (True, ["generator.pt", "adapt.gif"]),
     "video": (True, ["edited.mp4", "frames/0001.png", "atlas.safetensors"]),
@@ -131,13 +132,13 @@ def test_what_is_refused_changes_nothing(command, command_line, tmp_path, monkey
     interrupted(arguments, monkeypatch)
     before = contents(out)
     assert before
-    other = ("--set", "views=3") if command == "rerun" else ("--seed", 5)
+    other = {"rerun": ("--set", "views=3"), "blend": ("--set", "palette=33")}.get(command, ("--seed", 5))
     assert sentence(run(*arguments, *other, "--resume"))
     assert contents(out) == before
     bad = {"morph": "--where", "edit": "--inversion", "adapt": "--real", "video": "--atlas"}
     (tmp_path / "bad").write_text("no input")
     options = {"interpolate": ("--prompt", "c " * 200), "world sample": ("--frames", 3)}
-    options |= {"rerun": ("--set", "views=0")}
+    options |= {"rerun": ("--set", "views=0"), "blend": ("--match", "0,0:999,0")}
     options |= {"eval": ("--judge-clip", "open_clip:none", "--judge-clip-weights", tmp_path / "bad")}
     more = options.get(command) or (bad[command], tmp_path / "bad")
     method = ("--method", "text2live") if command == "morph" else ()
@@ -199,6 +200,7 @@ def test_the_folder_is_claimed_before_a_model_is_loaded(command, command_line, t
     monkeypatch.setattr(HeldFolder, "hold", held)
     monkeypatch.setattr(torch.nn.Module, "__init__", loading)
     monkeypatch.setattr("geokernels.cli.world.run_training", loading)
+    monkeypatch.setattr("geokernels.pipelines.Blend", loading)  # it has no model of its own
     with pytest.raises(Reached):
         run(*arguments)
     assert events == ["claimed", "loading"]

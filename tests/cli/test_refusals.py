@@ -77,7 +77,10 @@ WITH = {
     ("edit", "--captioner"): ["--from"],  # left out
     ("edit", "--cycle-steps"): ["--cycle", "1"],
     ("bench", "--json"): ["--resume"],
-    **{(command, "--clip-weights"): ["--clip", "open_clip:ViT-B-32"] for command in ("morph", "video")},
+    **{
+        (command, "--clip-weights"): ["--clip", "open_clip:ViT-B-32"]
+        for command in ("morph", "video", "blend")
+    },
     **{
         (command, "--clip-weights"): ["--clip", "open_clip:ViT-B-32"] for command in ("adapt", "edit", "eval")
     },
@@ -136,6 +139,7 @@ def usual(option: Option, files, out) -> dict:
         "morph": {"PICTURE": [files / "picture.png"], **texts, "--out": [out]},
         "video": {"CLIP": [files / "clip"], **texts, "--out": [out]},
         "adapt": {**texts, "--out": [out]},
+        "blend": {"FIRST": [files / "picture.png"], "SECOND": [files / "picture.png"], "--out": [out]},
         "edit": {"PICTURE": [files / "picture.png"], **texts, "--out": [out]},
         "eval": {"--world": [2], "--out": [out]},
         "interpolate": {"--prompt": list(TEXTS), "--out": [out]},
@@ -181,7 +185,7 @@ def wrong(option: Option, files) -> tuple[list, list]:
     if kind is Path and name in ("--out", "--json"):
         return [""], [files / "garbage"]
     if kind is Path:
-        ending = ".png" if name in ("PICTURE", "--where", "--real") else ""
+        ending = ".png" if name in ("PICTURE", "FIRST", "SECOND", "--where", "--real") else ""
         ending = ".safetensors" if "weights" in name else ending
         # what is in a file is known when its turn has come
         return ["", files / "none" / "such"], [files / f"garbage{ending}"]

@@ -28,7 +28,7 @@ def pictures(out):
 
 
 @pytest.mark.parametrize(
-    "command", ["morph", "edit", "adapt", "video", "interpolate", "eval", "world sample"]
+    "command", ["blend", "morph", "edit", "adapt", "video", "interpolate", "eval", "world sample"]
 )
 def test_a_run_is_repeated_to_the_bit_elsewhere(command, command_line, tmp_path, monkeypatch, inputs):
     """Paths that were relative are found again; options that are settings come from the record."""

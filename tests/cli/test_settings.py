@@ -30,6 +30,7 @@ def typed(inputs, tmp_path, monkeypatch):
         "video": ("video", inputs / "clip", *TEXTS),
         "edit": ("edit", "--from", "a", "--to", "b"),
         "interpolate": ("interpolate", "--prompt", "a", "--prompt", "b"),
+        "blend": ("blend", inputs / "picture.png", inputs / "picture.png"),
     }
     seen, made = [], {}
     make = Settings.make
@@ -57,7 +58,7 @@ def typed(inputs, tmp_path, monkeypatch):
     return run
 
 
-COMMANDS = ("morph", "text2live", "adapt", "video", "edit", "interpolate")
+COMMANDS = ("morph", "text2live", "adapt", "video", "edit", "interpolate", "blend")
 
 
 def plain(value):

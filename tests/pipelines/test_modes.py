@@ -97,6 +97,14 @@ def interpolation(models):
     return torch.cat([found.frames.flatten(), found.distances])
 
 
+def blend(models):
+    small = pl.MatchingConfig(points=8, first=8)
+    config = pl.BlendConfig(frames=3, palette=32, matching=small)
+    first, second = scene(2)
+    found = resumed(lambda: pl.Blend(first, second[:, :40], config=config)).result()
+    return torch.cat([found.frames, found.alpha], 1)
+
+
 def edit(models):
     pipeline = pl.OIGPipeline.from_pipe(models.pipeline)
     source = pipeline.invert(scene(), ["a b"], steps=2, skip=0)
@@ -131,7 +139,7 @@ def comparator(name):
 
 
 UNETS = [name for name, method in METHODS.items() if UNET in method.suits]
-RUNS = {f.__name__: f for f in (morph, layer, adapt, inversion, video, interpolation, edit, drawn)}
+RUNS = {f.__name__: f for f in (morph, layer, adapt, inversion, video, interpolation, blend, edit, drawn)}
 RUNS |= {"pipeline_of_prompts": pipeline_of_prompts}
 RUNS |= {name: comparator(name) for name in UNETS if name not in ("oig", "instruct_pix2pix")}
 

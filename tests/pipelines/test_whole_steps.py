@@ -87,9 +87,14 @@ def interpolation(models):
     return pl.PromptInterpolation(models.pipeline, ["red cat", "a blue hat"], **how)
 
 
+def blend(models):
+    config = pl.BlendConfig(frames=3, palette=32, matching=pl.MatchingConfig(points=8, first=8))
+    return pl.Blend(scene(), scene()[:, :40].flip(-1), config=config)
+
+
 RUNS = {
     f.__name__: f
-    for f in (morph, layer, released_layer, atlas, video, adaptation, w_inversion, oig, interpolation)
+    for f in (morph, layer, released_layer, atlas, video, adaptation, w_inversion, oig, interpolation, blend)
 }
 
 

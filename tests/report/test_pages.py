@@ -6,6 +6,7 @@ import pytest
 
 from geokernels.report import demo, evaluate
 from geokernels.report.adapt import ShownAdaptation, adapt_page
+from geokernels.report.blend import ShownBlend, ShownMatch, blend_page
 from geokernels.report.demo import demo_page
 from geokernels.report.edit import ShownEdits, edit_page
 from geokernels.report.evaluate import evaluation_page
@@ -74,6 +75,18 @@ def interpolate():
     return interpolation_page(of, {name: ShownPath(GIF, [PNG] * 3, [EVIL] * 3) for name in paths})
 
 
+def blend():
+    score = {"length": 1.0, "smoothness": 0.5, "worst_step": 2.0, "fidelity": 1.0}
+    path = {"distances": [0.5, 0.25], "score": score}
+    matches = {"fixed": [[1.0, 2.0, 3.0, 4.0]], "missed": 0.1, "confidence": [0.5, 0.25], "folded": 0.0}
+    of = record(
+        "blend", "blend", terms=(), first=EVIL, second=EVIL, size=[64, 48], path=path, matches=matches
+    )
+    found = [ShownMatch((1.0, 2.0), (3.0, 4.0), 0.5), ShownMatch((1.0, 2.0), (3.0, 4.0), None)]
+    shown = ShownBlend(PNG, PNG, PNG, PNG, GIF, [PNG] * 3, [EVIL] * 3, ((64, 48), (48, 64)), found)
+    return blend_page(of | {"encoders": []}, shown)
+
+
 def video():
     of = record("video", "atlas", "edit", frames=3, size=[64, 48], atlas={"psnr": 30.0, "fitted": True})
     return video_page(of, ShownClip(GIF, [PNG] * 3, [0, 1, 2], PNG, PNG, PNG))
@@ -112,13 +125,14 @@ def demonstration():
     walk = {"ends": [EVIL, "b"], "largest_over_mean_step": 1.5, "seen": [SEEN] * 3}
     drawn = [{"prompt": EVIL, "wanted": WANTED, "seen": SEEN}]
     of = record("demo", "demo", terms=(), morphs=[one], walk=walk, drawn=drawn)
-    of["between_prompts"] = {"left_out": EVIL}
+    of |= {"between_prompts": {"left_out": EVIL}, "photographs": {"first": EVIL, "second": "b", "fixed": []}}
     edit = demo.ShownEdit(PNG, PNG, {loss: demo.ShownMorph(PNG, GIF, [PNG] * 3) for loss in losses})
-    shown = demo.Shown([edit], demo.ShownWalk(PNG, PNG, GIF, [PNG] * 3, [EVIL] * 3), None, [PNG])
+    walk = demo.ShownWalk(PNG, PNG, GIF, [PNG] * 3, [EVIL] * 3)
+    shown = demo.Shown(walk, [edit], walk, None, [PNG])
     return demo_page(of, shown)
 
 
-PAGES = [morph, adapt, edit, interpolate, video, samples, evaluation, demonstration]
+PAGES = [blend, morph, adapt, edit, interpolate, video, samples, evaluation, demonstration]
 
 
 class Whole(HTMLParser):

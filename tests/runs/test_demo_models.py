@@ -9,7 +9,7 @@ import torch
 from geokernels import world
 from geokernels.media.pictures import read_picture
 from geokernels.models import load_clip, load_diffusion, load_generator
-from geokernels.pipelines import ClipInversionConfig
+from geokernels.pipelines import BlendConfig, ClipInversionConfig, MatchingConfig
 from geokernels.runs import demo as demo_report
 from geokernels.runs.demo import DemoConfig, DemoFolder, run_demo
 from geokernels.runs.demo_models import Walk, draw_unseen, line_of_prompts, walk_in_w
@@ -23,6 +23,7 @@ SMALL = DemoConfig(
     line=3,
     prompts=2,
     steps=2,
+    blend=BlendConfig(recipe="world", frames=2, palette=32, matching=MatchingConfig(points=8, first=8)),
 )
 
 

@@ -11,6 +11,7 @@ import pytest
 from geokernels._files import sha256, write_json
 from geokernels.runs import held_folder as folders
 from geokernels.runs.adapt import AdaptFolder
+from geokernels.runs.blend import BlendFolder
 from geokernels.runs.demo import DemoFolder
 from geokernels.runs.edit import EditFolder
 from geokernels.runs.evaluate import EvalFolder
@@ -23,6 +24,7 @@ from geokernels.world.edit_folder import clear_edit_folder, require_edit_folder
 
 # of each kind: files that a run writes, one in a folder where there is one
 WRITTEN = {
+    BlendFolder: ["frames/003.png", "blend.gif", "blend.mp4"],
     MorphFolder: ["result.png", "frames/003.png", "report.html", "morph.gif", "alpha.png"],
     EditFolder: ["edit-00.png", "inversion.pt", "edit.gif"],
     AdaptFolder: ["generator.safetensors", "after.png", "adapt.gif"],

@@ -1,0 +1,257 @@
+"""A blend: a film of one picture becoming another, whose places are matched by transport. No text."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..._checks import require_shape
+from ..._modes import own_modes
+from ...losses import pyramid_distance
+from ...media.pictures import Picture, fit
+from ...models.clip import ClipEncoder
+from ..morph.picture import require_picture
+from ..run import Run, Tell
+from ..run_state import checksum, plain
+from .colours import find_moves
+from .config import BlendConfig
+from .fixed import Fixed
+from .frames import Scene, as_bytes, over_white, trust_of
+from .maps import LEAST_SIDE, Maps, find_maps
+from .places import Places
+from .warp import find_motion, missed
+
+MEASURED = 256  # longest side, in pixels, at which steps of a film are measured
+
+
+class BlendResult(NamedTuple):
+    """A film from one picture to another.
+
+    Attributes:
+        frames: ``(frames, 3, H, W)`` float32 in [0, 1], over white; the first and the last hold the given
+            pictures' pixels, in the middle.
+        alpha: Their opacity, ``(frames, 1, H, W)``; None where pictures have none and are of one size.
+        times: ``(frames,)`` float64, from 0 to 1.
+        maps: Where the pixels of either picture lie in the other.
+        folded: Share of the motion's grid that would have been folded over, and was smoothed.
+        missed: Pixels by which the motion misses a fixed pair at most; 0 where none is fixed.
+    """
+
+    frames: Tensor
+    alpha: Tensor | None
+    times: Tensor
+    maps: Maps
+    folded: float
+    missed: float
+
+
+class Blend(Run):
+    """A blend in progress, see :class:`Run`: the pictures are matched once, and each step makes a frame.
+
+    Frames are kept as a file holds them, in 8 bits: a run resumed from a state ends as if it had never
+    stopped, to the bit on the CPU.
+
+    Args:
+        first: ``(3, H, W)`` in [0, 1], or a :class:`geokernels.media.pictures.Picture`, whose transparency is
+            kept; at least 16 pixels a side.
+        second: Likewise, of any other size.
+        config: See :class:`BlendConfig`.
+        fixed: Pairs of points that belong together, ``(F, 4)``: x and y in the first picture, x and y in the
+            second, in pixels whose centres are at whole numbers.
+        maps: Where either picture's pixels lie in the other, where that is known; None to find it.
+        encoder: A CLIP or DINO whose patches are matched instead of colours and gradients.
+
+    Raises:
+        ValueError: If pictures, pairs or maps do not fit; names them.
+        TypeError: If a picture is no tensor of floating-point numbers.
+    """
+
+    knobs = "frames, or take smaller pictures"
+    replaced = ("_made",)
+
+    @own_modes
+    def __init__(
+        self,
+        first: Tensor | Picture,
+        second: Tensor | Picture,
+        *,
+        config: BlendConfig | None = None,
+        fixed: Tensor | None = None,
+        maps: Maps | None = None,
+        encoder: ClipEncoder | None = None,
+    ):
+        self.config = config = (config or BlendConfig()).settled()
+        self.first, self.second = (
+            _picture(name, given) for name, given in (("first", first), ("second", second))
+        )
+        sizes = [tuple(picture.rgb.shape[1:]) for picture in (self.first, self.second)]
+        self.places, self.encoder = Places.of(*sizes), encoder
+        Fixed.of(fixed, self.first.rgb, self.second.rgb)  # refuses what does not fit
+        self.fixed = None if fixed is None else torch.as_tensor(fixed, dtype=torch.float32).cpu()
+        self._given_maps = maps if maps is None else _fitting(maps, sizes)
+        self.maps: Maps | None = None
+        self.folded = self.missed = 0.0
+        self._scene: Scene | None = None
+        self._made: list[Tensor] = []
+        facts = {
+            "config": plain(config),
+            "first": _checksum(self.first),
+            "second": _checksum(self.second),
+            "fixed": [] if self.fixed is None else self.fixed.tolist(),
+            "maps": "found" if maps is None else checksum(maps),
+            "encoder": "none" if encoder is None else encoder.name,
+        }
+        self._begin(facts, steps=config.frames)
+
+    @property
+    def times(self) -> Tensor:
+        """When each frame is shown, ``(frames,)``."""
+        return torch.linspace(0, 1, self.config.frames, dtype=torch.float64)
+
+    @property
+    def made(self) -> list[Tensor]:
+        """The frames so far, as files hold them: ``(3, H, W)`` or, with opacity, ``(4, H, W)`` uint8."""
+        return self._made
+
+    @own_modes
+    def distances(self) -> Tensor:
+        """Of consecutive frames, by :func:`geokernels.losses.pyramid_distance`; float64."""
+        shown = [over_white(frame)[0] for frame in self._made]
+        small = torch.stack([fit(rgb, MEASURED) if max(rgb.shape[1:]) > MEASURED else rgb for rgb in shown])
+        return torch.cat([pyramid_distance(a[None], b[None]) for a, b in pairwise(small)]).double()
+
+    @own_modes
+    def result(self) -> BlendResult:
+        """The frames as they stand, and how they were made."""
+        self.prepare()
+        shown = [over_white(frame) for frame in self._made]
+        frames = [rgb for rgb, _ in shown]
+        alphas = [alpha for _, alpha in shown if alpha is not None]
+        return BlendResult(
+            torch.stack(frames) if frames else torch.empty(0, 3, *self.places.size, dtype=torch.float32),
+            torch.stack(alphas) if alphas else None,
+            self.times,
+            self.maps,
+            self.folded,
+            self.missed,
+        )
+
+    @torch.no_grad()
+    def _prepare(self, tell: Tell) -> None:
+        config, pictures = self.config, (self.first.rgb, self.second.rgb)
+        maps = self._given_maps or find_maps(
+            *pictures, config.matching, encoder=self.encoder, fixed=self.fixed, progress=tell
+        )
+        tell("fitting the motion between the pictures")
+        motion = find_motion(
+            maps,
+            self.places,
+            fixed=self.fixed,
+            grid=config.grid,
+            doubt=config.doubt,
+            least_area=config.least_area,
+            fixed_reach=config.fixed_reach,
+        )
+        off = 0.0
+        if self.fixed is not None and len(self.fixed):
+            off = missed(motion, self.fixed.to(motion.shift), self.places)
+        layers = _layers(self.first, self.second)
+        moves = None
+        if config.colours == "moved":
+            moves = find_moves(*layers, palette=config.palette, eps=config.colour_eps)
+        trust = trust_of(maps, motion.cell)
+        self.maps, self.folded, self.missed = maps, motion.folded, off
+        self._scene = Scene(layers, self.places, motion, trust, moves, config.least_trust, config.haste)
+
+    @torch.no_grad()
+    def _step(self) -> Tensor:
+        """Make the next frame."""
+        t = self.index / (self.config.frames - 1)
+        self._made = [*self._made, as_bytes(*self._scene.frame(t))]
+        return torch.empty(0, dtype=torch.float32)
+
+    def _own_state(self) -> dict:
+        return {"frames": list(self._made)}
+
+    def _take_state(self, state: dict) -> None:
+        self._made = [frame.cpu() for frame in state["frames"]]
+
+
+def blend_pictures(
+    first: Tensor | Picture,
+    second: Tensor | Picture,
+    *,
+    config: BlendConfig | None = None,
+    fixed: Tensor | None = None,
+    maps: Maps | None = None,
+    encoder: ClipEncoder | None = None,
+    callback: Callable[[Blend], None] | None = None,
+) -> BlendResult:
+    """Make a film of one picture becoming another; see :class:`Blend` for arguments and errors.
+
+    Args:
+        first: ``(3, H, W)`` in [0, 1], or a picture with its transparency.
+        second: Likewise, of any size.
+        config: See :class:`BlendConfig`.
+        fixed: Pairs of points that belong together, ``(F, 4)``.
+        maps: Where pixels lie in the other picture, where that is known.
+        encoder: A CLIP or DINO whose patches are matched.
+        callback: Called after each frame.
+
+    Returns:
+        The frames, when they are shown, and the maps by which they were made.
+
+    Example:
+        >>> from geokernels import world
+        >>> scenes = world.sample_scenes(2, generator=torch.Generator().manual_seed(0))
+        >>> result = blend_pictures(*world.render(scenes), config=BlendConfig(frames=3))
+        >>> result.frames.shape
+        torch.Size([3, 3, 64, 64])
+    """
+    run = Blend(first, second, config=config, fixed=fixed, maps=maps, encoder=encoder)
+    run.finish(callback)
+    return run.result()
+
+
+def _picture(name: str, given: Tensor | Picture) -> Picture:
+    picture = given if isinstance(given, Picture) else Picture(given)
+    require_picture(picture.rgb, name)
+    size = tuple(picture.rgb.shape[1:])
+    if min(size) < LEAST_SIDE:
+        raise ValueError(f"{name} must be at least {LEAST_SIDE} pixels a side, got {size[1]} x {size[0]}")
+    if picture.alpha is not None:
+        require_shape(f"opacity of {name}", picture.alpha, (1, *size), "(1, H, W)")
+    alpha = None if picture.alpha is None else picture.alpha.float()
+    return Picture(picture.rgb.float(), alpha)
+
+
+def _layers(first: Picture, second: Picture) -> tuple[Tensor, Tensor]:
+    """Both pictures, with opacity where either has any."""
+    pictures = (first, second)
+    if all(picture.alpha is None for picture in pictures):
+        return first.rgb, second.rgb
+    alphas = [torch.ones_like(p.rgb[:1]) if p.alpha is None else p.alpha for p in pictures]
+    return tuple(torch.cat([picture.rgb, alpha]) for picture, alpha in zip(pictures, alphas))
+
+
+def _checksum(picture: Picture) -> str:
+    return checksum([picture.rgb] if picture.alpha is None else [picture.rgb, picture.alpha])
+
+
+def _fitting(maps: Maps, sizes) -> Maps:
+    """Maps of pictures of these sizes.
+
+    Raises:
+        ValueError: If they are of others; names the first that is wrong.
+    """
+    for name, size, width in (
+        ("to_b", sizes[0], (2,)),
+        ("to_a", sizes[1], (2,)),
+        ("confidence_a", sizes[0], ()),
+        ("confidence_b", sizes[1], ()),
+    ):
+        layout = "(H, W, 2)" if width else "(H, W)"
+        require_shape(f"maps.{name}", getattr(maps, name), (*size, *width), layout)
+    return maps
