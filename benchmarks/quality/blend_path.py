@@ -19,8 +19,8 @@ Each is blended by the default settings, and faded in as many frames at the same
   sharpness   what the frames in between have of the ends' mean gradient; 1 keeps it all
 
 Distances are the root of the feature distance of the world's CLIP, which saw no photographs when it was
-trained: there they are those of some network, and no more. A norm of the pictures' difference would not do: by
-any of them the cross-dissolve is the straight line.
+trained: there they are those of some network, and no more. A norm of the difference of pictures would not do:
+by any of them the cross-dissolve is the straight line.
 """
 
 import argparse

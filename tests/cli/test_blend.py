@@ -135,7 +135,7 @@ BAD = [
     ),
     (("--match", "48,2:3,3"), "--match must name places in the pictures, FIRST is 48 x 64 pixels, got 48,2"),
     (("--set", "least_area=2"), "--set least_area must lie between 0 and 1, got 2"),
-    (("--set", "matching.first=1"), "--set matching.points must lie between"),
+    (("--set", "matching.smoothness=0"), "--set matching.smoothness must be a finite number above 0"),
     (("--set", "colours=gone"), "--set colours must be one of moved, faded, got 'gone'"),
     (("--clip-weights", __file__), "--clip-weights goes with --clip, which is not given"),
 ]

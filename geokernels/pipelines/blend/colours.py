@@ -26,7 +26,7 @@ def find_moves(first: Tensor, second: Tensor, *, palette: int, eps: float) -> Mo
     """How the colours of two pictures move to each other's: the entropic map of transport, debiased.
 
     A colour ``c`` moves by ``T(c) - S(c)``: ``T`` sends it to the mean of the other palette that the
-    transport's potentials say, also where the palette has no such colour, and ``S`` does the same within its own, so that
+    potentials of transport say, also where the palette has no such colour. ``S`` does the same within its own, so that
     nothing moves between pictures of one palette.
 
     Args:
