@@ -75,7 +75,7 @@ def _blend_section(facts: Mapping, shown: ShownWalk | None) -> str:
         figure(shown.end, f"The last photograph: {second}", text(second)),
     )
     strip = film(shown.frames, "on the way", labels=shown.labels)
-    note = f"{len(facts['fixed'])} pairs of places were given by hand: eyes, nose and mouth."
+    note = f"{len(facts['fixed'])} pairs of places were given by hand, such as eyes, nose and mouth."
     return section(heading, f"<p>{BLEND}</p>", pictures, strip, f"<p class=note>{note}</p>")
 
 

@@ -16,12 +16,16 @@ from ..pipelines import Blend, BlendConfig
 FIRST, SECOND = "astronaut.png", "chelsea.png"
 NAMES = ("Eileen Collins, by NASA (public domain)", "Chelsea the cat, by Stefan van der Walt (CC0)")
 FACE = (15, 185, 95, 350)  # of the astronaut: rows and columns
-# pixels that belong together in the two as they are shown: both eyes, the nose, the mouth, and the chin
+# pixels that belong together in the two as they are shown: eyes, nose, mouth, sides of the head, cheeks
 PAIRS = (
     (191.0, 152.0, 170.0, 114.0),
     (269.0, 157.0, 317.0, 136.0),
     (228.0, 189.0, 262.0, 243.0),
     (227.0, 229.0, 252.0, 272.0),
+    (101.0, 140.0, 36.0, 110.0),
+    (366.0, 115.0, 362.0, 120.0),
+    (152.0, 210.0, 80.0, 210.0),
+    (308.0, 200.0, 340.0, 205.0),
 )
 
 

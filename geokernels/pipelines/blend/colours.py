@@ -26,8 +26,8 @@ def find_moves(first: Tensor, second: Tensor, *, palette: int, eps: float) -> Mo
     """How the colours of two pictures move to each other's: the entropic map of transport, debiased.
 
     A colour ``c`` moves by ``T(c) - S(c)``: ``T`` sends it to the mean of the other palette that the
-    potentials of transport say, also where the palette has no such colour. ``S`` does the same within its own, so that
-    nothing moves between pictures of one palette.
+    potentials of transport say, also where the palette has no such colour. ``S`` does the same within its
+    own, so that nothing moves between pictures of one palette.
 
     Args:
         first: ``(3 or 4, H, W)``, the last of four the opacity.
