@@ -1,4 +1,4 @@
-// A half-step of Sinkhorn's iteration in the scaling domain, and when it ends, for the CPU and the GPU.
+// A half-step of Sinkhorn's iteration in the scaling domain, for the CPU and the GPU.
 //
 //   scale = sum^-lambda exp(-(1 - lambda) potential),   lambda = rho / (rho + eps), 1 for hard marginals
 //
@@ -72,33 +72,5 @@ GEOKERNELS_ANYWHERE V exp_rest(V x) {
   const V size = x < T(0) ? -x : x;
   return size < T(0.5) ? x * x * sum * T(0.5) : (exp<T>(x) - T(1)) - x;
 }
-
-// The largest number of T that is not above x: numbers of T are above both, or above neither.
-template <class T>
-GEOKERNELS_ANYWHERE T not_above(double x) {
-  const T near = T(x);
-  return double(near) > x ? std::nextafter(near, -std::numeric_limits<T>::infinity()) : near;
-}
-
-// The error at which an iteration stops. That of what is returned may be larger, as potentials are rounded:
-// then the iteration goes on for as much less, while that helps. T is what errors are compared in.
-template <class T = double>
-struct Aim {
-  double tol;
-  T error;
-  int64_t most;
-
-  GEOKERNELS_ANYWHERE Aim(double tol, int64_t max_iter)
-      : tol(tol), error(not_above<T>(tol)), most(max_iter) {}
-
-  // NaN stops as well.
-  GEOKERNELS_ANYWHERE bool reached(T found, int64_t done) const { return !(found > error) || done >= most; }
-
-  GEOKERNELS_ANYWHERE bool satisfied(double found, double returned, int64_t done) {
-    if (!(returned > tol) || done >= most || returned - found >= error) return true;
-    error = not_above<T>(error - (returned - found));
-    return false;
-  }
-};
 
 }  // namespace geokernels::GEOKERNELS_LEVEL

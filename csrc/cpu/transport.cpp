@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include "core/aim.h"
 #include "core/transport_value.h"
 #include "cpu/crew.h"
 #include "cpu/direct_transport.h"

@@ -23,6 +23,7 @@
 #include <cmath>
 #include <vector>
 
+#include "core/aim.h"
 #include "core/transport_value.h"
 #include "cpu/relaxation.h"
 #include "cpu/transport_clouds_sample.h"
@@ -65,21 +66,21 @@ class CloudSinkhorn {
     else
       known = guess();
     anneal();
-    double aim = o.tol;
+    Aim aim(o.tol, o.max_iter);
     step(iterations == 0 && !known);
     for (++iterations;; ++iterations) {
       a.adopt(lambda, relaxation.omega());
       error = a.off(o.reach) + b.off(o.reach);
-      const bool last = iterations >= o.max_iter;
+      const bool last = iterations >= aim.most;
       if (watch.stop()) return;
-      if (error > aim && !last) {  // NaN stops
+      if (error > aim.error && !last) {  // NaN stops
         b.adopt(lambda, relaxation.omega());
         if (o.tol > 0) relaxation.see(error);
         if (!balanced) lift();
         step(false);
         continue;
       }
-      if (error > aim) {  // a whole pair of half-steps, and a sweep that shows its error
+      if (error > aim.error) {  // a whole pair of half-steps, and a sweep that shows its error
         b.adopt(lambda);
         step(false);
         error = a.off(o.reach);
@@ -93,8 +94,7 @@ class CloudSinkhorn {
         a.potential.assign(a.cloud.count, T(value)), b.potential.assign(b.cloud.count, T(value));
         break;
       }
-      if (!(error > o.tol) || last || error - reached >= aim) break;
-      aim -= error - reached;  // rounding the potentials cost this much: go on for as much less
+      if (aim.satisfied(reached, error, iterations)) break;
       step(false);
     }
   }

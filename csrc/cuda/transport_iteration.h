@@ -43,7 +43,7 @@ class Sinkhorn {
     shared().balanced = !(p.reach < infinity<double>());
     shared().inverse_eps = T(1 / p.eps), shared().stranded = 0;
     shared().scaling = device::Scaling<T>(p.eps, p.reach);
-    shared().aim = device::Aim<T>(p.tol, p.max_iter);
+    shared().aim = Aim<T>(p.tol, p.max_iter);
   }
 
   __device__ void run() {
@@ -346,7 +346,7 @@ class Sinkhorn {
 
   // Writes the result, and says whether what its rounding adds to the error is small enough.
   __device__ bool is_enough(T error, int done) {
-    device::Aim<T> aim = shared().aim;
+    Aim<T> aim = shared().aim;
     const bool enough = aim.satisfied(error, finish(error), done);
     if (threadIdx.x == 0) shared().aim = aim;
     return enough;

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "core/aim.h"
 #include "core/transport_problem.h"
 #include "cuda/device.h"
 #include "cuda/formulas.h"
@@ -69,7 +70,7 @@ struct alignas(16) Shared {
   double mass_a, mass_b;
   double spare[L::kWarps];
   device::Scaling<T> scaling;
-  device::Aim<T> aim;
+  Aim<T> aim;
   T inverse_eps;
   bool balanced;  // whether marginals are hard constraints
   T by;           // the constant that f gains and g loses when K is next made anew

@@ -3,6 +3,7 @@
 
 #include "cuda_on_host.h"
 // the names that it stands in for
+#include "core/aim.h"
 #include "cuda/formulas.h"
 
 namespace {
@@ -54,7 +55,7 @@ EXPORT(double)
 // Whether an iteration that found these errors, and returned those, goes on: 1, or ends: 0.
 extern "C" void stop(double tol, int64_t most, int64_t count, const double* found, const double* returned,
                      int* goes_on) {
-  device::Aim aim(tol, most);
+  Aim aim(tol, most);
   for (int64_t done = 1; done <= count; ++done)
     goes_on[done - 1] =
         !aim.reached(found[done - 1], done) || !aim.satisfied(found[done - 1], returned[done - 1], done);

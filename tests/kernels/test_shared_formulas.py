@@ -98,3 +98,11 @@ def test_when_an_iteration_ends(formulas, found, returned, goes_on):
     parts = (torch.tensor(part, dtype=torch.float64) for part in (found, returned))
     formulas("stop", None, 0.01, 4, count, *parts, out)
     assert out.tolist() == goes_on
+
+
+def test_what_rounding_hides_is_not_waited_for(formulas):
+    """After a result that rounding made worse than the iteration, as many iterations again, and a few."""
+    found = torch.tensor([1.0] * 9 + [0.009] * 91, dtype=torch.float64)
+    out = torch.empty(100, dtype=torch.int32)
+    formulas("stop", None, 0.01, 1000, 100, found, found + 0.005, out)
+    assert out.tolist().index(0) == 27  # the tenth returned 0.014
