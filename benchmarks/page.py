@@ -183,7 +183,7 @@ def run_section(contents: dict, name: str) -> str:
     for key, (title, text) in SECTIONS.items():
         if key in drawn:
             parts.append(f"<h2>{title}</h2><p>{text}</p>{embedded(drawn[key])}")
-    for title, wanted in (("Every row", (TABLE, MEMORY)), ("Every row of the curves", None)):
+    for title, wanted in (("Every row", (TABLE, MEMORY)), ("Every row beside the table", None)):
         parts.append(f"<h2>{title}</h2>")
         for case in results.by_case(rows).values():
             if (case[0]["series"] in (TABLE, MEMORY)) == (wanted is not None):

@@ -4,8 +4,9 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-TABLE, ERROR, POINTS, FEATURES, BATCH, THREADS, MEMORY = (
+TABLE, MORE, ERROR, POINTS, FEATURES, BATCH, THREADS, MEMORY = (
     "table",
+    "more",
     "error",
     "n",
     "d",
@@ -65,7 +66,7 @@ class Case:
         work: From the inputs to the least work; None where it is not counted.
         targets: What is asked of ours, by quantity: see :func:`benchmarks.harness.rows.verdicts`.
         threads: Threads of torch, or None for all.
-        series: Where the page shows it: ``TABLE``, or one of the curves.
+        series: Where the page shows it: ``TABLE``, one of the curves, or ``MORE`` among its rows alone.
         curve: Which curve of the series.
         at: Where on the curve: a tolerance, a size, a number of threads.
         seconds: How long to go on timing.
