@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,14 +165,18 @@ def write_json(path: str | Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, object_of: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """What a JSON file says.
+
+    Args:
+        path: The file.
+        object_of: Makes something else of an object's pairs, as soon as they are read.
 
     Raises:
         ValueError: If it is damaged; names the file.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=object_of)
     except ValueError as error:  # of the bytes, or of what they say
         raise ValueError(f"{path} must be JSON in UTF-8: {error}") from error
     except RecursionError:

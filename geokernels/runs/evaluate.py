@@ -312,7 +312,8 @@ def contents_of(cases: Sequence[EditCase]) -> str:
     digest = hashlib.sha256()
     for case in cases:
         picture = sha256(case.picture) if case.picture.is_file() else None
-        digest.update(json.dumps([picture, case.source, case.target, case.instruction, case.runs]).encode())
+        asked = [case.source, case.target, case.instruction, list(case.runs)]
+        digest.update(json.dumps([picture, *asked]).encode())
     return digest.hexdigest()
 
 

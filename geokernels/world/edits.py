@@ -7,7 +7,9 @@
 PIE-Bench is the benchmark of "PnP Inversion" (Ju et al., ICLR 2024): 700 pictures of 512 x 512.
 """
 
+from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +64,8 @@ class EditCase:
         instruction: The same as a command.
         kind: Index into ``KINDS``.
         blended: The words of source and target that the edit is about; either may be empty.
-        runs: The mask as start and length of each run of ones in the rows of 512 x 512 pixels.
+        runs: The mask as start and length of each run of ones in the rows of 512 x 512 pixels; an array where
+            it was read, since thousands of masks are held.
         attribute: What of the scene changes; None in PIE-Bench.
     """
 
@@ -74,7 +77,7 @@ class EditCase:
     instruction: str
     kind: int
     blended: tuple[str, ...]
-    runs: tuple[int, ...]
+    runs: Sequence[int]
     attribute: str | None = None
 
     def mask(self, size: int = SIDE, *, border: bool = False) -> Tensor:
@@ -234,7 +237,8 @@ def _case(folder: Path, key: str, entry: object, brackets: bool) -> EditCase:
     if entry.get("editing_type_id") not in map(str, range(len(KINDS))):
         raise refuse('editing_type_id must be one of "0" to "9"', entry.get("editing_type_id"))
     runs = entry.get("mask")
-    if not isinstance(runs, list) or len(runs) % 2 or not all(type(run) is int and run >= 0 for run in runs):
+    if not isinstance(runs, array) or len(runs) % 2 or min(runs, default=0) < 0:
+        runs = list(runs) if isinstance(runs, array) else runs
         raise refuse("mask must list start and length of every run", runs)
     if max(runs[::2], default=0) >= SIDE * SIDE:
         raise refuse(f"runs of the mask must start before {SIDE * SIDE}", max(runs[::2]))
@@ -253,7 +257,7 @@ def _case(folder: Path, key: str, entry: object, brackets: bool) -> EditCase:
         instruction=entry["editing_instruction"],
         kind=int(entry["editing_type_id"]),
         blended=tuple(entry["blended_word"].split()),
-        runs=tuple(runs),
+        runs=runs,
         attribute=entry.get("attribute"),
     )
 
@@ -264,10 +268,20 @@ def unmarked(prompt: str) -> str:
 
 
 def _entries(path: Path) -> dict:
-    entries = read_json(path)
+    entries = read_json(path, object_of=_compact)
     if not isinstance(entries, dict):
         raise ValueError(f"{path} must map keys to edits, got a {type(entries).__name__}")
     return entries
+
+
+def _compact(pairs: list[tuple[str, object]]) -> dict:
+    """An object of a mapping file, its mask in the bytes that it needs, before the next one is read."""
+    entry = dict(pairs)
+    runs = entry.get("mask")
+    if isinstance(runs, list) and all(type(run) is int for run in runs):
+        with suppress(OverflowError):  # no run begins or is so far away: it is refused as it stands
+            entry["mask"] = array("i", runs)
+    return entry
 
 
 def _is_whole(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Lines are written as they come, read as they were written, and continued behind the last whole one."""
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -98,3 +99,17 @@ def test_what_was_there_before_a_fresh_run_goes(lines):
     results.expect(["a"], ["x"])
     results.add(row("a", "x"))
     assert said(lines) == [row("a", "x")]
+
+
+def test_memory_holds_where_results_begin_and_not_the_results(lines):
+    results = Results(lines)
+    results.expect([f"{i:012}" for i in range(1000)], ["x", "y"])
+    tracemalloc.start()
+    for i in range(1000):
+        for method in ("x", "y"):
+            results.add({**row(f"{i:012}", method), "text": f"{i} {method} " * 40})
+    assert len(list(map(len, results))) == 2000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert lines.path.stat().st_size > 600_000
+    assert peak < 150_000

@@ -1,6 +1,7 @@
 """Folders of edits: ours say the truth, and PIE-Bench's own layout is read as its authors read it."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -225,3 +226,19 @@ def test_runs_there_and_back():
     assert encode_runs(torch.tensor([[[0, 1, 1], [1, 0, 1]]])) == [1, 3, 5, 1]
     # overlapping runs are one
     assert int(decode_runs([0, 4, 2, 4]).sum()) == 6
+
+
+def test_masks_of_many_edits_are_held_in_few_bytes(tmp_path):
+    """As many runs each as half a picture has rows; as Python's numbers they were 36 bytes a number."""
+    folder = tmp_path / "edits"
+    write_edit_folder(folder, 1, size=64)
+    path = folder / "mapping_file.json"
+    entry = next(iter(json.loads(path.read_text()).values()))
+    runs = [part for row in range(256) for part in (512 * row + 300, 301)]
+    path.write_text(json.dumps({f"{i:012}": {**entry, "mask": [r + i for r in runs]} for i in range(200)}))
+    tracemalloc.start()
+    cases = read_edit_folder(folder)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert list(cases[7].runs) == [r + 7 for r in runs]
+    assert held < 200 * (4 * len(runs) + 2000)
