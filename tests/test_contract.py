@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import geokernels as gk
-from geokernels import pipelines
+from geokernels import distributed, pipelines
 
 LIMITS = "lengths=None, reach=None, max_iter=1000, tol=1e-05"
 CLOUDS = f"x, y, a=None, b=None, *, eps, cost='sqeuclidean', p=2.0, {LIMITS}"
@@ -32,6 +32,12 @@ OPERATORS = {
         "through_bases=True, eps=1e-06, backend=None"
     ),
     "geodesic_regularisation_loss": "current, previous, *, rank=None, through_bases=True, backend=None",
+}
+SETTINGS = "eps, cost='sqeuclidean', p=2.0, reach=None, max_iter=1000, tol=1e-05"
+SPREAD = "backend=None, precision=None, memory=1073741824, timeout=600.0, group=None"
+DISTRIBUTED = {
+    "sinkhorn": f"x_rows, y_rows, a=None, b=None, *, {SETTINGS}, init=None, anneal=None, {SPREAD}",
+    "sinkhorn_divergence": f"x_rows, y_rows, a=None, b=None, *, {SETTINGS}, anneal=None, {SPREAD}",
 }
 PARTS = {
     "SubspaceBasis": ("basis", "values"),
@@ -68,6 +74,13 @@ def signature(function) -> str:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators_and_losses(name):
     assert signature(getattr(gk, name)) == OPERATORS[name]
+
+
+@pytest.mark.parametrize("name", DISTRIBUTED)
+def test_operators_on_rows_of_ranks(name):
+    assert signature(getattr(distributed, name)) == DISTRIBUTED[name]
+    assert {*distributed.__all__} == {*DISTRIBUTED, "ShardedTransport", "RankError"}
+    assert {*dir(distributed.ShardedTransport)} >= {"apply", "apply_t", "barycentric", "converged"}
 
 
 @pytest.mark.parametrize("name", PARTS)

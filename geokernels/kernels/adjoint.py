@@ -46,6 +46,11 @@ def inverse(x: Tensor) -> Tensor:
     return torch.where(x > 0, 1 / x.masked_fill(x <= 0, 1), 0)
 
 
+def dot(u: Tensor, v: Tensor) -> Tensor:
+    """The inner product of vectors ``(..., M)``, ``(..., 1)``."""
+    return torch.linalg.vecdot(u, v)[..., None]
+
+
 @full_precision
 def solve(
     a: Weights,
@@ -56,6 +61,8 @@ def solve(
     times_t: Times,
     reach: float,
     most: int,
+    dot: Callable[[Tensor, Tensor], Tensor] = dot,
+    watch: Watch | None = None,
 ) -> Adjoint:
     r"""Solve it with at most so many steps of conjugate gradients.
 
@@ -69,6 +76,8 @@ def solve(
         times_t: The same of $E^\top$.
         reach: Marginal penalty, in units of eps.
         most: Steps.
+        dot: The inner product of two vectors of the columns.
+        watch: What ends the steps.
     """
     d = 1 + 1 / reach
     by_rho, kappa = inverse(times(b, None)), times_t(a, None)
@@ -82,8 +91,12 @@ def solve(
     rhs = grad_g - b * times_t(by_rho * grad_f, None) / d
     q = torch.where(b > 0, 0, rhs / d)
     r = by_scale * (rhs - system(q))
-    null = torch.nn.functional.normalize(scale, dim=-1) if reach == math.inf else torch.zeros_like(scale)
-    z, left = _conjugate_gradients(lambda z, unsolved: by_scale * system(scale * z, unsolved), r, null, most)
+    null = torch.zeros_like(scale)
+    if reach == math.inf:
+        null = scale / dot(scale, scale).sqrt().clamp_min(torch.finfo(scale.dtype).tiny)
+    z, left = _conjugate_gradients(
+        lambda z, unsolved: by_scale * system(scale * z, unsolved), r, null, most, dot, watch
+    )
     of_columns = by_kappa * (q + scale * z)
     by_a = times(of_columns, None)
     of_rows = by_rho * (grad_f - a * by_a) / d
@@ -91,7 +104,12 @@ def solve(
 
 
 def _conjugate_gradients(
-    system: Callable[[Tensor, Tensor], Tensor], r: Tensor, null: Tensor, most: int
+    system: Callable[[Tensor, Tensor], Tensor],
+    r: Tensor,
+    null: Tensor,
+    most: int,
+    dot: Callable[[Tensor, Tensor], Tensor] = dot,
+    watch: Watch | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Solve ``system(z) = r`` for each problem of a batch, at right angles to ``null``.
 
@@ -99,13 +117,10 @@ def _conjugate_gradients(
     others, which no further step changes.
     """
 
-    def dot(u: Tensor, v: Tensor) -> Tensor:
-        return torch.linalg.vecdot(u, v)[..., None]
-
     def project(u: Tensor) -> Tensor:
         return u - null * dot(null, u)
 
-    r, watch = project(r), Watch()
+    r, watch = project(r), watch or Watch()
     z, step, size = torch.zeros_like(r), r, dot(r, r)
     enough, tiny = size * torch.finfo(r.dtype).eps ** 1.5, torch.finfo(r.dtype).tiny
     for _ in range(most):

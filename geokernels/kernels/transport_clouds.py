@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._typing import Cost, Points, Potential
+from .._typing import Cost, Points, Potential, Weights
 from ..reference import potentials
 from ..reference.problem import Problem, Solution
 from ..reference.transport import pairwise_cost
@@ -31,6 +31,7 @@ from .transport_clouds_derivatives import (
 from .transport_clouds_registration import register
 
 NATIVE = ""  # what the names of its operators begin with
+UNDAMPED = 1e30  # a penalty beside which eps is a rounding, in float32 too
 
 
 def are_large(x: Points, y: Points) -> bool:
@@ -75,22 +76,9 @@ class Pairs:
         def dense() -> Cost:
             return pairwise_cost(x, y, cost, p)
 
-        def pairs(u: Points, v: Points, kind: int, scale: float) -> Pairs:
-            return cls(u * scale, v * scale, n, m, kind, p, eps, dense, passes, own)
-
-        if cost == "euclidean":
-            return pairs(x, y, PairCost.ROOT, 1 / eps)
-        if cost == "lp":
-            return pairs(x, y, PairCost.POWER, eps ** (-1 / p))
-        if cost == "sqeuclidean":
-            return pairs(*potentials.centred(x, y), PairCost.SQUARE, math.sqrt(2 / eps))
-        if cost == "dot":
-            return pairs(x, y, PairCost.DOT, math.sqrt(1 / eps))
-        # 1 - cos is a product too, with one more coordinate
-        u, v = potentials.directions(x), potentials.directions(y)
-        u = torch.cat([u, -torch.ones_like(u[..., :1])], -1)
-        v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
-        return pairs(u, v, PairCost.DOT, math.sqrt(1 / eps))
+        u, v = potentials.centred(x, y) if cost == "sqeuclidean" else (x, y)
+        u, v, kind = in_units_of_eps(u, v, cost, p, eps)
+        return cls(u, v, n, m, kind, p, eps, dense, passes, own)
 
     def density(self, f: Potential, g: Potential) -> Tensor:
         """See :class:`geokernels.reference.potentials.Pairs`."""
@@ -105,6 +93,36 @@ class Pairs:
         """See :class:`geokernels.reference.potentials.Pairs`."""
         f, g = present(f / self.eps, self.n), present(g / self.eps, self.m)
         return multiply(self.passes, self.y, self.x, g, f, None, None, u, self.kind, self.p, *self.own)
+
+
+def in_units_of_eps(x: Points, y: Points, cost: str, p: float, eps: float) -> tuple[Points, Points, int]:
+    """Both clouds as the operators take them, under a cost by its name, and its :class:`.costs.PairCost`."""
+    if cost == "euclidean":
+        kind, scale = PairCost.ROOT, 1 / eps
+    elif cost == "lp":
+        kind, scale = PairCost.POWER, eps ** (-1 / p)
+    elif cost == "sqeuclidean":
+        kind, scale = PairCost.SQUARE, math.sqrt(2 / eps)
+    else:
+        kind, scale = PairCost.DOT, math.sqrt(1 / eps)
+    if cost == "cosine":
+        # 1 - cos is a product too, with one more coordinate
+        x, y = potentials.directions(x), potentials.directions(y)
+        x = torch.cat([x, -torch.ones_like(x[..., :1])], -1)
+        y = torch.cat([y, torch.ones_like(y[..., :1])], -1)
+    return x * scale, y * scale, kind
+
+
+def soft_minimum(passes: str, x: Points, y: Points, g: Potential, b: Weights, *of_cost) -> Potential:
+    r"""$-\log \sum_j b_j \exp(g_j - C_{ij})$, ``(..., N)``: a half-step of the rows, wherever ``g`` is.
+
+    What a solver has for f after one pair of half-steps from ``g`` without weights of its own, and under a
+    penalty that damps nothing. That takes two passes: near a solution :func:`multiply` needs one.
+    """
+    kind, p, *own = of_cost
+    settings = UNDAMPED, 1.0, 0.5, 1, 0.0
+    run = operator(passes, "sinkhorn_clouds")
+    return run(x, y, None, b, None, None, g, kind, p, *settings, *own)[1]
 
 
 def solve(pairs: Pairs, problem: Problem) -> Solution:

@@ -2,13 +2,15 @@ r"""Derivatives of transport between large clouds, for every implementation of i
 
 An implementation, ``passes``, is the prefix of three operators, ``sinkhorn_clouds``, ``multiply_clouds`` and
 ``differentiate_clouds``; the derivative of each is made of calls of the others. What says which cost,
-``of_cost``, are the arguments ``cost, p`` and any of the implementation's own.
+``of_cost``, are the arguments ``cost, p`` and any of the implementation's own. Where the points of a cloud
+are spread over processes, ``passes`` is an object that has the operators, and the sums over all points.
 """
 
 import math
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,12 +23,34 @@ from .costs import PairCost
 MOST_STEPS = 1000  # of the conjugate gradients
 
 
-def operator(passes: str, name: str) -> Callable:
+class SpreadPasses(Protocol):
+    """An implementation between clouds whose points are spread over processes, each of which has some rows.
+
+    Its operators have the names of the compiled ones, and meet the rows that are here with all points of the
+    other cloud.
+    """
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum of ``part`` ``(N,)`` over the points of all processes, ``(1,)``."""
+
+    def dot(self, u: Tensor, v: Tensor) -> Tensor:
+        """The same of ``u * v``."""
+
+    def ended(self, going: Tensor) -> bool:
+        """Whether a loop of steps ends, which all processes say alike."""
+
+
+Passes = str | SpreadPasses
+
+
+def operator(passes: Passes, name: str) -> Callable:
     """An operator of the implementation ``passes``, or the adjoint that is made of them."""
+    if not isinstance(passes, str):
+        return getattr(passes, name)
     return partial(derivatives.run, getattr(torch.ops.geokernels, passes + name).default)
 
 
-def multiply(passes: str, x, y, f, g, left, right, v, *of_cost) -> Tensor:
+def multiply(passes: Passes, x, y, f, g, left, right, v, *of_cost) -> Tensor:
     """``sum_j E_ij <left_i, right_j> v_j``, ``(..., N, E)``; without left and right, ``sum_j E_ij v_j``."""
     if left is not None and left.shape[-1] == 1:
         return left * multiply(passes, x, y, f, g, None, None, right * v, *of_cost)
@@ -35,7 +59,7 @@ def multiply(passes: str, x, y, f, g, left, right, v, *of_cost) -> Tensor:
     return operator(passes, "multiply_clouds")(x, y, f, g, left, right, v, *of_cost)
 
 
-def differentiate(passes: str, x, y, f, g, left, right, *of_cost) -> Tensor:
+def differentiate(passes: Passes, x, y, f, g, left, right, *of_cost) -> Tensor:
     """``sum_j E_ij <left_i, right_j> dC_ij / dx_i``, ``(..., N, D)``."""
     kind = of_cost[0]
     if kind == PairCost.DOT:
@@ -66,7 +90,7 @@ def save_product(ctx, inputs, output) -> None:
     ctx.save_for_backward(*tensors, output)
 
 
-def product_backward(passes: str, ctx, grad: Tensor):
+def product_backward(passes: Passes, ctx, grad: Tensor):
     """Gradients to the inputs of ``multiply_clouds``: sums of the same form."""
     x, y, f, g, left, right, v, out = ctx.saved_tensors
     of_cost = ctx.of_cost
@@ -100,7 +124,7 @@ def save_solution(ctx, inputs, output) -> None:
     ctx.save_for_backward(x, y, a, b, n, m, f, g)
 
 
-def solution_backward(passes: str, ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
+def solution_backward(passes: Passes, ctx, grad_value, grad_f, grad_g, _grad_error, _grad_iterations):
     """:func:`geokernels.reference.potentials.gradients`, as sums over pairs that are never all there."""
     x, y, a, b, n, m, f, g = ctx.saved_tensors
     if grad_value is None and grad_f is None and grad_g is None:
@@ -108,18 +132,20 @@ def solution_backward(passes: str, ctx, grad_value, grad_f, grad_g, _grad_error,
     whole_a, whole_b = potentials.weights_of(x, (x.shape[-2], y.shape[-2]), a, b, n, m)
     pairs = x, y, present(f, n), present(g, m)
     left, right, to_a, to_b = [], [], torch.zeros_like(f), torch.zeros_like(g)
+    # of which sums are taken over all points
+    total = (lambda part: part) if isinstance(passes, str) else passes.total
     if grad_value is not None:
         scale = grad_value[..., None]
         left, right = [scale * whole_a], [whole_b]
-        to_a = scale * potentials.value_to_weight(f, whole_b, 1.0, ctx.reach)
-        to_b = scale * potentials.value_to_weight(g, whole_a, 1.0, ctx.reach)
+        to_a = scale * potentials.value_to_weight(f, total(whole_b), 1.0, ctx.reach)
+        to_b = scale * potentials.value_to_weight(g, total(whole_a), 1.0, ctx.reach)
     if grad_f is not None or grad_g is not None:
         # what lies beyond the lengths is constant
         grad_f = torch.zeros_like(f) if grad_f is None else grad_f.masked_fill(pairs[2] == -math.inf, 0)
         grad_g = torch.zeros_like(g) if grad_g is None else grad_g.masked_fill(pairs[3] == -math.inf, 0)
-        gauge = torch.zeros_like(f[..., :1])
+        gauge = f.new_zeros((*f.shape[:-1], 1))
         if ctx.reach == math.inf:
-            gauge = potentials.gauge_of(grad_f, grad_g, whole_a, whole_b)
+            gauge = potentials.gauge_of(*map(total, (grad_f, grad_g, whole_a, whole_b)))
             grad_f, grad_g = grad_f - whole_a * gauge, grad_g + whole_b * gauge
         kind, p, *own = ctx.of_cost
         of_rows, of_columns, by_a, by_b = operator(passes, "solve_adjoint_clouds")(
@@ -136,7 +162,7 @@ def solution_backward(passes: str, ctx, grad_value, grad_f, grad_g, _grad_error,
     return to_x, to_y, *to_weights, *(None,) * (8 + len(ctx.of_cost))
 
 
-def solve_adjoint(x, y, f, g, a, b, grad_f, grad_g, reach, passes: str, *of_cost):
+def solve_adjoint(x, y, f, g, a, b, grad_f, grad_g, reach, passes: Passes, *of_cost):
     r"""The system of adjoint.py, by passes over the pairs.
 
     Returns:
@@ -153,7 +179,8 @@ def solve_adjoint(x, y, f, g, a, b, grad_f, grad_g, reach, passes: str, *of_cost
     def times_t(u: Tensor, unsolved: Tensor | None) -> Tensor:
         return multiply(passes, y, x, where(g, unsolved), f, None, None, u[..., None], *of_cost)[..., 0]
 
-    *parts, left = adjoint.solve(a, b, grad_f, grad_g, times, times_t, reach, MOST_STEPS)
+    alike = () if isinstance(passes, str) else (passes.dot, passes)
+    *parts, left = adjoint.solve(a, b, grad_f, grad_g, times, times_t, reach, MOST_STEPS, *alike)
     if values_can_be_read(left) and bool((left > 1).any()):
         residual = left.max().sqrt().item() * torch.finfo(left.dtype).eps ** 0.75
         warnings.warn(

@@ -28,7 +28,7 @@ from .transport_clouds_derivatives import (
 BLOCK = 1 << 20  # pairs that are looked at together
 
 
-def _blocks(x: Tensor, M: int) -> Iterator[slice]:
+def blocks_of_rows(x: Tensor, M: int) -> Iterator[slice]:
     """Rows of ``x``, as many at a time as their pairs with ``M`` points allow."""
     step = max(1, BLOCK // max(1, M * math.prod(x.shape[:-2])))
     return (slice(i, i + step) for i in range(0, x.shape[-2], step))
@@ -45,7 +45,7 @@ def _costs(x: Tensor, y: Tensor, dx: Tensor, dy: Tensor, kind: int, p: float) ->
 @full_precision
 def _by_blocks(x, y, f, g, left, right, v, dx, dy, *, kind: int, p: float) -> Tensor:
     blocks = []
-    for rows in _blocks(x, y.shape[-2]):
+    for rows in blocks_of_rows(x, y.shape[-2]):
         cost, moved = _costs(x[..., rows, :], y, dx[..., rows, :], dy, kind, p)
         E = potentials.density(cost, f[..., rows], g, 1.0) * moved
         if left is not None:

@@ -1,7 +1,5 @@
 """Entropic optimal transport: plans, potentials and divergences."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -9,7 +7,6 @@ from .._checks import (
     require_choice,
     require_float,
     require_not_empty,
-    require_number,
     require_rank,
     require_values,
 )
@@ -22,12 +19,11 @@ from .transport_checks import (
     checked_problem,
     inside,
     require_clouds,
+    require_cost,
     within,
 )
 from .transport_result import Transport
 from .transport_solvers import solve, solve_points
-
-COSTS = ("sqeuclidean", "euclidean", "cosine", "dot", "lp")
 
 
 def sinkhorn_from_cost(
@@ -279,10 +275,7 @@ def _checked_clouds(
 ) -> tuple[Points, Points, Problem]:
     """Two clouds with zeros for what does not count, and their problem; refuses what a solver cannot take."""
     require_clouds(x, y)
-    require_choice("cost", cost, COSTS)
-    require_number("p", p)
-    if cost == "lp" and not 1 <= p < math.inf:
-        raise ValueError(f"p must be a finite number, 1 or above, got {p}")
+    require_cost(cost, p)
     if precision is not None:
         require_choice("precision", precision, PRECISIONS)
     problem = checked_problem(

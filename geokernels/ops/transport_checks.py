@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._checks import (
+    require_choice,
     require_finite,
     require_float,
     require_like,
@@ -26,6 +27,8 @@ from ..reference import Problem, Solution
 from ..reference.potentials import uniform, weights_of
 from .inputs import HALVES, widened
 
+COSTS = ("sqeuclidean", "euclidean", "cosine", "dot", "lp")
+
 Lengths = tuple[Tensor, Tensor]  # how many rows and columns of each problem count, int64 (...)
 
 
@@ -43,6 +46,14 @@ def require_clouds(x: Points, y: Points) -> None:
             f"y must have the batch shape and features of x, (..., M, D) = "
             f"{(*x.shape[:-2], 'M', x.shape[-1])}, got {tuple(y.shape)}"
         )
+
+
+def require_cost(cost: str, p: float) -> None:
+    """Refuse what is no cost between points."""
+    require_choice("cost", cost, COSTS)
+    require_number("p", p)
+    if cost == "lp" and not 1 <= p < math.inf:
+        raise ValueError(f"p must be a finite number, 1 or above, got {p}")
 
 
 def checked_problem(
@@ -120,11 +131,18 @@ def checked_weights(
         return a, b
     a, b = (None if w is None else w.float() for w in (a, b))
     if a is not None and b is not None:
-        # half precision cannot hold equal masses: weights within its rounding of that are made equal
         masses = a.sum(-1, keepdim=True), b.sum(-1, keepdim=True)
-        close = (masses[0] - masses[1]).abs() <= torch.finfo(like.dtype).eps * masses[0]
-        b = torch.where(close, b * (masses[0] / masses[1]), b)
+        b = of_equal_mass(b, *masses, like.dtype)
     return a, b
+
+
+def of_equal_mass(b: Weights, mass_a: Tensor, mass_b: Tensor, dtype: torch.dtype) -> Weights:
+    """Weights ``b`` with the other side's mass where the two, ``(..., 1)``, differ by roundings of ``dtype``.
+
+    Half precision cannot hold equal masses.
+    """
+    close = (mass_a - mass_b).abs() <= torch.finfo(dtype).eps * mass_a
+    return torch.where(close, b * (mass_a / mass_b), b)
 
 
 def _checked_annealing(anneal: tuple[float, float], eps: float) -> tuple[float, float]:
@@ -228,6 +246,13 @@ def explain_solution(solution: Solution, problem: Problem) -> str | None:
     )
 
 
+def explain_entries(label: str, w: Weights) -> str | None:
+    """Say that weights are negative or not finite, or None."""
+    if bool((w >= 0).all()) and bool(w.isfinite().all()):
+        return None
+    return f"{label} must be finite and non-negative, got {'NaN' if w.isnan().any() else float(w.min())}"
+
+
 def explain_weights(
     problem: Problem, *, remedy: str = "; give reach to transport unequal masses"
 ) -> str | None:
@@ -236,10 +261,8 @@ def explain_weights(
     for label, w in (("a", a), ("b", b)):
         if w is None:
             continue
-        if not bool((w >= 0).all()) or not bool(w.isfinite().all()):
-            return (
-                f"{label} must be finite and non-negative, got {'NaN' if w.isnan().any() else float(w.min())}"
-            )
+        if reason := explain_entries(label, w):
+            return reason
         if not bool((w.sum(-1) > 0).all()):
             return f"{label} must have some mass, got weights that are all zero"
     if problem.reach < math.inf or (a is None and b is None):

@@ -132,12 +132,12 @@ def _stream(x: Points, y: Points, problem: Problem, *passes) -> Transport:
     pairs = clouds.Pairs.of(x, y, problem, *passes)
     solution = clouds.solve(pairs, problem)
     if _needs_a_reason(solution, problem):
-        reason = explain_weights(problem) or explain_overflow(_largest_costs(x, y, problem), problem)
+        reason = explain_weights(problem) or explain_overflow(largest_costs(x, y, problem), problem)
         _refuse(reason or explain_solution(solution, problem))
     return Transport(*solution, pairs, problem)
 
 
-def _largest_costs(x: Points, y: Points, problem: Problem) -> Cost:
+def largest_costs(x: Points, y: Points, problem: Problem) -> Cost:
     """Costs between the corners of the box that holds both clouds: no pair's is further from 0."""
     corners = torch.stack(torch.aminmax(torch.cat([x, y], -2).detach(), dim=-2), -2)
     return reference.pairwise_cost(corners, corners, problem.cost, problem.p)

@@ -53,6 +53,18 @@ def test_product_is_that_of_the_matrix(kind, p):
     assert torch.allclose(found, weight @ v, rtol=1e-11, atol=1e-11 * (weight @ v).abs().max())
 
 
+# far: no exponential of a cost is above 0 in float64
+@pytest.mark.parametrize("scale", [1.0, 60.0], ids=["near", "far"])
+@KINDS
+def test_soft_minimum_is_that_of_the_matrix(kind, scale):
+    x, y, _, g, left, right = (part[0] for part in pairs(N=130, M=211, D=7))
+    b = weights(211, seed=8)
+    _, cost = dense_weights(x * scale, y * scale, torch.zeros(130), g, left, right, kind, 2.0)
+    found = transport_clouds.soft_minimum("", x * scale, y * scale, scale * g, b, kind, 2.0)
+    expected = -torch.logsumexp(b.log() + scale * g - cost, -1)
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-10 * scale)
+
+
 @pytest.mark.parametrize("kind", [2, 3], ids=["root", "power"])
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0])
 def test_derivative_is_that_of_the_matrix(kind, p):
