@@ -31,9 +31,15 @@ def require_shape(name: str, x: Tensor, shape: tuple[int, ...], layout: str) -> 
 
 
 def require_float(name: str, x: Tensor) -> None:
-    """Refuse a dtype that is not a floating-point one."""
+    """Refuse a dtype that is not a floating-point one, and a tensor that is not dense."""
     if x.dtype not in FLOATS:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    _require_dense(name, x)
+
+
+def _require_dense(name: str, x: Tensor) -> None:
+    if x.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, as to_dense() makes it, got {x.layout}")
 
 
 def require_like(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
@@ -42,6 +48,7 @@ def require_like(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
         raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {x.dtype}")
     if x.device != other.device:
         raise TypeError(f"{name} must be on the device of {other_name}, {other.device}, got {x.device}")
+    _require_dense(name, x)
 
 
 def require_not_empty(name: str, x: Tensor, layout: str) -> None:

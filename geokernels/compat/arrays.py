@@ -36,6 +36,8 @@ def as_tensors(first: Any, *others: Any) -> tuple[Callable[[Tensor], Any], list[
 
 def _from_any(x: Any) -> Tensor:
     """A tensor of what torch has a dtype for: the machine's byte order, and no more than 64 bits."""
+    if getattr(x, "layout", torch.strided) != torch.strided or hasattr(x, "tocoo"):
+        raise NotImplementedError(f"sparse arrays are not offered, got {type(x).__name__}; pass a dense one")
     if isinstance(x, Tensor):
         return x
     import numpy as np  # only those who pass arrays need it

@@ -31,6 +31,7 @@ def runs_directly(cost: object) -> bool:
         and cost.dim() >= 2
         and 0 < cost.shape[-2] <= cost.shape[-1]
         and cost.dtype in FLOATS
+        and cost.layout == torch.strided
         and values_can_be_read(cost)
         and internals.can_be_passed_by
         and not internals.somebody_listens()

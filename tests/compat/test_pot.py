@@ -429,3 +429,10 @@ def test_arrays_that_hold_no_real_numbers_are_refused():
         pot.sinkhorn([], [], np.array([[1, None], [2, 3]]), 1.0)
     with pytest.raises(ValueError, match="arrays must have no masked entries, got 1"):
         pot.sinkhorn([], [], np.ma.masked_equal(np.eye(3)[:1].repeat(3, 0) + np.eye(3), 2.0), 1.0)
+
+
+@pytest.mark.parametrize("kind", ["scipy", "torch"])
+def test_sparse_costs_are_refused(kind):
+    cost = torch.eye(3).to_sparse() if kind == "torch" else pytest.importorskip("scipy.sparse").eye(3).tocoo()
+    with pytest.raises(NotImplementedError, match="sparse arrays are not offered, got"):
+        pot.emd2([], [], cost)
