@@ -48,11 +48,15 @@ class OneWay(NamedTuple):
         map: Where each is sent on average, ``(..., N, P)``.
         mass: How much of it is sent, in units of its weight, at most 1, ``(..., N)``.
         squared: Squared distance by which the round trip misses, ``(..., N)``.
+        home: Where the points of the other side are sent, ``(..., M, P)``.
+        received: How much mass each of those has received, ``(..., M)``.
     """
 
     map: Points
     mass: Scores
     squared: Scores
+    home: Points
+    received: Scores
 
 
 def match_points(
@@ -191,12 +195,25 @@ def one_way(
         a: Weights of the points at ``at_x``; None for ``1 / N`` each.
     """
     P = at_x.shape[-1]
-    home = _ratio(back(_with_ones(at_x)))
+    received = back(_with_ones(at_x))
+    home = _ratio(received)
     sums = there(_with_ones(torch.cat([at_y, home], -1)))
     means, total = _ratio(sums), sums[..., -1]
-    weight = torch.full_like(total, 1 / total.shape[-1]) if a is None else a
-    mass = torch.where(weight > 0, total / weight.masked_fill(weight == 0, 1), 0).clamp(max=1)
-    return OneWay(means[..., :P], mass, (means[..., P:] - at_x).square().sum(-1))
+    squared = (means[..., P:] - at_x).square().sum(-1)
+    return OneWay(means[..., :P], _share(total, a), squared, home, received[..., -1])
+
+
+def other_way(way: OneWay, back: Callable[[Tensor], Tensor], at_x: Points, at_y: Points) -> OneWay:
+    """What the plan that ``way`` followed says of the other side, whose points weigh ``1 / M`` each."""
+    trip = _ratio(torch.cat([back(way.map), way.received[..., None]], -1))
+    squared = (trip - at_y).square().sum(-1)
+    return OneWay(way.home, _share(way.received, None), squared, way.map, way.mass)
+
+
+def _share(total: Scores, weight: Weights | None) -> Scores:
+    """Sums of the plan over the weights, at most 1; 0 where those are."""
+    weight = torch.full_like(total, 1 / total.shape[-1]) if weight is None else weight
+    return torch.where(weight > 0, total / weight.masked_fill(weight == 0, 1), 0).clamp(max=1)
 
 
 def _with_ones(v: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def _gradients_and_colours(picture: Tensor, size: Size) -> Tensor:
         around = _around(_blurred(pooled, scale), size, 2 * scale)
         gradients, colours = around[..., :BINS].flatten(1), around[..., BINS:].flatten(1)
         energy = gradients.square().sum(1, keepdim=True)
-        parts.append(gradients / (energy + FAINT**2 * energy.mean() + 1e-12).sqrt())
+        parts.append(gradients / (energy + FAINT**2 * energy.median() + 1e-12).sqrt())
         parts.append(colours * (COLOUR / math.sqrt(colours.shape[1])))
     return torch.cat(parts, 1)
 
@@ -85,13 +85,19 @@ def _directions(planes: Tensor) -> Tensor:
 
 
 def _blurred(planes: Tensor, sigma: float) -> Tensor:
-    """Every plane of ``(1, C, H, W)`` under a Gaussian."""
-    radius = math.ceil(3 * sigma)
-    kernel = torch.exp(-torch.arange(-radius, radius + 1, dtype=planes.dtype).square() / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    planes = F.pad(planes.transpose(0, 1), (radius,) * 4, mode="replicate")
-    planes = F.conv2d(planes, kernel.view(1, 1, 1, -1))
-    return F.conv2d(planes, kernel.view(1, 1, -1, 1)).transpose(0, 1)
+    """Every plane of ``(1, C, H, W)`` under a Gaussian; beyond the border it is as at the border."""
+    H, W = planes.shape[2:]
+    return _gaussian(H, sigma) @ planes @ _gaussian(W, sigma).T
+
+
+def _gaussian(side: int, sigma: float) -> Tensor:
+    """Weights of all places of a line at each of them, ``(side, side)``: quick as a product."""
+    at = torch.arange(side, dtype=torch.float32)
+    beyond = torch.arange(-math.ceil(3 * sigma), side + math.ceil(3 * sigma), dtype=torch.float32)
+    weight = torch.exp(-(at[:, None] - beyond).square() / (2 * sigma**2))
+    place = beyond.clamp(0, side - 1).long().expand(side, -1)
+    summed = torch.zeros(side, side, dtype=torch.float32).scatter_add_(1, place, weight)
+    return summed / summed.sum(1, keepdim=True)
 
 
 def _around(planes: Tensor, size: Size, radius: float) -> Tensor:

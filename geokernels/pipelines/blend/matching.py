@@ -10,25 +10,21 @@ from torch import Tensor
 from ..._checks import require_choice, require_positive, settle
 from ...models.clip import ClipEncoder
 from ...models.dino import DinoKeys
-from ...ops.matching import COSTS, OneWay, joined, one_way
+from ...ops.matching import COSTS, joined, one_way, other_way
 from ...ops.transport import sinkhorn
-from ..video.motion import apply, fit_affine, frame_plane
 from .features import describe
 from .fixed import Fixed
 from .grids import Size, plane, resized, resized_map
+from .motions import affine_motions
 from .smoothing import smoothed
 
 MOST_POINTS = 128  # a side: 16,384 of a picture
 LEAST_POINTS = 8
 TOLERANCE = 1e-2  # of marginals: maps are averages, and smoothed after
 MISS = 2.0  # cells by which a round trip may miss
-TRIED = 256  # points whose motion is tried as that of most
-ALIKE = 2.0  # cells by which two motions may differ to be near each other
-SPREAD = 3.0  # times that: how far the motions of one affine map spread
 BORDER = 4.0  # cells from a border within which what points look like is cut off
 CUT_OFF = 0.1
 WIDE = 3.0  # times the smoothness: the window that is smoothed over first
-STRETCH = (0.4, 2.5)  # by which one affine map may shrink or enlarge a picture, to be believed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +94,14 @@ class GridMatch(NamedTuple):
     confidence_b: Tensor
 
 
+class _Way(NamedTuple):
+    """What a plan says of the points of one picture: see :class:`geokernels.ops.matching.OneWay`."""
+
+    map: Tensor
+    mass: Tensor
+    squared: Tensor
+
+
 def match_grids(
     a: Tensor,
     b: Tensor,
@@ -142,7 +146,7 @@ def _transported(
     config: MatchingConfig,
     weight: float,
     potential: Tensor | None,
-) -> tuple[list[OneWay], Tensor]:
+) -> tuple[list[_Way], Tensor]:
     """What a plan says of the points of either picture, and the second picture's potential."""
     sizes = [to.shape[:2] for to in expected]
     places = [plane(size).flatten(0, 1) for size in sizes]
@@ -154,11 +158,9 @@ def _transported(
     transport = sinkhorn(
         *clouds, eps=config.eps, reach=config.reach, max_iter=config.iterations, tol=TOLERANCE, init=init
     )
-    ways = (
-        one_way(transport.apply, transport.apply_t, *places),
-        one_way(transport.apply_t, transport.apply, *places[::-1]),
-    )
-    shaped = [OneWay(*(part.unflatten(0, size) for part in way)) for way, size in zip(ways, sizes)]
+    there = one_way(transport.apply, transport.apply_t, *places)
+    ways = there, other_way(there, transport.apply_t, *places)
+    shaped = [_Way(*(part.unflatten(0, size) for part in way[:3])) for way, size in zip(ways, sizes)]
     return shaped, transport.g.unflatten(0, sizes[1])
 
 
@@ -173,8 +175,8 @@ def _followed(ways, pictures, expected, config: MatchingConfig, whole: bool, fix
         # the miss is measured where the trip began: in cells of this picture
         confidence = (way.mass / alone).clamp(max=1)
         confidence = confidence * torch.exp(-way.squared * (cells.mean() / MISS) ** 2 / 2)
-        prior = _affine(way.map, confidence) if whole else before
         colours = resized(picture, (h, w))
+        prior = affine_motions(way.map, confidence, colours) if whole else before
         # what is seen at a border is cut off, and what is near it drawn inwards: neighbours speak for it
         clear = confidence * _clear(plane((h, w)), cells) * _clear(way.map, cells)
         to = prior * cells
@@ -186,30 +188,7 @@ def _followed(ways, pictures, expected, config: MatchingConfig, whole: bool, fix
     return maps, confidences
 
 
-def _agreeing(motion: Tensor, confidence: Tensor) -> Tensor:
-    """How near motions are to the one that most are near, ``(h, w)``; in cells."""
-    points, weight = motion.flatten(0, 1), confidence.flatten()
-    tried = points[weight.topk(min(TRIED, len(points))).indices]
-    near = torch.exp(-torch.cdist(tried, points).square() / (2 * ALIKE**2))
-    most = tried[(near @ weight).argmax()]
-    return torch.exp(-(motion - most).square().sum(2) / (2 * (SPREAD * ALIKE) ** 2))
-
-
 def _clear(where: Tensor, cells: Tensor) -> Tensor:
     """How far positions are from the border, ``(h, w)``: little at it, 1 where all about them is seen."""
     inside = ((1 - where.abs()) * cells).amin(2)
     return (inside / BORDER).clamp(CUT_OFF, 1) ** 2
-
-
-def _affine(to: Tensor, confidence: Tensor) -> Tensor:
-    """The one affine map that most points follow; the same place where none is to be believed."""
-    h, w = confidence.shape
-    here, cells = plane((h, w)), torch.tensor([w / 2, h / 2], dtype=torch.float32)
-    motion = (to - here) * cells
-    # least squares find the way back from a few that are off, not from many
-    motion = fit_affine(motion, confidence * _agreeing(motion, confidence))
-    stretch = torch.linalg.svdvals(motion[:, :2])
-    if not STRETCH[0] <= float(stretch.min()) <= float(stretch.max()) <= STRETCH[1]:
-        return here
-    points = frame_plane(h, w)
-    return here + (apply(motion, points) - points) * (max(h, w) / 2) / cells

@@ -11,12 +11,12 @@ from torch import Tensor
 from ...models.optical_flow import Flow, opencv
 from .grids import Size, plane, to_pixels
 
-CONTRAST = 48.0  # standard deviation of what optical flow is shown, of 255
+CONTRAST = 64.0  # standard deviation of what optical flow is shown, of 255
 WINDOW = 7  # pixels over which two pictures are compared
 REGION = 1 / 16  # of the longest side over which comparisons are put together
 ACCEPTED = 0.5  # likeness, a correlation, below which a refinement is no better than what it refines
 GAIN = 0.01  # of likeness that a refinement must bring
-ANEW = 0.03  # the same where it does not start from the transport
+ANEW = -0.01  # the same where it starts from the same place: what comes of less is believed before
 SMOOTHINGS = 6  # the most of folds
 
 

@@ -27,7 +27,7 @@ def smoothed(to: Tensor, prior: Tensor, confidence: Tensor, colours: Tensor, wid
     offset = torch.arange(-radius, radius + 1, dtype=torch.float32)
     near = torch.exp(-(offset.square() + offset.square()[:, None]) / (2 * width**2)).flatten()[:, None]
     rest = (to - prior).permute(2, 0, 1)
-    around = _windows(torch.cat([rest, colours, confidence[None]]), radius)  # (6, K, h * w)
+    around = windows(torch.cat([rest, colours, confidence[None]]), radius)  # (6, K, h * w)
     rests, alike, believed = around[:2], around[2:5], around[5]
     unlike = (alike - colours.flatten(1)[:, None]).square().sum(0)
     weight = near * torch.exp(-unlike / (2 * COLOUR_WIDTH**2)) * believed
@@ -40,6 +40,6 @@ def smoothed(to: Tensor, prior: Tensor, confidence: Tensor, colours: Tensor, wid
     return prior + found.view(2, h, w).permute(1, 2, 0)
 
 
-def _windows(planes: Tensor, radius: int) -> Tensor:
+def windows(planes: Tensor, radius: int) -> Tensor:
     """Planes ``(C, h, w)`` in the window of every point, ``(C, K, h * w)``; 0 beyond the border."""
     return F.unfold(planes[:, None], 2 * radius + 1, padding=radius)
