@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from geokernels.cli import app
 from geokernels.cli.origin import checksum_of, from_home
+from geokernels.cli.rerun import TIMED
 
 
 def run(*args):
@@ -23,7 +24,7 @@ def pictures(out):
     return {
         str(p.relative_to(out)): p.read_bytes()
         for p in out.rglob("*")
-        if p.is_file() and p.suffix not in (".html", ".json", ".csv", ".md")
+        if p.is_file() and p.suffix not in TIMED
     }
 
 
