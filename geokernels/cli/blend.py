@@ -38,7 +38,7 @@ def blend(
     second: Annotated[Path, file_argument("The picture that it ends with, of any other size.")],
     out: Out,
     frames: Annotated[
-        int | None, typer.Option(min=2, help="Pictures of the film, both given ones included (default: 25).")
+        int | None, typer.Option(min=2, help="Pictures of the film, both given ones included (default: 17).")
     ] = None,
     match: Annotated[
         list[str] | None,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from .._files import write_text
 from ..media.films import mp4_writer
-from ..media.pictures import fit, gif, png, strip, write_bytes, write_layer, write_picture
+from ..media.pictures import fit, gif, png, strip, write_bytes, write_frame, write_picture
 from ..metrics import score_path
 from ..pipelines import Blend
 from ..pipelines.blend.frames import over_white
@@ -23,8 +24,8 @@ STRIP, ANIMATION, FILM, PAGE = "frames.png", "blend.gif", "blend.mp4", "report.h
 RATE = 12  # frames a second of the MP4
 HOLD = Fraction(1)  # seconds that it rests on each given picture
 ON_STRIP, STRIP_HEIGHT = 9, 160
-ANIMATED = 384  # longest side of the GIF
-FRAME_MS, REST_MS = 70, 700  # that it shows a frame, and rests on each given picture
+ANIMATED = 256  # longest side of the GIF
+FRAME_MS, REST_MS = 80, 700  # that it shows a frame, and rests on each given picture
 LINES = 8  # matches that the page shows along each side
 SEEN = 0.25  # confidence from which a match is shown
 
@@ -99,11 +100,8 @@ class BlendJob(Job):
         """Write frames, animations and page."""
         file, shown = self.folder.file, [over_white(frame) for frame in self.run.made]
         names = [f"frames/{i:03d}.png" for i in range(len(shown))]
-        for name, frame, (rgb, alpha) in zip(names, self.run.made, shown):
-            if alpha is None:
-                write_picture(file(name), rgb)
-            else:
-                write_layer(file(name), frame[:3].float() / 255, alpha)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(lambda name, frame: write_frame(file(name), frame), names, self.run.made))
         frames = [rgb for rgb, _ in shown]
         chosen = sorted({round(i * (len(frames) - 1) / (ON_STRIP - 1)) for i in range(ON_STRIP)})
         write_picture(file(STRIP), strip([frames[i] for i in chosen], height=STRIP_HEIGHT))

@@ -220,7 +220,7 @@ def _shown_blend(run: Blend) -> ShownWalk:
 
 
 def _there_and_back(film: list[Tensor]) -> bytes:
-    return gif(film, longest=384, hold=700, each=70, back=True)
+    return gif(film, longest=384, hold=700, each=80, back=True)
 
 
 def _film(run: Blend) -> list[Tensor]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageFile
 
-from geokernels.media.pictures import fit, gif, read_picture, strip, write_picture
+from geokernels.media.pictures import fit, gif, read_picture, strip, write_frame, write_picture
 
 
 def colours(mode="RGB", size=(13, 7)):
@@ -274,3 +274,21 @@ def test_gif_and_strip_show_every_frame():
     animation = Image.open(io.BytesIO(gif(frames)))
     assert (animation.n_frames, animation.info["loop"]) == (3, 0)
     assert strip(frames, height=8, gap=2).shape == (3, 8, 3 * 8 + 2 * 2)
+
+
+def test_a_gif_may_go_back_to_where_it_began():
+    frames = [torch.full((3, 16, 16), value) for value in (0.0, 0.3, 0.6, 0.9)]
+    with Image.open(io.BytesIO(gif(frames, longest=16, hold=500, each=100, back=True))) as image:
+        seen = []
+        for i in range(image.n_frames):
+            image.seek(i)
+            seen.append((image.convert("RGB").getpixel((0, 0))[0], image.info["duration"]))
+    assert seen == [(0, 500), (76, 100), (153, 100), (230, 500), (153, 100), (76, 100)]
+
+
+def test_bytes_are_written_as_they_are(tmp_path):
+    for channels in (3, 4):
+        frame = torch.randint(256, (channels, 5, 7), generator=torch.Generator().manual_seed(0)).byte()
+        write_frame(tmp_path / "frame.png", frame)
+        with Image.open(tmp_path / "frame.png") as image:
+            assert torch.equal(torch.from_numpy(np.array(image)).permute(2, 0, 1), frame)

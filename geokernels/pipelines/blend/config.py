@@ -34,7 +34,7 @@ class BlendConfig(RecipeConfig):
         matching: How the pictures are matched.
     """
 
-    frames: int = 25
+    frames: int = 17
     grid: int = 192
     doubt: float = 0.3
     least_area: float = 0.1

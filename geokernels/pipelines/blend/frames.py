@@ -88,14 +88,16 @@ class Scene(NamedTuple):
         """A picture at places of the frame; how sure it is there, and how far within its edges."""
         offset = (self.places.first, self.places.second)[which]
         here = at - torch.tensor(offset, dtype=at.dtype, device=at.device)
-        values = sample(self.pictures[which], here, mode="bicubic")
+        # seen beyond the edge where neither picture goes on: mirrored, as a smear would look worse
+        values = sample(self.pictures[which], here, mode="bicubic", beyond="reflection")
         sure = sample(self.trust[which], here)
         H, W = self.places.sizes[which]
         x, y = here.unbind(-1)
         within = torch.minimum(torch.minimum(x, W - 1 - x), torch.minimum(y, H - 1 - y)) + 0.5
         # no feather where the picture has not moved: there its edge is the frame's
-        width = 1 + FEATHER * min(H, W) * min(1.0, ALL_OF_IT * (1 - share))
-        return values, sure, (within / width).clamp(LEAST, 1)[None]
+        moved = min(1.0, ALL_OF_IT * (1 - share))
+        near = within / (1 + FEATHER * min(H, W) * moved) + moved / 2
+        return values, sure, near.clamp(LEAST, 1)[None]
 
 
 def trust_of(maps: Maps, cell: int) -> tuple[Tensor, Tensor]:

@@ -61,8 +61,8 @@ def pixels(like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
 
 
-def sample(values: Tensor, at: Tensor, *, mode: str = "bilinear") -> Tensor:
-    """``(C, H, W)`` at places ``(h, w, 2)`` in its pixels; beyond the edge it is as at the edge."""
+def sample(values: Tensor, at: Tensor, *, mode: str = "bilinear", beyond: str = "border") -> Tensor:
+    """``(C, H, W)`` at places ``(h, w, 2)`` in its pixels; beyond the edge as at it, or by reflection."""
     sides = torch.tensor([max(side - 1, 1) for side in values.shape[:0:-1]], dtype=at.dtype, device=at.device)
     grid = (2 * at / sides - 1)[None]
-    return F.grid_sample(values[None], grid, mode=mode, padding_mode="border", align_corners=True)[0]
+    return F.grid_sample(values[None], grid, mode=mode, padding_mode=beyond, align_corners=True)[0]

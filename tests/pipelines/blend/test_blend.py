@@ -105,8 +105,8 @@ def test_where_a_picture_ends_the_other_goes_on():
     maps = Maps(here + move, here - move, sure, sure.flip(1))
     found = film(first, second, maps=maps, frames=9).frames[:, 0, 30]
     steps = found.diff(dim=-1)
-    assert steps.min() > -0.02
-    assert steps.max() < 0.06
+    assert steps.min() > -0.05  # a tear would be a third of the whole range
+    assert steps.max() < 0.08
 
 
 def test_colours_without_a_partner_move_and_do_not_fade():
