@@ -245,6 +245,23 @@ def test_parts_are_merged_to_the_whole(stub, jobs, tmp_path, monkeypatch):
     assert again.exit_code == BAD_INPUT
 
 
+def test_a_batch_is_repeated_and_a_part_of_it_too(stub, jobs, tmp_path, monkeypatch):
+    path, out = jobs("a", "b", "c"), tmp_path / "out"
+    assert run(path, "--out", out).exit_code == 0
+    assert run(path, "--out", tmp_path / "parts", "--shard", "1/2").exit_code == 0
+    monkeypatch.setenv("RANK", "0"), monkeypatch.setenv("WORLD_SIZE", "3")  # which a rerun does not follow
+    for given, made, names in (
+        (out, tmp_path / "out-rerun", "abc"),
+        (tmp_path / "parts" / "shard-1-of-2", tmp_path / "again" / "shard-1-of-2", "b"),
+    ):
+        words = ["rerun", given, *(["--out", tmp_path / "again"] if names == "b" else [])]
+        found = CliRunner().invoke(app, [str(word) for word in words])
+        assert found.exit_code == 0, found.output
+        assert [*ended(made)] == [*names]
+    found = CliRunner().invoke(app, ["rerun", str(out), "--resume"])
+    assert "--resume goes with commands that have it, batch has none" in found.stderr
+
+
 class Links(HTMLParser):
     def __init__(self, document):
         super().__init__()
