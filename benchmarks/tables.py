@@ -14,6 +14,7 @@ from pathlib import Path
 
 from geokernels.metrics.summary import COLUMNS, readable
 
+from . import scaling
 from .cost import adapt, card, edit, edit_time, morph, whole
 from .cost import video as video_cost
 from .cost.table import cost_table
@@ -131,6 +132,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "targets on a GPU": lambda: gpu_tables.targets(load("gpu") if measured_on_a_gpu() else None, as_table),
     "kernels on a GPU": lambda: gpu_tables.kernels(load("gpu-compiled"), as_table),
     "precision of Triton": lambda: precision.as_markdown(load("triton-precision")["rows"]),
+    "time over processes": lambda: scaling.times(load("scaling")),
+    "bytes over processes": lambda: scaling.passed(load("scaling")),
+    "processes on paper": lambda: scaling.on_paper(load("scaling")),
     "contrast of losses": lambda: loss_contrast.as_markdown(load("plasticity/contrast")["rows"]),
     "gradients of losses": lambda: loss_gradients.as_markdown(load("loss-gradients")["rows"]),
 }

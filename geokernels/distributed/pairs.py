@@ -17,6 +17,8 @@ from ..kernels.costs import PairCost
 from ..kernels.transport_clouds_derivatives import differentiate, multiply
 from .ranks import Ranks
 
+VECTOR = 64  # bytes, of AVX-512, and a multiple of all others
+
 
 @dataclass(frozen=True, eq=False)
 class SpreadPairs:
@@ -90,13 +92,21 @@ class SpreadPairs:
     def multiply(self, turned: bool, x, y, f, g, left, right, v) -> Tensor:
         """``sum_j E_ij <left_i, right_j> v_j`` for the rows here, ``(N, E)``; of ones where ``v`` is None."""
         here, there = (y, x) if turned else (x, y)
-        out = here.new_zeros(here.shape[0], 1 if v is None else v.shape[1])
+        width = 1 if v is None else v.shape[1]
+        out = here.new_zeros(here.shape[0], width)
         for points, potential, factors, columns in self.meet(turned, there, g, right, v):
             if here.numel() and points.numel():
                 columns = torch.ones_like(potential)[:, None] if columns is None else columns
-                given = points, f, potential, left, factors, columns
-                out = out + multiply(self.passes, here, *given, *self.of_cost)
+                given = points, f, potential, left, factors, self._whole_vectors(columns)
+                out = out + multiply(self.passes, here, *given, *self.of_cost)[:, :width]
         return out
+
+    def _whole_vectors(self, columns: Tensor) -> Tensor:
+        """More columns, of zeros, to fill a SIMD vector: the compiled kernel's last part of one is slow."""
+        if self.passes != kernels.NATIVE:
+            return columns
+        lanes = VECTOR // columns.element_size()
+        return torch.nn.functional.pad(columns, (0, -columns.shape[1] % lanes))
 
     def differentiate(self, turned: bool, x, y, f, g, left, right) -> Tensor:
         """``sum_j E_ij <left_i, right_j> dC_ij / dx_i`` for the rows here, ``(N, D)``."""
