@@ -129,7 +129,7 @@ def score(pair: Pair, methods: Iterable[str]) -> dict:
 
 
 def pairs(warps: int, clips: int) -> list[tuple[str, str, int]]:
-    """Kind, photograph and seed of every pair: all kinds on all photographs, over and over."""
+    """Kind, photograph and seed of every pair: all kinds on all photographs, and clips."""
     found = [
         (KINDS[i % len(KINDS)], PHOTOGRAPHS[i // len(KINDS) % len(PHOTOGRAPHS)], i) for i in range(warps)
     ]

@@ -203,11 +203,11 @@ def one_way(
     return OneWay(means[..., :P], _share(total, a), squared, home, received[..., -1])
 
 
-def other_way(way: OneWay, back: Callable[[Tensor], Tensor], at_x: Points, at_y: Points) -> OneWay:
-    """What the plan that ``way`` followed says of the other side, whose points weigh ``1 / M`` each."""
+def other_way(way: OneWay, back: Callable[[Tensor], Tensor], at_y: Points) -> tuple[Points, Scores, Scores]:
+    """Map, mass and squared miss of the other side of the plan of ``way``; its points weigh alike."""
     trip = _ratio(torch.cat([back(way.map), way.received[..., None]], -1))
     squared = (trip - at_y).square().sum(-1)
-    return OneWay(way.home, _share(way.received, None), squared, way.map, way.mass)
+    return way.home, _share(way.received, None), squared
 
 
 def _share(total: Scores, weight: Weights | None) -> Scores:

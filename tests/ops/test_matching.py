@@ -8,6 +8,7 @@ import torch
 
 import geokernels as gk
 from geokernels import reference
+from geokernels.ops.matching import one_way, other_way
 from geokernels.testing import assert_as_accurate, cloud, weights
 
 COSTS = pytest.mark.parametrize("cost", ["cosine", "sqeuclidean"])
@@ -119,6 +120,14 @@ def test_batches_and_halves():
     half = gk.match_points(*(part.bfloat16() for part in parts), eps=0.3, reach=0.5)
     assert {part.dtype for part in half} == {torch.bfloat16}
     torch.testing.assert_close(half.map.double(), found.map, atol=0.1, rtol=0)
+
+
+def test_the_other_way_is_that_of_the_transposed_plan():
+    x, y, at_x, at_y = clouds()
+    t = gk.sinkhorn(x, y, eps=0.5, reach=0.5)
+    found = other_way(one_way(t.apply, t.apply_t, at_x, at_y), t.apply_t, at_y)
+    for ours, truth in zip(found, one_way(t.apply_t, t.apply, at_y, at_x)):
+        torch.testing.assert_close(ours, truth)
 
 
 def test_a_point_without_weight_has_no_confidence():

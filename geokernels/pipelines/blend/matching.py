@@ -159,7 +159,7 @@ def _transported(
         *clouds, eps=config.eps, reach=config.reach, max_iter=config.iterations, tol=TOLERANCE, init=init
     )
     there = one_way(transport.apply, transport.apply_t, *places)
-    ways = there, other_way(there, transport.apply_t, *places)
+    ways = there, other_way(there, transport.apply_t, places[1])
     shaped = [_Way(*(part.unflatten(0, size) for part in way[:3])) for way, size in zip(ways, sizes)]
     return shaped, transport.g.unflatten(0, sizes[1])
 

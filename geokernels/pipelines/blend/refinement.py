@@ -11,13 +11,15 @@ from torch import Tensor
 from ...models.optical_flow import Flow, opencv
 from .grids import Size, plane, to_pixels
 
-CONTRAST = 64.0  # standard deviation of what optical flow is shown, of 255
 WINDOW = 7  # pixels over which two pictures are compared
 REGION = 1 / 16  # of the longest side over which comparisons are put together
-ACCEPTED = 0.5  # likeness, a correlation, below which a refinement is no better than what it refines
-GAIN = 0.01  # of likeness that a refinement must bring
-ANEW = -0.01  # the same where it starts from the same place: what comes of less is believed before
-SMOOTHINGS = 6  # the most of folds
+ACCEPTED = 0.7  # likeness, a correlation, below which a refinement is no better than what it refines
+MOSTLY = 0.4  # of what both pictures show: where so much is alike, the rest need not be
+LOOSELY = 0.2  # likeness above which a refinement is taken there
+GAIN = 0.01  # of likeness that a further refinement must bring
+FAINT = 0.02  # contrast below which light is not evened out
+ANEW = -0.005  # the same of one from the same place, which is the simpler
+SMOOTHINGS = 12  # the most of folds
 
 
 class Look(NamedTuple):
@@ -25,23 +27,18 @@ class Look(NamedTuple):
 
     Attributes:
         colours: ``(H, W, 3)`` float32.
-        grey: ``(H, W)`` float32, the light of the whole picture taken out.
-        shown: The same in three channels of 8 bits, as optical flow takes it.
+        grey: ``(H, W)`` float32.
     """
 
     colours: np.ndarray
     grey: np.ndarray
-    shown: np.ndarray
 
     @classmethod
     def of(cls, picture: Tensor) -> "Look":
         """Of ``(3, H, W)`` in [0, 1]."""
         colours = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
         cv2 = opencv("matching")
-        grey = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)
-        grey = (grey - grey.mean()) / (grey.std() + np.float32(0.02))
-        shown = np.clip(CONTRAST * grey + 128, 0, 255).astype(np.uint8)
-        return cls(colours, grey, np.repeat(shown[..., None], 3, 2))
+        return cls(colours, cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY))
 
     @property
     def size(self) -> Size:
@@ -57,10 +54,12 @@ def refined(own: Look, other: Look, positions: np.ndarray, flow: Flow) -> np.nda
     """
     still, shared = to_pixels(plane(own.size), other.size).numpy(), within(positions, other.size)
     best, score = positions, likeness(own, other, positions, shared)
-    for start, gain in ((positions, GAIN), (still, ANEW), (None, GAIN)):
+    for start, gain in ((positions, 0.0), (still, ANEW), (None, GAIN)):
         tried = _flowed(own, other, best if start is None else start, flow)
         reached = likeness(own, other, tried, shared)
-        better = (reached > score + gain) & (reached > ACCEPTED)
+        # what is alike in most places is one thing, and is to be followed where it is seen less well too
+        alike = (reached > ACCEPTED)[shared].mean() > MOSTLY if shared.any() else False
+        better = (reached > score + gain) & (reached > (LOOSELY if alike else ACCEPTED))
         best, score = np.where(better[..., None], tried, best), np.where(better, reached, score)
     cv2 = opencv("matching")
     return np.stack([cv2.medianBlur(np.ascontiguousarray(best[..., i]), 5) for i in range(2)], 2)
@@ -68,10 +67,19 @@ def refined(own: Look, other: Look, positions: np.ndarray, flow: Flow) -> np.nda
 
 def _flowed(own: Look, other: Look, start: np.ndarray, flow: Flow) -> np.ndarray:
     """The map ``start``, after the flow to what it makes of the other picture."""
-    still, seen = pixels(own.size), within(start, other.size)[..., None]
+    still, seen, there = pixels(own.size), within(start, other.size), resampled(other.grey, start)
+    if seen.any():
+        # the light of one picture on both
+        gain = (own.grey[seen].std() + FAINT) / (there[seen].std() + FAINT)
+        there = (there - there[seen].mean()) * gain + own.grey[seen].mean()
     # where nothing is to be seen nothing moves, and draws along what is beside it
-    there = still + flow(own.shown, np.where(seen, resampled(other.shown, start), own.shown))
+    there = still + flow(_shown(own.grey), _shown(np.where(seen, there, own.grey)))
     return there + resampled(start - still, there)
+
+
+def _shown(grey: np.ndarray) -> np.ndarray:
+    """In three channels of 8 bits, as optical flow takes it."""
+    return np.repeat(np.clip(255 * grey + 0.5, 0, 255).astype(np.uint8)[..., None], 3, 2)
 
 
 def within(positions: np.ndarray, size: Size) -> np.ndarray:
@@ -99,7 +107,7 @@ def likeness(own: Look, other: Look, positions: np.ndarray, shared: np.ndarray) 
     region = 2 * max(3, round(max(own.size) * REGION / 2)) + 1
     counted = np.where(inside & shared, both, 0), *(np.where(shared, part, 0) for part in strengths)
     both, first, second = (mean(part.astype(np.float32), region) for part in counted)
-    return both / np.sqrt(np.maximum(first, 0) * np.maximum(second, 0) + np.float32(1e-6))
+    return both / np.sqrt(np.maximum(first, 0) * np.maximum(second, 0) + np.float32(1e-12))
 
 
 def resampled(values: np.ndarray, positions: np.ndarray) -> np.ndarray:

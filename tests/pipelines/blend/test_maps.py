@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from geokernels.pipelines.blend import dense, features, matching, refinement, smoothing
+from geokernels.pipelines.blend import dense, features, matching, motions, refinement, smoothing
 from geokernels.pipelines.blend.fixed import Fixed
 from geokernels.pipelines.blend.grids import plane
 from geokernels.pipelines.blend.maps import Maps, MatchingConfig, find_maps, unfolded_share
@@ -164,6 +164,31 @@ def test_the_guided_filter_is_a_regression_on_colours_in_windows():
     wanted = np.linalg.solve(around.T @ (w * around) + dense.FILTER_EPS * np.eye(3), around.T @ (w * v))
     np.testing.assert_allclose(slope[5, 6].reshape(3, 2), wanted, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(level[5, 6], (w * v).sum(0) - (w * g).sum(0) @ wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_blurs_are_those_of_opencv():
+    import cv2
+
+    planes = torch.rand(1, 2, 20, 33, generator=torch.Generator().manual_seed(0))
+    blurred = features._blurred(planes, 2.0)
+    for ours, plane_ in zip(blurred[0].numpy(), planes[0].numpy()):
+        theirs = cv2.GaussianBlur(plane_, (13, 13), 2.0, borderType=cv2.BORDER_REPLICATE)
+        np.testing.assert_allclose(ours, theirs, atol=2e-3)  # of windows that end at three widths
+
+
+def test_a_ground_and_what_moves_before_it_have_a_motion_each():
+    here, sure = plane((32, 32)), torch.ones(32, 32)
+    to, colours = here + torch.tensor([0.3, -0.1]), torch.zeros(3, 32, 32)
+    to[10:24, 8:24], colours[:, 10:24, 8:24] = here[10:24, 8:24] - 0.4, 1.0
+    wanted = to.clone()
+    chance = torch.Generator().manual_seed(0)
+    lost = torch.rand(32, 32, generator=chance) < 0.3
+    to[lost] = 2 * torch.rand(int(lost.sum()), 2, generator=chance) - 1
+    found = motions.affine_motions(to, sure, colours)
+    assert (found - wanted).abs().amax(2).flatten().quantile(0.95) < 0.03
+    # where points go anywhere they are left in their places, or nearly
+    to = 2 * torch.rand(32, 32, 2, generator=chance) - 1
+    assert motions.affine_motions(to, 0 * sure, colours).equal(here)
 
 
 def test_likeness_is_a_correlation_that_light_does_not_change():
