@@ -130,10 +130,12 @@ def score(pair: Pair, methods: Iterable[str]) -> dict:
 
 def pairs(warps: int, clips: int) -> list[tuple[str, str, int]]:
     """Kind, photograph and seed of every pair: all kinds on all photographs, and clips."""
-    found = [
-        (KINDS[i % len(KINDS)], PHOTOGRAPHS[i // len(KINDS) % len(PHOTOGRAPHS)], i) for i in range(warps)
-    ]
-    return found + [("clip", "", 5000 + i) for i in range(clips)]
+    K, P = len(KINDS), len(PHOTOGRAPHS)
+    warped = [(KINDS[i % K], PHOTOGRAPHS[i // K % P], i) for i in range(warps)]
+    rendered = [("clip", "", 5000 + i) for i in range(clips)]
+    # in turn, so that what is measured so far is of every kind
+    both = [[*warped[2 * i : 2 * i + 2], *rendered[i : i + 1]] for i in range(max(warps, clips))]
+    return sum(both, [])
 
 
 def as_markdown(summary: dict) -> str:
