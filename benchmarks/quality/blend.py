@@ -135,7 +135,7 @@ def pairs(warps: int, clips: int) -> list[tuple[str, str, int]]:
     rendered = [("clip", "", 5000 + i) for i in range(clips)]
     # in turn, so that what is measured so far is of every kind
     both = [[*warped[2 * i : 2 * i + 2], *rendered[i : i + 1]] for i in range(max(warps, clips))]
-    return sum(both, [])
+    return [pair for part in both for pair in part]
 
 
 def as_markdown(summary: dict) -> str:
