@@ -15,13 +15,13 @@ from pathlib import Path
 from geokernels.metrics.summary import COLUMNS, readable
 
 from . import scaling
-from .cost import adapt, card, edit, edit_time, morph, whole
+from .cost import adapt, card, edit, edit_time, flow, morph, whole
 from .cost import video as video_cost
 from .cost.table import cost_table
 from .gpu import tables as gpu_tables
 from .harness.machine import ROOT
 from .operators import precision
-from .quality import blend, fronts, interpolate, loss_contrast, loss_gradients, photographs
+from .quality import blend, conventions, fronts, interpolate, loss_contrast, loss_gradients, photographs
 from .quality import video as video_edit
 from .quality.edits import percent
 from .quality.plasticity import STAGES
@@ -111,6 +111,8 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     "cost of edit": lambda: cost_table(load("editing-cost"), edit.COLUMNS, edit.PUBLISHED),
     "cost of edit, XL": lambda: cost_table(load("editing-cost-sdxl"), edit.COLUMNS, "exact"),
+    "cost of edit, SD3": lambda: cost_table(load("editing-cost-sd3"), flow.COLUMNS, flow.FIRST),
+    "cost of edit, FLUX": lambda: cost_table(load("editing-cost-flux"), flow.COLUMNS, flow.FIRST),
     "whole runs": lambda: whole.as_markdown(load("whole-runs")),
     "memory": lambda: card.as_markdown(load),
     "time of edit": lambda: cost_table(load("editing-time"), edit_time.COLUMNS, edit.PUBLISHED),
@@ -126,6 +128,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quality of morph": lambda: judged_edits("geodesic", "directional"),
     "quality of layers": lambda: judged_edits("text2live-geodesic", "text2live-directional"),
     "quality of edit": compared_methods,
+    "conventions": lambda: conventions.as_markdown(load("conventions")),
     "quality of interpolate": lambda: interpolate.as_markdown(load("prompt-interpolation")),
     **{f"trial: {name}": partial(trial_of, name) for name in STAGES},
     "trial: hypervolumes": areas_of_trial,

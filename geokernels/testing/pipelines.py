@@ -62,13 +62,15 @@ def clip_text(kind=transformers.CLIPTextModel, width: int = WIDTH):
     )
 
 
-def _t5_tokenizer():
+def t5_tokenizer():
+    """Letters alone, up to 512 rows."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -2.0)]
     pieces += [(letter, -3.0) for letter in string.ascii_lowercase]
     return transformers.T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
 
 
-def _t5_text(width: int):
+def t5_text(width: int):
+    """A text encoder for :func:`t5_tokenizer`."""
     settings = transformers.T5Config(
         vocab_size=4 + len(string.ascii_lowercase), d_model=width, d_kv=4, d_ff=8, num_layers=1, num_heads=2
     )
@@ -135,8 +137,8 @@ def _pixart() -> dict:
     torch.nn.init.normal_(transformer.proj_out.weight)
     return {
         "transformer": transformer,
-        "text_encoder": _t5_text(WIDTH),
-        "tokenizer": _t5_tokenizer(),
+        "text_encoder": t5_text(WIDTH),
+        "tokenizer": t5_tokenizer(),
         "scheduler": diffusers.DPMSolverMultistepScheduler(),
     }
 
@@ -157,10 +159,10 @@ def _stable_diffusion_3() -> dict:
         ),
         "text_encoder": clip_text(transformers.CLIPTextModelWithProjection),
         "text_encoder_2": clip_text(transformers.CLIPTextModelWithProjection),
-        "text_encoder_3": _t5_text(2 * WIDTH),
+        "text_encoder_3": t5_text(2 * WIDTH),
         "tokenizer": clip_tokenizer(),
         "tokenizer_2": clip_tokenizer(),
-        "tokenizer_3": _t5_tokenizer(),
+        "tokenizer_3": t5_tokenizer(),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
     }
 
@@ -179,9 +181,9 @@ def _flux(**more) -> dict:
             **more,
         ),
         "text_encoder": clip_text(),
-        "text_encoder_2": _t5_text(WIDTH),
+        "text_encoder_2": t5_text(WIDTH),
         "tokenizer": clip_tokenizer(),
-        "tokenizer_2": _t5_tokenizer(),
+        "tokenizer_2": t5_tokenizer(),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }
 
