@@ -57,9 +57,7 @@ def hold_to(level: str) -> None:
     Raises:
         ValueError: For a level that this processor does not have, or that ours was not compiled for.
     """
-    known = native.build_info().get("simd_levels", [])
-    if level not in known:
-        raise ValueError(f"--simd must be one of {', '.join(known)} on this machine, got {level!r}")
+    native.require_simd_level("--simd", level)
     wanted = dict(NARROWED.get(level, {}))
     if wanted:
         # torch.compile would load from its cache what it compiled for another level, and crash

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..kernels import native
 from .clone import Stopped, run_benchmarks
 from .console import sentences
 from .options import Threads, out_option
@@ -43,6 +44,8 @@ def bench(
     with sentences(bench):
         if device not in ("cpu", "cuda"):
             raise ValueError(f"--device must be cpu or cuda, got {device!r}")
+        if simd is not None:
+            native.require_simd_level("--simd", simd)
         try:
             run_benchmarks(options)
         except Stopped as stopped:

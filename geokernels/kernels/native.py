@@ -49,6 +49,13 @@ def set_simd_level(name: str) -> None:
     _C.set_simd_level(name)
 
 
+def require_simd_level(name: str, level: str) -> None:
+    """Refuse a SIMD level that this processor does not have, or that was not compiled."""
+    known = build_info().get("simd_levels", [])
+    if level not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)} on this machine, got {level!r}")
+
+
 @contextmanager
 def storing(most: int) -> Iterator[None]:
     """Let Sinkhorn's kernel matrices take no more than ``most`` bytes at once; for tests and benchmarks."""
