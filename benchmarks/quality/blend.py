@@ -147,7 +147,10 @@ def as_markdown(summary: dict) -> str:
     lines = [f"| pairs | n | {' | '.join(METHODS)} |", "|---" * (len(METHODS) + 2) + "|"]
     for kind in (*KINDS, "clip"):
         group = [row["of"] for row in summary["rows"] if row["kind"] == kind and measured <= set(row["of"])]
-        cells = [_told([of[name] for of in group]) if name in measured and group else "" for name in METHODS]
+        cells = [
+            _told([of[name] for of in group]) if name in measured and group else "not measured"
+            for name in METHODS
+        ]
         lines.append(f"| {kind} | {len(group)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
