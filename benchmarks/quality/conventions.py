@@ -69,12 +69,16 @@ def measures_of(conventions: Conventions) -> Measures:
     return Measures(encoder, tokens, distance, names, conventions=conventions)
 
 
+def rows_of(run: Path) -> list[dict]:
+    """The results of a run, in the order in which they came."""
+    return [json.loads(line) for line in (run / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def measured(run: Path, conventions: Conventions) -> Iterator[tuple[str, dict[str, float | None]]]:
     """The method and the numbers of every edit of a run."""
     measures, kept = measures_of(conventions), conventions.brackets == "kept"
     cases = {case.key: case for case in read_edit_folder(run / "edits", brackets=kept)}
-    rows = json.loads((run / "results.json").read_text(encoding="utf-8"))["stages"]["edits"]["rows"]
-    for row in rows:
+    for row in rows_of(run):
         # without an attribute no judge is asked, whose verdict is in the run already
         case = replace(cases[row["key"]], attribute=None)
         picture = read_picture(run / row["picture"]).rgb

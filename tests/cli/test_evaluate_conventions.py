@@ -60,7 +60,7 @@ def test_a_run_lends_its_conventions(grey, options, tmp_path):
 
 def test_a_rerun_may_change_what_was_typed(grey):
     out, _ = grey
-    words = _words(out / "run.json", record_of(out), ["fill=source"])
+    words = _words(out / "run.json", record_of(out), ["fill=source"], {})
     assert [word for word in words if word.startswith("--set")] == ["--set=jpeg=60", "--set=fill=source"]
 
 

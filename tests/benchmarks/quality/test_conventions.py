@@ -24,7 +24,7 @@ def evaluated(pipeline_folder, tmp_path_factory):
 def test_the_base_is_what_the_run_measured(evaluated):
     record = json.loads((evaluated / "run.json").read_text())
     assert record["conventions"]["fingerprint"] == conventions.BASE.fingerprint
-    rows = json.loads((evaluated / "results.json").read_text())["stages"]["edits"]["rows"]
+    rows = conventions.rows_of(evaluated)
     (found,) = conventions.by_method(evaluated, conventions.BASE).values()
     for row, numbers in zip(rows, found, strict=True):
         assert {name: row[name] for name in conventions.NUMBERS} == pytest.approx(
