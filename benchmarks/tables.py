@@ -21,7 +21,16 @@ from .cost.table import cost_table
 from .gpu import tables as gpu_tables
 from .harness.machine import ROOT
 from .operators import precision
-from .quality import blend, conventions, fronts, interpolate, loss_contrast, loss_gradients, photographs
+from .quality import (
+    blend,
+    blend_path,
+    conventions,
+    fronts,
+    interpolate,
+    loss_contrast,
+    loss_gradients,
+    photographs,
+)
 from .quality import video as video_edit
 from .quality.edits import percent
 from .quality.plasticity import STAGES
@@ -124,6 +133,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cost of video, real size": lambda: video_cost.as_markdown(load("video-cost-real")),
     "quality of video": lambda: video_edit.as_markdown(load("video-edit")),
     "maps of blend": lambda: blend.as_markdown(load("blend-maps")),
+    "path of blend": lambda: blend_path.as_markdown(load("blend-path")["kinds"]),
     "photographs": lambda: photographs.as_markdown(load("photographs")),
     "quality of morph": lambda: judged_edits("geodesic", "directional"),
     "quality of layers": lambda: judged_edits("text2live-geodesic", "text2live-directional"),

@@ -16,8 +16,7 @@ continues where it was.
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -29,7 +28,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from geokernels.models.clip import ClipEncoder
 from geokernels.models.flow import FlowModel
-from geokernels.models.latents import decode
 from geokernels.pipelines.comparators import METHODS, EditModels, EditTask
 from geokernels.pipelines.edit.flow_inversion import flow_inversion
 from geokernels.pipelines.edit.oig import OIGConfig, OIGEdit
@@ -104,45 +102,39 @@ def models_of_shape(shapes: str):
     return pipeline, encoder
 
 
-def count(run: Callable[[], None]) -> dict[str, float]:
-    """Passes and multiply-adds of an edit."""
-    models: list[FlowModel] = []
-    begin = FlowModel.__init__
+def count(run: Callable[[], None], transformer: torch.nn.Module) -> dict[str, float]:
+    """Passes and multiply-adds of an edit; of a batch each of its latents is a pass."""
+    passes = 0
 
-    def noted(self, pipeline) -> None:
-        begin(self, pipeline)
-        models.append(self)
+    def noted(module, given, named) -> None:
+        nonlocal passes
+        passes += len(given[0] if given else named["hidden_states"])
 
-    with (
-        fused_and_whole(),
-        patch.object(FlowModel, "__init__", noted),
-        FlopCounterMode(display=False) as counter,
-    ):
+    listening = transformer.register_forward_pre_hook(noted, with_kwargs=True)
+    with fused_attention(), FlopCounterMode(display=False) as counter:
         run()
-    return {"passes": sum(model.passes for model in models), "tmac": counter.get_total_flops() / 2e12}
+    listening.remove()
+    return {"passes": passes, "tmac": counter.get_total_flops() / 2e12}
 
 
 def peak(run: Callable[[], None], weights: list[Tensor]) -> float:
     """The most GiB that live at one time of an edit, besides the weights."""
-    with fused_and_whole(), Memory(weights) as memory:
+    with fused_attention(), Memory(weights) as memory:
         base = memory.now
         run()
     return (memory.peak - base) / GIB
 
 
-@contextmanager
-def fused_and_whole() -> Iterator[None]:
-    """Attention that keeps no weights, and pictures that are left where they have no values."""
-    with (
-        patch.object(F, "scaled_dot_product_attention", fused),
-        patch.object(FlowModel, "pictures", lambda model, latents: decode(model.vae, latents)),
-    ):
-        yield
+def fused_attention():
+    """Attention that keeps no weights, as on a GPU."""
+    return patch.object(F, "scaled_dot_product_attention", fused)
 
 
-def continued(edit: Callable[[int], Callable[[], None]], steps: int) -> dict[str, float]:
+def continued(
+    edit: Callable[[int], Callable[[], None]], steps: int, transformer: torch.nn.Module
+) -> dict[str, float]:
     """The count of an edit of so many steps, of which one of one and one of two are made."""
-    one, two = count(edit(1)), count(edit(2))
+    one, two = (count(edit(few), transformer) for few in (1, 2))
     return {name: one[name] + (steps - 1) * (two[name] - one[name]) for name in one}
 
 
@@ -218,7 +210,7 @@ def measure(done: dict[str, dict[str, float]], advance: Callable[[dict], None], 
     for name, (edit, steps) in edits.items():
         row = done.setdefault(name, {})
         if "tmac" not in row:
-            row |= continued(edit, steps)
+            row |= continued(edit, steps, pipeline.transformer)
         if "peak_gib" not in row:
             row["peak_gib"] = peak(edit(HELD), weights)
             advance({name: row for name, row in done.items() if "peak_gib" in row})

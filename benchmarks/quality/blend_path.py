@@ -148,6 +148,16 @@ def run_pair(kind: str, first: Tensor, second: Tensor, distance, config: BlendCo
     return {"kind": kind, "folded": found.folded, "ways": scores}
 
 
+# as the table has them
+SHOWN = {
+    "object": "object named",
+    "sharpness": "sharpness kept",
+    "smoothness": "smoothness",
+    "worst_step": "worst step",
+    "length": "length",
+}
+
+
 def summary_of(rows: list[dict]) -> dict:
     """Means with 95% intervals, by kind and way, and of the differences."""
     kinds = {}
@@ -166,13 +176,20 @@ def summary_of(rows: list[dict]) -> dict:
 
 
 def as_markdown(kinds: dict) -> str:
-    """A table, a row a kind and measure."""
-    lines = ["| pairs | | blend | cross-dissolve | difference |", "|---|---|---|---|---|"]
+    """A table, two rows a kind: a film, and a cross-dissolve of the same pairs."""
+    lines = [
+        f"| pairs | | {' | '.join(SHOWN.values())} |",
+        "|---|---|" + "---|" * len(SHOWN),
+    ]
     for kind, group in kinds.items():
-        for name, by_way in group["measures"].items():
-            cells = [f"{of['mean']:.3f} ± {of['half']:.3f}" for of in by_way.values()]
-            lines.append(f"| {kind}, {group['pairs']} | {name.replace('_', ' ')} | {' | '.join(cells)} |")
+        for way in WAYS:
+            cells = [_cell(group["measures"].get(name), way) for name in SHOWN]
+            lines.append(f"| {kind}, {group['pairs']} | {way} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(measured: dict | None, way: str) -> str:
+    return f"{measured[way]['mean']:.2f} ± {measured[way]['half']:.2f}" if measured else ""
 
 
 def main() -> None:

@@ -32,7 +32,9 @@ def test_a_count_that_is_continued_is_that_of_the_whole_edit(small, tiny_vit):
     def edit(steps):
         return flow.edit_by_oig(pipeline, tiny_vit.to("meta"), steps)
 
-    assert flow.continued(edit, 5) == pytest.approx(flow.count(edit(5)), rel=1e-6)
+    whole = flow.count(edit(5), pipeline.transformer)
+    assert flow.continued(edit, 5, pipeline.transformer) == pytest.approx(whole, rel=1e-6)
+    assert whole["passes"] == 5 * 5
 
 
 @pytest.mark.parametrize("shapes, copies", [("sd3", 2), ("flux", 1)])
