@@ -36,14 +36,24 @@ namespace geokernels {
 // global, as the address of a captured one would be read before it is acquired
 inline char fork_of_threads, join_of_threads;
 
+// What a thread of the team does. Not looked into by the compiler, which would read `work` for the call,
+// before it is acquired.
 template <class Work>
-void on_threads(int64_t threads, const Work& work) {
-  __tsan_release(&fork_of_threads);
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+struct Announced {
+  const Work& work;
+
+  __attribute__((noipa)) void operator()(int64_t, int64_t) const {
     __tsan_acquire(&fork_of_threads);
     work();
     __tsan_release(&join_of_threads);
-  });
+  }
+};
+
+template <class Work>
+void on_threads(int64_t threads, const Work& work) {
+  const Announced<Work> announced{work};
+  __tsan_release(&fork_of_threads);
+  torch::stable::parallel_for(0, threads, 1, announced);
   __tsan_acquire(&join_of_threads);
 }
 #else
