@@ -79,12 +79,8 @@ def embedded(figure: Figure) -> str:
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}">'
 
 
-def _state(verdict: results.Verdict) -> str:
-    return "not measured" if verdict.value is None else "reached" if verdict.reached else "missed"
-
-
 def verdict_text(verdict: results.Verdict) -> str:
-    return f"{verdict.text}: {_state(verdict)}"
+    return f"{verdict.text}: {verdict.state}"
 
 
 def _row(row: dict) -> str:
@@ -237,7 +233,7 @@ def _ratio(rows: list[dict]) -> str:
 
 
 def _states(rows: list[dict]) -> str:
-    return "; ".join(_state(verdict) for verdict in results.verdicts(rows))
+    return "; ".join(verdict.state for verdict in results.verdicts(rows))
 
 
 def _disturbed(rows: list[dict]) -> str:

@@ -92,8 +92,7 @@ def show(console: Console, rows: list[dict]) -> None:
     if against := results.ratio(rows):
         console.print(f"  {against:.2g} x {results.best_rival(rows)['name']}")
     for verdict in results.verdicts(rows):
-        state = "not measured" if verdict.value is None else "reached" if verdict.reached else "missed"
-        console.print(f"  asked: {verdict.text}: {state}")
+        console.print(f"  asked: {verdict.text}: {verdict.state}")
     if not rows[0]["quiet"]:
         console.print("  the machine was disturbed during this case: --resume measures it again")
 

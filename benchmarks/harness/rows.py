@@ -66,6 +66,11 @@ class Verdict(NamedTuple):
     value: float | None
     reached: bool
 
+    @property
+    def state(self) -> str:
+        """In a word."""
+        return "not measured" if self.value is None else "reached" if self.reached else "missed"
+
 
 def _verdict(rows: Rows, quantity: str, target: float) -> Verdict:
     row = ours(rows)
