@@ -50,10 +50,12 @@ class Config:
     text_peak: float = 1e-3
     renders: int = 32768
     batch: int = 32
-    steps: int = 30000
+    steps: int = 16000
     peak: float = 1e-3
     warm: int = 500
-    hold: int = 8000  # steps at the peak rate
+    hold: int = 4000  # steps at the peak rate
+    mixed: bool = True  # products of the transformer in bfloat16, for processors that multiply in it
+    compiled: bool = True
     silent: float = 0.1  # share of empty captions, for classifier-free guidance
     unpadded: float = 0.5  # share of captions without the rows of zeros in T5's place
     average: float = 0.999
@@ -76,6 +78,7 @@ QUICK = Config(
     steps=6,
     warm=1,
     hold=1,
+    compiled=False,
     save_every=2,
 )
 
@@ -137,14 +140,15 @@ class Velocity:
         level = levels(n, generator=generator)
         words = self.captions(prompts, unpadded=config.unpadded, generator=generator)
         s = level.view(-1, 1, 1, 1)
-        with Counted(words.counts, patches=clean[0, 0].numel() // config.patch**2):
+        mixed = torch.autocast("cpu", torch.bfloat16, enabled=config.mixed)
+        with mixed, Counted(words.counts, patches=clean[0, 0].numel() // config.patch**2):
             velocity = self.transformer(
                 (1 - s) * clean + s * noise,
                 encoder_hidden_states=words.rows,
                 pooled_projections=words.pooled,
                 timestep=1000 * level,
             ).sample
-        return {"v": (velocity - (noise - clean)).square().mean()}
+        return {"v": (velocity.float() - (noise - clean)).square().mean()}
 
 
 def assemble(vae, transformer, towers, tokenizer) -> StableDiffusion3Pipeline:
@@ -200,6 +204,8 @@ class Training:
             self.vae, config.renders, size=config.picture, seed=config.seed, keep=self.out / "latents.pt"
         )
         captions = Captions(self.tokenizer, self.towers, width=config.joint)
+        if config.compiled:
+            self.transformer.compile()
         self.stage.run(
             config.steps,
             Velocity(config, self.transformer.train(), captions, latents, values),

@@ -52,7 +52,7 @@ class Captions:
 
 
 class Counted(TorchFunctionMode):
-    """Attention of a picture and a caption in which a text row counts as often as it is told.
+    """Attention, in float32, of a picture and a caption in which a text row counts as often as it is told.
 
     Args:
         counts: Of the text rows, which follow the patches, ``(B, T)``; 0 for a row that is not there.
@@ -65,6 +65,9 @@ class Counted(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        if func is F.scaled_dot_product_attention:
-            kwargs["attn_mask"] = self.scores
-        return func(*args, **kwargs)
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        kwargs |= dict(zip(("query", "key", "value"), args)) | {"attn_mask": self.scores}
+        # torch's attention in bfloat16 is the slower one on a CPU
+        with torch.autocast("cpu", enabled=False):
+            return func(**{k: v.float() if isinstance(v, Tensor) else v for k, v in kwargs.items()})
