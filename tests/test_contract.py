@@ -118,6 +118,20 @@ def test_pipelines_of_diffusers(name):
     assert callable(kind.from_pipe)
 
 
+def test_block_of_diffusers():
+    pytest.importorskip("diffusers")
+    block = pipelines.PromptTransportStep()
+    given = {param.name: param.default for param in block.inputs if not param.name.endswith("_embeds")}
+    assert given == {
+        **dict.fromkeys(["prompt", "times", "coupling_generator", "generator", "latents"]),
+        **{"frames": 9, "coupling": "ot", "rows": "all", "eps": 0.05},
+    }
+    assert {param.name for param in block.intermediate_outputs} == {
+        *("prompt_embeds", "pooled_prompt_embeds"),
+        *("negative_prompt_embeds", "negative_pooled_prompt_embeds"),
+    }
+
+
 def test_commands():
     from geokernels.cli import app
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .families import FAMILIES
+from .families import FAMILIES, Family
 
 READING = threading.RLock()
 START, CONTENT, END, PADDING = range(4)  # what a row of an embedding stands for
@@ -257,24 +257,13 @@ class TextToImage:
             if part is None:
                 return embeddings[0], None
             rows, mask, pooled = part
-            kinds = self._kinds(said, rows.shape[1]).to(rows.device)
+            kinds = row_kinds(self.pipeline, self.family, said, rows.shape[1]).to(rows.device)
             keep = slice(None) if mask is None else mask[0].bool()
             rows, kinds = rows[0][keep], kinds[keep]
             if not rows.is_meta and not bool(torch.isfinite(rows).all()):
                 raise FloatingPointError(_nan("embeddings", rows.dtype))
             embeddings.append(Embedding(rows, kinds, None if pooled is None else pooled[0]))
         return embeddings[0], embeddings[1]
-
-    def _kinds(self, prompt: str, rows: int) -> Tensor:
-        """What each row of an embedding stands for."""
-        kinds: list[int] = []
-        for i, name in enumerate(self.family.rows):
-            tokenizer = getattr(self.pipeline, name)
-            last = i == len(self.family.rows) - 1
-            limit = rows - len(kinds) if last else tokenizer.model_max_length
-            read = [] if tokenizer is None else _token_kinds(tokenizer, prompt, limit)
-            kinds += read + [PADDING] * (limit - len(read))
-        return torch.tensor(kinds)
 
     def _count(self, name: str, prompt: str, truncate: bool) -> int:
         """How many tokens a tokenizer reads; warns or refuses where it cannot read all."""
@@ -299,6 +288,25 @@ class TextToImage:
                 )
             warnings.warn(f"{self.name} reads {limit} tokens and leaves out {lost!r}", stacklevel=4)
         return min(len(ids), limit)
+
+
+def row_kinds(parts, family: Family, prompt: str, rows: int) -> Tensor:
+    """What each row of an embedding stands for, ``(rows,)`` int64.
+
+    Args:
+        parts: What has the tokenizers, by their names, as attributes.
+        family: Whose tokenizers' rows follow one another how.
+        prompt: What was read.
+        rows: Of the embedding.
+    """
+    kinds: list[int] = []
+    for i, name in enumerate(family.rows):
+        tokenizer = getattr(parts, name)
+        last = i == len(family.rows) - 1
+        limit = rows - len(kinds) if last else tokenizer.model_max_length
+        read = [] if tokenizer is None else _token_kinds(tokenizer, prompt, limit)
+        kinds += read + [PADDING] * (limit - len(read))
+    return torch.tensor(kinds)
 
 
 def _token_kinds(tokenizer, prompt: str, limit: int) -> list[int]:

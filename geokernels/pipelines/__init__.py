@@ -1,5 +1,6 @@
 """Methods that move pictures: one method, one file."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .adapt.nada import Adaptation, AdaptationConfig, AdaptationResult, adapt_generator
@@ -25,6 +26,7 @@ from .video.footage import Footage, prepare_footage
 
 if TYPE_CHECKING:  # at run time by __getattr__, below
     from .edit.pipeline import OIGPipeline
+    from .interpolate.blocks import PromptTransportStep
     from .interpolate.pipeline import PromptInterpolationPipeline
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "PromptInterpolationConfig",
     "PromptInterpolationPipeline",
     "PromptInterpolationResult",
+    "PromptTransportStep",
     "VideoEdit",
     "VideoEditConfig",
     "VideoEditResult",
@@ -80,14 +83,15 @@ __all__ = [
 ]
 
 
+# subclasses of diffusers' own need diffusers, which takes seconds to import
+OF_DIFFUSERS = {
+    "OIGPipeline": ".edit.pipeline",
+    "PromptInterpolationPipeline": ".interpolate.pipeline",
+    "PromptTransportStep": ".interpolate.blocks",
+}
+
+
 def __getattr__(name: str):
-    # a subclass of diffusers' own needs diffusers, which takes seconds to import
-    if name == "OIGPipeline":
-        from .edit.pipeline import OIGPipeline
-
-        return OIGPipeline
-    if name == "PromptInterpolationPipeline":
-        from .interpolate.pipeline import PromptInterpolationPipeline
-
-        return PromptInterpolationPipeline
+    if name in OF_DIFFUSERS:
+        return getattr(import_module(OF_DIFFUSERS[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ COMMAND = re.compile(r"python -m ((?:benchmarks|training)[\w.]*\w)((?:\\\n|[^\n`
 OPTION = re.compile(r"(?<!\S)\[?(--[a-z][a-z-]*)")
 NAMED = re.compile(r"(?<![\w/])((?:benchmarks|training)(?:\.\w+)+)")
 FILES = ("gif", "html", "json", "md", "png", "yml")  # endings of files of those names
-FOLDERS = "benchmarks|csrc|docs|examples|geokernels|scripts|tests|training"
+FOLDERS = "benchmarks|csrc|docs|examples|geokernels|integrations|scripts|tests|training"
 PATH = re.compile(rf"(?<![\w/.-])((?:{FOLDERS})/[\w./*<>-]*\w\*?)")
 OURS = ("benchmarks/", "training/", "docs/bench")
 # the changelog tells of what was; these files have patterns, and commands that are wrong

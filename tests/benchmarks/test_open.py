@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(
     path.relative_to(ROOT).as_posix()
     # not scripts: campaign_runs.py makes commands small in processes of their own, which it then kills
-    for folder in ("benchmarks", "training", "examples")
+    for folder in ("benchmarks", "training", "examples", "integrations")
     for path in (ROOT / folder).rglob("*.py")
 )
 # private to users, who should not build on them; the repository's own programs write files and errors alike

@@ -10,7 +10,7 @@ PAGES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), ROOT / "benchmar
 LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)#?([^)\s]*)\)")
 NAMED = re.compile(
     r"(?<![\w/.-])((?:geokernels|pipelines|losses|models|media|report|ops|metrics|world|compat|cli|csrc|tests"
-    r"|benchmarks|scripts|examples|training|docs)/[\w./-]*\.(?:py|h|cpp|cu|cuh|sh|md|json|csv|html|png))\b"
+    r"|benchmarks|scripts|examples|integrations|training|docs)/[\w./-]*\.(?:py|h|cpp|cu|cuh|sh|md|json|csv|html|png))\b"
 )
 MODULE = re.compile(r"python -m ((?:benchmarks|training)[\w.]+)")
 

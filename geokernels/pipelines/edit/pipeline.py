@@ -1,14 +1,13 @@
 """OIG as a pipeline of diffusers: made of a folder, of a model of the hub, or of a loaded pipeline."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from ...models.flow import latent_model
+from ..wrapping import WrappingPipeline
 from .flow_inversion import invert
 from .oig import OIGConfig, OIGEdit, OIGResult, oig_edit
 from .source import EditSource, draw_source
@@ -26,12 +25,13 @@ class OIGOutput(BaseOutput):
     result: OIGResult
 
 
-class OIGPipeline(DiffusionPipeline):
+class OIGPipeline(WrappingPipeline):
     """Edits pictures by text on their way out of noise; see :func:`geokernels.pipelines.oig_edit`.
 
-    Made by :meth:`from_pretrained` or :meth:`from_pipe`, of Stable Diffusion 1, 2, XL or 3, or FLUX. It
-    shares the components of the pipeline it is made of, ``inner``: a LoRA that is loaded into that takes
-    part. The CLIP that guides is no part of such a folder, and is given to each call.
+    Made by :meth:`from_pretrained` or :meth:`from_pipe`, of Stable Diffusion 1, 2, XL or 3, or FLUX, or of
+    their parts, which is how diffusers makes a ``custom_pipeline``. It shares the components of the pipeline
+    it is made of, ``inner``: a LoRA that is loaded into that takes part. The CLIP that guides is no part of
+    such a folder, and is given to each call.
 
     Example:
         >>> from geokernels.models import load_clip, load_diffusion
@@ -41,63 +41,9 @@ class OIGPipeline(DiffusionPipeline):
         (64, 64)
     """
 
-    _optional_components: ClassVar[list[str]] = [
-        *("unet", "transformer", "tokenizer_2", "text_encoder_2", "tokenizer_3", "text_encoder_3"),
-    ]
-
-    def __init__(
-        self,
-        vae,
-        text_encoder,
-        tokenizer,
-        unet=None,
-        scheduler=None,
-        tokenizer_2=None,
-        text_encoder_2=None,
-        transformer=None,
-        tokenizer_3=None,
-        text_encoder_3=None,
-    ):
-        super().__init__()
-        self.register_modules(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            unet=unet,
-            scheduler=scheduler,
-            tokenizer_2=tokenizer_2,
-            text_encoder_2=text_encoder_2,
-            transformer=transformer,
-            tokenizer_3=tokenizer_3,
-            text_encoder_3=text_encoder_3,
-        )
-
-    @classmethod
-    def from_pretrained(cls, name, **options) -> "OIGPipeline":
-        """Load a folder or a model of the hub, with the options of ``DiffusionPipeline.from_pretrained``.
-
-        Raises:
-            TypeError: If the pipeline is of another kind.
-        """
-        return cls.from_pipe(DiffusionPipeline.from_pretrained(name, **options))
-
-    @classmethod
-    def from_pipe(cls, pipeline) -> "OIGPipeline":
-        """Wrap a loaded pipeline without copying anything.
-
-        Raises:
-            TypeError: If the pipeline is of another kind.
-        """
-        pipeline = pipeline.inner if isinstance(pipeline, cls) else pipeline
-        latent_model(pipeline)  # refuses other kinds
-        names = {*cls._get_signature_keys(cls)[0], *cls._get_signature_keys(cls)[1]}
-        made = cls(**{name: part for name, part in pipeline.components.items() if name in names})
-        made.inner = pipeline
-        return made
-
-    def save_pretrained(self, folder, **options) -> None:
-        """Save the pipeline as the kind it was made of, so that any program can load it."""
-        self.inner.save_pretrained(folder, **options)
+    @staticmethod
+    def _require_kind(pipeline) -> None:
+        latent_model(pipeline)
 
     def invert(self, pictures: Tensor, captions: Sequence[str], **settings) -> EditSource:
         """The noise out of which ``pictures`` come; see :func:`ddim_inversion`, :func:`flow_inversion`."""

@@ -56,6 +56,13 @@ class PromptPath:
         index = min(int(along), len(self.segments) - 1)
         return index, along - index
 
+    def at(self, t: float) -> tuple[Tensor, Tensor | None]:
+        """Rows ``(L, D)`` and pooled vector ``(P,)``, or None, at time ``t`` in [0, 1]."""
+        index, local = self.locate(t)
+        time = torch.tensor([local], dtype=torch.float64)
+        pooled = self.pooled_at(index, time)
+        return self.segments[index].at(time)[0], None if pooled is None else pooled[0]
+
     def pooled_at(self, index: int, t: Tensor) -> Tensor | None:
         """Pooled vectors at times ``t`` (T,) of a segment, ``(T, P)``: on the arc between keys."""
         return None if self.pooled is None else slerp(self.pooled[index], self.pooled[index + 1], t)

@@ -1,14 +1,13 @@
 """Prompt interpolation as a pipeline of diffusers."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 
 from ...models import load_text_to_image
 from ...models.text_to_image import Embedding, TextToImage
+from ..wrapping import WrappingPipeline
 from .prompts import Distance, PromptInterpolationConfig, PromptInterpolationResult, interpolate_prompts
 
 
@@ -24,11 +23,12 @@ class PromptInterpolationOutput(BaseOutput):
     result: PromptInterpolationResult
 
 
-class PromptInterpolationPipeline(DiffusionPipeline):
+class PromptInterpolationPipeline(WrappingPipeline):
     """A text-to-picture pipeline whose prompts are the stations of a path.
 
-    Made by :meth:`from_pretrained` or :meth:`from_pipe`, of any kind that :class:`TextToImage` knows. It
-    shares the components of the pipeline it is made from; what moves or offloads them moves or offloads both.
+    Made by :meth:`from_pretrained` or :meth:`from_pipe`, of any kind that :class:`TextToImage` knows, or of
+    their parts, which is how diffusers makes a ``custom_pipeline``. It shares the components of the pipeline
+    it is made from; what moves or offloads them moves or offloads both.
 
     Example:
         >>> pipe = PromptInterpolationPipeline.from_pretrained("world")
@@ -38,39 +38,9 @@ class PromptInterpolationPipeline(DiffusionPipeline):
         3
     """
 
-    _optional_components: ClassVar[list[str]] = [
-        "tokenizer",
-        "text_encoder",
-        "unet",
-        "transformer",
-        "tokenizer_2",
-        "text_encoder_2",
-        "tokenizer_3",
-        "text_encoder_3",
-        "image_encoder",
-        "feature_extractor",
-        "safety_checker",
-    ]
-
-    def __init__(
-        self,
-        scheduler,
-        vae,
-        tokenizer=None,
-        text_encoder=None,
-        unet=None,
-        transformer=None,
-        tokenizer_2=None,
-        text_encoder_2=None,
-        tokenizer_3=None,
-        text_encoder_3=None,
-        image_encoder=None,
-        feature_extractor=None,
-        safety_checker=None,
-    ):
-        super().__init__()
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        self.register_modules(**given)
+    @staticmethod
+    def _require_kind(pipeline) -> None:
+        TextToImage(pipeline)
 
     @classmethod
     def from_pretrained(cls, name, **options) -> "PromptInterpolationPipeline":
@@ -88,39 +58,7 @@ class PromptInterpolationPipeline(DiffusionPipeline):
             if len(kept) != len(options):
                 raise TypeError(f"'world' takes dtype alone, got {', '.join(options)}")
             return cls.from_pipe(load_text_to_image("world", dtype=next(iter(kept.values()), torch.float32)))
-        return cls.from_pipe(DiffusionPipeline.from_pretrained(name, **options))
-
-    @classmethod
-    def from_pipe(cls, pipeline, **options) -> "PromptInterpolationPipeline":
-        """Wrap a pipeline without loading or copying anything.
-
-        Args:
-            pipeline: Of a kind that is known.
-            options: Components to take instead of its own.
-
-        Raises:
-            TypeError: If the pipeline is of another kind.
-        """
-        if isinstance(pipeline, cls):
-            pipeline = pipeline.inner
-        TextToImage(pipeline)  # refuses other kinds
-        made = cls(**{**pipeline.components, **options})
-        made._inner = pipeline if not options else type(pipeline).from_pipe(pipeline, **options)
-        made.model_cpu_offload_seq = pipeline.model_cpu_offload_seq
-        return made
-
-    @property
-    def inner(self) -> DiffusionPipeline:
-        """The pipeline that draws, with the components this one has now."""
-        for name in self._inner.components:
-            value = getattr(self, name)
-            if getattr(self._inner, name) is not value:
-                self._inner.register_modules(**{name: value})
-        return self._inner
-
-    def save_pretrained(self, folder, **options) -> None:
-        """Save the pipeline as the kind it was made from, so that any program can load it."""
-        self.inner.save_pretrained(folder, **options)
+        return super().from_pretrained(name, **options)
 
     def __call__(
         self,
