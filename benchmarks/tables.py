@@ -64,11 +64,14 @@ def judged_edits(*names: str) -> str:
     return as_table(head, rows)
 
 
-def compared_methods() -> str:
-    """Methods of editing, by what the judge says, and two other measures."""
-    lines = csv.DictReader((RESULTS / "editing-world.csv").read_text(encoding="utf-8").splitlines())
-    head, rows = readable({line["method"]: _summary_of(line) for line in lines})
+def compared_methods(name: str) -> str:
+    """Methods of editing, by what the judge says, two other measures, and passes where they were counted."""
+    lines = csv.DictReader((RESULTS / f"{name}.csv").read_text(encoding="utf-8").splitlines())
+    summary = {line["method"]: _summary_of(line) for line in lines}
+    head, rows = readable(summary)
     chosen = [0, *(i for name in METHOD_COLUMNS for i, title in enumerate(head) if title[:-2] == name)]
+    if all(of["passes"] for of in summary.values()):
+        chosen.append(head.index("passes an edit"))
     return as_table(
         [head[i] for i in chosen], [[f"`{row[0]}`", *(row[i] for i in chosen[1:])] for row in rows]
     )
@@ -77,6 +80,7 @@ def compared_methods() -> str:
 def _summary_of(line: dict[str, str]) -> dict:
     """One method's summary, as the evaluation has it, from its line of the file."""
     summary: dict = {"edits": line["edits"], "failed": line["failed"], "seconds": float(line["seconds"])}
+    summary["passes"] = float(line["passes"]) if line.get("passes") else None
     for name in COLUMNS:
         parts = {"value": name} | {part: f"{name}_{part}" for part in ("low", "high")}
         summary[name] = {part: float(line[key]) for part, key in parts.items()} if line[name] else None
@@ -137,7 +141,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "photographs": lambda: photographs.as_markdown(load("photographs")),
     "quality of morph": lambda: judged_edits("geodesic", "directional"),
     "quality of layers": lambda: judged_edits("text2live-geodesic", "text2live-directional"),
-    "quality of edit": compared_methods,
+    "quality of edit": partial(compared_methods, "editing-world"),
     "conventions": lambda: conventions.as_markdown(load("conventions")),
     "quality of interpolate": lambda: interpolate.as_markdown(load("prompt-interpolation")),
     **{f"trial: {name}": partial(trial_of, name) for name in STAGES},

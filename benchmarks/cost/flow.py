@@ -32,6 +32,7 @@ from geokernels.pipelines.comparators import METHODS, EditModels, EditTask
 from geokernels.pipelines.edit.flow_inversion import flow_inversion
 from geokernels.pipelines.edit.oig import OIGConfig, OIGEdit
 from geokernels.pipelines.edit.source import EditSource
+from geokernels.runs.passes import counted
 
 from .counting import GIB, Memory
 from .edit import AUTOENCODER, fused
@@ -104,17 +105,9 @@ def models_of_shape(shapes: str):
 
 def count(run: Callable[[], None], transformer: torch.nn.Module) -> dict[str, float]:
     """Passes and multiply-adds of an edit; of a batch each of its latents is a pass."""
-    passes = 0
-
-    def noted(module, given, named) -> None:
-        nonlocal passes
-        passes += len(given[0] if given else named["hidden_states"])
-
-    listening = transformer.register_forward_pre_hook(noted, with_kwargs=True)
-    with fused_attention(), FlopCounterMode(display=False) as counter:
+    with counted(transformer) as passes, fused_attention(), FlopCounterMode(display=False) as counter:
         run()
-    listening.remove()
-    return {"passes": passes, "tmac": counter.get_total_flops() / 2e12}
+    return {"passes": passes.count, "tmac": counter.get_total_flops() / 2e12}
 
 
 def peak(run: Callable[[], None], weights: list[Tensor]) -> float:

@@ -25,6 +25,7 @@ BETTER = {
 }
 SHARES = ("reached", "right")  # of edits, where the others are means
 COLUMNS = tuple(BETTER)
+COSTS = {"passes": ".0f", "seconds": ".2f"}  # of an edit, and how they are written
 
 
 def summarise(rows: Iterable[dict], labels: Sequence[str]) -> dict[str, dict]:
@@ -45,7 +46,7 @@ class _Gathered:
 
     def __init__(self) -> None:
         self.edits = self.failed = self.judged = 0
-        self.seconds = array("d")
+        self.costs = {name: array("d") for name in COSTS}
         self.values = {name: array("d") for name in COLUMNS}
 
     def add(self, row: dict) -> None:
@@ -54,14 +55,16 @@ class _Gathered:
         if row["failure"] is not None:
             self.failed += 1
             return
-        self.seconds.append(row["seconds"])
+        for name, values in self.costs.items():
+            values.append(row[name])
         for name, values in self.values.items():
             if row[name] is not None:
                 values.append(float(row[name]))
 
     def summary(self) -> dict:
-        seconds = statistics.fmean(self.seconds) if self.seconds else None
-        summary: dict = {"edits": self.edits, "failed": self.failed, "seconds": seconds}
+        summary: dict = {"edits": self.edits, "failed": self.failed}
+        for name, values in self.costs.items():
+            summary[name] = statistics.fmean(values) if values else None
         for name, values in self.values.items():
             if name in SHARES:
                 interval = wilson_interval(int(sum(values)), self.judged) if self.judged and values else None
@@ -81,12 +84,12 @@ def _mean(values: Sequence[float]) -> dict[str, float]:
 def summary_rows(summary: dict[str, dict]) -> tuple[list[str], list[list[object]]]:
     """Head and lines of a table: of each column the value and both bounds."""
     bounds = ("value", "low", "high", "n")
-    head = ["method", "edits", "failed", "seconds"]
+    head = ["method", "edits", "failed", "seconds", "passes"]
     head += [name if part == "value" else f"{name}_{part}" for name in COLUMNS for part in bounds]
     lines = []
     for label, of in summary.items():
         cells = [(of[name] or {}).get(part) for name in COLUMNS for part in bounds]
-        lines.append([label, of["edits"], of["failed"], of["seconds"], *cells])
+        lines.append([label, of["edits"], of["failed"], of["seconds"], of["passes"], *cells])
     return head, lines
 
 
@@ -96,10 +99,10 @@ def readable(summary: dict[str, dict]) -> tuple[list[str], list[list[str]]]:
     arrows = [f"{name.replace('_', ' ')} {'↑' if BETTER[name] else '↓'}" for name in columns]
     lines = []
     for label, of in summary.items():
-        seconds = "" if of["seconds"] is None else f"{of['seconds']:.2f}"
+        costs = ["" if of[key] is None else f"{of[key]:{form}}" for key, form in COSTS.items()]
         cells = [_cell(name, of[name]) for name in columns]
-        lines.append([label, str(of["edits"]), str(of["failed"]), *cells, seconds])
-    return ["method", "edits", "failed", *arrows, "s an edit"], lines
+        lines.append([label, str(of["edits"]), str(of["failed"]), *cells, *costs])
+    return ["method", "edits", "failed", *arrows, "passes an edit", "s an edit"], lines
 
 
 def markdown(summary: dict[str, dict]) -> str:

@@ -21,6 +21,7 @@ from ..pipelines.edit.flow_inversion import invert
 from ..pipelines.recipe import RecipeConfig
 from ..world import EditCase
 from .measures import Measures
+from .passes import counted
 
 # what Python raises of faults in programs: ours, and no failure of a method
 FAULTS = (TypeError, AttributeError, LookupError, NameError, AssertionError, ZeroDivisionError)
@@ -98,6 +99,14 @@ class Failure(NamedTuple):
         return cls(doing + said, "".join(traceback.format_exception(error)))
 
 
+class Made(NamedTuple):
+    """What came of an edit, the seconds it took, and the passes of networks; see :func:`counted`."""
+
+    picture: Tensor | Failure
+    seconds: float = 0.0
+    passes: float | None = None
+
+
 class Batch:
     """Some edits: their pictures and inversions, each as far as it could be had."""
 
@@ -105,6 +114,7 @@ class Batch:
         self.plan, self.models, self.cases = plan, models, cases
         self.model = latent_model(models.pipeline)
         self.tasks: dict[tuple[int, ...], EditTask] = {}
+        self.inversions: dict[tuple[int, ...], float] = {}  # passes an edit
         self.failures: dict[int, Failure] = {}
         self.first = first
         given: dict[tuple, list[int]] = {}
@@ -138,7 +148,9 @@ class Batch:
         cases = [self.cases[i] for i in rows]
         pictures, captions = torch.stack([self.pictures[i] for i in rows]), [case.source for case in cases]
         plan = {"steps": self.plan.steps, "skip": self.plan.skip, "solver": self.plan.solver}
-        source = invert(self.models.pipeline, pictures, captions, **plan)
+        with counted(self.model.network) as passes:
+            source = invert(self.models.pipeline, pictures, captions, **plan)
+        self.inversions[rows] = passes.count / len(rows)
         return EditTask(
             pictures,
             source,
@@ -149,17 +161,16 @@ class Batch:
 
     def edit(self, contender: Contender, measures: Measures) -> list[tuple[dict, Tensor | None]]:
         """A row of results for each edit, and its picture; None where it failed."""
-        results: dict[int, tuple[Tensor | Failure, float]] = {
-            i: (why, 0.0) for i, why in self.failures.items()
-        }
+        results = {i: Made(why) for i, why in self.failures.items()}
         for rows, task in self.tasks.items():
-            results |= zip(rows, _edited(contender, self.models, task), strict=True)
-        return [self._row(contender, measures, i, *results[i]) for i in range(len(self.cases))]
+            before = self.inversions[rows] if contender.method.inverted else 0.0
+            results |= zip(rows, _edited(contender, self.models, task, before), strict=True)
+        return [self._row(contender, measures, i, results[i]) for i in range(len(self.cases))]
 
     def _row(
-        self, contender: Contender, measures: Measures, i: int, result: Tensor | Failure, seconds: float
+        self, contender: Contender, measures: Measures, i: int, made: Made
     ) -> tuple[dict, Tensor | None]:
-        case, values = self.cases[i], dict.fromkeys(BETTER)
+        case, values, result = self.cases[i], dict.fromkeys(BETTER), made.picture
         picture, failure = (None, result) if isinstance(result, Failure) else (result, None)
         if picture is not None:
             # what the file holds
@@ -169,24 +180,29 @@ class Batch:
             except Exception as error:
                 failure = Failure.of(error, "could not be measured: ")
         row = {"key": case.key, "kind": case.kind, "attribute": case.attribute, "method": contender.label}
-        row |= {"seconds": round(seconds, 3), "failure": failure and failure.sentence}
+        row |= {"seconds": round(made.seconds, 3), "passes": made.passes}
+        row |= {"failure": failure and failure.sentence}
         row |= {"traceback": failure and failure.traceback}
         return {**row, **{name: _plain(value) for name, value in values.items()}}, picture
 
 
-def _edited(contender: Contender, models: EditModels, task: EditTask) -> list[tuple[Tensor | Failure, float]]:
-    """Picture or failure of each edit of a task, and the seconds that it took."""
+def _edited(contender: Contender, models: EditModels, task: EditTask, before: float) -> list[Made]:
+    """What came of each edit of a task, which took ``before`` passes already."""
     start, n = time.perf_counter(), len(task.targets)
+    networks = [latent_model(models.pipeline).network]
+    networks += [models.instructed.unet] if models.instructed else []
     try:
-        pictures = contender.method.run(models, task, contender.settings)
+        with counted(*networks) as passes:
+            pictures = contender.method.run(models, task, contender.settings)
         if len(pictures) != n:
             raise RuntimeError(f"{contender.label} returned {len(pictures)} pictures for {n} edits")
-        return [(picture, (time.perf_counter() - start) / n) for picture in pictures]
+        seconds, count = (time.perf_counter() - start) / n, round(before + passes.count / n, 2)
+        return [Made(picture, seconds, count) for picture in pictures]
     except Exception as error:
         failure = Failure.of(error)
         if n == 1:
-            return [(failure, time.perf_counter() - start)]
-        return [result for i in range(n) for result in _edited(contender, models, task.part(i))]
+            return [Made(failure, time.perf_counter() - start)]
+        return [made for i in range(n) for made in _edited(contender, models, task.part(i), before)]
 
 
 def _plain(value: float | None) -> float | str | None:

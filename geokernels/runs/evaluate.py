@@ -40,7 +40,7 @@ TABLES = (RESULTS, SUMMARY, TABLE)
 LINES = "results.jsonl"  # everything in results.csv, and each picture with its checksum, as it comes
 LAST = "results.json"  # of a finished run, what it is continued from besides
 LONGEST = 80  # letters of a name that a file is called by
-HEAD = ("key", "kind", "attribute", "method", "seconds", "failure", *COLUMNS)
+HEAD = ("key", "kind", "attribute", "method", "seconds", "passes", "failure", *COLUMNS)
 STAGE = "edits"
 GROWING = ("methods", "edits", "contents")  # facts that a run may have more of than the one it continues
 

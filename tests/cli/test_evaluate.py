@@ -53,12 +53,15 @@ def whole(options, tmp_path_factory):
 
 def test_leaves_tables_pictures_and_a_page(whole):
     rows, record = rows_of(whole), json.loads((whole / "run.json").read_text())
-    assert [row["method"] for row in rows] == ["masactrl", "ddim_swap:guidance_scale=2,negative=empty"] * 3
+    swap = "ddim_swap:guidance_scale=2,negative=empty"
+    assert [row["method"] for row in rows] == ["masactrl", swap] * 3
     require_record(record)
     assert record["methods"][rows[1]["method"]]["settings"] == {"guidance_scale": 2, "negative": "empty"}
     for row in rows:
         assert row["failure"] == ""
         assert float(row["seconds"]) > 0
+        # one of the inversion, which leaves out two of three steps; a pair a step, beside the source's pass
+        assert float(row["passes"]) == {"masactrl": 1 + 3 * 3, swap: 1 + 3 * 2}[row["method"]]
         assert all(row[name] != "" for name in evaluate.COLUMNS)
     assert len(pictures_of(whole)) == 6
     assert set(pictures_of(whole)) < set(record["files"])

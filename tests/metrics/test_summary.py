@@ -9,6 +9,7 @@ def test_summary_of_what_failed():
         "method": "m",
         "attribute": "shape",
         "seconds": 2.0,
+        "passes": 12.0,
         "failure": None,
         **values,
         "reached": 1.0,

@@ -24,14 +24,16 @@ _METHODS = {
     "plug_and_play": EditMethod("Plug-and-Play", PlugAndPlayConfig, plug_and_play),
     "masactrl": EditMethod("MasaCtrl", MasaCtrlConfig, masactrl),
     "null_text": EditMethod("null-text inversion", NullTextConfig, null_text),
-    "diffedit": EditMethod("DiffEdit", DiffEditConfig, diffedit),
+    "diffedit": EditMethod("DiffEdit", DiffEditConfig, diffedit, inverted=False),
     "pix2pix_zero": EditMethod("Pix2Pix-Zero", Pix2PixZeroConfig, pix2pix_zero),
-    "ledits": EditMethod("LEDITS++", LeditsConfig, ledits),
-    "instruct_pix2pix": EditMethod("InstructPix2Pix", InstructPix2PixConfig, instruct_pix2pix),
+    "ledits": EditMethod("LEDITS++", LeditsConfig, ledits, inverted=False),
+    "instruct_pix2pix": EditMethod(
+        "InstructPix2Pix", InstructPix2PixConfig, instruct_pix2pix, inverted=False
+    ),
     "flow_swap": EditMethod("swap", FlowSwapConfig, flow_swap, (FLOW,)),
-    "flow_sdedit": EditMethod("SDEdit", FlowSDEditConfig, flow_sdedit, (FLOW,)),
-    "flow_edit": EditMethod("FlowEdit", FlowEditConfig, flow_edit, (FLOW,)),
-    "rf_inversion": EditMethod("RF-Inversion", RFInversionConfig, rf_inversion, (FLOW,)),
+    "flow_sdedit": EditMethod("SDEdit", FlowSDEditConfig, flow_sdedit, (FLOW,), inverted=False),
+    "flow_edit": EditMethod("FlowEdit", FlowEditConfig, flow_edit, (FLOW,), inverted=False),
+    "rf_inversion": EditMethod("RF-Inversion", RFInversionConfig, rf_inversion, (FLOW,), inverted=False),
 }
 METHODS = {name: method._replace(run=own_modes(method.run)) for name, method in _METHODS.items()}
 

@@ -39,7 +39,7 @@ def leave_noise(
     *,
     guidance_scale: float,
     negatives: Sequence[Words] | None = None,
-    looking: Callable[[float], AbstractContextManager] = lambda share: nullcontext(),
+    looking: Callable[[float], AbstractContextManager] | None = None,
 ) -> Tensor:
     """Latents of the edits, ``(B, C, h, w)``, at the end of their way out of the noise of their sources.
 
@@ -52,7 +52,8 @@ def leave_noise(
         targets: What the edits should show.
         guidance_scale: Scale of classifier-free guidance.
         negatives: What guidance leads away from at each step; None for no prompt.
-        looking: From the share of steps taken to a context in which the U-Net lets edits look at sources.
+        looking: From the share of steps taken to a context in which the U-Net lets edits look at sources;
+            None leaves these out of the passes.
     """
     require_inverted(source)
     schedule = source.schedule(denoiser.pipeline.scheduler)
@@ -61,10 +62,12 @@ def leave_noise(
     empty = denoiser.read([""]).repeat(len(targets))
     edits = path[0]
     for i, timestep in enumerate(schedule.timesteps):
-        words = Words.cat([shown, empty if negatives is None else negatives[i], asked])
-        with looking(i / len(schedule)):
-            rows = torch.cat([path[min(i, len(path) - 1)], edits, edits])
-            _, nothing, prompted = denoiser(rows, timestep, words).chunk(ROLES)
+        words, rows = [empty if negatives is None else negatives[i], asked], [edits, edits]
+        if looking:
+            words, rows = [shown, *words], [path[min(i, len(path) - 1)], *rows]
+        with looking(i / len(schedule)) if looking else nullcontext():
+            output = denoiser(torch.cat(rows), timestep, Words.cat(words))
+        nothing, prompted = output.chunk(len(rows))[-2:]
         output = nothing + guidance_scale * (prompted - nothing)
         edits = schedule.split(edits, output, schedule.shares[i]).at(schedule.shares[i + 1])
     return edits

@@ -71,12 +71,14 @@ class EditMethod(NamedTuple):
         settings: A frozen dataclass whose defaults are those published, unless it says otherwise.
         run: From models, task and settings to pictures, ``(B, 3, H, W)`` float32 in [0, 1].
         suits: The families of models that it edits with.
+        inverted: Whether it begins from the shared inversion, whose passes an edit by it then costs as well.
     """
 
     title: str
     settings: type
     run: Callable[[EditModels, EditTask, Any], Tensor]
     suits: tuple[str, ...] = (UNET,)
+    inverted: bool = True
 
 
 def require_suited(name: str, method: EditMethod, pipeline: Any) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -77,6 +77,15 @@ class TestEveryMethod:
         assert {k: type(v) for k, v in pipeline.unet.attn_processors.items()} == processors
         assert not any(p.requires_grad or p.grad is not None for p in pipeline.unet.parameters())
         assert not any(m._forward_hooks for m in pipeline.unet.modules())
+
+    @pytest.mark.parametrize("name", ["oig", *OURS, *SHIPPED])
+    def test_whether_it_begins_from_the_inversion(self, name, pipeline, task, single_encoder):
+        models, source = EditModels(pipeline, single_encoder), task.source
+        other = replace(
+            task, source=replace(source, latents=source.latents.flip(-1), path=source.path.flip(-1))
+        )
+        same = torch.equal(run(name, models, task), run(name, models, other))
+        assert same != METHODS[name].inverted
 
     @pytest.mark.parametrize("name", SHIPPED)
     def test_chance_is_the_seed_s(self, name, pipeline, task):

@@ -1,5 +1,6 @@
 """Editors on rectified flows, each written down line by line in float64 as it was published and released."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -188,6 +189,14 @@ class TestEveryMethod:
         assert both.dtype == torch.float32
         for i in range(2):
             torch.testing.assert_close(run(name, exact(kind), task.part(i))[0], both[i], rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("name", OURS)
+    def test_whether_it_begins_from_the_inversion(self, name, exact):
+        pipeline = exact(FLOWS[0])
+        task = task_of(pipeline)
+        other = replace(task, source=replace(task.source, latents=task.source.latents.flip(-1)))
+        same = torch.equal(run(name, pipeline, task), run(name, pipeline, other))
+        assert same != METHODS[name].inverted
 
     @pytest.mark.parametrize("name", OURS)
     def test_bfloat16(self, name, random_pipeline):
