@@ -94,7 +94,7 @@ def blend(
             if clip is not None:
                 encoder = encoder_of(clip, clip_weights, where, tokenizer=clip_tokenizer)
             fixed = torch.tensor(pairs, dtype=torch.float32) if pairs else None
-            run = Blend(*pictures, config=config, fixed=fixed, encoder=encoder)
+            run = Blend(*pictures, config=config, fixed=fixed, encoder=encoder, made=folder.frames())
             facts = {
                 "first": first.name,
                 "second": second.name,

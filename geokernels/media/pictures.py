@@ -2,7 +2,8 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ def through_jpeg(rgb: Tensor, quality: int) -> Tensor:
 
 
 def gif(
-    frames: Sequence[Tensor],
+    frames: Iterable[Tensor],
     *,
     longest: int = 256,
     hold: int = 1200,
@@ -137,15 +138,21 @@ def gif(
     """The bytes of an endless GIF that rests on its first and last frame.
 
     Args:
-        frames: ``(3, H, W)`` in [0, 1], of one size.
+        frames: ``(3, H, W)`` in [0, 1], of one size, gone through once.
         longest: Longest side; larger frames are shrunk, frames below half of it are enlarged crisply.
         hold: Milliseconds on the first and last frame.
         each: Milliseconds on the others.
         back: Whether the frames in between are shown once more, on the way back to the first.
     """
     # no dithering: it would double the file for a grain that nobody sees
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        images = list(pool.map(lambda frame: _paletted(fit(frame, longest)), frames))
+    threads, images = torch.get_num_threads(), []
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for frame in frames:  # of which files may hold more than memory does
+            waiting.append(pool.submit(_paletted, fit(frame, longest)))
+            if len(waiting) > threads:
+                images.append(waiting.popleft().result())
+        images += [image.result() for image in waiting]
     times = [hold, *[each] * (len(images) - 2), hold][: len(images)]
     if back:
         images, times = [*images, *images[-2:0:-1]], [*times, *times[-2:0:-1]]
@@ -158,7 +165,7 @@ def _paletted(rgb: Tensor) -> Image.Image:
     return to_image(rgb).quantize(255, dither=Image.Dither.NONE)
 
 
-def strip(frames: Sequence[Tensor], *, height: int = 160, gap: int = 6) -> Tensor:
+def strip(frames: Iterable[Tensor], *, height: int = 160, gap: int = 6) -> Tensor:
     """Frames of one size side by side on white, ``(3, height, ...)``."""
     shown = [fit(frame, height, side="height") for frame in frames]
     spacer = shown[0].new_ones(3, shown[0].shape[1], gap)

@@ -1,8 +1,8 @@
 """Blends two pictures in a folder."""
 
 import re
-from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -11,20 +11,21 @@ from torch import Tensor
 
 from .._files import write_text
 from ..media.films import mp4_writer
-from ..media.pictures import fit, gif, png, strip, write_bytes, write_frame, write_picture
+from ..media.frame_files import FrameFiles, Lazily, evenly
+from ..media.pictures import fit, gif, png, strip, write_bytes, write_picture
 from ..metrics import score_path
 from ..pipelines import Blend
 from ..pipelines.blend.frames import over_white
 from ..report.blend import ShownBlend, ShownMatch, blend_page
 from ..report.page import FILM_SIDE, PICTURE_SIDE
-from .folder import RunFolder
+from .folder import RunFolder, texts
 from .loop import Job
 
 STRIP, ANIMATION, FILM, PAGE = "frames.png", "blend.gif", "blend.mp4", "report.html"
 RATE = 12  # frames a second of the MP4
 HOLD = Fraction(1)  # seconds that it rests on each given picture
 ON_STRIP, STRIP_HEIGHT = 9, 160
-ANIMATED = 256  # longest side of the GIF
+ANIMATED, MOST_ANIMATED = 256, 240  # longest side of the GIF, and frames of the film that it shows
 FRAME_MS, REST_MS = 80, 700  # that it shows a frame, and rests on each given picture
 LINES = 8  # matches that the page shows along each side
 SEEN = 0.25  # confidence from which a match is shown
@@ -53,6 +54,18 @@ class BlendFolder(RunFolder):
         """Without a film, not the film."""
         return self.names if self.mp4 else self.names[:-1]
 
+    def frames(self) -> FrameFiles:
+        """The frames, which are written as they are made."""
+        return FrameFiles(lambda number: self.file(frame_name(number)))
+
+    def written(self) -> dict[str, str]:
+        """The frames of interrupted runs among them."""
+        files = super().written()
+        with suppress(ValueError, LookupError, TypeError, OSError):  # of a damaged checkpoint, none
+            sums = self._read()["stages"]["blend"]["frames"]
+            files |= texts({frame_name(number): checksum for number, checksum in enumerate(sums)})
+        return files
+
 
 class BlendJob(Job):
     """A film of one picture becoming another.
@@ -63,7 +76,7 @@ class BlendJob(Job):
         facts: See :class:`geokernels.runs.loop.Job`.
     """
 
-    every = 8  # a checkpoint holds all frames so far
+    every = 1  # a checkpoint names the frames so far, which are files
     kept_on = "cpu"  # as frames are
 
     def __init__(self, run: Blend, folder: BlendFolder, *, facts: dict):
@@ -97,39 +110,49 @@ class BlendJob(Job):
         }
 
     def finish(self, record: dict) -> Collection[str]:
-        """Write frames, animations and page."""
-        file, shown = self.folder.file, [over_white(frame) for frame in self.run.made]
-        names = [f"frames/{i:03d}.png" for i in range(len(shown))]
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(pool.map(lambda name, frame: write_frame(file(name), frame), names, self.run.made))
-        frames = [rgb for rgb, _ in shown]
-        chosen = sorted({round(i * (len(frames) - 1) / (ON_STRIP - 1)) for i in range(ON_STRIP)})
-        write_picture(file(STRIP), strip([frames[i] for i in chosen], height=STRIP_HEIGHT))
-        animation = gif(frames, longest=ANIMATED, hold=REST_MS, each=FRAME_MS, back=True)
+        """Write animations and page; the frames are written already, and read one at a time."""
+        file, frames = self.folder.file, Lazily(lambda frame: over_white(frame)[0], self.run.made)
+        names = [frame_name(number) for number in range(len(frames))]
+        chosen = Lazily(frames.__getitem__, evenly(len(frames), ON_STRIP))
+        write_picture(file(STRIP), strip(chosen, height=STRIP_HEIGHT))
+        animation = _animation(frames)
         write_bytes(file(ANIMATION), animation)
         names += [STRIP, ANIMATION, PAGE]
         if self.folder.mp4:
             with mp4_writer(file(FILM)) as add:
                 for i, frame in enumerate(frames):
                     add(frame, Fraction(i, RATE) + (HOLD if i else 0))
-                add(frames[-1], Fraction(len(frames), RATE) + 2 * HOLD)
+                add(frame, Fraction(len(frames), RATE) + 2 * HOLD)
             names.append(FILM)
         write_text(file(PAGE), blend_page(record, self._shown(frames, animation)))
         return names
 
-    def _shown(self, frames: list[Tensor], animation: bytes) -> ShownBlend:
-        run, film = self.run, [fit(frame, FILM_SIDE) for frame in frames]
+    def _shown(self, frames: Sequence[Tensor], animation: bytes) -> ShownBlend:
+        run = self.run
         sides = [(picture.rgb.shape[2], picture.rgb.shape[1]) for picture in (run.first, run.second)]
         trusts = (run.maps.confidence_a, run.maps.confidence_b)
         return ShownBlend(
             *(png(picture.rgb.cpu(), longest=PICTURE_SIDE) for picture in (run.first, run.second)),
-            *(png(sure.expand(3, -1, -1).cpu(), longest=PICTURE_SIDE) for sure in trusts),
+            *(png(fit(sure[None].cpu(), PICTURE_SIDE).expand(3, -1, -1)) for sure in trusts),
             animation,
-            [png(frame) for frame in film],
+            Lazily(lambda frame: png(fit(frame, FILM_SIDE)), frames),
             [f"t = {t:.2f}" for t in run.times.tolist()],
             (sides[0], sides[1]),
             shown_matches(run),
         )
+
+
+def frame_name(number: int) -> str:
+    """Of the file of a frame."""
+    return f"frames/{number:03d}.png"
+
+
+def _animation(frames: Sequence[Tensor]) -> bytes:
+    """The GIF of a film, as long as the film where it shows some of the frames alone."""
+    chosen = evenly(len(frames), MOST_ANIMATED)
+    each = round(FRAME_MS * (len(frames) - 1) / (len(chosen) - 1))
+    shown = Lazily(frames.__getitem__, chosen)
+    return gif(shown, longest=ANIMATED, hold=REST_MS, each=each, back=True)
 
 
 def shown_matches(run: Blend) -> list[ShownMatch]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...media.pictures import uncovered
 from .colours import Moves, move_of
 from .maps import Maps
-from .places import Places, sample
+from .places import WHOLE, Places, sample
 from .warp import Motion
 
 FEATHER = 0.03  # of a picture's shorter side, over which it ends where the other one goes on
@@ -38,25 +38,26 @@ class Scene(NamedTuple):
     least_trust: float
     haste: float
 
-    def frame(self, t: float) -> tuple[Tensor, Tensor | None]:
+    def frame(self, t: float, rows: slice = WHOLE) -> tuple[Tensor, Tensor | None]:
         """The frame at ``t`` in [0, 1]: colours over white, ``(3, H, W)``, and opacity where it has any.
 
-        At 0 and 1 they are the given pictures' own values.
+        At 0 and 1 they are the given pictures' own values. Of some ``rows``, where the motion is of these.
         """
-        mixed = self._given(int(t)) if t in (0, 1) else self._mixed(t)
+        mixed = self._given(int(t), rows) if t in (0, 1) else self._mixed(t)
         alpha = mixed[3:] if len(mixed) == 4 else None
         if self.places.filled:
             return mixed[:3], alpha
-        within = self.places.outline(t, mixed)
+        within = self.places.outline(t, mixed, rows)
         alpha = within if alpha is None else alpha * within
         return mixed[:3] * within + (1 - within), alpha
 
-    def _given(self, which: int) -> Tensor:
-        """A given picture, laid into the frame; around it, as at its edge."""
+    def _given(self, which: int, rows: slice) -> Tensor:
+        """Rows of a given picture, laid into the frame; around it, as at its edge."""
         (H, W), picture = self.places.size, self.pictures[which]
         x, y = (self.places.first, self.places.second)[which]
-        around = (x, W - x - picture.shape[2], y, H - y - picture.shape[1])
-        return F.pad(picture[None], around, mode="replicate")[0]
+        down = torch.arange(H, device=picture.device)[rows] - y
+        around = (x, W - x - picture.shape[2], 0, 0)
+        return F.pad(picture[None, :, down.clamp(0, picture.shape[1] - 1)], around, mode="replicate")[0]
 
     def _mixed(self, t: float) -> Tensor:
         """Both pictures, moved to where they are at ``t``, and mixed."""
@@ -113,7 +114,7 @@ def as_bytes(rgb: Tensor, alpha: Tensor | None) -> Tensor:
 
 def over_white(frame: Tensor) -> tuple[Tensor, Tensor | None]:
     """What :func:`as_bytes` holds: colours over white in [0, 1], and opacity where it has any."""
-    shown = frame.float() / 255
+    shown = frame.float().div_(255)
     if len(shown) == 3:
         return shown, None
     alpha = shown[3:]

@@ -1,6 +1,6 @@
 """A blend: a film of one picture becoming another, whose places are matched by transport. No text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,15 +10,17 @@ from torch import Tensor
 from ..._checks import require_shape
 from ..._modes import own_modes
 from ...losses import pyramid_distance
+from ...media.frame_files import FrameFiles, HeldFrames
 from ...media.pictures import Picture, fit
 from ...models.clip import ClipEncoder
 from ..morph.picture import require_picture
 from ..run import Run, Tell
 from ..run_state import checksum, plain
+from .bands import frame_of
 from .colours import find_moves
 from .config import BlendConfig
 from .fixed import Fixed
-from .frames import Scene, as_bytes, over_white, trust_of
+from .frames import Scene, over_white, trust_of
 from .maps import LEAST_SIDE, Maps, find_maps
 from .places import Places
 from .warp import find_motion, missed
@@ -62,6 +64,7 @@ class Blend(Run):
             second, in pixels whose centres are at whole numbers.
         maps: Where either picture's pixels lie in the other, where that is known; None to find it.
         encoder: A CLIP or DINO whose patches are matched instead of colours and gradients.
+        made: Where frames are kept; None for memory.
 
     Raises:
         ValueError: If pictures, pairs or maps do not fit; names them.
@@ -69,7 +72,7 @@ class Blend(Run):
     """
 
     knobs = "frames, or take smaller pictures"
-    replaced = ("_made",)
+    replaced = ("_made.kept",)
 
     @own_modes
     def __init__(
@@ -81,6 +84,7 @@ class Blend(Run):
         fixed: Tensor | None = None,
         maps: Maps | None = None,
         encoder: ClipEncoder | None = None,
+        made: HeldFrames | FrameFiles | None = None,
     ):
         self.config = config = (config or BlendConfig()).settled()
         self.first, self.second = (
@@ -94,7 +98,7 @@ class Blend(Run):
         self.maps: Maps | None = None
         self.folded = self.missed = 0.0
         self._scene: Scene | None = None
-        self._made: list[Tensor] = []
+        self._made = HeldFrames() if made is None else made
         facts = {
             "config": plain(config),
             "first": _checksum(self.first),
@@ -111,15 +115,14 @@ class Blend(Run):
         return torch.linspace(0, 1, self.config.frames, dtype=torch.float64)
 
     @property
-    def made(self) -> list[Tensor]:
+    def made(self) -> Sequence[Tensor]:
         """The frames so far, as files hold them: ``(3, H, W)`` or, with opacity, ``(4, H, W)`` uint8."""
         return self._made
 
     @own_modes
     def distances(self) -> Tensor:
         """Of consecutive frames, by :func:`geokernels.losses.pyramid_distance`; float64."""
-        shown = [over_white(frame)[0] for frame in self._made]
-        small = torch.stack([fit(rgb, MEASURED) if max(rgb.shape[1:]) > MEASURED else rgb for rgb in shown])
+        small = (_measured(over_white(frame)[0]) for frame in self._made)
         return torch.cat([pyramid_distance(a[None], b[None]) for a, b in pairwise(small)]).double()
 
     @own_modes
@@ -169,14 +172,14 @@ class Blend(Run):
     def _step(self) -> Tensor:
         """Make the next frame."""
         t = self.index / (self.config.frames - 1)
-        self._made = [*self._made, as_bytes(*self._scene.frame(t))]
+        self._made.append(frame_of(self._scene, t))
         return torch.empty(0, dtype=torch.float32)
 
     def _own_state(self) -> dict:
-        return {"frames": list(self._made)}
+        return {"frames": list(self._made.kept)}
 
     def _take_state(self, state: dict) -> None:
-        self._made = [frame.cpu() for frame in state["frames"]]
+        self._made.take_back(state["frames"])
 
 
 def blend_pictures(
@@ -225,6 +228,11 @@ def _picture(name: str, given: Tensor | Picture) -> Picture:
         require_shape(f"opacity of {name}", picture.alpha, (1, *size), "(1, H, W)")
     alpha = None if picture.alpha is None else picture.alpha.float()
     return Picture(picture.rgb.float(), alpha)
+
+
+def _measured(rgb: Tensor) -> Tensor:
+    """A frame as it is compared."""
+    return fit(rgb, MEASURED) if max(rgb.shape[1:]) > MEASURED else rgb
 
 
 def _layers(first: Picture, second: Picture) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, int]  # height, width
+WHOLE = slice(None)  # all rows of a frame
 
 
 class Places(NamedTuple):
@@ -38,8 +39,8 @@ class Places(NamedTuple):
         """Whether both pictures fill the frames."""
         return self.sizes[0] == self.sizes[1]
 
-    def outline(self, t: float, like: Tensor) -> Tensor:
-        """How much of each pixel lies within the frame's outline at ``t``, ``(1, H, W)``.
+    def outline(self, t: float, like: Tensor, rows: slice = WHOLE) -> Tensor:
+        """How much of each pixel lies within the frame's outline at ``t``, ``(1, H, W)``, or of some rows.
 
         It is the first picture's edge at 0, the second one's at 1, and on straight ways in between.
         """
@@ -52,7 +53,7 @@ class Places(NamedTuple):
             at = torch.arange(self.size[axis], dtype=like.dtype, device=like.device)
             sides.append((torch.minimum(at + 1, at.new_tensor(high)) - at.clamp(min=low)).clamp(0, 1))
         across, down = sides
-        return (down[:, None] * across)[None]
+        return (down[rows, None] * across)[None]
 
 
 def pixels(like: Tensor) -> Tensor:

@@ -51,6 +51,13 @@ class Motion(NamedTuple):
             t: Time, in [0, 1].
             size: Of the frame, (H, W).
         """
+        return origins_of(self.offsets(t)[:, : size[0], : size[1]])
+
+    def offsets(self, t: float) -> Tensor:
+        """How far from a pixel of the frame at ``t`` it is to where it is from, in either picture.
+
+        ``(4, H, W)`` as x and y in the first picture, and in the second; not below the size of the frame.
+        """
         here = pixels(self.shift)
         place = self._places(2 * t - 1)
         shift = sample(self.shift, place).permute(1, 2, 0)
@@ -58,9 +65,7 @@ class Motion(NamedTuple):
         fine = F.interpolate(
             offsets[None] * self.cell, scale_factor=self.cell, mode="bilinear", align_corners=False
         )
-        first, second = fine[0, :, : size[0], : size[1]].permute(1, 2, 0).split(2, -1)
-        at = pixels(first.permute(2, 0, 1))
-        return at + first, at + second
+        return fine[0]
 
     def _places(self, s: float) -> Tensor:
         """The places ``p`` with ``p + s v(p)`` at the points of the grid, ``(h, w, 2)``.
@@ -79,6 +84,19 @@ class Motion(NamedTuple):
             step = torch.stack([yy * miss_x - xy * miss_y, xx * miss_y - yx * miss_x], -1)
             place = place - step / area[..., None]
         return place
+
+
+def origins_of(offsets: Tensor, top: int = 0) -> tuple[Tensor, Tensor]:
+    """Places in either picture, ``(h, w, 2)``, from some rows ``(4, h, w)`` of :meth:`Motion.offsets`.
+
+    Args:
+        offsets: The rows.
+        top: Number of the first of them.
+    """
+    first, second = offsets.permute(1, 2, 0).split(2, -1)
+    at = pixels(offsets[:2])
+    at[..., 1] += top
+    return at + first, at + second
 
 
 def find_motion(
