@@ -139,7 +139,7 @@ def interpolate(
             with _warnings_as_lines():
                 say("Trying whether the model reads a prompt as a set of tokens.")  # a dozen passes of it
                 how = {"negative": negative, "distance": measure, "seeds": seed or [0]}
-                runs = _runs(drawing, prompt, config, compare, **how)
+                runs = _runs(drawing, prompt, config, compare, made=folder.drawn, **how)
             facts = {"prompts": list(prompt), "negative": negative, "seeds": list(seed or [0]), "mp4": mp4}
             facts |= {"model": model if model == "world" else Path(model).name, "pipeline": drawing.name}
             facts |= {"dtype": dtype, "distance": called, "encoders": []}
@@ -151,12 +151,12 @@ def interpolate(
                 table.add_row(*cells)
             console().print(table)
     for name, run in runs.items():
-        _say_if_uneven(name, run)
+        _say_if_uneven(name, run.config, record["paths"][name])
     say(took(record, out))
 
 
 def _runs(
-    drawing, prompts: list[str], config, compare: bool, *, negative, distance, seeds: list[int]
+    drawing, prompts: list[str], config, compare: bool, *, made, negative, distance, seeds: list[int]
 ) -> dict:
     """One interpolation a coupling; what is costly to find out is found out once."""
     import torch
@@ -175,6 +175,7 @@ def _runs(
             negative=negative,
             distance=distance,
             invariance=next((run.invariance for run in runs.values()), None),
+            made=made(coupling),
         )
     return runs
 
@@ -210,12 +211,13 @@ def _distance(kind: str, weights: Path | None, device: str):
     return (lambda a, b: lpips(a.to(device), b.to(device))), "LPIPS (AlexNet)"
 
 
-def _say_if_uneven(name: str, run) -> None:
+def _say_if_uneven(name: str, config, path: dict) -> None:
     """Uniform speed may be out of reach: a picture can jump however close two prompts are."""
-    if run.config.uniform and run.score().worst_step > 1 + run.config.evenness:
+    if config.uniform and path["score"]["worst_step"] > 1 + config.evenness:
         warn(
-            f"Warning: after {run.round} rounds the largest step of {name} is {run.score().worst_step:.2f} "
-            f"mean steps, not within {1 + run.config.evenness:.2f}; more frames may help."
+            f"Warning: after {path['rounds']} rounds the largest step of {name} is "
+            f"{path['score']['worst_step']:.2f} mean steps, not within {1 + config.evenness:.2f}; "
+            "more frames may help."
         )
 
 

@@ -67,7 +67,8 @@ class FrameFiles(Sequence):
             path = self.place(number)
             if not path.is_file() or sha256(path) != checksum:
                 raise ValueError(
-                    f"the stopped run's {path.name} is not what it was; start again with --overwrite"
+                    f"the stopped run's {path.parent.name}/{path.name} is not what it was; "
+                    "start again with --overwrite"
                 )
         self.kept = list(kept)
 
@@ -104,7 +105,7 @@ def read_frame(path: Path) -> Tensor:
     """What :func:`geokernels.media.pictures.write_frame` wrote, to the bit, hidden colours included."""
     with Image.open(path) as image:
         pixels = torch.from_numpy(np.array(image))
-    return pixels.permute(2, 0, 1)
+    return pixels.permute(2, 0, 1).contiguous()  # sums over planes round by how these lie
 
 
 def evenly(count: int, most: int) -> list[int]:

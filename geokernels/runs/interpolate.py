@@ -1,7 +1,8 @@
 """Interpolates between prompts in a folder."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,17 +10,21 @@ from torch import Tensor
 
 from .._files import write_text
 from ..media.films import mp4_writer
+from ..media.frame_files import FrameFiles, Lazily, evenly
 from ..media.pictures import fit, gif, png, strip, write_bytes, write_picture
 from ..pipelines import PromptInterpolation
 from ..report.interpolate import NAMES, ShownPath, interpolation_page
 from ..report.page import FILM_SIDE
 from ..world import judge
 from ..world.captions import reading
-from .folder import RunFolder
+from .folder import RunFolder, texts
 from .loop import Job
+from .own_files import discard
 
 PAGE = "report.html"
 RATE = 10  # frames a second of an MP4
+ON_STRIP, MOST_ANIMATED = 32, 240  # pictures that strip and GIF show at most, evenly chosen
+EACH = 90  # milliseconds that the GIF shows one, where it shows all
 STEMS = f"({'|'.join(['path', *NAMES])})"
 
 
@@ -35,13 +40,46 @@ class InterpolationFolder(RunFolder):
     couplings: int = 1
     mp4: bool = False
 
-    names = (re.escape(PAGE), rf"{STEMS}/\d{{3,}}\.png", rf"{STEMS}\.(png|gif)", rf"{STEMS}\.mp4")
+    names = (
+        re.escape(PAGE),
+        rf"{STEMS}/\d{{3,}}\.png",
+        rf"{STEMS}/drawn/\d{{3,}}\.png",
+        rf"{STEMS}\.(png|gif)",
+        rf"{STEMS}\.mp4",
+    )
 
     def writes(self) -> tuple[str, ...]:
         """The files of one coupling, or of all."""
         stem = "(path)" if self.couplings == 1 else STEMS.replace("path|", "")
         names = tuple(name.replace(STEMS, stem) for name in self.names)
         return names if self.mp4 else names[:-1]
+
+    def stem(self, coupling: str) -> str:
+        """What the files of a coupling are called."""
+        return coupling if self.couplings > 1 else "path"
+
+    def drawn(self, coupling: str) -> FrameFiles:
+        """Pictures in the order of drawing, those of rounds that were not the last among them."""
+        return FrameFiles(lambda number: self.file(_drawn(self.stem(coupling), number)))
+
+    def written(self) -> dict[str, str]:
+        """The pictures of interrupted runs among them."""
+        return super().written() | self._drawn_files()
+
+    def end(self, record: dict, names: Collection[str]) -> None:
+        """Remove the pictures in the order of drawing, last of all."""
+        drawn = self._drawn_files()
+        super().end(record, names)
+        discard(self.path, drawn, self.names)
+
+    def _drawn_files(self) -> dict[str, str]:
+        """Checksums by name, as the checkpoint has them; of a damaged one, none."""
+        files: dict[str, str] = {}
+        with suppress(ValueError, LookupError, TypeError, AttributeError, OSError):
+            for coupling, state in self._read()["stages"].items():
+                stem = self.stem(coupling)
+                files |= texts({_drawn(stem, number): said for number, said in enumerate(state["pictures"])})
+        return files
 
     command = "interpolate"
 
@@ -95,20 +133,20 @@ class InterpolateJob(Job):
         """Write pictures, animations and page."""
         names, shown = [PAGE], {}
         for coupling, run in self.runs.items():
-            frames = run.frames
-            animation = gif([*frames, *frames.flip(0)[1:-1]])
-            names += self._write(coupling if len(self.runs) > 1 else "path", frames, animation)
-            film = [png(frame, longest=FILM_SIDE) for frame in frames]
+            frames = run.shown
+            animation = _animation(frames)
+            names += self._write(self.folder.stem(coupling), frames, animation)
+            film = Lazily(lambda frame: png(frame, longest=FILM_SIDE), frames)
             shown[coupling] = ShownPath(animation, film, self._labels(run, frames))
         write_text(self.folder.file(PAGE), interpolation_page(record, shown))
         return names
 
-    def _write(self, stem: str, pictures: Tensor, animation: bytes) -> list[str]:
-        file, frames = self.folder.file, list(pictures)
-        names = [f"{stem}/{i:03d}.png" for i in range(len(frames))]
+    def _write(self, stem: str, frames: Sequence[Tensor], animation: bytes) -> list[str]:
+        file, names = self.folder.file, [f"{stem}/{i:03d}.png" for i in range(len(frames))]
         for name, frame in zip(names, frames):
             write_picture(file(name), frame)
-        write_picture(file(f"{stem}.png"), strip(frames, height=min(128, pictures.shape[-2])))
+        chosen = Lazily(frames.__getitem__, evenly(len(frames), ON_STRIP))
+        write_picture(file(f"{stem}.png"), strip(chosen, height=min(128, frames[0].shape[-2])))
         write_bytes(file(f"{stem}.gif"), animation)
         names += [f"{stem}.png", f"{stem}.gif"]
         if self.folder.mp4:
@@ -118,7 +156,19 @@ class InterpolateJob(Job):
             names.append(f"{stem}.mp4")
         return names
 
-    def _labels(self, run: PromptInterpolation, frames: Tensor) -> list[str]:
+    def _labels(self, run: PromptInterpolation, frames: Sequence[Tensor]) -> Sequence[str]:
         if self.judged:
-            return [reading(seen) for seen in judge(frames).names()]
+            return Lazily(lambda frame: reading(judge(frame[None]).names()[0]), frames)
         return [f"t = {t:.3f}" for t in run.times.tolist()]
+
+
+def _drawn(stem: str, number: int) -> str:
+    """Of the file of a picture in the order of drawing."""
+    return f"{stem}/drawn/{number:03d}.png"
+
+
+def _animation(frames: Sequence[Tensor]) -> bytes:
+    """The GIF of a path there and back, as long where it shows some of the pictures alone."""
+    chosen = evenly(len(frames), MOST_ANIMATED)
+    each = round(EACH * (len(frames) - 1) / (len(chosen) - 1))
+    return gif(Lazily(frames.__getitem__, [*chosen, *chosen[-2:0:-1]]), each=each)

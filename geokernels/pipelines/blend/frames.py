@@ -14,6 +14,7 @@ from .warp import Motion
 
 FEATHER = 0.03  # of a picture's shorter side, over which it ends where the other one goes on
 ALL_OF_IT = 4.0  # share of the film, turned round, after which the feather has its whole width
+DIRECT = 8  # cells up to which a window is summed whole; of larger ones, whose sums take long, line by line
 LEAST = 1e-4  # weight of what lies beyond a picture's edge, seen where nothing else is
 
 
@@ -122,9 +123,12 @@ def over_white(frame: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _smooth(sure: Tensor, cell: int) -> Tensor:
+    """Means over square windows of two cells a side."""
     side = 2 * cell + 1
     padded = F.pad(sure[None], (cell,) * 4, mode="replicate")
-    return F.avg_pool2d(padded, side, stride=1)[0]
+    if cell <= DIRECT:
+        return F.avg_pool2d(padded, side, stride=1)[0]
+    return F.avg_pool2d(F.avg_pool2d(padded, (1, side), stride=1), (side, 1), stride=1)[0]
 
 
 def _recoloured(picture: Tensor, moves: Tensor, share: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..._checks import require_choice, require_positive
 from ..._modes import own_modes
 from ...losses.perceptual import feature_distance
+from ...media.frame_files import FrameFiles, HeldFrames, Lazily
 from ...metrics import PathScore, respace, score_path
 from ...models.clip import ClipEncoder
 from ...models.text_to_image import CONTENT, Embedding, Invariance, TextToImage
@@ -104,6 +105,7 @@ class PromptInterpolation(Run):
         negative: What guidance leads away from; None for what the pipeline takes by itself.
         distance: Between pictures, for scores and even speed.
         invariance: What :meth:`TextToImage.invariance` said of this model before; None to measure it.
+        made: Where pictures are kept, in the order in which they are drawn; None for memory.
 
     Raises:
         ValueError: If prompts or settings do not fit, or the model is no function of a set of rows; the
@@ -113,7 +115,7 @@ class PromptInterpolation(Run):
     """
 
     knobs = "batch, or height and width"
-    replaced = ("round", "times", "_goal", "_pictures", "_best")
+    replaced = ("round", "times", "_goal", "_pictures", "_made.kept", "_best")
 
     @own_modes
     def __init__(
@@ -126,6 +128,7 @@ class PromptInterpolation(Run):
         negative: str | None = None,
         distance: Distance | None = None,
         invariance: Invariance | None = None,
+        made: HeldFrames | FrameFiles | None = None,
     ):
         self.model = model = pipeline if isinstance(pipeline, TextToImage) else TextToImage(pipeline)
         self.config = config = (config or PromptInterpolationConfig()).settled(model.pipeline)
@@ -158,7 +161,8 @@ class PromptInterpolation(Run):
         self.round = 0
         self.times = torch.linspace(0, 1, config.frames, dtype=torch.float64)
         self._goal: Tensor | None = None  # (3, H, W) uint8, of the last prompt alone, for the score
-        self._pictures: dict[float, Tensor] = {}  # by time, (3, H, W) uint8
+        self._pictures: dict[float, int] = {}  # by time, the number of the picture in the order of drawing
+        self._made = HeldFrames() if made is None else made
         self._best: tuple[float, Tensor] | None = None  # largest over mean step, times
         facts = {
             "config": plain(config),
@@ -195,8 +199,16 @@ class PromptInterpolation(Run):
     @property
     def frames(self) -> Tensor:
         """The pictures of this round so far, ``(drawn, 3, H, W)`` float32 in [0, 1]."""
-        made = [self._pictures[t] for t in self.times.tolist() if t in self._pictures]
-        return torch.stack(made).float() / 255 if made else torch.empty(0, 3, 0, 0, dtype=torch.float32)
+        made = list(self.shown)
+        return torch.stack(made) if made else torch.empty(0, 3, 0, 0, dtype=torch.float32)
+
+    @property
+    def shown(self) -> Sequence[Tensor]:
+        """The same, ``(3, H, W)`` each, read one at a time."""
+        return Lazily(self._picture, [t for t in self.times.tolist() if t in self._pictures])
+
+    def _picture(self, t: float) -> Tensor:
+        return self._made[self._pictures[t]].float() / 255
 
     def _step(self) -> Tensor:
         """Draw the next batch, and at the end of a round that is too uneven move the times."""
@@ -204,7 +216,9 @@ class PromptInterpolation(Run):
             self._goal = self._draw_goal()[0]
         else:
             times = self._next_batch()
-            self._pictures.update(zip(times, self._draw(times)))
+            for t, picture in zip(times, self._draw(times)):
+                self._pictures[t] = len(self._made)
+                self._made.append(picture)
         if not self.pending and self.config.uniform:
             self._even_out()
         return torch.empty(0, dtype=torch.float32)
@@ -214,15 +228,17 @@ class PromptInterpolation(Run):
         """Distances of consecutive pictures, float64; None without a distance."""
         if self.distance is None:
             return None
-        frames = self.frames
-        return self._apart(frames[:-1], frames[1:])
+        return self._between(self.shown)
 
     @own_modes
     def score(self) -> PathScore | None:
         """Length, smoothness, worst step and fidelity of the finished path; None without a distance."""
         if self.distance is None:
             return None
-        frames, goal = self.frames[[0, -1]], (self._goal.float() / 255).expand(2, -1, -1, -1)
+        frames, goal = (
+            torch.stack([self.shown[0], self.shown[-1]]),
+            (self._goal.float() / 255).expand(2, -1, -1, -1),
+        )
         chord, missed = self._apart(frames, goal).tolist()
         return score_path(self.distances(), missed=missed, chord=chord)
 
@@ -239,13 +255,14 @@ class PromptInterpolation(Run):
             "times": self.times,
             "goal": self._goal,
             "drawn": list(self._pictures),
-            "pictures": list(self._pictures.values()),
+            "pictures": list(self._made.kept),
             "best": best,
         }
 
     def _take_state(self, state: dict) -> None:
         self.round, self.times, self._goal = state["round"], state["times"], state["goal"]
-        self._pictures = dict(zip(state["drawn"], state["pictures"]))
+        self._pictures = {t: number for number, t in enumerate(state["drawn"])}
+        self._made.take_back(state["pictures"])
         self._best = state["best"] and (state["best"]["ratio"], state["best"]["times"])
 
     def _require_invariance(self) -> None:
@@ -307,6 +324,15 @@ class PromptInterpolation(Run):
         parts = zip(pictures.split(self.config.batch), others.split(self.config.batch))
         return torch.cat([self.distance(a, b).double().cpu() for a, b in parts])
 
+    def _between(self, pictures: Sequence[Tensor]) -> Tensor:
+        """Distances of consecutive pictures, of which memory holds a batch."""
+        firsts, batch = range(0, len(pictures) - 1, self.config.batch), self.config.batch
+        some = (
+            torch.stack([pictures[i] for i in range(first, min(first + batch + 1, len(pictures)))])
+            for first in firsts
+        )
+        return torch.cat([self._apart(part[:-1], part[1:]) for part in some])
+
     def _even_out(self) -> None:
         """Remember the round if it is the most even so far; begin another, or go back to the best."""
         steps = self.distances()
@@ -317,9 +343,9 @@ class PromptInterpolation(Run):
         if ratio <= 1 + self.config.evenness or self.round >= self.config.rounds:
             self.times = self._best[1]
             return
-        known = torch.tensor(sorted(self._pictures), dtype=torch.float64)
-        pictures = torch.stack([self._pictures[t] for t in known.tolist()]).float() / 255
-        self.times = respace(self.times, steps, known, self._apart(pictures[:-1], pictures[1:]))
+        known = sorted(self._pictures)
+        apart = self._between(Lazily(self._picture, known))
+        self.times = respace(self.times, steps, torch.tensor(known, dtype=torch.float64), apart)
 
 
 def interpolate_prompts(
