@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), ROOT / "benchmarks/NOTES.md"])
+PAGES = sorted(
+    [
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("*.md"),
+        *ROOT.glob("integrations/*/*.md"),
+        ROOT / "benchmarks/NOTES.md",
+    ]
+)
 LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)#?([^)\s]*)\)")
 NAMED = re.compile(
     r"(?<![\w/.-])((?:geokernels|pipelines|losses|models|media|report|ops|metrics|world|compat|cli|csrc|tests"
