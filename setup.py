@@ -5,7 +5,8 @@
 
 Environment: FORCE_CUDA=1 insists on CUDA, FORCE_CUDA=0 leaves it out; TORCH_CUDA_ARCH_LIST chooses the
 architectures; MAX_JOBS the parallel compilations; NVCC_APPEND_FLAGS=-lineinfo, which nvcc reads itself, adds
-lines of the sources for profilers and sanitizers, and half as many bytes again. No GPU is needed to build.
+lines of the sources for profilers and sanitizers, and half as many bytes again; GEOKERNELS_LOCAL_VERSION=cu130
+makes the version 0.1.0+cu130, for wheels that differ in nothing else. No GPU is needed to build.
 """
 
 import os
@@ -13,8 +14,10 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
@@ -39,15 +42,16 @@ def toolkit() -> Path | None:
     return Path(top[1]).resolve() if top else None
 
 
+if int(setuptools.__version__.partition(".")[0]) < 77:  # which would not read our licence
+    stop(f"setuptools {setuptools.__version__} is too old; pip install 'setuptools>=77'")
 cuda_home = toolkit()
 if cuda_home:
     os.environ["CUDA_HOME"] = str(cuda_home)  # read by cpp_extension when it is imported
 try:
-    import pybind11
     import torch
     from torch.utils import cpp_extension
 except ImportError as error:
-    stop(f"{error.name} is missing; pip install 'torch>=2.10' pybind11 ninja")
+    stop(f"{error.name} is missing; pip install 'torch>=2.10' ninja")
 
 
 def sources(pattern: str) -> list[str]:
@@ -79,6 +83,10 @@ def refuse_cuda() -> str | None:
     return None
 
 
+# a free-threaded Python has no stable ABI
+STABLE_PYTHON = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
 def define(**names: str) -> list[tuple[str, str]]:
     """Macros in the form setuptools takes."""
     return list(names.items())
@@ -95,6 +103,11 @@ archs = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHS)
 # torch would take names of generations too, by which a library cannot tell where it runs
 if not reason and not all(re.fullmatch(r"\d+\.\da?(\+PTX)?", arch) for arch in re.split("[; ]+", archs)):
     stop(f"TORCH_CUDA_ARCH_LIST must list numbers like {CUDA_ARCHS}, got {archs}")
+
+
+local = os.environ.get("GEOKERNELS_LOCAL_VERSION", "")
+if not re.fullmatch(r"[a-z0-9]*(\.[a-z0-9]+)*", local):
+    stop(f"GEOKERNELS_LOCAL_VERSION must be letters and digits like cu130, got {local}")
 
 
 def system(*folders: str) -> list[str]:
@@ -117,17 +130,17 @@ extensions = [
         library_dirs=cpp_extension.library_paths(),
         libraries=["c10", "torch", "torch_cpu"],
         extra_compile_args={
-            # pybind11's own headers before torch's copy, which refuses TORCH_TARGET_VERSION
             "cxx": [
                 "-O3",
                 "-fvisibility=hidden",
                 "-fno-math-errno",
                 *warnings,
-                *system(pybind11.get_include(), *cpp_extension.include_paths()),
+                *system(*cpp_extension.include_paths()),
             ]
         },
         extra_link_args=["-s"],
         language="c++",
+        py_limited_api=STABLE_PYTHON,
     )
 ]
 if reason is None:
@@ -166,5 +179,20 @@ class Build(cpp_extension.BuildExtension):
         super().finalize_options()
         self.build_temp = str(ROOT / "build" / "objects")
 
+    def run(self) -> None:
+        """Leaves no library of an earlier build where a wheel would take it along."""
+        for old in Path(self.build_lib).glob("geokernels/kernels/*.so"):
+            old.unlink()
+        super().run()
 
-setup(ext_modules=extensions, cmdclass={"build_ext": Build})
+    def copy_extensions_to_source(self) -> None:
+        """Leaves none, under another name, where Python would import it in place of this one."""
+        for old in ROOT.glob("geokernels/kernels/_C.*.so"):
+            old.unlink()
+        super().copy_extensions_to_source()
+
+
+options = {"egg_info": {"tag_build": f"+{local}" if local else ""}}
+if STABLE_PYTHON:
+    options["bdist_wheel"] = {"py_limited_api": "cp311"}  # one wheel for this Python and all later ones
+setup(ext_modules=extensions, cmdclass={"build_ext": Build}, options=options)

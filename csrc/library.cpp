@@ -1,18 +1,9 @@
 // The table of contents of the native library: every operator, one schema each.
-// Implementations register themselves from csrc/cpu and csrc/cuda; nothing is computed here.
+// Implementations list themselves in csrc/cpu and csrc/cuda; nothing is computed here.
 
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-#include <torch/csrc/stable/library.h>
+#include "host/operators.h"
 
-#include "cpu/assignment.h"
-#include "cpu/direct_transport.h"
-#include "cpu/finite.h"
-#include "cpu/level.h"
-#include "cpu/raised.h"
-#include "cpu/stored.h"
-
-STABLE_TORCH_LIBRARY(geokernels, m) {
+GEOKERNELS_SCHEMAS(m) {
   m.def("subspace_basis(Tensor x, int rank, float rtol) -> (Tensor left, Tensor directions, Tensor values)");
   m.def(
       "subspace_basis_backward(Tensor grad_directions, Tensor? grad_values, Tensor left, Tensor directions, "
@@ -67,59 +58,4 @@ STABLE_TORCH_LIBRARY(geokernels, m) {
       "exact_transport(Tensor cost, Tensor? a, Tensor? b) -> (Tensor value, Tensor f, Tensor g, Tensor rows, "
       "Tensor columns, Tensor mass, Tensor ending)");
   m.def("displacement(Tensor x, Tensor y, Tensor times) -> (Tensor moved, Tensor chosen)");
-}
-
-namespace {
-
-std::string compiler() {
-#if defined(__clang__)
-  return "clang " __clang_version__;
-#else
-  return "gcc " __VERSION__;
-#endif
-}
-
-pybind11::dict build_info() {
-  pybind11::dict info;
-  info["torch"] = GEOKERNELS_TORCH_BUILT;
-  info["compiler"] = compiler();
-  info["simd_levels"] = geokernels::available_levels();
-  info["simd"] = geokernels::level_name(geokernels::level());
-  info["cuda_archs"] = GEOKERNELS_CUDA_ARCHS;
-  return info;
-}
-
-// As Python calls its own functions: what pybind11 puts around a call takes as long as all the rest.
-PyMethodDef as_direct(const char* name, PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL,
-          nullptr};
-}
-
-PyMethodDef direct_calls[] = {as_direct("use_exchange", geokernels::use_exchange),
-                              as_direct("nobody_listens", geokernels::nobody_listens),
-                              as_direct("basis", geokernels::direct_basis),
-                              as_direct("basis_backward", geokernels::direct_basis_backward),
-                              as_direct("cosine", geokernels::direct_cosine),
-                              as_direct("cosine_backward", geokernels::direct_cosine_backward),
-                              as_direct("sinkhorn", geokernels::direct_sinkhorn),
-                              {nullptr, nullptr, 0, nullptr}};
-
-}  // namespace
-
-// Importing geokernels.kernels._C loads this shared object, which runs the registrations above.
-PYBIND11_MODULE(_C, module) {
-  module.doc() = "CPU kernels of geokernels, registered as torch.ops.geokernels.*";
-  module.def("build_info", &build_info, "How this library was built, and the SIMD level in force.");
-  module.def("all_finite", &geokernels::all_finite, "Whether numbers at an address are finite.");
-  module.def("assign", &geokernels::assign_directly, pybind11::call_guard<pybind11::gil_scoped_release>(),
-             "The operator assignment on numbers at an address; whether all went well.");
-  module.def("is_solved", &geokernels::is_solved,
-             "Whether what transport found is finite, and no error above the tolerance.");
-  module.def("take_raised", &geokernels::take_raised,
-             "The exception of a signal's handler that ended a call, or None; it is handed over.");
-  module.def("set_most_stored", &geokernels::set_most_stored,
-             "How many bytes Sinkhorn's kernel matrices may take at once.");
-  module.def("most_stored", &geokernels::most_stored, "The same as it is.");
-  PyModule_AddFunctions(module.ptr(), direct_calls);
-  module.def("set_simd_level", &geokernels::set_level, "Insist on one of build_info()['simd_levels'].");
 }

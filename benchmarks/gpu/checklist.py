@@ -5,7 +5,7 @@
 Made for a quarter of an hour of a GPU, in runs of at most ten minutes. Bring a wheel: ``python -m
 benchmarks.gpu.bring FOLDER`` fills the folder that ``--wheels`` names; without one, the kernels are compiled
 there, with nvcc, and it takes longer. Python needs torch (and triton, scipy, typer, rich, pytest, hypothesis;
-pybind11 and ninja to compile).
+ninja to compile).
 
 Stages run in their order, all of them if none is named; each has its most minutes and is ended then, whatever
 hangs. One is begun only if the run has as many left. ``checklist.json`` under $OUT (or build/gpu) is written

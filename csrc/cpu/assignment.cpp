@@ -2,13 +2,12 @@
 
 #include "cpu/assignment.h"
 
-#include <torch/csrc/stable/library.h>
-
 #include <atomic>
 
 #include "core/assignment_steps.h"
 #include "cpu/workers.h"
 #include "host/assignment.h"
+#include "host/operators.h"
 
 #define GEOKERNELS_KERNEL "cpu/assignment_kernel.h"
 #include "cpu/each_level.h"
@@ -66,4 +65,4 @@ int64_t assign_directly(uintptr_t cost, bool wide, int64_t problems, int64_t row
 
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) { m.impl("assignment", TORCH_BOX(&geokernels::assignment)); }
+GEOKERNELS_OPERATORS(CPU, m) { m.impl("assignment", TORCH_BOX(&geokernels::assignment)); }

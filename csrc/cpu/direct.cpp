@@ -81,7 +81,7 @@ bool look(PyObject* x, int64_t least, Plain& out) {
 
 bool number(PyObject* x, double below, double& out) {
   if (!PyFloat_CheckExact(x)) return false;
-  out = PyFloat_AS_DOUBLE(x);
+  out = PyFloat_AsDouble(x);
   return out >= 0 && out < below;
 }
 
@@ -101,12 +101,12 @@ PyObject* make(PyObject* like, const Plain& of, std::initializer_list<int64_t> s
   for (int64_t nth = 1; sizes && strides && nth <= dims; ++nth) {
     const int64_t dim = dims - (columns && nth <= 2 ? 3 - nth : nth);
     const int64_t size = dim < leading ? of.sizes[dim] : shape.begin()[dim - leading];
-    PyTuple_SET_ITEM(sizes, dim, PyLong_FromLongLong(size));
-    PyTuple_SET_ITEM(strides, dim, PyLong_FromLongLong(next));
+    PyTuple_SetItem(sizes, dim, PyLong_FromLongLong(size));
+    PyTuple_SetItem(strides, dim, PyLong_FromLongLong(next));
     next *= size;
   }
-  PyObject* const given[] = {like, sizes, strides};
-  PyObject* made = sizes && strides ? PyObject_VectorcallMethod(name, given, 3, nullptr) : nullptr;
+  PyObject* made =
+      sizes && strides ? PyObject_CallMethodObjArgs(like, name, sizes, strides, nullptr) : nullptr;
   Py_XDECREF(sizes), Py_XDECREF(strides);
   Plain seen;
   if (made && !told(made, seen)) {
@@ -121,11 +121,11 @@ PyObject* make(PyObject* like, const Plain& of, std::initializer_list<int64_t> s
 }
 
 void raise(const std::string& sentence) {
-  const pybind11::object waiting = take_raised();
-  if (waiting.is_none())
+  const Owned waiting(take_raised());
+  if (waiting.get() == Py_None)
     PyErr_SetString(PyExc_RuntimeError, sentence.c_str());
   else
-    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(waiting.ptr())), waiting.ptr());
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(waiting.get())), waiting.get());
 }
 
 bool is_wanted(Arguments tensors, int64_t count) {
@@ -168,8 +168,8 @@ PyObject* use_exchange(PyObject*, Arguments given, Py_ssize_t count) {
 PyObject* nobody_listens(PyObject*, Arguments, Py_ssize_t) {
   static PyObject* const name = PyUnicode_InternFromString("_current_level");
   if (!listeners) Py_RETURN_FALSE;
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(listeners); ++i) {
-    const int answer = ask(PyTuple_GET_ITEM(listeners, i));
+  for (Py_ssize_t i = 0; i < PyTuple_Size(listeners); ++i) {
+    const int answer = ask(PyTuple_GetItem(listeners, i));
     if (answer < 0) return nullptr;
     if (answer) Py_RETURN_FALSE;
   }

@@ -8,14 +8,13 @@
 
 #pragma once
 
-#include <Python.h>
-
 #include <exception>
 #include <initializer_list>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "host/python.h"
 #include "host/tensors.h"
 
 namespace geokernels {

@@ -6,14 +6,13 @@
 // points while they are in its cache: the costs of a batch are never all there. Where a cost, or a sum of a
 // few, is not finite, the problem is not solved: -1 throughout, and points that are NaN.
 
-#include <torch/csrc/stable/library.h>
-
 #include <tuple>
 
 #include "core/assignment_steps.h"
 #include "core/transport_problem.h"
 #include "cpu/workers.h"
 #include "host/fresh.h"
+#include "host/operators.h"
 
 #define GEOKERNELS_KERNEL "cpu/displacement_kernel.h"
 #include "cpu/each_level.h"
@@ -94,6 +93,4 @@ std::tuple<Tensor, Tensor> displacement(const Tensor& x, const Tensor& y, const 
 }  // namespace
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
-  m.impl("displacement", TORCH_BOX(&geokernels::displacement));
-}
+GEOKERNELS_OPERATORS(CPU, m) { m.impl("displacement", TORCH_BOX(&geokernels::displacement)); }

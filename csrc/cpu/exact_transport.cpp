@@ -7,10 +7,9 @@
 
 #include "core/exact_transport.h"
 
-#include <torch/csrc/stable/library.h>
-
 #include "cpu/workers.h"
 #include "host/exact_transport.h"
+#include "host/operators.h"
 
 #define GEOKERNELS_KERNEL "cpu/exact_transport_kernel.h"
 #include "cpu/each_level.h"
@@ -84,6 +83,4 @@ ExactTransportTensors exact_transport(const Tensor& cost, const MaybeTensor& a, 
 }  // namespace
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
-  m.impl("exact_transport", TORCH_BOX(&geokernels::exact_transport));
-}
+GEOKERNELS_OPERATORS(CPU, m) { m.impl("exact_transport", TORCH_BOX(&geokernels::exact_transport)); }

@@ -1,7 +1,5 @@
 // geodesic_cosine and its gradient on the CPU: host loops, and the ways that lead to them from Python.
 
-#include <torch/csrc/stable/library.h>
-
 #include <limits>
 #include <memory>
 #include <new>
@@ -13,6 +11,7 @@
 #include "cpu/workers.h"
 #include "host/geodesic_sizes.h"
 #include "host/huge_pages.h"
+#include "host/operators.h"
 
 #define GEOKERNELS_HALF_VECTORS
 #define GEOKERNELS_KERNEL "cpu/geodesic_backward_kernel.h"
@@ -190,6 +189,8 @@ struct Node {
   static PyObject* attribute(PyObject* of, const char* name) { return PyObject_GetAttrString(of, name); }
 };
 
+bool is_tuple(PyObject* x, Py_ssize_t size) { return PyTuple_CheckExact(x) && PyTuple_Size(x) == size; }
+
 constexpr double kUnbounded = std::numeric_limits<double>::infinity();
 
 }  // namespace
@@ -232,10 +233,10 @@ PyObject* direct_cosine_backward(PyObject*, Arguments given, Py_ssize_t count) {
   GivenCosine in;
   Plain grad;
   double eps;
-  if (!look(given[1], 1, grad) || !PyTuple_CheckExact(node.saved.get()) ||
-      PyTuple_GET_SIZE(node.saved.get()) != 4 || !in.look_at(PySequence_Fast_ITEMS(node.saved.get())) ||
-      !number(node.eps.get(), kUnbounded, eps) || !PyTuple_CheckExact(node.wanted.get()) ||
-      PyTuple_GET_SIZE(node.wanted.get()) != 6)
+  if (!is_tuple(node.saved.get(), 4) || !is_tuple(node.wanted.get(), 6)) Py_RETURN_NONE;
+  PyObject* saved[4];
+  for (int i = 0; i < 4; ++i) saved[i] = PyTuple_GetItem(node.saved.get(), i);
+  if (!look(given[1], 1, grad) || !in.look_at(saved) || !number(node.eps.get(), kUnbounded, eps))
     Py_RETURN_NONE;
   const Cosines cosines = in.sizes();
   const Kept* const kept = Kept::of(node.kept.get());
@@ -244,17 +245,16 @@ PyObject* direct_cosine_backward(PyObject*, Arguments given, Py_ssize_t count) {
     Py_RETURN_NONE;
   Owned out(PyTuple_New(6));
   if (!out) return nullptr;
-  PyTuple_SET_ITEM(out.get(), 0, Py_NewRef(Py_None));
-  PyTuple_SET_ITEM(out.get(), 1, Py_NewRef(Py_None));
+  PyTuple_SetItem(out.get(), 0, Py_NewRef(Py_None));
+  PyTuple_SetItem(out.get(), 1, Py_NewRef(Py_None));
   void* to[4] = {};
   for (int i = 0; i < 4; ++i) {
-    const bool wanted = PyTuple_GET_ITEM(node.wanted.get(), 2 + i) == Py_True;
+    const bool wanted = PyTuple_GetItem(node.wanted.get(), 2 + i) == Py_True;
     const int64_t D = cosines.D, columns = i < 2 ? D : i == 2 ? cosines.K : cosines.L;
-    PyObject* const like = PyTuple_GET_ITEM(node.saved.get(), 0);
     PyObject* const made =
-        wanted ? make(like, in.x, {i < 2 ? cosines.N : D, columns}, to[i], i >= 2) : Py_NewRef(Py_None);
+        wanted ? make(saved[0], in.x, {i < 2 ? cosines.N : D, columns}, to[i], i >= 2) : Py_NewRef(Py_None);
     if (!made) return nullptr;
-    PyTuple_SET_ITEM(out.get(), 2 + i, made);
+    PyTuple_SetItem(out.get(), 2 + i, made);
   }
   const bool done = directly(in.x, [&](auto zero) {
     using T = decltype(zero);
@@ -269,7 +269,7 @@ PyObject* direct_cosine_backward(PyObject*, Arguments given, Py_ssize_t count) {
 
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
+GEOKERNELS_OPERATORS(CPU, m) {
   m.impl("geodesic_cosine", TORCH_BOX(&geokernels::geodesic_cosine));
   m.impl("geodesic_cosine_backward", TORCH_BOX(&geokernels::geodesic_cosine_backward));
 }

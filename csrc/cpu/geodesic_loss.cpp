@@ -2,13 +2,12 @@
 
 #include "core/geodesic_loss.h"
 
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <tuple>
 
 #include "cpu/workers.h"
 #include "host/fresh.h"
+#include "host/operators.h"
 
 #define GEOKERNELS_HALF_VECTORS
 #define GEOKERNELS_KERNEL "cpu/geodesic_loss_kernel.h"
@@ -97,6 +96,4 @@ std::tuple<Tensor, Tensor> geodesic_loss(const Tensor& current, const MaybeTenso
 }  // namespace
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
-  m.impl("geodesic_loss", TORCH_BOX(&geokernels::geodesic_loss));
-}
+GEOKERNELS_OPERATORS(CPU, m) { m.impl("geodesic_loss", TORCH_BOX(&geokernels::geodesic_loss)); }

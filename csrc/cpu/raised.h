@@ -2,11 +2,11 @@
 
 #pragma once
 
-#include <pybind11/pybind11.h>
+#include "host/python.h"
 
 namespace geokernels {
 
 // None if there is none; the caller takes it over.
-pybind11::object take_raised();
+PyObject* take_raised();
 
 }  // namespace geokernels

@@ -1,12 +1,11 @@
 // subspace_basis and its gradient on the CPU: host loops, and the ways that lead to them from Python.
 
-#include <torch/csrc/stable/library.h>
-
 #include <tuple>
 
 #include "cpu/direct.h"
 #include "cpu/finite.h"
 #include "cpu/workers.h"
+#include "host/operators.h"
 #include "host/subspace_sizes.h"
 
 #define GEOKERNELS_HALF_VECTORS
@@ -130,7 +129,7 @@ PyObject* direct_basis_backward(PyObject*, Arguments given, Py_ssize_t count) {
 
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
+GEOKERNELS_OPERATORS(CPU, m) {
   m.impl("subspace_basis", TORCH_BOX(&geokernels::subspace_basis));
   m.impl("subspace_basis_backward", TORCH_BOX(&geokernels::subspace_basis_backward));
 }

@@ -1,8 +1,6 @@
 // Entropic transport on the CPU: the host loops over a batch, and their registration.
 // The iteration itself is cpu/transport_iteration.h; costs of points, cpu/transport_points_kernel.h.
 
-#include <torch/csrc/stable/library.h>
-
 #include <atomic>
 #include <optional>
 #include <tuple>
@@ -14,6 +12,7 @@
 #include "cpu/direct_transport.h"
 #include "cpu/stored.h"
 #include "cpu/workers.h"
+#include "host/operators.h"
 #include "host/transport_gradients.h"
 
 #define GEOKERNELS_KERNEL "cpu/transport_kernel.h"
@@ -155,15 +154,15 @@ Tensor transport_density(const Tensor& cost, const Tensor& f, const Tensor& g, d
 PyObject* make_counts(PyObject* like, const Plain& of, void*& data) {
   static PyObject* const name = PyUnicode_InternFromString("new_empty");
   static PyObject* const address = PyUnicode_InternFromString("data_ptr");
-  static PyObject* const names = Py_BuildValue("(s)", "dtype");
-  static PyObject* const kind = PyObject_GetAttrString(PyImport_ImportModule("torch"), "int64");
+  static PyObject* const kind =
+      Py_BuildValue("{sN}", "dtype", PyObject_GetAttrString(PyImport_ImportModule("torch"), "int64"));
   const int64_t dims = of.dims - 2;
-  const Owned sizes(PyTuple_New(dims));
+  const Owned sizes(PyTuple_New(dims)), method(PyObject_GetAttr(like, name));
   for (int64_t dim = 0; sizes && dim < dims; ++dim)
-    PyTuple_SET_ITEM(sizes.get(), dim, PyLong_FromLongLong(of.sizes[dim]));
-  PyObject* const given[] = {like, sizes.get(), kind};
-  Owned made(sizes && kind ? PyObject_VectorcallMethod(name, given, 2, names) : nullptr);
-  const Owned at(made ? PyObject_CallMethodNoArgs(made.get(), address) : nullptr);
+    PyTuple_SetItem(sizes.get(), dim, PyLong_FromLongLong(of.sizes[dim]));
+  const Owned given(sizes && method && kind ? PyTuple_Pack(1, sizes.get()) : nullptr);
+  Owned made(given ? PyObject_Call(method.get(), given.get(), kind) : nullptr);
+  const Owned at(made ? PyObject_CallMethodObjArgs(made.get(), address, nullptr) : nullptr);
   if (!at) return nullptr;
   data = PyLong_AsVoidPtr(at.get());
   return made.release();
@@ -187,7 +186,7 @@ PyObject* direct_sinkhorn(PyObject*, Arguments given, Py_ssize_t count) {
       of_g(make(given[0], cost, {columns}, g)), of_error(make(given[0], cost, {}, error)),
       of_iterations(make_counts(given[0], cost, iterations));
   if (!of_value || !of_f || !of_g || !of_error || !of_iterations) return nullptr;
-  const double reach = PyFloat_AS_DOUBLE(given[2]);
+  const double reach = PyFloat_AsDouble(given[2]);
   const bool done = directly(cost, [&](auto zero) {
     using T = decltype(zero);
     auto at = [](void* data) { return static_cast<T*>(data); };
@@ -204,7 +203,7 @@ void set_most_stored(int64_t bytes) { in_memory.store(bytes, std::memory_order_r
 
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
+GEOKERNELS_OPERATORS(CPU, m) {
   m.impl("sinkhorn", TORCH_BOX(&geokernels::sinkhorn));
   m.impl("sinkhorn_points", TORCH_BOX(&geokernels::sinkhorn_points));
   m.impl("point_gradient", TORCH_BOX(&geokernels::point_gradient));

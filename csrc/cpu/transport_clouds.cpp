@@ -3,12 +3,11 @@
 
 #include "core/transport_clouds.h"
 
-#include <torch/csrc/stable/library.h>
-
 #include <limits>
 #include <tuple>
 
 #include "core/transport_value.h"
+#include "host/operators.h"
 #include "host/transport_batch.h"
 
 #define GEOKERNELS_KERNEL "cpu/transport_clouds_sweep_kernel.h"
@@ -90,6 +89,4 @@ Solution sinkhorn_clouds(const Tensor& x_given, const Tensor& y_given, const May
 }  // namespace
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
-  m.impl("sinkhorn_clouds", TORCH_BOX(&geokernels::sinkhorn_clouds));
-}
+GEOKERNELS_OPERATORS(CPU, m) { m.impl("sinkhorn_clouds", TORCH_BOX(&geokernels::sinkhorn_clouds)); }

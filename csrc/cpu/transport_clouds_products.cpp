@@ -1,13 +1,12 @@
 // Sums over the pairs of two point clouds and of their plan, without a matrix of all pairs. The passes are
 // cpu/transport_clouds_products_kernel.h; blocks of rows are shared out to the threads.
 
-#include <torch/csrc/stable/library.h>
-
 #include <optional>
 
 #include "core/transport_clouds.h"
 #include "cpu/workers.h"
 #include "host/fresh.h"
+#include "host/operators.h"
 
 #define GEOKERNELS_KERNEL "cpu/transport_clouds_products_kernel.h"
 #include "cpu/each_level.h"
@@ -120,7 +119,7 @@ Tensor differentiate_clouds(const Tensor& x_given, const Tensor& y_given, const 
 }  // namespace
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CPU, m) {
+GEOKERNELS_OPERATORS(CPU, m) {
   m.impl("multiply_clouds", TORCH_BOX(&geokernels::multiply_clouds));
   m.impl("differentiate_clouds", TORCH_BOX(&geokernels::differentiate_clouds));
 }

@@ -4,9 +4,8 @@
 
 #include "core/watch.h"
 
-#include <pybind11/pybind11.h>
-
 #include <stdexcept>
+#include <utility>
 
 #include "cpu/raised.h"
 
@@ -56,10 +55,9 @@ void Watch::give_up() {
   throw std::runtime_error("geokernels: a handler of a signal raised an exception, which ended this call");
 }
 
-pybind11::object take_raised() {
-  PyObject* const found = waiting;
-  waiting = nullptr;
-  return found ? pybind11::reinterpret_steal<pybind11::object>(found) : pybind11::none();
+PyObject* take_raised() {
+  PyObject* const found = std::exchange(waiting, nullptr);
+  return found ? found : Py_NewRef(Py_None);
 }
 
 }  // namespace geokernels

@@ -1,14 +1,13 @@
 // The geodesic cosine on the GPU: how its kernels are launched, and registration.
 // The kernels are cuda/geodesic_kernel.h and cuda/geodesic_backward_kernel.h.
 
-#include <torch/csrc/stable/library.h>
-
 #include <tuple>
 
 #include "cuda/geodesic_backward_kernel.h"
 #include "cuda/geodesic_kernel.h"
 #include "cuda/launcher.h"
 #include "host/geodesic_sizes.h"
+#include "host/operators.h"
 
 namespace geokernels {
 namespace {
@@ -104,7 +103,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> geodesic_cosine_backward(
 }  // namespace
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CUDA, m) {
+GEOKERNELS_OPERATORS(CUDA, m) {
   m.impl("geodesic_cosine", TORCH_BOX(&geokernels::geodesic_cosine));
   m.impl("geodesic_cosine_backward", TORCH_BOX(&geokernels::geodesic_cosine_backward));
 }

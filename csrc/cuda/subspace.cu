@@ -1,14 +1,13 @@
 // Subspaces on the GPU: how their kernels are launched, and registration.
 // The kernels are cuda/subspace_kernel.h, cuda/subspace_backward_kernel.h and cuda/angles_kernel.h.
 
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <tuple>
 
 #include "cuda/angles_kernel.h"
 #include "cuda/launcher.h"
 #include "cuda/subspace_plan.h"
+#include "host/operators.h"
 #include "host/subspace_sizes.h"
 
 namespace geokernels {
@@ -84,7 +83,7 @@ Tensor principal_angles(const Tensor& p, const Tensor& q) {
 }  // namespace
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CUDA, m) {
+GEOKERNELS_OPERATORS(CUDA, m) {
   m.impl("subspace_basis", TORCH_BOX(&geokernels::subspace_basis));
   m.impl("principal_angles", TORCH_BOX(&geokernels::principal_angles));
   m.impl("subspace_basis_backward", TORCH_BOX(&geokernels::subspace_basis_backward));

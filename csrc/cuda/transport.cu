@@ -1,8 +1,6 @@
 // Entropic transport of small problems on the GPU: how its kernel is launched, and registration.
 // The kernel is cuda/transport_kernel.h.
 
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <optional>
 #include <tuple>
@@ -11,6 +9,7 @@
 
 #include "cuda/launch.h"
 #include "cuda/transport_kernel.h"
+#include "host/operators.h"
 #include "host/transport_batch.h"
 
 namespace geokernels {
@@ -138,7 +137,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn_poin
 }  // namespace
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CUDA, m) {
+GEOKERNELS_OPERATORS(CUDA, m) {
   m.impl("sinkhorn", TORCH_BOX(&geokernels::sinkhorn));
   m.impl("sinkhorn_carry", TORCH_BOX(&geokernels::sinkhorn_carry));
   m.impl("sinkhorn_points", TORCH_BOX(&geokernels::sinkhorn_points));

@@ -1,13 +1,12 @@
 // Assignment on the GPU: how its kernel, cuda/transport_assignment_kernel.h, is launched, and registration.
 
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <limits>
 
 #include "cuda/launch.h"
 #include "cuda/transport_assignment_kernel.h"
 #include "host/assignment.h"
+#include "host/operators.h"
 
 namespace geokernels {
 namespace {
@@ -48,4 +47,4 @@ Tensor assignment(const Tensor& cost) {
 }  // namespace
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CUDA, m) { m.impl("assignment", TORCH_BOX(&geokernels::assignment)); }
+GEOKERNELS_OPERATORS(CUDA, m) { m.impl("assignment", TORCH_BOX(&geokernels::assignment)); }

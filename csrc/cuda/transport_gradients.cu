@@ -1,13 +1,12 @@
 // What gradients of entropic transport are made of, on the GPU: how the kernels are launched, and their
 // registration. Kernels are cuda/transport_density_kernel.h and cuda/transport_points_gradient_kernel.h.
 
-#include <torch/csrc/stable/library.h>
-
 #include <type_traits>
 
 #include "cuda/launch.h"
 #include "cuda/transport_density_kernel.h"
 #include "cuda/transport_points_gradient_kernel.h"
+#include "host/operators.h"
 #include "host/transport_gradients.h"
 
 namespace geokernels {
@@ -34,7 +33,7 @@ Tensor point_gradient(const Tensor& weight, const Tensor& x, const Tensor& y, in
 }  // namespace
 }  // namespace geokernels
 
-STABLE_TORCH_LIBRARY_IMPL(geokernels, CUDA, m) {
+GEOKERNELS_OPERATORS(CUDA, m) {
   m.impl("transport_density", TORCH_BOX(&geokernels::transport_density));
   m.impl("point_gradient", TORCH_BOX(&geokernels::point_gradient));
 }

@@ -11,6 +11,7 @@ import torch
 
 from .. import _forward_mode
 from .. import _torch_internals as internals
+from ._ops import full_name, ops
 from .batching import leading_rule
 
 _functions: dict[Callable, Callable] = {}
@@ -38,7 +39,7 @@ def call_directly(name: str, backward: Callable, save: Callable) -> None:
 
 def register(name: str, backward: Callable, save: Callable, tangents: Callable) -> None:
     """Make the function of ``geokernels::name``; see :func:`.derivatives.differentiable`."""
-    operator = getattr(torch.ops.geokernels, name).default
+    operator = getattr(ops, name).default
 
     def setup_context(ctx, inputs, output) -> None:
         save(ctx, inputs, output)
@@ -53,4 +54,4 @@ def register(name: str, backward: Callable, save: Callable, tangents: Callable) 
     }
     static = {part: staticmethod(function) for part, function in parts.items()}
     _functions[operator] = type(f"_{name}", (torch.autograd.Function,), static).apply
-    torch.library.register_autograd(f"geokernels::{name}", backward, setup_context=save)
+    torch.library.register_autograd(full_name(name), backward, setup_context=save)

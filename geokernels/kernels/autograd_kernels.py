@@ -11,8 +11,9 @@ import torch
 
 from .. import _forward_mode
 from .. import _torch_internals as internals
+from ._ops import NAMESPACE, ops
 
-_library = torch.library.Library("geokernels", "FRAGMENT")
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
 _directly: dict[Callable, Callable] = {}
 
 
@@ -38,7 +39,7 @@ def run(operator: Callable, *args):
 
 def call_directly(name: str, backward: Callable, save: Callable) -> None:
     """Let :func:`run` call ``geokernels::name`` and its gradient without the dispatcher."""
-    operator = getattr(torch.ops.geokernels, name).default
+    operator = getattr(ops, name).default
 
     def forward(ctx, *args):
         with internals.below_autograd():
@@ -60,7 +61,7 @@ def _applied(name: str, **functions: Callable) -> Callable:
 
 def register(name: str, backward: Callable, save: Callable, tangents: Callable) -> None:
     """Make torch's kernel for the derivative of ``geokernels::name``: :func:`.derivatives.differentiable`."""
-    operator = getattr(torch.ops.geokernels, name).default
+    operator = getattr(ops, name).default
 
     def below(keyset, args: tuple):
         with internals.below_autograd():

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ._ops import full_name, ops
+
 
 def leading_rule(run: Callable) -> Callable:
     """The rule of an operator that ``run`` calls: it puts the mapped dimension before the batch dimensions.
@@ -31,5 +33,5 @@ def leading_rule(run: Callable) -> Callable:
 
 def lead_with_mapped_dimension(operator: str) -> None:
     """Let ``torch.vmap`` put its dimension before the batch dimensions of ``geokernels::operator``."""
-    run = getattr(torch.ops.geokernels, operator)
-    torch.library.register_vmap(f"geokernels::{operator}", leading_rule(run))
+    run = getattr(ops, operator)
+    torch.library.register_vmap(full_name(operator), leading_rule(run))

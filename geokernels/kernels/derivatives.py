@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import _first_order
 from .. import _torch_internals as internals
 from . import native
+from ._ops import NAMESPACE, full_name, ops
 from .batching import lead_with_mapped_dimension
 
 if internals.has_dispatcher:
@@ -16,7 +17,7 @@ if internals.has_dispatcher:
 else:
     from . import autograd_functions as autograd
 
-_library = torch.library.Library("geokernels", "FRAGMENT")
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
 
 
 def calls_are_direct(*args) -> bool:
@@ -76,7 +77,7 @@ def first_order(operator: str, formula: Callable, *tensors: Tensor | None):
 
     What :func:`geokernels._first_order.first_order` is where torch.func's levels are all at hand.
     """
-    constant = torch.ops.geokernels.constant.default
+    constant = ops.constant.default
     return formula(*(None if x is None else autograd.run(constant, x, operator) for x in tensors))
 
 
@@ -99,7 +100,7 @@ _library.define("constant(Tensor x, str operator) -> Tensor")
 _library.impl("constant", lambda x, operator: x.clone(), "CompositeExplicitAutograd")
 
 
-@torch.library.register_fake("geokernels::constant")
+@torch.library.register_fake(full_name("constant"))
 def _(x, operator):
     return torch.empty_like(x)
 

@@ -11,6 +11,7 @@ from .. import _torch_internals as internals
 from .._typing import Basis, Cost, Rows, Scores
 from ..reference.problem import Problem, Solution
 from . import derivatives, native, sizes
+from ._ops import ops
 
 _exchange = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 _there = not native.missing and _exchange is not None and internals.can_be_passed_by
@@ -46,7 +47,7 @@ class _Basis(internals.SingleLevelFunction or torch.autograd.Function):
         grad = None if torch.is_grad_enabled() else native._C.basis_backward(*given)
         if grad is None:
             grad = derivatives.run(
-                torch.ops.geokernels.subspace_basis_backward.default,
+                ops.subspace_basis_backward.default,
                 torch.zeros_like(basis.mT) if grad_basis is None else grad_basis.mT.contiguous(),
                 None if grad_values is None else grad_values.contiguous(),
                 left, basis.mT, values, ctx.rank,
@@ -98,8 +99,8 @@ def _cosine_gradients(ctx, grad: Tensor) -> list[Tensor | None]:
     x, y, p, q = ctx.saved_tensors
     given, wanted = (x, y, p.mT, q.mT), ctx.needs_input_grad[2:]
     with torch.no_grad():
-        _cosine, *frame = torch.ops.geokernels.geodesic_cosine(*given, ctx.eps)
-    operator = torch.ops.geokernels.geodesic_cosine_backward.default
+        _cosine, *frame = ops.geodesic_cosine(*given, ctx.eps)
+    operator = ops.geodesic_cosine_backward.default
     grads = derivatives.run(operator, grad.contiguous(), *given, *frame, ctx.eps, *wanted)
     to_rows, to_bases = grads[:2], (part if part.dim() < 2 else part.mT for part in grads[2:])
     return [part if want else None for part, want in zip((*to_rows, *to_bases), wanted, strict=True)]

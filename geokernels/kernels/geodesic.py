@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 
 from ..reference import tangents
 from . import derivatives, native, sizes
+from ._ops import full_name, ops
 from .batching import lead_with_mapped_dimension
 
 
@@ -25,7 +26,7 @@ def refuse_native(x: Tensor, p: Tensor, q: Tensor) -> str | None:
 def cosine(x: Tensor, y: Tensor, p: Tensor, q: Tensor, eps: float) -> Tensor:
     """Cosines ``(..., N)`` of float32 or float64 input whose batch shapes agree."""
     dense = x.contiguous(), y.contiguous(), p.mT.contiguous(), q.mT.contiguous()
-    return derivatives.run(torch.ops.geokernels.geodesic_cosine.default, *dense, eps)[0]
+    return derivatives.run(ops.geodesic_cosine.default, *dense, eps)[0]
 
 
 def _save(ctx, inputs, output) -> None:
@@ -40,7 +41,7 @@ def _backward(ctx, grad: Tensor | None, *_frame: None):
     if grad is None:
         return (None,) * 5
     wanted = ctx.needs_input_grad[:4]
-    operator = torch.ops.geokernels.geodesic_cosine_backward.default
+    operator = ops.geodesic_cosine_backward.default
     grads = derivatives.run(operator, grad.contiguous(), *ctx.saved_tensors, ctx.eps, *wanted)
     return *(part if want else None for part, want in zip(grads, wanted, strict=True)), None
 
@@ -60,7 +61,7 @@ def _cosine_tangents(ctx, saved, dx, dy, dp, dq, _eps):
 
 if not native.missing:
 
-    @torch.library.register_fake("geokernels::geodesic_cosine")
+    @torch.library.register_fake(full_name("geodesic_cosine"))
     def _(x, y, p, q, eps):
         *batch, N, _D = x.shape
         M = max(p.shape[-2], q.shape[-2])
@@ -72,7 +73,7 @@ if not native.missing:
             x.new_empty(*batch, 4, N, M),
         )
 
-    @torch.library.register_fake("geokernels::geodesic_cosine_backward")
+    @torch.library.register_fake(full_name("geodesic_cosine_backward"))
     def _(grad, x, y, p, q, left, right, g, coordinates, eps, to_x, to_y, to_p, to_q):
         parts = ((x, to_x), (y, to_y), (p, to_p), (q, to_q))
         return tuple(torch.empty_like(part) if wanted else part.new_empty(0) for part, wanted in parts)

@@ -9,6 +9,7 @@ from .._torch_internals import any_requires_grad
 from .._typing import Basis, Rows
 from ..reference.geodesic import SHORTEST
 from . import derivatives, native, sizes
+from ._ops import full_name, ops
 from .batching import lead_with_mapped_dimension
 
 
@@ -81,7 +82,7 @@ def loss(
     inputs = (current, source, other, other_source, None if basis is None else basis.mT)
     dense = (None if x is None else x.contiguous() for x in inputs)
     with_gradient = torch.is_grad_enabled() and current.requires_grad
-    operator = torch.ops.geokernels.geodesic_loss.default
+    operator = ops.geodesic_loss.default
     return derivatives.run(operator, *dense, *ranks, shortest, SHORTEST, follow, with_gradient)[0]
 
 
@@ -118,7 +119,7 @@ def _along(gradient: Tensor, moved: Tensor) -> Tensor:
 
 if not native.missing:
 
-    @torch.library.register_fake("geokernels::geodesic_loss")
+    @torch.library.register_fake(full_name("geodesic_loss"))
     def _(current, source, other, other_source, q, rank, other_rank, shortest, eps, follow, with_gradient):
         gradient = torch.empty_like(current) if with_gradient else current.new_empty(0)
         return current.new_empty(current.shape[:-2]), gradient

@@ -1,5 +1,6 @@
 """The two compiled libraries: loaded once, and where one cannot be, the reason."""
 
+import ctypes
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from .. import _checks
 from ..reference.problem import Solution
+from ._ops import NAMESPACE
 
 try:
     from . import _C
@@ -162,9 +164,10 @@ def _load_cuda() -> str | None:
     if torch.version.cuda is None:
         return "this torch was built without CUDA"
     try:
-        torch.ops.load_library(str(built[0]))
+        library = ctypes.CDLL(str(built[0]))
     except OSError as error:
         return f"the CUDA library does not load ({error})"
+    library.geokernels_register(NAMESPACE.encode())
     return None
 
 

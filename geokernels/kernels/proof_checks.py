@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._torch_internals import DispatchMode, redispatch
+from ._ops import NAMESPACE
 
 # An error may be this many times that of PyTorch's own arithmetic, and this many roundings more. It lets sums
 # of tensor cores pass, and not one product in TF32, which is off by a thousand roundings.
@@ -157,7 +158,7 @@ class Margins(DispatchMode or object):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         """Make tensors between margins; look into our own operators."""
         kwargs = kwargs or {}
-        if function.namespace == "geokernels":
+        if function.namespace == NAMESPACE:
             with self:
                 return redispatch(function, self.device, *args, **kwargs)
         made = function(*args, **kwargs)

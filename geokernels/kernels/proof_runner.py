@@ -90,9 +90,22 @@ class _Ended(NamedTuple):
     printed: str
 
 
+# runs a module of a package that has the name and the folder it has here: a copy may be on no path
+_START = """
+import importlib.util, runpy, sys
+package, file, module, *sys.argv[1:] = sys.argv[1:]
+spec = importlib.util.spec_from_file_location(package, file)
+sys.modules[package] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules[package])
+runpy.run_module(f"{package}.{module}", run_name="__main__")
+"""
+
+
 def command(skip: Sequence[str]) -> list[str]:
     """What starts a child that looks at all but ``skip``; nothing is imported from the working folder."""
-    return [sys.executable or "python3", "-P", "-m", "geokernels.kernels.proof_child", *skip]
+    package, file = __name__.removesuffix(".kernels.proof_runner"), Path(__file__).parents[1] / "__init__.py"
+    child = [package, str(file), "kernels.proof_child"]
+    return [sys.executable or "python3", "-P", "-c", _START, *child, *skip]
 
 
 def environment(gpu: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from .._precision import full_precision
 from .._typing import Basis
 from ..reference import tangents
 from . import derivatives, native, sizes
+from ._ops import full_name, ops
 from .batching import lead_with_mapped_dimension
 
 
@@ -24,7 +25,7 @@ def refuse_native(x: Tensor) -> str | None:
 
 def basis(x: Tensor, rank: int, rtol: float) -> tuple[Tensor, Tensor]:
     """Basis ``(..., D, rank)`` and values ``(..., rank)`` of float32 or float64 ``x``."""
-    operator = torch.ops.geokernels.subspace_basis.default
+    operator = ops.subspace_basis.default
     _left, directions, values = derivatives.run(operator, x.contiguous(), rank, rtol)
     if rank < values.shape[-1]:
         directions, values = directions[..., :rank, :], values[..., :rank]
@@ -45,7 +46,7 @@ def refuse_angles(p: Basis, q: Basis) -> str | None:
 
 def angles(p: Basis, q: Basis) -> Tensor:
     """Principal angles ``(..., min(K, L))`` of float32 or float64 bases whose batch shapes agree."""
-    operator = torch.ops.geokernels.principal_angles.default
+    operator = ops.principal_angles.default
     return derivatives.run(operator, p.mT.contiguous(), q.mT.contiguous())
 
 
@@ -56,7 +57,7 @@ def _angles_by_parts(p: Tensor, q: Tensor) -> Tensor:
     # a zero row stands for a direction of its own, at a right angle to everything
     own = torch.diag_embed((q == 0).all(-1).to(q.dtype))
     unseen = torch.cat([q - overlap @ p, own], -1)
-    decompose = torch.ops.geokernels.subspace_basis
+    decompose = ops.subspace_basis
     cosines, sines = (decompose(rows, min(rows.shape[-2:]), 0.0)[2] for rows in (overlap, unseen))
     count = min(p.shape[-2], q.shape[-2])
     return torch.atan2(sines.flip(-1)[..., :count], cosines[..., :count])
@@ -72,7 +73,7 @@ def _save(ctx, inputs, output) -> None:
 def _backward(ctx, _grad_left, grad_directions: Tensor | None, grad_values: Tensor | None):
     left, directions, values = ctx.saved_tensors
     grad = derivatives.run(
-        torch.ops.geokernels.subspace_basis_backward.default,
+        ops.subspace_basis_backward.default,
         torch.zeros_like(directions) if grad_directions is None else grad_directions.contiguous(),
         None if grad_values is None else grad_values.contiguous(),
         left, directions, values, ctx.rank,
@@ -87,21 +88,21 @@ def _basis_tangents(ctx, saved, dx, _rank, _rtol):
 
 if not native.missing:
 
-    @torch.library.register_fake("geokernels::subspace_basis")
+    @torch.library.register_fake(full_name("subspace_basis"))
     def _(x, rank, rtol):
         *batch, N, D = x.shape
         R = min(N, D)
         return x.new_empty(*batch, R, N), x.new_empty(*batch, R, D), x.new_empty(*batch, R)
 
-    @torch.library.register_fake("geokernels::subspace_basis_backward")
+    @torch.library.register_fake(full_name("subspace_basis_backward"))
     def _(grad_directions, grad_values, left, directions, values, rank):
         return left.new_empty(*left.shape[:-2], left.shape[-1], directions.shape[-1])
 
-    @torch.library.register_fake("geokernels::principal_angles")
+    @torch.library.register_fake(full_name("principal_angles"))
     def _(p, q):
         return p.new_empty(*p.shape[:-2], min(p.shape[-2], q.shape[-2]))
 
-    torch.library.register_kernel("geokernels::principal_angles", "cpu")(_angles_by_parts)
+    torch.library.register_kernel(full_name("principal_angles"), "cpu")(_angles_by_parts)
     derivatives.without_derivative("principal_angles")
     lead_with_mapped_dimension("principal_angles")
     derivatives.differentiable("subspace_basis", _backward, _save, _basis_tangents)

@@ -10,6 +10,7 @@ from .._typing import Cost, Points, Potential
 from ..reference import potentials, tangents
 from ..reference.problem import Problem, Solution
 from . import adjoint, derivatives, direct, native, sizes
+from ._ops import full_name, ops
 from .batching import lead_with_mapped_dimension
 from .costs import PRODUCTS, PointCost
 
@@ -30,7 +31,7 @@ def solve(cost: Cost, problem: Problem) -> Solution:
     """Solve it; gradients reach costs and weights."""
     if (solution := direct.sinkhorn(cost, problem)) is not None:
         return solution
-    operator = torch.ops.geokernels.sinkhorn.default
+    operator = ops.sinkhorn.default
     return Solution(*derivatives.run(operator, cost, *problem.tensors(), *problem.numbers()))
 
 
@@ -38,7 +39,7 @@ def solve_points(x: Points, y: Points, problem: Problem) -> tuple[Cost, Solution
     """The costs, one of ``PRODUCTS``, and the solution; gradients reach points and weights."""
     if problem.cost == "cosine":
         x, y = (u := potentials.directions(x)), u if y is x else potentials.directions(y)
-    operator = torch.ops.geokernels.sinkhorn_points.default
+    operator = ops.sinkhorn_points.default
     kind = PRODUCTS[problem.cost]
     cost, *solution = derivatives.run(operator, x, y, *problem.tensors(), kind, *problem.numbers())
     return cost, Solution(*solution)
@@ -51,7 +52,7 @@ def carry_points(x: Points, y: Points, v: Tensor, problem: Problem) -> Tensor:
     """
     if problem.cost == "cosine":
         x, y = potentials.directions(x), potentials.directions(y)
-    operator = torch.ops.geokernels.sinkhorn_points_carry.default
+    operator = ops.sinkhorn_points_carry.default
     kind = PRODUCTS[problem.cost]
     return derivatives.run(operator, x, y, v, *problem.tensors(), kind, *problem.numbers())[-1]
 
@@ -60,7 +61,7 @@ def density(cost: Cost, f: Potential, g: Potential, eps: float) -> Tensor:
     """:func:`geokernels.reference.potentials.density`, in one pass where the compiled library can."""
     if native.refuse(cost, devices=("cpu", "cuda")):
         return potentials.density(cost, f, g, eps)
-    return derivatives.run(torch.ops.geokernels.transport_density.default, cost, f, g, eps)
+    return derivatives.run(ops.transport_density.default, cost, f, g, eps)
 
 
 class Pairs(potentials.DensePairs):
@@ -85,12 +86,12 @@ def _carried(cost, v, b, n, m, f, g, eps) -> Tensor:
 
 
 def _solve_then_carry(cost, v, a, b, n, m, start, eps, reach, max_iter, tol):
-    solution = torch.ops.geokernels.sinkhorn(cost, a, b, n, m, start, eps, reach, max_iter, tol)
+    solution = ops.sinkhorn(cost, a, b, n, m, start, eps, reach, max_iter, tol)
     return *solution, _carried(cost, v, b, n, m, solution[1], solution[2], eps)
 
 
 def _solve_points_then_carry(x, y, v, a, b, n, m, start, cost, eps, reach, max_iter, tol):
-    solution = torch.ops.geokernels.sinkhorn_points(x, y, a, b, n, m, start, cost, eps, reach, max_iter, tol)
+    solution = ops.sinkhorn_points(x, y, a, b, n, m, start, cost, eps, reach, max_iter, tol)
     return *solution, _carried(solution[0], v, b, n, m, solution[2], solution[3], eps)
 
 
@@ -267,7 +268,7 @@ def _point_gradient(weight: Tensor, x: Points, y: Points, kind: int) -> Points:
     """The gradient of ``sum_ij weight_ij C_ij`` to ``x``."""
     if native.refuse(x, devices=("cpu", "cuda")):
         return _dense_point_gradient(weight, x, y, kind)
-    return derivatives.run(torch.ops.geokernels.point_gradient.default, weight, x, y, kind)
+    return derivatives.run(ops.point_gradient.default, weight, x, y, kind)
 
 
 @full_precision
@@ -311,7 +312,7 @@ def _point_gradient_tangents(ctx, saved, d_weight, dx, dy, _kind):
 def register_solver(name: str) -> None:
     """Give an operator that takes and returns what ``sinkhorn`` does its shapes, derivative and vmap."""
 
-    @torch.library.register_fake(f"geokernels::{name}")
+    @torch.library.register_fake(full_name(name))
     def _(cost, a, b, n, m, start, eps, reach, max_iter, tol):
         one = cost.new_empty(cost.shape[:-2])
         f, g = cost.new_empty(cost.shape[:-1]), cost.new_empty((*cost.shape[:-2], cost.shape[-1]))
@@ -332,30 +333,30 @@ if not native.missing:
         )
         return costs, one, f, g, torch.empty_like(one), one.new_empty(one.shape, dtype=torch.int64)
 
-    @torch.library.register_fake("geokernels::sinkhorn_points")
+    @torch.library.register_fake(full_name("sinkhorn_points"))
     def _(x, y, a, b, n, m, start, cost, eps, reach, max_iter, tol):
         return _fake_solution(x, y)
 
-    @torch.library.register_fake("geokernels::sinkhorn_points_carry")
+    @torch.library.register_fake(full_name("sinkhorn_points_carry"))
     def _(x, y, v, a, b, n, m, start, cost, eps, reach, max_iter, tol):
         costs, *solution = _fake_solution(x, y)
         return costs, *solution, costs.new_empty((*x.shape[:-1], v.shape[-1]))
 
-    @torch.library.register_fake("geokernels::sinkhorn_carry")
+    @torch.library.register_fake(full_name("sinkhorn_carry"))
     def _(cost, v, a, b, n, m, start, eps, reach, max_iter, tol):
         _, *solution = _fake_solution(cost, cost.mT)
         return *solution, cost.new_empty((*cost.shape[:-1], v.shape[-1]))
 
-    @torch.library.register_fake("geokernels::point_gradient")
+    @torch.library.register_fake(full_name("point_gradient"))
     def _(weight, x, y, cost):
         return torch.empty_like(x, memory_format=torch.contiguous_format)
 
-    @torch.library.register_fake("geokernels::transport_density")
+    @torch.library.register_fake(full_name("transport_density"))
     def _(cost, f, g, eps):
         return torch.empty_like(cost, memory_format=torch.contiguous_format)
 
-    torch.library.register_kernel("geokernels::sinkhorn_carry", "cpu")(_solve_then_carry)
-    torch.library.register_kernel("geokernels::sinkhorn_points_carry", "cpu")(_solve_points_then_carry)
+    torch.library.register_kernel(full_name("sinkhorn_carry"), "cpu")(_solve_then_carry)
+    torch.library.register_kernel(full_name("sinkhorn_points_carry"), "cpu")(_solve_points_then_carry)
     for _name in ("sinkhorn_carry", "sinkhorn_points_carry"):
         derivatives.without_derivative(_name)
         lead_with_mapped_dimension(_name)

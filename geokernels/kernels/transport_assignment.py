@@ -9,6 +9,7 @@ from .._checks import FLOATS, values_can_be_read
 from .._precision import full_precision
 from .._typing import Cost, Points
 from . import derivatives, native
+from ._ops import full_name, ops
 from .batching import lead_with_mapped_dimension
 
 
@@ -20,7 +21,7 @@ def refuse(x: Cost | Points) -> str | None:
 def assignment(cost: Cost) -> Tensor:
     """Columns of the cheapest one-to-one assignment, ``(..., N)``; -1 where there is none."""
     wide = cost if cost.is_cpu and cost.dtype is torch.float32 else cost.double()
-    return derivatives.run(torch.ops.geokernels.assignment.default, wide)
+    return derivatives.run(ops.assignment.default, wide)
 
 
 def runs_directly(cost: object) -> bool:
@@ -65,7 +66,7 @@ def assign_directly(cost: Cost) -> tuple[Tensor, int]:
 
 def displacement(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:
     """See :func:`geokernels.reference.displacement`; gradients reach all three."""
-    operator = torch.ops.geokernels.displacement.default
+    operator = ops.displacement.default
     return derivatives.run(operator, x.contiguous(), y.contiguous(), times.contiguous())
 
 
@@ -105,17 +106,17 @@ def _displacement_tangents(ctx, saved, dx, dy, d_times):
 @full_precision
 def _displacement_in_parts(x: Points, y: Points, times: Tensor) -> tuple[Points, Tensor]:
     """The definition with the compiled assignment: costs of a batch fit where there is a GPU."""
-    return reference.displacement(x, y, times, assign=torch.ops.geokernels.assignment.default)
+    return reference.displacement(x, y, times, assign=ops.assignment.default)
 
 
 if not native.missing:
-    torch.library.register_kernel("geokernels::displacement", "cuda")(_displacement_in_parts)
+    torch.library.register_kernel(full_name("displacement"), "cuda")(_displacement_in_parts)
 
-    @torch.library.register_fake("geokernels::assignment")
+    @torch.library.register_fake(full_name("assignment"))
     def _(cost):
         return cost.new_empty(cost.shape[:-1], dtype=torch.int64)
 
-    @torch.library.register_fake("geokernels::displacement")
+    @torch.library.register_fake(full_name("displacement"))
     def _(x, y, times):
         moved = x.new_empty((*times.shape, *x.shape[-2:]))
         return moved, x.new_empty(x.shape[:-1], dtype=torch.int64)

@@ -21,6 +21,7 @@ from ..reference import potentials
 from ..reference.problem import Problem, Solution
 from ..reference.transport import pairwise_cost
 from . import native, sizes
+from ._ops import full_name
 from .costs import PairCost
 from .transport_clouds_derivatives import (
     multiply,
@@ -139,7 +140,7 @@ def solve(pairs: Pairs, problem: Problem) -> Solution:
 
 if not native.missing:
     # an operator of its own, as the number of steps depends on the data
-    @torch.library.custom_op("geokernels::solve_adjoint_clouds", mutates_args=())
+    @torch.library.custom_op(full_name("solve_adjoint_clouds"), mutates_args=())
     def _adjoint(
         x: Tensor,
         y: Tensor,

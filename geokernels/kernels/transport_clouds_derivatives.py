@@ -18,6 +18,7 @@ from torch import Tensor
 from .._checks import values_can_be_read
 from ..reference import potentials
 from . import adjoint, derivatives
+from ._ops import ops
 from .costs import PairCost
 
 MOST_STEPS = 1000  # of the conjugate gradients
@@ -47,7 +48,7 @@ def operator(passes: Passes, name: str) -> Callable:
     """An operator of the implementation ``passes``, or the adjoint that is made of them."""
     if not isinstance(passes, str):
         return getattr(passes, name)
-    return partial(derivatives.run, getattr(torch.ops.geokernels, passes + name).default)
+    return partial(derivatives.run, getattr(ops, passes + name).default)
 
 
 def multiply(passes: Passes, x, y, f, g, left, right, v, *of_cost) -> Tensor:

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 
 from . import derivatives
+from ._ops import full_name
 from .batching import lead_with_mapped_dimension
 from .transport_clouds_derivatives import product_backward, save_product, save_solution, solution_backward
 from .transport_clouds_tangents import product_tangents, solution_tangents
@@ -15,10 +16,11 @@ NO_SECOND_OF_POTENTIALS = "the potentials of sinkhorn have first derivatives onl
 
 def register(passes: str) -> None:
     """Give the operators of an implementation, and the adjoint made of them, shapes, derivatives and vmap."""
-    of_solution, of_product, of_slope, of_adjoint = (
-        f"geokernels::{passes}{name}"
+    names = [
+        passes + name
         for name in ("sinkhorn_clouds", "multiply_clouds", "differentiate_clouds", "solve_adjoint_clouds")
-    )
+    ]
+    of_solution, of_product, of_slope, of_adjoint = map(full_name, names)
 
     @torch.library.register_fake(of_solution)
     def _(x, y, a, b, n, m, start, *settings):
@@ -46,5 +48,5 @@ def register(passes: str) -> None:
         derivatives.differentiable(passes + name, partial(backward, passes), save, partial(tangents, passes))
     derivatives.without_derivative(passes + "differentiate_clouds", NO_SECOND)
     derivatives.without_derivative(passes + "solve_adjoint_clouds", NO_SECOND_OF_POTENTIALS)
-    for name in (of_solution, of_product, of_slope, of_adjoint):
-        lead_with_mapped_dimension(name.removeprefix("geokernels::"))
+    for name in names:
+        lead_with_mapped_dimension(name)

@@ -6,9 +6,10 @@ from torch import Tensor
 from .._typing import Cost, Weights
 from ..reference.transport_exact import Basis
 from . import derivatives, native
+from ._ops import NAMESPACE, full_name, ops
 from .batching import lead_with_mapped_dimension
 
-_library = torch.library.Library("geokernels", "FRAGMENT")
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
 
 
 def refuse(cost: Cost) -> str | None:
@@ -18,7 +19,7 @@ def refuse(cost: Cost) -> str | None:
 
 def exact_transport(cost: Cost, a: Weights | None, b: Weights | None) -> Basis:
     """See :func:`geokernels.reference.exact_transport`."""
-    return Basis(*derivatives.run(torch.ops.geokernels.exact_transport.default, cost, a, b))
+    return Basis(*derivatives.run(ops.exact_transport.default, cost, a, b))
 
 
 def on_plan(values: Tensor, rows: Tensor, columns: Tensor, sizes: tuple[int, int]) -> Tensor:
@@ -39,7 +40,7 @@ def _backward(ctx, grad: Tensor | None, *_others: None):
     if grad is None:
         return (None,) * 3
     wanted = ctx.needs_input_grad[:3]
-    operator = torch.ops.geokernels.exact_transport_backward.default
+    operator = ops.exact_transport_backward.default
     grads = derivatives.run(operator, grad, *ctx.saved_tensors, *wanted)
     return tuple(part if want else None for part, want in zip(grads, wanted, strict=True))
 
@@ -80,7 +81,7 @@ _library.impl("exact_transport_backward", _gradients, "CompositeExplicitAutograd
 
 if not native.missing:
 
-    @torch.library.register_fake("geokernels::exact_transport")
+    @torch.library.register_fake(full_name("exact_transport"))
     def _(cost, a, b):
         *batch, N, M = cost.shape
         pairs = (*batch, N + M - 1)

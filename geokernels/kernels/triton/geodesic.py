@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from ..._typing import Basis, Rows, Scores
 from ...reference import tangents
 from .. import derivatives
+from .._ops import ops
 from ..batching import lead_with_mapped_dimension
 from .decompose import warps_of
 from .geodesic_kernels import cosine_kernel, decompose_kernel, overlap_kernel, spread_kernel, turn_kernel
@@ -25,7 +26,7 @@ DECOMPOSING = 255  # registers
 
 def cosine(x: Rows, y: Rows, p: Basis, q: Basis, eps: float) -> Scores:
     """Cosines ``(..., N)`` of input whose batch shapes agree; gradients reach all four tensors, once."""
-    return torch.ops.geokernels.triton_geodesic_cosine(x, y, p, q, eps)[0]
+    return ops.triton_geodesic_cosine(x, y, p, q, eps)[0]
 
 
 def spreading(block: int) -> tuple[int, int, int]:
@@ -137,7 +138,7 @@ def _save(ctx, inputs, output) -> None:
 def _backward(ctx, grad: Tensor | None, *_frame: None):
     if grad is None:
         return (None,) * 5
-    grads = torch.ops.geokernels.triton_geodesic_cosine_backward(grad, *ctx.saved_tensors, ctx.eps)
+    grads = ops.triton_geodesic_cosine_backward(grad, *ctx.saved_tensors, ctx.eps)
     return *grads, None
 
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from .._ops import full_name
 from . import interpreted
 
 
@@ -17,7 +18,7 @@ def operator(name: str) -> Callable:
 
     torch.compile looks into it, and its kernels into the graph.
     """
-    return (opaque if interpreted else torch.library.triton_op)(f"geokernels::{name}", mutates_args=())
+    return (opaque if interpreted else torch.library.triton_op)(full_name(name), mutates_args=())
 
 
 def opaque(name: str, **options) -> Callable:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...reference.early_stop import Watch
 from ...reference.potentials import LEAST_LIFT, level_of, unresolved, value_of_pairs, weights_of
+from .._ops import full_name
 from ..costs import PairCost
 from ..transport_clouds_derivatives import solve_adjoint
 from ..transport_clouds_registration import register
@@ -271,7 +272,7 @@ def _solve(x, y, a, b, n, m, start, kind, p, reach, hot, cooling, max_iter, tol,
     return solve_sides(rows, columns, start, D, kind, p, reach, hot, cooling, max_iter, tol, precision)
 
 
-@opaque("geokernels::triton_sinkhorn_clouds", mutates_args=())
+@opaque(full_name("triton_sinkhorn_clouds"), mutates_args=())
 def sinkhorn_clouds(
     x: Tensor,
     y: Tensor,
@@ -381,7 +382,7 @@ def differentiate_clouds(
 TRITON = "triton_"  # what the names of its operators begin with
 
 
-@opaque("geokernels::triton_solve_adjoint_clouds", mutates_args=())
+@opaque(full_name("triton_solve_adjoint_clouds"), mutates_args=())
 def _adjoint(
     x: Tensor,
     y: Tensor,

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from ...reference.potentials import weights_of
 from .. import transport
+from .._ops import full_name
 from ..costs import PairCost
 from .registration import device_of, opaque
 from .transport_clouds import Side, solve_sides
 from .transport_clouds_tiles import LOG2_E, Cloud
 
 
-@opaque("geokernels::triton_sinkhorn_given", mutates_args=())
+@opaque(full_name("triton_sinkhorn_given"), mutates_args=())
 def sinkhorn_given(
     cost: Tensor,
     a: Tensor | None,
