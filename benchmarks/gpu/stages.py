@@ -34,8 +34,16 @@ class Place(NamedTuple):
         """The wheel of geokernels in the folder, and the others."""
         every = sorted(self.wheels.glob("*.whl")) if self.wheels else []
         own = [path for path in every if path.name.startswith("geokernels-")]
-        fitting = [path for path in own if self.tag is None or f"-{self.tag}-" in path.name]
+        fitting = [path for path in own if self.tag is None or is_for(path, self.tag)]
         return (fitting or [None])[-1], [path for path in every if path not in own]
+
+
+def is_for(wheel: Path, tag: str) -> bool:
+    """Whether a wheel is for an interpreter: by its own tag, or by the stable ABI of an earlier one."""
+    python, abi, _ = wheel.stem.split("-")[-3:]
+    if abi == "abi3" and tag[2:].isdigit():
+        return int(python[2:]) <= int(tag[2:])
+    return python == tag
 
 
 class Command(NamedTuple):

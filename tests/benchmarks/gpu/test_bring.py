@@ -59,3 +59,13 @@ def test_a_wheel_of_older_sources_is_told_apart(tmp_path, pip, monkeypatch):
     place = Place("python", tmp_path / "out", tmp_path / "site", wheels=tmp_path, tag="cp311")
     assert "must be of these sources" in checklist.refuse_wheel(place)
     assert sources.digest(*sources.LIBRARY) != "of tomorrow"
+
+
+@pytest.mark.parametrize(
+    "tag, fits", [("cp310", False), ("cp311", True), ("cp314", True), ("cp314t", False)], ids=lambda x: str(x)
+)
+def test_one_wheel_is_for_later_versions_of_python(tmp_path, tag, fits):
+    wheel = tmp_path / "geokernels-0.1.0-cp311-abi3-linux_x86_64.whl"
+    wheel.touch()
+    place = Place("python", tmp_path / "out", tmp_path / "site", wheels=tmp_path, tag=tag)
+    assert place.brought() == (wheel if fits else None, [])
