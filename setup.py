@@ -167,6 +167,7 @@ if reason is None:
             },
             extra_link_args=["-s"],
             language="c++",
+            py_limited_api=STABLE_PYTHON,
         )
     )
 
@@ -187,8 +188,9 @@ class Build(cpp_extension.BuildExtension):
 
     def copy_extensions_to_source(self) -> None:
         """Leaves none, under another name, where Python would import it in place of this one."""
-        for old in ROOT.glob("geokernels/kernels/_C.*.so"):
-            old.unlink()
+        for extension in self.extensions:
+            for old in ROOT.glob(f"{extension.name.replace('.', '/')}.*.so"):
+                old.unlink()
         super().copy_extensions_to_source()
 
 

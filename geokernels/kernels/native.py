@@ -165,9 +165,9 @@ def _load_cuda() -> str | None:
         return "this torch was built without CUDA"
     try:
         library = ctypes.CDLL(str(built[0]))
-    except OSError as error:
-        return f"the CUDA library does not load ({error})"
-    library.geokernels_register(NAMESPACE.encode())
+        library.geokernels_register(NAMESPACE.encode())
+    except (OSError, AttributeError) as error:  # one of an earlier build registers nothing
+        return f"the CUDA library does not load ({error}); reinstall geokernels where there is nvcc"
     return None
 
 
