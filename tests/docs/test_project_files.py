@@ -75,5 +75,6 @@ def test_the_citation_is_that_of_this_version():
 
 
 def test_no_address_is_invented():
+    others = r"https://(download\.pytorch\.org/whl|developer\.download\.nvidia\.com/compute/cuda/repos)/"
     for path in [ROOT / "CITATION.cff", *ROOT.glob(".github/**/*.*"), ROOT / "mkdocs.yml"]:
-        assert not re.search(r"https?://", path.read_text(encoding="utf-8")), path
+        assert not re.search(r"https?://", re.sub(others, "", path.read_text(encoding="utf-8"))), path
