@@ -5,8 +5,8 @@
 
 Environment: FORCE_CUDA=1 insists on CUDA, FORCE_CUDA=0 leaves it out; TORCH_CUDA_ARCH_LIST chooses the
 architectures; MAX_JOBS the parallel compilations; NVCC_APPEND_FLAGS=-lineinfo, which nvcc reads itself, adds
-lines of the sources for profilers and sanitizers, and half as many bytes again; GEOKERNELS_LOCAL_VERSION=cu130
-makes the version 0.1.0+cu130, for wheels that differ in nothing else. No GPU is needed to build.
+lines of the sources for profilers and sanitizers, and half as many bytes again; GEOKERNELS_LOCAL_VERSION,
+such as cu130, is what the version ends in after a +. No GPU is needed to build.
 """
 
 import os
