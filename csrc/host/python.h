@@ -1,5 +1,5 @@
-// Python by its stable ABI, that of 3.11: one library serves it and all later versions. A free-threaded Python
-// has none, and gets a library of its own.
+// Python by its stable ABI, that of 3.11: one library serves it and all later versions. A free-threaded
+// Python has none, and gets a library of its own.
 
 #pragma once
 
