@@ -13,9 +13,11 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of disks
+AHEAD = 2**20  # letters of a JSON file that are read at once
+SPACE = re.compile(r"[ \t\n\r]*")  # as JSON has it
 PARTIAL = r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}\.partial(\.\w+)?"
 
 
@@ -181,6 +183,85 @@ def read_json(path: str | Path, object_of: Callable[[list[tuple[str, Any]]], Any
         raise ValueError(f"{path} must be JSON in UTF-8: {error}") from error
     except RecursionError:
         raise ValueError(f"{path} must be JSON that is not nested hundreds of times") from None
+
+
+def read_json_entries(
+    path: str | Path, object_of: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
+    """The same of an object with many entries: memory holds the text of one, besides what is read ahead.
+
+    Raises:
+        ValueError: If the file is damaged; names the file.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return dict(_Entries(file, json.JSONDecoder(object_pairs_hook=object_of)))
+    except (ValueError, RecursionError):
+        return read_json(path, object_of)  # no object, or damaged: this says what is wrong, and where
+
+
+class _Entries:
+    """The entries of a JSON object, one after the other.
+
+    Attributes:
+        text: What was read ahead.
+        at: Where it goes on.
+    """
+
+    def __init__(self, file: TextIO, decoder: json.JSONDecoder):
+        self.file, self.decoder, self.text, self.at = file, decoder, "", 0
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        self._take("{")
+        if self._next() != "}":
+            yield self._entry()
+            while self._next() == ",":
+                self._take(",")
+                yield self._entry()
+        self._take("}")
+        if self._next():
+            raise ValueError("something follows")
+
+    def _entry(self) -> tuple[str, Any]:
+        if self._next() != '"':
+            raise ValueError("no name")
+        name = self._value()
+        self._take(":")
+        return name, self._value()
+
+    def _value(self) -> Any:
+        self._next()
+        while True:
+            try:
+                value, end = self.decoder.raw_decode(self.text, self.at)
+            except ValueError:  # of text that is cut off, or for good
+                if not self._more():
+                    raise
+                continue
+            length = end - self.at
+            if end < len(self.text) or not self._more():  # a number may go on in what is not read yet
+                self.at += length
+                return value
+
+    def _take(self, sign: str) -> None:
+        if self._next() != sign:
+            raise ValueError(f"no {sign}")
+        self.at += 1
+
+    def _next(self) -> str:
+        """The next letter, "" at the end."""
+        while True:
+            self.at = SPACE.match(self.text, self.at).end()
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self._more():
+                return ""
+
+    def _more(self) -> bool:
+        """Read on; whether there was more."""
+        more = self.file.read(AHEAD)
+        self.text, self.at = self.text[self.at :] + more, 0
+        return bool(more)
 
 
 def sha256(path: str | Path) -> str:

@@ -1,5 +1,6 @@
 """Files that are whole or not there: no link is followed, no mode differs, nothing is left behind."""
 
+import json
 import os
 import subprocess
 import sys
@@ -70,6 +71,39 @@ def test_a_folder_removed_meanwhile_is_named(tmp_path):
 
     with pytest.raises(FileNotFoundError, match=r"out was removed while x.txt was written to it"):
         write()
+
+
+GOOD = (
+    "{}",
+    ' { "a" : 1 , "b" : [1.5e3, {"c": null}] }\n',
+    '{"a": 12345678901234567890, "\\u00e9": "\\"}{", "a": {"a": {}}}',
+    '{"deep": {"x": [{"y": "é"}]}, "t": true}',
+)
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 7, 2**20])
+@pytest.mark.parametrize("said", GOOD)
+def test_entries_read_one_by_one_are_those_of_the_whole(said, ahead, tmp_path, monkeypatch):
+    monkeypatch.setattr(_files, "AHEAD", ahead)
+    (tmp_path / "x.json").write_text(said, encoding="utf-8")
+    monkeypatch.setattr(_files, "read_json", None)  # is for what is damaged
+    assert _files.read_json_entries(tmp_path / "x.json") == json.loads(said)
+    assert list(_files.read_json_entries(tmp_path / "x.json")) == list(json.loads(said))
+
+
+@pytest.mark.parametrize("said", ["", '{"a": 1', '{"a" 1}', '{"a": 1,}', '{"a": 1} x', "{1: 2}", "{'a': 1}"])
+def test_a_damaged_object_is_refused_in_the_words_of_the_whole(said, tmp_path):
+    (tmp_path / "x.json").write_text(said, encoding="utf-8")
+    with pytest.raises(ValueError, match="must be JSON") as whole:
+        _files.read_json(tmp_path / "x.json")
+    with pytest.raises(ValueError, match="must be JSON in UTF-8") as refused:
+        _files.read_json_entries(tmp_path / "x.json")
+    assert str(whole.value) == str(refused.value)
+
+
+def test_what_is_no_object_is_read_all_the_same(tmp_path):
+    (tmp_path / "x.json").write_text("[1]")
+    assert _files.read_json_entries(tmp_path / "x.json") == [1]
 
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from .page import badge, figure, page, row, run_section, section, table, text
 
 SHOWN, THUMB = 24, 128  # edits whose pictures are on the page, and their longest side
+FAILURES = 100  # that the page lists: it has to open, whatever failed
 
 
 class ShownEdit(NamedTuple):
@@ -39,13 +40,16 @@ def evaluation_page(
     lead = (
         f"<p>{len(methods)} methods made {len(record['edits'])} edits each with the model "
         f"“{text(record['model'])}”, in {text(record['config']['edits']['steps'])} DDIM steps from one "
-        f"inversion of each picture. {len(said.failed)} of {len(rows)} results failed.</p>"
+        f"inversion of each picture. {said.failures} of {len(rows)} results failed.</p>"
     )
     note = _measures(record["measures"], record["conventions"])
     sections = [section("Methods", table(*_methods(*summary)), note=note)]
     if said.judged:
         sections.append(section("Reached, by what was asked", table(*_by_attribute(said, methods))))
     shown = table(("edit", "method", "why"), said.failed) if said.failed else "<p>None.</p>"
+    if said.failures > len(said.failed):
+        rest = said.failures - len(said.failed)
+        shown += f'<p>And {rest:,} more, all of them in <a href="results.csv">results.csv</a>.</p>'
     kept = ("decoder", "dtype", "measures", "methods")
     settings = {**record["config"]["edits"], **{name: record[name] for name in kept}}
     sections += [
@@ -60,7 +64,8 @@ class _Said:
     """What the page says of results, however many there are.
 
     Attributes:
-        failed: Lines of the table of failures.
+        failures: How many results failed.
+        failed: Lines of the table of failures, which has the first.
         judged: Whether the judge has said anything.
         asked: How many results there are, by method and attribute.
         reached: How many of these did what was asked.
@@ -68,13 +73,14 @@ class _Said:
     """
 
     def __init__(self, rows: Collection[dict], shown: Sequence[str]):
-        self.failed: list[tuple[str, str, str]] = []
+        self.failures, self.failed = 0, []
         self.judged = False
         self.asked: Counter = Counter()
         self.reached: Counter = Counter()
         self.of: dict[str, list[dict]] = {key: [] for key in shown}
         for result in rows:
-            if result["failure"] is not None:
+            self.failures += result["failure"] is not None
+            if result["failure"] is not None and len(self.failed) < FAILURES:
                 self.failed.append(tuple(text(result[name]) for name in ("key", "method", "failure")))
             self.judged |= result["reached"] is not None
             if result["attribute"] is not None:

@@ -7,6 +7,7 @@
 PIE-Bench is the benchmark of "PnP Inversion" (Ju et al., ICLR 2024): 700 pictures of 512 x 512.
 """
 
+import json
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._files import read_json, remove_left_over, replacing, write_json
+from .._files import read_json_entries, remove_left_over, replacing, write_json
 from .._modes import own_modes
 from .captions import caption
 from .edit_folder import (
@@ -144,7 +145,7 @@ def write_edit_folder(
         if advance:
             advance()
     if not entries.keys() < earlier.keys():
-        write_json(folder / MAPPING, entries)
+        _write_entries(folder / MAPPING, entries)
     return folder / MAPPING
 
 
@@ -201,6 +202,7 @@ def _entry(key: str, attribute: str, before: Scenes, after: Scenes, size: int) -
     verb = "Turn the {} into {}." if attribute == "shape" else "Make the {} {}."
     kind = KIND_OF[attribute]
     mask = _may_change(before, after, attribute, size)
+    whole = mask.repeat_interleave(SIDE // size, 1).repeat_interleave(SIDE // size, 2)
     return {
         "image_path": f"{kind}_{KINDS[kind]}/{key}.png",
         "original_prompt": _marked(caption(before)[0], old[attribute]),
@@ -208,7 +210,7 @@ def _entry(key: str, attribute: str, before: Scenes, after: Scenes, size: int) -
         "editing_instruction": verb.format(thing[0], made),
         "editing_type_id": str(kind),
         "blended_word": " ".join(thing),
-        "mask": encode_runs(mask.repeat_interleave(SIDE // size, 1).repeat_interleave(SIDE // size, 2)),
+        "mask": array("i", encode_runs(whole)),
         "attribute": attribute,
     }
 
@@ -267,8 +269,17 @@ def unmarked(prompt: str) -> str:
     return prompt.replace("[", "").replace("]", "")
 
 
+def _write_entries(path: Path, entries: dict[str, dict]) -> None:
+    """Write a mapping file entry by entry, as :func:`write_json` would write it whole."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        for i, (key, entry) in enumerate(entries.items()):
+            said = json.dumps({key: {**entry, "mask": list(entry["mask"])}}, indent=2)
+            file.write(("," if i else "{") + said[1:-2])  # without its own braces
+        file.write("\n}\n")
+
+
 def _entries(path: Path) -> dict:
-    entries = read_json(path, object_of=_compact)
+    entries = read_json_entries(path, object_of=_compact)
     if not isinstance(entries, dict):
         raise ValueError(f"{path} must map keys to edits, got a {type(entries).__name__}")
     return entries

@@ -117,6 +117,19 @@ def evaluation():
     return evaluation_page(of, (head, lines), rows, edits)
 
 
+def test_the_page_of_thousands_of_failures_opens():
+    of = record("eval", "edits", terms=(), edits=["k"], methods={"m": {}}, decoder=None, dtype="float32")
+    of["measures"] = {"clip": "c", "structure": "s", "perceptual": "p"}
+    of["conventions"] = {"fingerprint": "f", "departures": []}
+    row = {"method": "m", "attribute": None, "reached": None, "right": None}
+    rows = [{"key": f"k{i}", "failure": None if i % 10 else "it got lost", **row} for i in range(12_000)]
+    said = evaluation_page(of, (["method", "edits", "failed"], [["m", "12000", "1200"]]), rows, [])
+    assert "1200 of 12000 results failed" in said
+    assert said.count("it got lost") == evaluate.FAILURES
+    assert 'And 1,100 more, all of them in <a href="results.csv">results.csv</a>' in said
+    assert len(said) < 100_000
+
+
 def demonstration():
     score = {"reached": True, "kept": 1.0, "right": False, "psnr": 30.0, "seconds": 2.0}
     losses = ("geodesic", "directional")

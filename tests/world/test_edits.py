@@ -2,12 +2,15 @@
 
 import json
 import tracemalloc
+from array import array
 
 import numpy as np
 import pytest
 import torch
 
-from geokernels.world import ATTRIBUTES, judge, read_edit_folder, write_edit_folder
+from geokernels import _files
+from geokernels._files import read_json_entries, write_json
+from geokernels.world import ATTRIBUTES, edits, judge, read_edit_folder, write_edit_folder
 from geokernels.world.edits import KINDS, decode_runs, encode_runs
 
 Image = pytest.importorskip("PIL.Image")
@@ -242,3 +245,23 @@ def test_masks_of_many_edits_are_held_in_few_bytes(tmp_path):
     tracemalloc.stop()
     assert list(cases[7].runs) == [r + 7 for r in runs]
     assert held < 200 * (4 * len(runs) + 2000)
+
+
+def test_of_a_mapping_file_one_entry_is_held_as_text(tmp_path, monkeypatch):
+    """Read and written a little at a time: what that takes does not grow with the number of edits."""
+    monkeypatch.setattr(_files, "AHEAD", 2**12)
+    write_edit_folder(tmp_path, 1, size=64)
+    entry = next(iter(read_json_entries(tmp_path / "mapping_file.json").values()))
+    most = []
+    for count in (50, 400):
+        entries = {f"{i:012}": {**entry, "mask": array("i", entry["mask"])} for i in range(count)}
+        tracemalloc.start()
+        edits._write_entries(tmp_path / "many.json", entries)
+        with (tmp_path / "many.json").open() as file:
+            assert sum(1 for _ in _files._Entries(file, json.JSONDecoder())) == count
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert (tmp_path / "many.json").stat().st_size > 1000 * count
+    assert most[1] < 1.2 * most[0] + 2**14
+    write_json(tmp_path / "whole.json", dict(json.loads((tmp_path / "many.json").read_text())))
+    assert (tmp_path / "many.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
