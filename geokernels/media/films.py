@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
+import numpy as np
 from torch import Tensor
 
 from .._files import replacing
 from .clips import TICKS, TO_VIDEO, require_av
+from .pictures import in_bytes
 
 # Of x264. The same frames give the same file, on every machine: by one thread, and without what it has for
 # some instruction sets alone, of which that for AVX-512 reads memory that nothing was written to.
@@ -21,6 +21,9 @@ ENCODER = {
     "threads": "1",
     "x264-params": "cpu-independent=1",
 }
+# Frames that x264 looks ahead, and the pixels of a frame, those of full HD, up to which it does: it holds all
+# of them, and of larger ones looks at fewer ahead.
+AHEAD, WHOLE = 40, 2**21
 
 BT709, LIMITED = 1, 1  # colours of films, and that they use 16 to 235 of a byte, by FFmpeg's numbers
 
@@ -62,7 +65,7 @@ def mp4_writer(
         av.open(str(partial), "w", format="mp4") as file,
         _track(file, sound) as heard,
     ):
-        stream = file.add_stream("libx264", options=dict(ENCODER))
+        stream = file.add_stream("libx264")
         codec = stream.codec_context
         stream.pix_fmt, codec.time_base = "yuv420p", Fraction(1, TICKS)
         # said, because players guess by the size of untold ones
@@ -71,11 +74,11 @@ def mp4_writer(
 
         def add(frame: Tensor, time: Fraction) -> None:
             H, W = frame.shape[-2:]
-            even = F.pad(frame[None].float(), (0, W % 2, 0, H % 2), mode="replicate")[0]
-            data = even.mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+            data = np.pad(in_bytes(frame.float()), ((0, H % 2), (0, W % 2), (0, 0)), mode="edge")
             if not codec.is_open:
                 stream.height, stream.width = data.shape[:2]
-            picture = av.VideoFrame.from_ndarray(data.cpu().numpy(), format="rgb24")
+                codec.options = encoder_of(stream.width * stream.height)
+            picture = av.VideoFrame.from_ndarray(data, format="rgb24")
             picture = picture.reformat(
                 format="yuv420p", interpolation=TO_VIDEO, dst_colorspace=BT709, dst_color_range=LIMITED
             )
@@ -86,6 +89,14 @@ def mp4_writer(
         yield add
         file.mux(stream.encode())
         heard(None)
+
+
+def encoder_of(pixels: int) -> dict[str, str]:
+    """The settings of x264 for frames of so many pixels."""
+    if pixels <= WHOLE:
+        return dict(ENCODER)
+    ahead = max(1, AHEAD * WHOLE // pixels)
+    return {**ENCODER, "x264-params": f"{ENCODER['x264-params']}:rc-lookahead={ahead}"}
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def write_layer(path: str | Path, colour: Tensor, opacity: Tensor) -> None:
         opacity: ``(1, H, W)`` in [0, 1].
     """
     with replacing(path) as partial:
-        Image.fromarray(_bytes(torch.cat([colour, opacity]))).save(partial, format="PNG")
+        Image.fromarray(in_bytes(torch.cat([colour, opacity]))).save(partial, format="PNG")
 
 
 def write_frame(path: str | Path, frame: Tensor) -> None:
@@ -90,7 +90,7 @@ def write_frame(path: str | Path, frame: Tensor) -> None:
 def write_grey(path: str | Path, grey: Tensor) -> None:
     """Write ``(1, H, W)`` in [0, 1] as a PNG of one channel; replaced whole."""
     with replacing(path) as partial:
-        Image.fromarray(_bytes(grey)[..., 0]).save(partial, format="PNG")
+        Image.fromarray(in_bytes(grey)[..., 0]).save(partial, format="PNG")
 
 
 def chequered(like: Tensor, *, side: int = 8) -> Tensor:
@@ -102,7 +102,7 @@ def chequered(like: Tensor, *, side: int = 8) -> Tensor:
 
 def to_image(rgb: Tensor, alpha: Tensor | None = None) -> Image.Image:
     """A Pillow image of 8 bits a channel; see :func:`write_picture`."""
-    return Image.fromarray(_bytes(rgb if alpha is None else torch.cat([uncovered(rgb, alpha), alpha])))
+    return Image.fromarray(in_bytes(rgb if alpha is None else torch.cat([uncovered(rgb, alpha), alpha])))
 
 
 def uncovered(rgb: Tensor, alpha: Tensor) -> Tensor:
@@ -251,8 +251,8 @@ def _to_srgb(image: Image.Image, plain: Image.Image) -> Image.Image:
         return plain
 
 
-def _bytes(planes: Tensor) -> np.ndarray:
-    """Of ``(C, H, W)`` in [0, 1], ``(H, W, C)``; by bands, as :func:`_planes`."""
+def in_bytes(planes: Tensor) -> np.ndarray:
+    """Of ``(C, H, W)`` in [0, 1], ``(H, W, C)`` of 8 bits; by bands, as :func:`_planes`."""
     data = torch.empty(*planes.shape[1:], len(planes), dtype=torch.uint8)
     for top in range(0, planes.shape[1], BAND):
         rows = planes[:, top : top + BAND].detach().cpu()

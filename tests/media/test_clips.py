@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from geokernels import world
+from geokernels.media import films
 from geokernels.media.clips import VideoSource
 from geokernels.media.films import Sound, mp4_writer
 from geokernels.media.pictures import gif, to_image, write_picture
@@ -68,6 +69,17 @@ def test_the_same_frames_give_the_same_film_whatever_was_in_memory_and_on_every_
     assert [writer.wait() for writer in writers] == [0] * len(ways)
     films = {(tmp_path / f"{i}.mp4").read_bytes() for i in range(len(ways))}
     assert len(films) == 1
+
+
+def test_of_large_frames_the_encoder_looks_at_fewer_ahead(frames, tmp_path, monkeypatch):
+    """It holds what it looks at: 40 frames of 4,096 pixels a side would take gigabytes."""
+    assert films.encoder_of(1920 * 1080) == films.ENCODER
+    for side, ahead in ((2048, 20), (4096, 5), (2**15, 1)):
+        assert films.encoder_of(side**2)["x264-params"].endswith(f":rc-lookahead={ahead}")
+    for pixels, ahead in ((2**21, 40), (frames[0, 0].numel() // 4, 10)):
+        monkeypatch.setattr(films, "WHOLE", pixels)
+        write(tmp_path / "clip.mp4", frames)
+        assert f"rc_lookahead={ahead} ".encode() in (tmp_path / "clip.mp4").read_bytes()
 
 
 def test_a_film_is_as_bright_as_its_frames(tmp_path):

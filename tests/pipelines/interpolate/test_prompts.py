@@ -1,8 +1,11 @@
 """interpolate_prompts: ends, evenness, resuming, models that it refuses, and the pipeline of diffusers."""
 
+import weakref
+
 import pytest
 import torch
 
+from geokernels.media import frame_files
 from geokernels.models import load_text_to_image
 from geokernels.models.text_to_image import Invariance, TextToImage
 from geokernels.pipelines import PromptInterpolation, PromptInterpolationConfig, interpolate_prompts
@@ -173,6 +176,33 @@ class TestUniform:
         run = self.run(model, ends, uniform=True)
         # the goal, and every time once
         assert sum(calls) == 1 + len(run._pictures)
+
+    def test_pictures_in_files_make_the_same_path_and_a_batch_of_them_is_held(
+        self, model, steep, tmp_path, monkeypatch
+    ):
+        how = {"config": quick(frames=24, batch=4, uniform=True, rounds=3), "generator": chance()}
+        how |= {"distance": pixels, "invariance": Invariance(0.0, 0.0, 0.01)}
+        held = PromptInterpolation(model, steep[0], **how)
+        held.finish()
+        alive, most = weakref.WeakSet(), [0]
+        read = frame_files.read_frame
+
+        def noted(path):
+            frame = read(path)
+            alive.add(frame)
+            most[0] = max(most[0], len(alive))
+            return frame
+
+        monkeypatch.setattr(frame_files, "read_frame", noted)
+        made = frame_files.FrameFiles(lambda number: tmp_path / f"{number:03d}.png")
+        run = PromptInterpolation(model, steep[0], made=made, **{**how, "generator": chance()})
+        run.finish()
+        assert run.round == 3
+        assert torch.equal(run.distances(), held.distances())
+        assert run.score() == held.score()
+        assert 0 < most[0] <= 5  # a batch of pairs
+        assert torch.equal(run.frames, held.frames)
+        assert {len(said) for said in run.state_dict()["pictures"]} == {64}  # checksums
 
     def test_without_a_distance_no_picture_is_drawn_to_be_compared_with(self, model, steep):
         ends, calls = steep
