@@ -120,19 +120,32 @@ def arguments_of(folder: Path, case: Case) -> list[str]:
     return [case.command, *given, "--out", str(folder / "out"), "--overwrite", "--device", "cpu"]
 
 
-def run_trivially(arguments: list[str]) -> None:
-    """The command, where an edit is the picture, and every measure a constant."""
-    from geokernels.cli import app
+def evaluate_trivially(folder: Path, out: Path) -> None:
+    """An evaluation whose edits are the pictures, of 16 pixels, and whose measures are constants."""
     from geokernels.metrics.summary import BETTER
-    from geokernels.pipelines import comparators
-    from geokernels.runs import edit_batch
+    from geokernels.models import load_clip, load_diffusion
+    from geokernels.pipelines.comparators import EditMethod, EditModels
+    from geokernels.pipelines.comparators.no_edit import NoEditConfig
+    from geokernels.runs.edit_batch import Contender, Plan
+    from geokernels.runs.evaluate import EvalFolder, EvalJob
+    from geokernels.runs.loop import drive
     from geokernels.runs.measures import Measures
+    from geokernels.world import read_edit_folder
 
-    method = comparators.METHODS["no_edit"]
-    comparators.METHODS["no_edit"] = method._replace(run=lambda models, task, settings: task.pictures)
-    edit_batch.invert = lambda *args, **how: None
-    Measures.__call__ = lambda self, case, source, edit: dict.fromkeys(BETTER, 0.5)
-    app(arguments)
+    class Constant(Measures):
+        """Measures nothing."""
+
+        def __call__(self, case, source, edit):
+            return dict.fromkeys(BETTER, 0.5)
+
+    given = EditMethod("given back", NoEditConfig, lambda models, task, settings: task.pictures)
+    plan = Plan([Contender("given", given, NoEditConfig())], steps=2, skip=0, batch=50, size=16)
+    measures = Constant(load_clip("world"), None, None, {"structure": "none", "perceptual": "none"})
+    cases, results = read_edit_folder(folder), EvalFolder(out, ("given",))
+    facts = {"model": "world", "encoders": [], "seeds": [0], "decoder": None, "dtype": "float32"}
+    with results.claim(resume=False, overwrite=True):
+        models = EditModels(load_diffusion("world"))
+        drive(EvalJob(plan, lambda: cases, models, measures, results, facts=facts))
 
 
 def peak_of(folder: Path, case: Case) -> int:
@@ -147,10 +160,10 @@ def peak_of(folder: Path, case: Case) -> int:
     making.join()
     if making.exitcode:
         raise RuntimeError(f"the files of {case.name} could not be made")
-    module = ["geokernels"]
+    command = [sys.executable, "-m", "geokernels", *arguments_of(folder, case)]
     if case.command == "eval" and case.count > 4:
-        module = ["benchmarks.cost.memory_large", "--trivially"]
-    command = [sys.executable, "-m", *module, *arguments_of(folder, case)]
+        command[2:] = [f"{__package__}.memory_large", *map(str, (edits(folder, case), folder / "out"))]
+        command.insert(3, "--trivially")
     print(" ".join(command[2:]), flush=True)
     pid = os.spawnve(os.P_NOWAIT, sys.executable, command, {**os.environ, "OMP_NUM_THREADS": "1"})
     _, status, usage = os.wait4(pid, 0)
@@ -170,7 +183,7 @@ def as_markdown(results: dict) -> str:
 
 def main() -> None:
     if sys.argv[1:2] == ["--trivially"]:
-        run_trivially(sys.argv[2:])
+        evaluate_trivially(*map(Path, sys.argv[2:]))
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
