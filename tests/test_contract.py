@@ -104,6 +104,12 @@ def test_methods(name):
     assert "callback=None" in keywords
 
 
+def test_what_a_blend_may_be_given():
+    given = "config=None, fixed=None, maps=None, encoder=None, masks=None, model=None, texts=None"
+    assert signature(pipelines.blend_pictures) == f"first, second, *, {given}, callback=None"
+    assert signature(pipelines.find_maps).endswith("encoder=None, fixed=None, masks=None, progress=None")
+
+
 @pytest.mark.parametrize("name", INVERSIONS)
 def test_inversions(name):
     assert signature(getattr(pipelines, name)).startswith(f"{INVERSIONS[name]}, callback=")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..media.bounds import MOST_MEGAPIXELS
-from .console import driven, extras, say, sentences, took, warn
+from .console import driven, extras, say, sentences, took
 from .encoders import encoder_of, require_clips, warn_of_unknown_words
 from .options import (
     Clip,
@@ -46,6 +46,7 @@ from .pipelines import (
     require_solver,
     require_sources,
 )
+from .readable import readable_by
 from .settings import Settings, same_names
 
 NOUNS = {"edit": "editing"}  # what stages are called
@@ -224,43 +225,6 @@ def _caption(given: str | None, captioner: str | None, picture, device: str) -> 
     (caption,) = load_captioner(captioner, device=device)(picture[None])
     say(f"The picture shows: {caption}")
     return caption
-
-
-def readable_by(pipeline, encoder, texts: list[str], *, option: str, truncate: bool) -> list[str]:
-    """The texts, which both models can read, or as many of their words as they can; before long work.
-
-    Raises:
-        ValueError: If one is too long, and is not to be cut.
-    """
-    readable = []
-    for text in texts:
-        error, words = _refusal(pipeline, encoder, text, option), text.split()
-        while error is not None and truncate and len(words) > 1:
-            words.pop()
-            error = _refusal(pipeline, encoder, " ".join(words), option)
-        if error is not None:
-            raise error
-        whole = len(words) == len(text.split())
-        readable.append(text if whole else " ".join(words))
-        if not whole:
-            warn(f"Warning: {option} is too long for a model and was cut to {readable[-1]!r}.")
-    return readable
-
-
-def _refusal(pipeline, encoder, text: str, option: str) -> ValueError | None:
-    """What the models say of a text that is too long, or None."""
-    from .._checks import renamed
-    from ..models.flow import latent_model
-
-    try:
-        latent_model(pipeline).read([text])
-        encoder.encode_text([text])
-    except ValueError as error:
-        if " tokens, got " not in str(error):
-            raise
-        said = str(error).removesuffix("; shorten it, or have it truncated")
-        return ValueError(f"{renamed(said, {'prompt': option})}; shorten it, or add --truncate")
-    return None
 
 
 def _kept(given: Path | None, own: Path | None, caption: str, steps: int):

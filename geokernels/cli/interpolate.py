@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from .console import Seen, console, driven, extras, say, sentences, took, warn, warn_of_words
+from .console import Seen, console, driven, extras, say, sentences, took, warn
 from .kept import kept
 from .options import (
     MOST_SEED,
@@ -38,6 +37,7 @@ from .options import (
     device_of,
 )
 from .pipelines import pipeline_of, precision_of, require_sources
+from .readable import warn_of_world_words
 from .settings import Settings, same_names
 
 DISTANCES = ("features", "lpips", "none")
@@ -135,7 +135,7 @@ def interpolate(
             drawing = TextToImage(pipeline_of(model, variant, model_config, precision, where))
             measure, called = _distance(kind, lpips_weights, where)
             if model == "world":
-                _warn_of_unknown_words([*prompt, negative or ""])
+                warn_of_world_words([*prompt, negative or ""])
             with _warnings_as_lines():
                 say("Trying whether the model reads a prompt as a set of tokens.")  # a dozen passes of it
                 how = {"negative": negative, "distance": measure, "seeds": seed or [0]}
@@ -219,13 +219,6 @@ def _say_if_uneven(name: str, config, path: dict) -> None:
             f"{path['score']['worst_step']:.2f} mean steps, not within {1 + config.evenness:.2f}; "
             "more frames may help."
         )
-
-
-def _warn_of_unknown_words(prompts: list[str]) -> None:
-    from ..world import WORDS
-
-    words = {word for text in prompts for word in re.findall(r"[^\W_]+", text.lower())}
-    warn_of_words("the world's diffusion model", words - WORDS)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .text_to_image import TextToImage
+from .text_to_image import Embedding, TextToImage
 
 
 class Words(NamedTuple):
@@ -106,13 +106,14 @@ class LatentModel(ABC):
         Raises:
             ValueError: If a prompt is longer than a tokenizer can read.
         """
-        embeddings = [self._read(text) for text in prompts]
+        embeddings = [self.embedding(text) for text in prompts]
         rows = torch.stack([part.rows for part in embeddings]).to(self.network.dtype)
         if embeddings[0].pooled is None:
             return Words(rows)
         return Words(rows, torch.stack([part.pooled for part in embeddings]).to(self.network.dtype))
 
-    def _read(self, text: str):
+    def embedding(self, text: str) -> Embedding:
+        """The same of one prompt, with what each row stands for."""
         none = None if text else self._face.encode_negative()
         return self._face.encode(text) if none is None else none
 

@@ -35,10 +35,14 @@ class ShownBlend(NamedTuple):
 def blend_page(record: dict, shown: ShownBlend) -> str:
     """The page of one blend; ``record`` as in ``run.json``."""
     first, second = record["first"], record["second"]
+    by = record["diffusion"]
+    moved = "both pictures moved to where their places meet"
+    if by is not None:
+        moved = f"their latents moved to where their places meet; {text(by['model'])} drew what comes between"
     lead = (
         f"<p>A film of <strong>{text(first)}</strong> becoming <strong>{text(second)}</strong>. Places of "
-        "the two that look alike were matched by optimal transport, and both pictures moved to where their "
-        f"places meet. This took {lasted(record)}.</p>"
+        f"the two that look alike were matched by optimal transport, and {moved}. This took "
+        f"{lasted(record)}.</p>"
     )
     width, height = record["size"]
     return page(
@@ -56,9 +60,22 @@ def blend_page(record: dict, shown: ShownBlend) -> str:
             ),
             _matches_section(record, shown),
             _path_section(record),
-            run_section(record, ("frames", f"{width} x {height} pixels")),
+            run_section(record, ("frames", f"{width} x {height} pixels"), *_model_facts(record)),
         ],
     )
+
+
+def _model_facts(record: dict) -> list[tuple[str, str]]:
+    """Which model drew the frames in between, from which level of noise, and of which texts."""
+    by, config = record["diffusion"], record["config"]["blend"]
+    if by is None:
+        return []
+    said = [f"“{text(prompt)}”" if prompt else "nothing" for prompt in by["prompts"]]
+    facts = [("model", f"{text(by['model'])} ({text(by['pipeline'])}, {text(by['dtype'])})")]
+    facts.append(("drawn from", f"noise at {config['level']:g} of {config['steps']} steps"))
+    if any(by["prompts"]):
+        facts.append(("texts, from and to", " → ".join(said)))
+    return facts
 
 
 def _matches_section(record: dict, shown: ShownBlend) -> str:
@@ -71,6 +88,8 @@ def _matches_section(record: dict, shown: ShownBlend) -> str:
     if matches["fixed"]:
         missed = f"held to within {matches['missed']:.2g} pixels"
         facts.append((f"pairs fixed with --match: {len(matches['fixed'])}", missed))
+    if record["masked"]:
+        facts.append(("matched inside of their masks alone", text(", ".join(record["masked"]))))
     return section(
         "What was matched",
         _lines(shown),

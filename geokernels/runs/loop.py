@@ -19,7 +19,7 @@ from .folder import RECORD, RunFolder
 from .record import assemble
 
 # facts that are names of files; their contents are compared elsewhere
-NAMES = ("picture", "clip", "masks", "first", "second")
+NAMES = ("picture", "clip", "masks", "masked", "first", "second")
 MINUTE = 60.0  # seconds of work that a run which is killed may lose, and the step that it was in
 PREPARE = "prepare"  # what ``seconds`` calls the time before the first step of each stage
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -131,6 +131,8 @@ KEYS: dict[str, Key] = {
     "second": Key("text", "name of the picture that it ends with", (BLEND,)),
     "places": Key("rows", "of both in the frames, in pixels: x, y, width, height", (BLEND,)),
     "matches": Key("object", "`fixed` pairs, pixels `missed`, mean `confidence`, share `folded`", (BLEND,)),
+    "masked": Key("texts", "names of the masks by which they were matched; empty without", (BLEND,)),
+    "diffusion": Key("object or null", "`model`, `pipeline`, `dtype`, `prompts`; null without one", (BLEND,)),
     "path": Key("object", "`times` of the frames, `distances` of neighbours, `score`", (BLEND,)),
     "methods": Key("objects by name", "by label: `title`, `settings`", (EVAL,)),
     "edits": Key("texts", "keys of the edits", (EVAL,)),

@@ -138,6 +138,18 @@ BAD = [
     (("--set", "matching.smoothness=0"), "--set matching.smoothness must be a finite number above 0"),
     (("--set", "colours=gone"), "--set colours must be one of moved, faded, got 'gone'"),
     (("--clip-weights", __file__), "--clip-weights goes with --clip, which is not given"),
+    (("--level", "0.5"), "--level goes with --model, which is not given"),
+    (("--set", "batch=2"), "--set batch goes with --model, which is not given"),
+    (("--from", "a red circle"), "--from goes with --model, which is not given"),
+    (("--to", "a blue star"), "--to goes with --model, which is not given"),
+    (("--dtype", "float16"), "--dtype goes with --model, which is not given"),
+    (("--model", "world", "--level", "0"), "--level must be above 0 and at most 1, got 0.0"),
+    (("--model", "world", "--level", "1.5"), "--level must be above 0 and at most 1, got 1.5"),
+    (("--model", "world", "--dtype", "float8"), "--dtype must be float32, bfloat16 or float16"),
+    (("--model", "world", "--solver", "euler"), "--solver goes with Stable Diffusion 3 and FLUX"),
+    (("--model", "nothing-like-it"), "--model must be"),
+    (("--mask-a", __file__), "--mask-a goes with --mask-b, which is not given"),
+    (("--mask-b", __file__), "--mask-b goes with --mask-a, which is not given"),
 ]
 
 
@@ -168,3 +180,129 @@ def test_mp4_without_pyav_is_refused_at_once(pictures, tmp_path, monkeypatch):
 
 def test_a_pair_is_four_numbers():
     assert pair_of("1,2:3.5,4e1") == [1, 2, 3.5, 40]
+
+
+def test_bad_masks_are_said_by_their_options(pictures, tmp_path):
+    mask = torch.zeros(3, 64, 48)
+    mask[:, 20:40, 10:30] = 1
+    write_picture(tmp_path / "mask.png", mask)
+    write_picture(tmp_path / "empty.png", 0 * mask)
+    good, out = tmp_path / "mask.png", tmp_path / "out"
+    for a, b, said in (
+        (good, good, "--mask-b must be as large as SECOND, which is 64 x 64 pixels, got 48 x 64"),
+        (tmp_path / "empty.png", good, "--mask-a must show an object, empty.png covers 0.00%"),
+        (pictures / "text.png", good, "--mask-a must be PNG, JPEG"),
+        (good, tmp_path / "none.png", "--mask-b must be an existing file"),
+    ):
+        assert said in sentence(blend(pictures, out, "--mask-a", a, "--mask-b", b))
+        assert not out.exists()
+
+
+def test_masks_are_followed_and_said(pictures, tmp_path):
+    for name, width in (("a.png", 48), ("b.png", 64)):
+        mask = torch.zeros(3, 64, width)
+        mask[:, 20:40, 10:30] = 1
+        write_picture(tmp_path / name, mask)
+    given = ("--mask-a", tmp_path / "a.png", "--mask-b", tmp_path / "b.png")
+    assert blend(pictures, tmp_path / "out", *given).exit_code == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    require_record(record)
+    assert record["masked"] == ["a.png", "b.png"]
+    assert {"--mask-a", "--mask-b"} <= {one["option"] for one in record["inputs"]}
+    assert "inside of their masks" in (tmp_path / "out" / "report.html").read_text()
+    plain = blend(pictures, tmp_path / "plain")
+    assert plain.exit_code == 0
+    assert json.loads((tmp_path / "plain" / "run.json").read_text())["masked"] == []
+    assert (tmp_path / "plain/frames/001.png").read_bytes() != (tmp_path / "out/frames/001.png").read_bytes()
+
+
+DRAWN = ("--steps", 4, "--batch", 1, "--from", "a b", "--to", "c")
+
+
+def test_a_model_draws_and_a_stopped_run_ends_as_a_whole_one(
+    pictures, tmp_path, pipeline_folder, monkeypatch
+):
+    drawn = ("--model", pipeline_folder, *DRAWN)
+    done = blend(pictures, tmp_path / "whole", *drawn)
+    assert done.exit_code == 0, done.output
+    assert "Settings: published, as --model is not built in" in done.stdout
+    record = json.loads((tmp_path / "whole" / "run.json").read_text())
+    require_record(record)
+    assert record["diffusion"] == {
+        "model": pipeline_folder.name,
+        "pipeline": "StableDiffusionPipeline",
+        "dtype": "float32",
+        "prompts": ["a b", "c"],
+    }
+    page = (tmp_path / "whole" / "report.html").read_text()
+    assert "StableDiffusionPipeline" in page
+    assert "noise at 0.5 of 4 steps" in page
+    step, steps = Blend.step, []
+
+    def press(self):
+        steps.append(self.index)
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        step(self)
+
+    monkeypatch.setattr(Blend, "step", press)
+    stopped = blend(pictures, tmp_path / "halves", *drawn)
+    assert stopped.exit_code == 130
+    assert "Stopped after 2 of 3 frames" in stopped.stderr
+    refused = blend(pictures, tmp_path / "halves", "--resume", *drawn, "--level", "1")
+    assert "made with" in sentence(refused)
+    assert blend(pictures, tmp_path / "halves", "--resume", *drawn).exit_code == 0
+    assert steps == [0, 1, 2]
+    halves = json.loads((tmp_path / "halves" / "run.json").read_text())
+    for name in {*record["files"]} - {"report.html"}:
+        assert record["files"][name] == halves["files"][name]
+
+
+def test_texts_that_are_too_long_are_refused_or_cut(pictures, tmp_path, pipeline_folder):
+    drawn, long = ("--model", pipeline_folder, "--steps", 2), "a " * 90
+    said = sentence(blend(pictures, tmp_path / "out", *drawn, "--to", long))
+    assert said.startswith("--to must have at most 77 tokens, got 92")
+    assert said.endswith("shorten it, or add --truncate")
+    assert not (tmp_path / "out").exists()
+    cut = blend(pictures, tmp_path / "out", *drawn, "--to", long, "--truncate")
+    assert cut.exit_code == 0, cut.output
+    assert "--to is too long for a model and was cut" in cut.stderr
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert len(record["diffusion"]["prompts"][1].split()) == 75
+
+
+def test_a_model_of_another_kind_gets_one_sentence(pictures, tmp_path, random_pipeline):
+    folder = random_pipeline("StableDiffusionInstructPix2PixPipeline")
+    said = sentence(blend(pictures, tmp_path / "out", "--model", folder))
+    assert "StableDiffusionInstructPix2PixPipeline" in said
+    assert not (tmp_path / "out").exists()
+    said = sentence(blend(pictures, tmp_path / "out", "--model", random_pipeline("PixArtAlphaPipeline")))
+    assert said.startswith("--model must be a StableDiffusionPipeline")
+
+
+@pytest.fixture
+def clip_folder(tmp_path):
+    """A CLIP of random weights, saved as open_clip's own folders are."""
+    open_clip, tensors = pytest.importorskip("open_clip"), pytest.importorskip("safetensors.torch")
+    sizes = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
+    words = {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
+    sizes = {"embed_dim": 12, "vision_cfg": sizes, "text_cfg": words}
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    half = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": sizes, "preprocess_cfg": half}))
+    tensors.save_file(open_clip.CLIP(**sizes).state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def test_the_patches_of_a_clip_are_matched(pictures, tmp_path, clip_folder):
+    """It is loaded as any other, matched by, and named."""
+    folder = clip_folder
+    done = blend(pictures, tmp_path / "out", "--clip", f"local-dir:{folder}", "--frames", 2)
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["encoders"] == [f"local-dir:{folder}"]
+    plain = blend(pictures, tmp_path / "plain", "--frames", 2)
+    assert plain.exit_code == 0
+    other = json.loads((tmp_path / "plain" / "run.json").read_text())
+    assert record["matches"]["confidence"] != other["matches"]["confidence"]

@@ -67,6 +67,9 @@ TEXTS = "a large plain red circle on a white background", "a large plain blue ci
 FREE = {"--from", "--to", "--prompt", "--screen", "--only"}  # any text, which is not empty
 FREE |= {("interpolate", "--negative")}
 EMPTY = {"--only", ("interpolate", "--negative")}  # text that may be empty
+PICTURES = ("PICTURE", "FIRST", "SECOND", "--where", "--real", "--mask-a", "--mask-b")
+DRAWN = ("--level", "--from", "--to", "--steps", "--guidance-scale", "--solver", "--size", "--batch")
+DRAWN += ("--dtype", "--variant", "--model-config")
 # what an option is given with
 WITH = {
     ("morph", "--screen"): ["--method", "text2live"],
@@ -77,6 +80,9 @@ WITH = {
     ("edit", "--captioner"): ["--from"],  # left out
     ("edit", "--cycle-steps"): ["--cycle", "1"],
     ("bench", "--json"): ["--resume"],
+    ("blend", "--mask-a"): ["--mask-b", "MASK"],
+    ("blend", "--mask-b"): ["--mask-a", "MASK"],
+    **{("blend", option): ["--model", "world"] for option in DRAWN},
     **{
         (command, "--clip-weights"): ["--clip", "open_clip:ViT-B-32"]
         for command in ("morph", "video", "blend")
@@ -105,6 +111,9 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     shown = world.render(world.sample_scenes(2, generator=torch.Generator().manual_seed(0)))
     write_picture(folder / "picture.png", shown[0])
+    mask = torch.zeros(3, *shown.shape[2:])
+    mask[:, 16:48, 16:48] = 1
+    write_picture(folder / "mask.png", mask)
     (folder / "clip").mkdir()
     for i, frame in enumerate(shown):
         write_picture(folder / "clip" / f"{i}.png", frame)
@@ -155,7 +164,7 @@ def usual(option: Option, files, out) -> dict:
         "evaluate": {"NAME": ["clip"]},
     }[command]
     more = [
-        str(word).replace("PICTURE", str(files / "picture.png"))
+        str(word).replace("PICTURE", str(files / "picture.png")).replace("MASK", str(files / "mask.png"))
         for word in WITH.get((command, option.name), [])
     ]
     if len(more) == 1 and more[0] in known:
@@ -185,7 +194,7 @@ def wrong(option: Option, files) -> tuple[list, list]:
     if kind is Path and name in ("--out", "--json"):
         return [""], [files / "garbage"]
     if kind is Path:
-        ending = ".png" if name in ("PICTURE", "FIRST", "SECOND", "--where", "--real") else ""
+        ending = ".png" if name in PICTURES else ""
         ending = ".safetensors" if "weights" in name else ending
         # what is in a file is known when its turn has come
         return ["", files / "none" / "such"], [files / f"garbage{ending}"]

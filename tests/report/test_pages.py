@@ -82,6 +82,9 @@ def blend():
     of = record(
         "blend", "blend", terms=(), first=EVIL, second=EVIL, size=[64, 48], path=path, matches=matches
     )
+    drawn = {"model": EVIL, "pipeline": "FluxPipeline", "dtype": "float32", "prompts": [EVIL, ""]}
+    of |= {"masked": [EVIL, "b.png"], "diffusion": drawn}
+    of["config"] = {"blend": {**of["config"]["blend"], "level": 0.5, "steps": 30}}
     found = [ShownMatch((1.0, 2.0), (3.0, 4.0), 0.5), ShownMatch((1.0, 2.0), (3.0, 4.0), None)]
     shown = ShownBlend(PNG, PNG, PNG, PNG, GIF, [PNG] * 3, [EVIL] * 3, ((64, 48), (48, 64)), found)
     return blend_page(of | {"encoders": []}, shown)
@@ -214,3 +217,9 @@ def test_pictures_that_cannot_be_read_are_said_to_be_missing():
     said = "".join(Whole(evaluation()).said)
     assert "truth: no picture" in said
     assert f"{EVIL} wrong ✗: no picture" in said
+
+
+def test_the_page_of_a_blend_says_what_drew_it():
+    said = " ".join(Whole(blend()).said)
+    for fact in ("FluxPipeline, float32", "noise at 0.5 of 30 steps", f"“{EVIL}” → nothing", "b.png"):
+        assert fact in said

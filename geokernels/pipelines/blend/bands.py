@@ -1,5 +1,6 @@
 """Frames made in bands of rows: what is computed on the way is as large as a band, whatever the frame is."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,10 +23,15 @@ class _Rows(NamedTuple):
         return self.places
 
 
-def frame_of(scene: Scene, t: float) -> Tensor:
+def frame_of(scene: Scene, t: float, colours: Callable[[Scene, slice], Tensor] | None = None) -> Tensor:
     """The frame at ``t`` in [0, 1] as files hold it, ``(3, H, W)`` or ``(4, H, W)`` uint8, on the CPU.
 
     The same to the bit as in one piece.
+
+    Args:
+        scene: What it is made of.
+        t: Its time.
+        colours: From the scene of some rows, and which they are, to colours that stand in place of its own.
     """
     H, W = scene.places.size
     offsets = None if t in (0, 1) else scene.motion.offsets(t)[:, :H, :W]
@@ -34,7 +40,7 @@ def frame_of(scene: Scene, t: float) -> Tensor:
         rows, part = slice(top, min(top + height, H)), scene
         if offsets is not None:
             part = scene._replace(motion=_Rows(origins_of(offsets[:, rows], top)))
-        bands.append(as_bytes(*part.frame(t, rows)))
+        bands.append(as_bytes(*part.frame(t, rows, colours and colours(part, rows))))
     return torch.cat(bands, 1)
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ..._checks import require_choice, require_positive, require_share
+from ..._checks import require_choice, require_number, require_positive, require_share
+from ..edit.flow_solvers import SOLVERS
 from ..recipe import RecipeConfig
 from .maps import MatchingConfig
 
@@ -14,7 +15,7 @@ COLOURS = ("moved", "faded")
 
 @dataclass(frozen=True, kw_only=True)
 class BlendConfig(RecipeConfig):
-    """How two pictures are matched, and how one becomes the other. No model is needed: both recipes are one.
+    """How two pictures are matched, and how one becomes the other. Both recipes are one.
 
     Attributes:
         frames: Pictures of the film, both given ones included.
@@ -32,6 +33,15 @@ class BlendConfig(RecipeConfig):
             which both are seen where it is 1; 0 for as fast.
         least_trust: Weight, in the mixture, of what has no partner, where what has one has 1.
         matching: How the pictures are matched.
+        level: Share of the steps from noise to pictures that a diffusion model takes for each frame, above 0
+            and at most 1: the more, the less is left of what the pictures have in places.
+        steps: From noise to pictures, of which the model takes ``level``.
+        guidance_scale: Of classifier-free guidance by the texts; 1 is none.
+        solver: How a rectified flow is inverted and followed, see
+            :func:`geokernels.pipelines.flow_inversion`; None for ``"midpoint"``.
+        longest: About how many pixels the longer side of a drawn frame has; None for the model's own. What is
+            drawn is then brought to the size of the frames.
+        batch: Frames drawn at once.
     """
 
     frames: int = 17
@@ -45,6 +55,12 @@ class BlendConfig(RecipeConfig):
     haste: float = 0.5
     least_trust: float = 0.25
     matching: MatchingConfig = field(default_factory=MatchingConfig)
+    level: float = 0.5
+    steps: int = 30
+    guidance_scale: float = 1.0
+    solver: str | None = None
+    longest: int | None = None
+    batch: int = 4
 
     recipes = MappingProxyType({"world": MappingProxyType({}), "published": MappingProxyType({})})
 
@@ -67,3 +83,14 @@ class BlendConfig(RecipeConfig):
             raise ValueError(f"haste must be a finite number, 0 or above, got {self.haste}")
         require_positive("least_trust", self.least_trust)
         require_share("least_trust", self.least_trust)
+        require_number("level", self.level)
+        if not 0 < self.level <= 1:
+            raise ValueError(f"level must be above 0 and at most 1, got {self.level}")
+        for name in ("steps", "batch"):
+            require_positive(name, getattr(self, name))
+        if self.longest is not None:
+            require_positive("longest", self.longest)
+        if self.solver is not None:
+            require_choice("solver", self.solver, SOLVERS)
+        if not 1 <= self.guidance_scale < math.inf:
+            raise ValueError(f"guidance_scale must be a finite number, 1 or above, got {self.guidance_scale}")

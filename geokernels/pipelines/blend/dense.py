@@ -14,12 +14,13 @@ from ...models.optical_flow import load_flow, opencv
 from .fixed import Fixed
 from .grids import at, plane, resized, resized_map, sides, to_pixels, to_plane
 from .matching import GridMatch, MatchingConfig
-from .refinement import Look, refined, unfolded
+from .refinement import Look, refined, resampled, unfolded, unfolded_apart
 
 LONGEST = 1024  # pixels of a side at which maps are refined, at most; those of larger pictures are enlarged
 FILTER_CELLS = 1.5  # to either side
 FILTER_EPS = 1e-3  # variance of colours below which the filter smooths across
 DOUBT = 0.05  # weight of what is not believed at all
+HALF = 0.5  # of a mask, above which a pixel is inside
 MISS = 0.02  # of the longest side by which a round trip may miss
 
 
@@ -30,18 +31,29 @@ def dense_maps(
     config: MatchingConfig,
     *,
     fixed: Fixed | None,
+    masks: tuple[Tensor, Tensor] | None,
     progress: Callable[[str, int, int], None],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What :class:`geokernels.pipelines.blend.maps.Maps` holds, from a match of points."""
     looks = [Look.of(_shrunk(picture)) for picture in (a, b)]
     flow = load_flow() if config.refine else None
     grids, sure = (coarse.to_b, coarse.to_a), (coarse.confidence_a, coarse.confidence_b)
+    within = None
+    if masks is not None:
+        within = [resized(mask[None], look.size)[0].numpy() for mask, look in zip(masks, looks)]
     ways = []
     for i, (own, other) in enumerate((looks, looks[::-1])):
-        positions = to_pixels(spread(grids[i], sure[i], own.colours), other.size).numpy()
+        guide = own.colours if within is None else own.colours + within[i][..., None]
+        positions = to_pixels(spread(grids[i], sure[i], guide), other.size).numpy()
         if flow is not None:
-            positions = refined(own, other, positions, flow)
-        to = to_plane(torch.from_numpy(unfolded(positions)), other.size)
+            before, positions = positions, refined(own, other, positions, flow)
+            if within is not None:
+                # optical flow knows nothing of masks
+                left, stayed = (crossed(*within[:: 1 - 2 * i], at) for at in (positions, before))
+                positions = np.where((left > stayed)[..., None], before, positions)
+        # what moves before a ground folds at its edge: within a mask and without, maps are mended alone
+        mended = unfolded(positions) if within is None else unfolded_apart(positions, within[i] > HALF)
+        to = to_plane(torch.from_numpy(mended), other.size)
         if fixed is not None:
             to = (fixed if i == 0 else fixed.swapped()).draw(to, own.size)
         ways.append(to)
@@ -49,6 +61,10 @@ def dense_maps(
     sizes = [picture.shape[1:] for picture in (a, b)]
     maps = [to_pixels(resized_map(ways[i], sizes[i]), sizes[1 - i]) for i in range(2)]
     confidence = [believed(ways[i], ways[1 - i], sure[i]) for i in range(2)]
+    if within is not None:
+        for i, (other, way) in enumerate(zip(looks[::-1], ways)):
+            left = crossed(*within[:: 1 - 2 * i], to_pixels(way, other.size).numpy())
+            confidence[i] = confidence[i] * (1 - torch.from_numpy(left))
     return *maps, *(resized(sure[None], size)[0] for sure, size in zip(confidence, sizes))
 
 
@@ -100,6 +116,11 @@ def _mean(x: np.ndarray, radius: int) -> np.ndarray:
     side = (2 * radius + 1,) * 2
     planes = [cv2.boxFilter(np.ascontiguousarray(flat[..., i]), -1, side) for i in range(flat.shape[2])]
     return np.stack(planes, -1).reshape(x.shape)
+
+
+def crossed(own: np.ndarray, other: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """How far a map leads out of one mask and into the other's outside, or the reverse, ``(H, W)``."""
+    return np.abs(own - resampled(other, positions))
 
 
 def believed(to: Tensor, back: Tensor, confidence: Tensor) -> Tensor:

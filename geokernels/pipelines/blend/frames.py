@@ -18,6 +18,20 @@ DIRECT = 8  # cells up to which a window is summed whole; of larger ones, whose 
 LEAST = 1e-4  # weight of what lies beyond a picture's edge, seen where nothing else is
 
 
+class Mixture(NamedTuple):
+    """How a frame is made of both pictures.
+
+    Attributes:
+        origins: Where its pixels are from in either picture, ``(H, W, 2)`` each, in the frame's pixels.
+        share: Of the second picture in each of them, ``(1, H, W)``.
+        partner: How sure both are that they show the same, ``(1, H, W)``.
+    """
+
+    origins: tuple[Tensor, Tensor]
+    share: Tensor
+    partner: Tensor
+
+
 class Scene(NamedTuple):
     """What all frames of a film are made of.
 
@@ -39,12 +53,20 @@ class Scene(NamedTuple):
     least_trust: float
     haste: float
 
-    def frame(self, t: float, rows: slice = WHOLE) -> tuple[Tensor, Tensor | None]:
+    def frame(
+        self, t: float, rows: slice = WHOLE, drawn: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The frame at ``t`` in [0, 1]: colours over white, ``(3, H, W)``, and opacity where it has any.
 
-        At 0 and 1 they are the given pictures' own values. Of some ``rows``, where the motion is of these.
+        At 0 and 1 they are the given pictures' own values; in between ``drawn`` may stand in their place.
+        Of some ``rows``, where the motion is of these.
         """
-        mixed = self._given(int(t), rows) if t in (0, 1) else self._mixed(t)
+        if t in (0, 1):
+            mixed = self.given(int(t), rows)
+        elif drawn is None:
+            mixed = self._mixed(t)
+        else:
+            mixed = torch.cat([drawn, self._mixed(t)[3:]]) if len(self.pictures[0]) == 4 else drawn
         alpha = mixed[3:] if len(mixed) == 4 else None
         if self.places.filled:
             return mixed[:3], alpha
@@ -52,7 +74,7 @@ class Scene(NamedTuple):
         alpha = within if alpha is None else alpha * within
         return mixed[:3] * within + (1 - within), alpha
 
-    def _given(self, which: int, rows: slice) -> Tensor:
+    def given(self, which: int, rows: slice = WHOLE) -> Tensor:
         """Rows of a given picture, laid into the frame; around it, as at its edge."""
         (H, W), picture = self.places.size, self.pictures[which]
         x, y = (self.places.first, self.places.second)[which]
@@ -60,46 +82,51 @@ class Scene(NamedTuple):
         around = (x, W - x - picture.shape[2], 0, 0)
         return F.pad(picture[None, :, down.clamp(0, picture.shape[1] - 1)], around, mode="replicate")[0]
 
-    def _mixed(self, t: float) -> Tensor:
-        """Both pictures, moved to where they are at ``t``, and mixed."""
-        read = [
-            self._read(which, at, share)
-            for which, (at, share) in enumerate(zip(self.motion.origins(t, self.places.size), (1 - t, t)))
-        ]
-        (first, sure, near), (second, sure_too, near_too) = read
+    def mixture(self, t: float) -> "Mixture":
+        """Where the frame at ``t`` has its pixels from, and how much of either picture."""
+        origins = self.motion.origins(t, self.places.size)
+        (sure, near), (sure_too, near_too) = (
+            self._trusted(which, at, share) for which, (at, share) in enumerate(zip(origins, (1 - t, t)))
+        )
         # where both end, neither gives way
         near, near_too = (of / torch.maximum(near, near_too) for of in (near, near_too))
         partner = (1 - t) * sure + t * sure_too
-        if self.moves is not None:
-            first, second = (
-                _recoloured(picture, moves, share * (1 - partner))
-                for picture, moves, share in (
-                    (first, self.moves.of_first, t),
-                    (second, self.moves.of_second, 1 - t),
-                )
-            )
         # what has no partner changes over faster, around the middle of the film; beyond an edge nothing waits
         late = ((t - 0.5) * (1 + self.haste * (1 - partner)) + 0.5).clamp(0, 1)
         late = torch.lerp(torch.full_like(late, t), late, near * near_too)
         floor = self.least_trust
         ours = (1 - late) * (floor + (1 - floor) * sure) * near
         theirs = late * (floor + (1 - floor) * sure_too) * near_too
-        return torch.lerp(first, second, theirs / (ours + theirs)).clamp(0, 1)
+        return Mixture(origins, theirs / (ours + theirs), partner)
 
-    def _read(self, which: int, at: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
-        """A picture at places of the frame; how sure it is there, and how far within its edges."""
-        offset = (self.places.first, self.places.second)[which]
-        here = at - torch.tensor(offset, dtype=at.dtype, device=at.device)
+    def _mixed(self, t: float) -> Tensor:
+        """Both pictures, moved to where they are at ``t``, and mixed."""
+        found = self.mixture(t)
         # seen beyond the edge where neither picture goes on: mirrored, as a smear would look worse
-        values = sample(self.pictures[which], here, mode="bicubic", beyond="reflection")
-        sure = sample(self.trust[which], here)
+        first, second = (
+            sample(picture, self._own(which, at), mode="bicubic", beyond="reflection")
+            for which, (picture, at) in enumerate(zip(self.pictures, found.origins))
+        )
+        if self.moves is not None:
+            first = _recoloured(first, self.moves.of_first, t * (1 - found.partner))
+            second = _recoloured(second, self.moves.of_second, (1 - t) * (1 - found.partner))
+        return torch.lerp(first, second, found.share).clamp(0, 1)
+
+    def _own(self, which: int, at: Tensor) -> Tensor:
+        """Places of the frame in a picture's own pixels."""
+        offset = (self.places.first, self.places.second)[which]
+        return at - torch.tensor(offset, dtype=at.dtype, device=at.device)
+
+    def _trusted(self, which: int, at: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """How sure a picture is at places of the frame, and how far within its edges these are."""
+        here = self._own(which, at)
         H, W = self.places.sizes[which]
         x, y = here.unbind(-1)
         within = torch.minimum(torch.minimum(x, W - 1 - x), torch.minimum(y, H - 1 - y)) + 0.5
         # no feather where the picture has not moved: there its edge is the frame's
         moved = min(1.0, ALL_OF_IT * (1 - share))
         near = within / (1 + FEATHER * min(H, W) * moved) + moved / 2
-        return values, sure, near.clamp(LEAST, 1)[None]
+        return sample(self.trust[which], here), near.clamp(LEAST, 1)[None]
 
 
 def trust_of(maps: Maps, cell: int) -> tuple[Tensor, Tensor]:

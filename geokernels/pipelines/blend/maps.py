@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..._checks import require_finite, require_shades, require_shape
 from ..._modes import own_modes
 from ...models.clip import ClipEncoder
 from ...models.dino import DinoKeys
 from ..morph.picture import require_picture
-from .dense import dense_maps
+from .dense import HALF, dense_maps
 from .fixed import Fixed
 from .matching import MatchingConfig, match_grids
 
@@ -48,6 +49,7 @@ def find_maps(
     *,
     encoder: ClipEncoder | DinoKeys | None = None,
     fixed: Tensor | None = None,
+    masks: tuple[Tensor, Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Maps:
     """Find where the pixels of two pictures lie in each other.
@@ -64,14 +66,16 @@ def find_maps(
             colours and gradients.
         fixed: Pairs of points that lie on each other, ``(F, 4)``: x and y in A, x and y in B, in pixels. The
             maps lead from each to its partner, and are drawn along smoothly around.
+        masks: What of either picture may match what of the other: ``(H, W)`` and ``(Hb, Wb)`` in [0, 1].
+            Inside finds partners inside alone, outside outside; no map is believed that leads across.
         progress: Called with what is being done, how many steps of it are, and of how many.
 
     Returns:
         Maps both ways, with their confidence; on the CPU.
 
     Raises:
-        ValueError: If a picture is none or too small, or a fixed point lies outside of its picture or is
-            fixed to two places.
+        ValueError: If a picture is none or too small, a fixed point lies outside of its picture or is fixed
+            to two places, or a mask is not of its picture's size, or all inside or all outside.
         TypeError: If the encoder is neither a CLIP nor a DINO.
         ImportError: If OpenCV is not installed.
     """
@@ -85,8 +89,34 @@ def find_maps(
     a, b = (picture.detach().cpu().float() for picture in (a, b))
     pairs = Fixed.of(fixed, a, b)
     tell = progress or (lambda stage, done, total: None)
-    coarse = match_grids(a, b, config, encoder=encoder, fixed=pairs, progress=tell)
-    return Maps(*dense_maps(a, b, coarse, config, fixed=pairs, progress=tell))
+    masks = None if masks is None else require_masks(masks, (a, b))
+    how = {"fixed": pairs, "masks": masks, "progress": tell}
+    coarse = match_grids(a, b, config, encoder=encoder, **how)
+    return Maps(*dense_maps(a, b, coarse, config, **how))
+
+
+def require_masks(masks: tuple[Tensor, Tensor], pictures: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Both masks, float32 on the CPU.
+
+    Raises:
+        ValueError: If they are not two, one is not of its picture's size or not in [0, 1], or has no inside
+            or no outside; names it.
+    """
+    if len(masks) != 2:
+        raise ValueError(f"masks must be two, one of each picture, got {len(masks)}")
+    found = []
+    for name, mask, picture in zip(("masks[0]", "masks[1]"), masks, pictures):
+        require_shape(name, mask, tuple(picture.shape[1:]), "(H, W)")
+        mask = mask.detach().cpu().float()
+        require_finite(name, mask)
+        require_shades(name, mask)
+        inside = mask > HALF
+        if inside.all() or not inside.any():
+            raise ValueError(
+                f"{name} must have an inside and an outside, got {inside.float().mean():.0%} inside"
+            )
+        found.append(mask)
+    return found[0], found[1]
 
 
 def unfolded_share(positions: Tensor) -> float:

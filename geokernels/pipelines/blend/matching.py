@@ -24,6 +24,7 @@ TOLERANCE = 1e-2  # of marginals: maps are averages, and smoothed after
 MISS = 2.0  # cells by which a round trip may miss
 BORDER = 4.0  # cells from a border within which what points look like is cut off
 CUT_OFF = 0.1
+CROSSING = 50.0  # times the reach: what it costs a point to leave the mask that the user fixed
 WIDE = 3.0  # times the smoothness: the window that is smoothed over first
 
 
@@ -109,15 +110,18 @@ def match_grids(
     *,
     encoder: ClipEncoder | DinoKeys | None,
     fixed: Fixed | None,
+    masks: tuple[Tensor, Tensor] | None,
     progress: Callable[[str, int, int], None],
 ) -> GridMatch:
     """Match the points of two pictures; see :func:`geokernels.pipelines.blend.maps.find_maps`."""
     levels, weight = config.levels(), config.position_weight
     total, done = config.rounds + len(levels) - 1, 0
     maps, confidence, potential = None, None, None
+    guides = (a, b) if masks is None else tuple(p + mask for p, mask in zip((a, b), masks))
     for points in levels:
         sizes = _grid_size(a, points), _grid_size(b, points)
         rows = describe(a, b, *sizes, encoder)
+        within = None if masks is None else [resized(mask[None], size) for mask, size in zip(masks, sizes)]
         if maps is None:
             maps, rounds = [plane(size) for size in sizes], config.rounds
             if fixed is not None:
@@ -126,8 +130,8 @@ def match_grids(
             maps, rounds = [resized_map(to, size) for to, size in zip(maps, sizes)], 1
             potential = resized(potential[None], sizes[1])[0]
         for _ in range(rounds):
-            ways, potential = _transported(rows, maps, config, weight, potential)
-            maps, confidence = _followed(ways, (a, b), maps, config, done < config.rounds - 1, fixed)
+            ways, potential = _transported(rows, maps, config, weight, potential, within)
+            maps, confidence = _followed(ways, guides, maps, config, done < config.rounds - 1, fixed)
             weight, done = weight * config.tightening, done + 1
             progress("matching", done, total)
     return GridMatch(*maps, *confidence)
@@ -146,6 +150,7 @@ def _transported(
     config: MatchingConfig,
     weight: float,
     potential: Tensor | None,
+    within: list[Tensor] | None,
 ) -> tuple[list[_Way], Tensor]:
     """What a plan says of the points of either picture, and the second picture's potential."""
     sizes = [to.shape[:2] for to in expected]
@@ -153,6 +158,10 @@ def _transported(
     to_b, to_a = (to.flatten(0, 1) for to in expected)
     # a pair is as far apart as it is in either picture: where one is expected and where the other is
     pairs = torch.cat([to_b, places[0]], 1), torch.cat([places[1], to_a], 1)
+    if within is not None:
+        # a coordinate more, by which the inside of one mask is far from the outside of the other
+        far = (CROSSING * config.reach / (weight / 2)) ** 0.5
+        pairs = tuple(torch.cat([at, far * part.flatten()[:, None]], 1) for at, part in zip(pairs, within))
     clouds = joined(rows[0], pairs[0], rows[1], pairs[1], cost=config.cost, position_weight=weight / 2)
     init = None if potential is None else (torch.zeros_like(to_b[:, 0]), potential.flatten())
     transport = sinkhorn(

@@ -1,8 +1,10 @@
-"""A blend: a film of one picture becoming another, whose places are matched by transport. No text."""
+"""A blend: a film of one picture becoming another, whose places are matched by transport."""
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,15 +15,17 @@ from ...losses import pyramid_distance
 from ...media.frame_files import FrameFiles, HeldFrames
 from ...media.pictures import Picture, fit
 from ...models.clip import ClipEncoder
+from ...models.flow import latent_model
 from ..morph.picture import require_picture
 from ..run import Run, Tell
 from ..run_state import checksum, plain
 from .bands import frame_of
 from .colours import find_moves
 from .config import BlendConfig
+from .drawn import Drawing, find_drawing
 from .fixed import Fixed
 from .frames import Scene, over_white, trust_of
-from .maps import LEAST_SIDE, Maps, find_maps
+from .maps import LEAST_SIDE, Maps, find_maps, require_masks
 from .places import Places
 from .warp import find_motion, missed
 
@@ -64,14 +68,19 @@ class Blend(Run):
             second, in pixels whose centres are at whole numbers.
         maps: Where either picture's pixels lie in the other, where that is known; None to find it.
         encoder: A CLIP or DINO whose patches are matched instead of colours and gradients.
+        masks: What may match what: ``(H, W)`` of the first picture and of the second, in [0, 1]. Inside finds
+            partners inside alone, outside outside.
+        model: A pipeline of diffusers that draws the frames in between: Stable Diffusion 1, 2, XL or 3, or
+            FLUX. None moves the pictures alone.
+        texts: What the pictures show, one each, which the model reads; None for nothing said.
         made: Where frames are kept; None for memory.
 
     Raises:
-        ValueError: If pictures, pairs or maps do not fit; names them.
-        TypeError: If a picture is no tensor of floating-point numbers.
+        ValueError: If pictures, pairs, maps, masks or texts do not fit; names them.
+        TypeError: If a picture is no tensor of floating-point numbers, or the pipeline is of another kind.
     """
 
-    knobs = "frames, or take smaller pictures"
+    knobs = "batch, longest or frames, or take smaller pictures"
     replaced = ("_made.kept",)
 
     @own_modes
@@ -84,9 +93,12 @@ class Blend(Run):
         fixed: Tensor | None = None,
         maps: Maps | None = None,
         encoder: ClipEncoder | None = None,
+        masks: tuple[Tensor, Tensor] | None = None,
+        model: Any = None,
+        texts: tuple[str, str] | None = None,
         made: HeldFrames | FrameFiles | None = None,
     ):
-        self.config = config = (config or BlendConfig()).settled()
+        self.config = config = (config or BlendConfig()).settled(*([] if model is None else [model]))
         self.first, self.second = (
             _picture(name, given) for name, given in (("first", first), ("second", second))
         )
@@ -95,6 +107,11 @@ class Blend(Run):
         Fixed.of(fixed, self.first.rgb, self.second.rgb)  # refuses what does not fit
         self.fixed = None if fixed is None else torch.as_tensor(fixed, dtype=torch.float32).cpu()
         self._given_maps = maps if maps is None else _fitting(maps, sizes)
+        self.masks = None if masks is None else require_masks(masks, (self.first.rgb, self.second.rgb))
+        if masks is not None and maps is not None:
+            raise ValueError("masks say how maps are found, and these are given: give maps or masks")
+        self.model, self.texts = None if model is None else latent_model(model), _texts(model, texts)
+        self._drawing: Drawing | None = None
         self.maps: Maps | None = None
         self.folded = self.missed = 0.0
         self._scene: Scene | None = None
@@ -106,8 +123,12 @@ class Blend(Run):
             "fixed": [] if self.fixed is None else self.fixed.tolist(),
             "maps": "found" if maps is None else checksum(maps),
             "encoder": "none" if encoder is None else encoder.name,
+            "masks": "none" if masks is None else checksum(self.masks),
+            "model": "none" if self.model is None else f"{self.model.digest()} {self.model.network.dtype}",
+            "texts": list(self.texts),
         }
-        self._begin(facts, steps=config.frames)
+        self._at_once = 1 if model is None else config.batch
+        self._begin(facts, steps=math.ceil(config.frames / self._at_once))
 
     @property
     def times(self) -> Tensor:
@@ -145,8 +166,14 @@ class Blend(Run):
     def _prepare(self, tell: Tell) -> None:
         config, pictures = self.config, (self.first.rgb, self.second.rgb)
         maps = self._given_maps or find_maps(
-            *pictures, config.matching, encoder=self.encoder, fixed=self.fixed, progress=tell
+            *pictures,
+            config.matching,
+            encoder=self.encoder,
+            fixed=self.fixed,
+            masks=self.masks,
+            progress=tell,
         )
+        maps = Maps(*(part.to(self.first.rgb.device) for part in maps))
         tell("fitting the motion between the pictures")
         motion = find_motion(
             maps,
@@ -167,13 +194,25 @@ class Blend(Run):
         trust = trust_of(maps, motion.cell)
         self.maps, self.folded, self.missed = maps, motion.folded, off
         self._scene = Scene(layers, self.places, motion, trust, moves, config.least_trust, config.haste)
+        if self.model is not None:
+            self._drawing = find_drawing(self.model, self._scene, self.texts, config, tell)
 
     @torch.no_grad()
     def _step(self) -> Tensor:
-        """Make the next frame."""
-        t = self.index / (self.config.frames - 1)
-        self._made.append(frame_of(self._scene, t))
+        """Make the next frame, or as many as a model draws at once."""
+        times, drawing, scene = self._times_of(self.index), self._drawing, self._scene
+        between = [t for t in times if 0 < t < 1]
+        drawn = dict(zip(between, drawing.draw(between))) if drawing is not None and between else {}
+        for t in times:
+            colours = partial(drawing.complete, drawn[t], t) if t in drawn else None
+            self._made.append(frame_of(scene, t, colours))
         return torch.empty(0, dtype=torch.float32)
+
+    def _times_of(self, step: int) -> list[float]:
+        """Those of the frames that a step makes."""
+        last = self.config.frames - 1
+        first = step * self._at_once
+        return [i / last for i in range(first, min(first + self._at_once, last + 1))]
 
     def _own_state(self) -> dict:
         return {"frames": list(self._made.kept)}
@@ -190,6 +229,9 @@ def blend_pictures(
     fixed: Tensor | None = None,
     maps: Maps | None = None,
     encoder: ClipEncoder | None = None,
+    masks: tuple[Tensor, Tensor] | None = None,
+    model: Any = None,
+    texts: tuple[str, str] | None = None,
     callback: Callable[[Blend], None] | None = None,
 ) -> BlendResult:
     """Make a film of one picture becoming another; see :class:`Blend` for arguments and errors.
@@ -201,7 +243,10 @@ def blend_pictures(
         fixed: Pairs of points that belong together, ``(F, 4)``.
         maps: Where pixels lie in the other picture, where that is known.
         encoder: A CLIP or DINO whose patches are matched.
-        callback: Called after each frame.
+        masks: What may match what: inside finds partners inside alone.
+        model: A pipeline of diffusers that draws the frames in between.
+        texts: What the pictures show, which the model reads.
+        callback: Called after each step.
 
     Returns:
         The frames, when they are shown, and the maps by which they were made.
@@ -213,7 +258,17 @@ def blend_pictures(
         >>> result.frames.shape
         torch.Size([3, 3, 64, 64])
     """
-    run = Blend(first, second, config=config, fixed=fixed, maps=maps, encoder=encoder)
+    run = Blend(
+        first,
+        second,
+        config=config,
+        fixed=fixed,
+        maps=maps,
+        encoder=encoder,
+        masks=masks,
+        model=model,
+        texts=texts,
+    )
     run.finish(callback)
     return run.result()
 
@@ -233,6 +288,18 @@ def _picture(name: str, given: Tensor | Picture) -> Picture:
 def _measured(rgb: Tensor) -> Tensor:
     """A frame as it is compared."""
     return fit(rgb, MEASURED) if max(rgb.shape[1:]) > MEASURED else rgb
+
+
+def _texts(model: Any, texts: tuple[str, str] | None) -> tuple[str, ...]:
+    """What the model reads of either picture; nothing without one."""
+    if model is None:
+        if texts is not None:
+            raise ValueError("texts must be left out without a model, which is not given")
+        return ()
+    texts = ("", "") if texts is None else texts
+    if isinstance(texts, str) or len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"texts must be two, one of each picture, got {texts!r}")
+    return tuple(texts)
 
 
 def _layers(first: Picture, second: Picture) -> tuple[Tensor, Tensor]:

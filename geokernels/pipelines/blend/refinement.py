@@ -133,6 +133,23 @@ def unfolded(positions: np.ndarray) -> np.ndarray:
     return motion + still
 
 
+def unfolded_apart(positions: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The same inside of a mask ``(H, W)`` and outside of it, as if the one knew nothing of the other."""
+    parts = [unfolded(_continued(positions, own)) for own in (inside, ~inside)]
+    return np.where(inside[..., None], *parts)
+
+
+def _continued(positions: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The map where it is ``known``, and elsewhere the motion of the nearest place where it is."""
+    cv2, still = opencv("matching"), pixels(positions.shape[:2])
+    _, labels = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    motion, of_label = (positions - still).reshape(-1, 2), np.empty(labels.max() + 1, np.int64)
+    of_label[labels[known]] = np.flatnonzero(known)
+    return still + motion[of_label[labels]]
+
+
 def _folds(positions: np.ndarray) -> np.ndarray:
     """Where the map turns its pixels over, ``(H, W)`` bool."""
     across, down = np.diff(positions, axis=1)[:-1], np.diff(positions, axis=0)[:, :-1]

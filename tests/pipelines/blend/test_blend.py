@@ -162,6 +162,12 @@ def test_pictures_that_do_not_fit_are_named():
     ):
         with pytest.raises(ValueError, match=said):
             Blend(picture, picture, fixed=torch.tensor(fixed))
+    mask = torch.zeros(32, 32)
+    mask[:9] = 1
+    with pytest.raises(ValueError, match=r"masks\[1\] must have shape"):
+        Blend(picture, picture, masks=(mask, mask[:8]))
+    with pytest.raises(ValueError, match="give maps or masks"):
+        Blend(picture, picture, masks=(mask, mask), maps=still(picture, picture))
     with pytest.raises(ValueError, match=r"maps\.to_a must have shape"):
         Blend(picture, noise(20, 20), maps=still(picture, picture))
     with pytest.raises(ValueError, match="frames must be at least 2, got 1"):
@@ -176,3 +182,17 @@ def test_what_lies_around_a_smaller_picture_is_transparent_and_white():
     rgb, alpha = over_white(run.made[0])
     assert rgb[:, alpha[0] == 0].min() == 1
     assert alpha[0, :, :4].max() == 0
+
+
+def test_masks_are_a_part_of_a_run():
+    pictures = world.render(world.sample_scenes(2, generator=chance(1)))
+    config = BlendConfig(frames=2, palette=32, matching=MatchingConfig(points=16, first=16))
+    mask = torch.zeros(64, 64)
+    mask[16:48, 16:48] = 1
+    plain, masked = (Blend(*pictures, config=config, masks=given) for given in (None, (mask, mask)))
+    assert plain.facts["masks"] == "none"
+    masked.step()
+    with pytest.raises(ValueError, match="made with"):
+        plain.load_state_dict(masked.state_dict())
+    plain.step()
+    assert not torch.equal(plain.maps.confidence_a, masked.maps.confidence_a)

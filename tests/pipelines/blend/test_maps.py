@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from geokernels.models.dino import load_dino
 from geokernels.pipelines.blend import dense, features, matching, motions, refinement, smoothing
 from geokernels.pipelines.blend.fixed import Fixed
 from geokernels.pipelines.blend.grids import plane
@@ -226,7 +227,77 @@ def test_a_map_drawn_through_pairs_goes_through_them():
 
 def test_points_are_matched_without_opencv(monkeypatch):
     found = matching.match_grids(
-        A, B, QUICK, encoder=None, fixed=None, progress=lambda stage, done, total: None
+        A, B, QUICK, encoder=None, fixed=None, masks=None, progress=lambda stage, done, total: None
     )
     assert found.to_b.shape == (*found.confidence_a.shape, 2)
     assert isinstance(Maps(*found), tuple)
+
+
+def test_masks_say_which_of_two_twins_is_meant():
+    """An object of A is in B twice: each mask of B leads there, and to no other place."""
+    thing, a, b = 0.5 + pattern(24, 24, 5) / 2, pattern(64, 96, 1) / 2, pattern(64, 96, 2) / 2
+    a[:, 20:44, 36:60] = b[:, 20:44, 4:28] = b[:, 20:44, 68:92] = thing
+    of_a, left, right = (torch.zeros(64, 96) for _ in range(3))
+    of_a[20:44, 36:60] = left[20:44, 4:28] = right[20:44, 68:92] = 1
+    inner, shifts = (slice(24, 40), slice(40, 56)), {}
+    for name, masks in (("left", (of_a, left)), ("right", (of_a, right))):
+        maps = find_maps(a, b, MatchingConfig(points=32, first=32), masks=masks)
+        shifts[name] = float((maps.to_b - still(64, 96))[inner][..., 0].median())
+        assert maps.confidence_a[inner].mean() > 0.3
+        # nothing is believed that leads out of one mask and into the other's outside
+        there = refinement.resampled(masks[1].numpy(), maps.to_b.numpy())
+        crossed = torch.from_numpy(np.abs(masks[0].numpy() - there)) > 0.9
+        assert maps.confidence_a[crossed].sum() < 0.1 * crossed.sum()
+    assert shifts["left"] == pytest.approx(-32, abs=2)
+    assert shifts["right"] == pytest.approx(32, abs=3)
+
+
+def test_masks_that_say_nothing_are_refused():
+    good, other = torch.zeros(110, 128), torch.zeros(110, 120)
+    good[:50] = other[:50] = 1
+    for masks, said in (
+        ((good, other), r"masks\[1\] must have shape \(H, W\) = \(110, 128\), got \(110, 120\)"),
+        ((good * 0, good), r"masks\[0\] must have an inside and an outside, got 0% inside"),
+        ((good, good * 0 + 1), r"masks\[1\] must have an inside and an outside, got 100% inside"),
+        ((good, 2 * good), r"masks\[1\] must lie in \[0, 1\]"),
+        ((good,), "masks must be two, one of each picture, got 1"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            find_maps(A, B, QUICK, masks=masks)
+
+
+def test_a_map_is_continued_from_the_nearest_place_that_is_known():
+    known = np.zeros((6, 8), bool)
+    known[:, :3] = True
+    moved = refinement.pixels((6, 8))
+    moved[:, 2] += np.float32([5, -1])
+    found = refinement._continued(moved, known) - refinement.pixels((6, 8))
+    np.testing.assert_allclose(found[:, 2:], np.broadcast_to(np.float32([5, -1]), (6, 6, 2)))
+    np.testing.assert_allclose(found[:, :2], 0, atol=1e-6)
+    folded = refinement.pixels((6, 8))
+    folded[:, 4:, 0] -= 6  # what lies within a mask moves before the rest
+    apart = refinement.unfolded_apart(folded, np.arange(8)[None].repeat(6, 0) >= 4)
+    np.testing.assert_allclose(apart, folded, atol=1e-5)
+    assert np.abs(refinement.unfolded(folded) - folded).max() > 0.5
+
+
+def test_the_keys_of_a_dino_are_matched(tmp_path):
+    """One of random weights, saved as DINO's are: what it sees leads, and not colours and gradients."""
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "dino.pth")
+    dino = load_dino(tmp_path / "dino.pth", architecture="test_vit")
+    seen = features.describe(A, A, (12, 12), (12, 12), dino)
+    assert torch.equal(*seen)
+    keys = dino(A[None])[:, 1:]
+    side = int(keys.shape[1] ** 0.5)
+    own = features.describe(A, B, (side, side), (side, side), dino)[0]
+    # axes are turned and cut, and distances are the keys' own
+    apart = torch.cdist(keys[0], keys[0])
+    assert (torch.cdist(own, own) <= apart + 1e-3).all()
+    assert torch.cdist(own, own).sum() > 0.8 * apart.sum()
+    maps = find_maps(A, A, MatchingConfig(points=24, first=24, refine=False), encoder=dino)
+    error = (maps.to_b - still(110, 128)).square().sum(-1).sqrt()[20:-20, 20:-20]
+    assert error.mean() < 2
+    other = find_maps(A, B, MatchingConfig(points=24, first=24, refine=False), encoder=dino)
+    plain = find_maps(A, B, MatchingConfig(points=24, first=24, refine=False))
+    assert (other.to_b - plain.to_b).abs().mean() > 0.5
