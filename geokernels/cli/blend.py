@@ -121,7 +121,6 @@ def blend(
 ) -> None:
     """Make a film of one picture becoming another, whose places are matched by optimal transport."""
     named = {"first": "FIRST", "second": "SECOND", "fixed": "--match", "pipeline": "--model"}
-    named |= {"masks[0]": "--mask-a", "masks[1]": "--mask-b"}
     with sentences(blend, **named) as names, extras():
         import torch
 

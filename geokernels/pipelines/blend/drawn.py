@@ -60,7 +60,8 @@ class Drawing(NamedTuple):
     def _drawn(self, times: Sequence[float], states: list[Tensor]) -> Tensor:
         at = torch.tensor(times, dtype=torch.float64)
         rows, pooled = self.path.segments[0].at(at), self.path.pooled_at(0, at)
-        asked = Words(rows.to(self.nothing.rows), None if pooled is None else pooled.to(rows))
+        own = self.nothing.rows
+        asked = Words(rows.to(own), None if pooled is None else pooled.to(own))
         words = self.model.guided(self.nothing.repeat(len(times)), asked, self.guidance_scale)
         if self.guidance_scale == 1:
             words = words[-1:]  # a pair would be drawn in two passes, of which one counts for nothing

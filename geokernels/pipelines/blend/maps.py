@@ -105,7 +105,7 @@ def require_masks(masks: tuple[Tensor, Tensor], pictures: tuple[Tensor, Tensor])
     if len(masks) != 2:
         raise ValueError(f"masks must be two, one of each picture, got {len(masks)}")
     found = []
-    for name, mask, picture in zip(("masks[0]", "masks[1]"), masks, pictures):
+    for name, mask, picture in zip(("mask_a", "mask_b"), masks, pictures):
         require_shape(name, mask, tuple(picture.shape[1:]), "(H, W)")
         mask = mask.detach().cpu().float()
         require_finite(name, mask)

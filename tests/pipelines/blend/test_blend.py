@@ -164,7 +164,7 @@ def test_pictures_that_do_not_fit_are_named():
             Blend(picture, picture, fixed=torch.tensor(fixed))
     mask = torch.zeros(32, 32)
     mask[:9] = 1
-    with pytest.raises(ValueError, match=r"masks\[1\] must have shape"):
+    with pytest.raises(ValueError, match=r"mask_b must have shape"):
         Blend(picture, picture, masks=(mask, mask[:8]))
     with pytest.raises(ValueError, match="give maps or masks"):
         Blend(picture, picture, masks=(mask, mask), maps=still(picture, picture))
