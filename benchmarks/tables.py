@@ -15,7 +15,7 @@ from pathlib import Path
 from geokernels.metrics.summary import COLUMNS, readable
 
 from . import scaling
-from .cost import adapt, card, edit, edit_time, flow, morph, whole
+from .cost import adapt, card, edit, edit_time, flow, memory_large, morph, whole
 from .cost import video as video_cost
 from .cost.table import cost_table
 from .gpu import tables as gpu_tables
@@ -127,6 +127,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cost of edit, SD3": lambda: cost_table(load("editing-cost-sd3"), flow.COLUMNS, flow.FIRST),
     "cost of edit, FLUX": lambda: cost_table(load("editing-cost-flux"), flow.COLUMNS, flow.FIRST),
     "whole runs": lambda: whole.as_markdown(load("whole-runs")),
+    "memory of large runs": lambda: memory_large.as_markdown(load("memory-large")),
     "memory": lambda: card.as_markdown(load),
     "time of edit": lambda: cost_table(load("editing-time"), edit_time.COLUMNS, edit.PUBLISHED),
     "cost of morph": lambda: cost_table(load("layer-edit-cost"), morph.COLUMNS, morph.PATTERN),
