@@ -111,6 +111,7 @@ OLDER = [(use, old) for use in USES for old in getattr(use.about, "formerly", ()
 def test_the_older_names():
     assert {(use.command, old, use.option) for use, old in OLDER} == {
         ("adapt", "--generator", "--model"),
+        ("blend", "--guidance", "--guidance-scale"),
         ("edit", "--guidance", "--guidance-scale"),
         ("interpolate", "--guidance", "--guidance-scale"),
         ("world sample", "--guidance", "--guidance-scale"),

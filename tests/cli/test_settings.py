@@ -30,7 +30,7 @@ def typed(inputs, tmp_path, monkeypatch):
         "video": ("video", inputs / "clip", *TEXTS),
         "edit": ("edit", "--from", "a", "--to", "b"),
         "interpolate": ("interpolate", "--prompt", "a", "--prompt", "b"),
-        "blend": ("blend", inputs / "picture.png", inputs / "picture.png"),
+        "blend": ("blend", inputs / "picture.png", inputs / "picture.png", "--model", "world"),
     }
     seen, made = [], {}
     make = Settings.make
