@@ -105,10 +105,12 @@ def restored(pipeline, drawn, *, steps: int, length: int, advance=None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pipeline", required=True, help="folder")
-    parser.add_argument("--card", type=Path, required=True, help="Markdown with a place for every table")
-    parser.add_argument("--picture", type=Path, required=True, help="where samples are drawn to")
-    parser.add_argument("--record", type=Path, required=True, help="how the pipeline came about")
+    parser.add_argument("--pipeline", default="world-flow", help="'world-flow' or a folder")
+    parser.add_argument("--card", type=Path, default=Path("docs/model-cards/world-flow.md"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/world-flow.png"))
+    parser.add_argument(
+        "--record", type=Path, default=Path("geokernels/world/weights/world-flow.record.json")
+    )
     parser.add_argument("--prompts", type=int, default=512)
     parser.add_argument("--inverted", type=int, default=128)
     parser.add_argument("--cfg", type=float, default=5.0)

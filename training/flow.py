@@ -22,6 +22,8 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
+from geokernels.models.embedded import embedded
+
 from .diffusion_data import build_tokenizer, captions_of, encoded_renders
 from .flow_text import Captions, Counted
 from .on_latents import train_on_latents
@@ -245,7 +247,7 @@ def vae_facts(folder: Path) -> dict:
 
 
 def main() -> None:
-    vae = Path("geokernels/world/weights/world-diffusion")
+    vae = embedded("world-diffusion")
     train_on_latents(__doc__, Training, Config(), QUICK, name="world-flow", vae=vae)
 
 

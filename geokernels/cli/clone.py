@@ -22,6 +22,7 @@ TRAININGS = {
     "evaluation-clip": ("clip", "--model", "evaluation"),
     "vae": ("vae",),
     "diffusion": ("diffusion",),
+    "flow": ("flow",),
     "generator": ("generator",),
 }
 EVALUATIONS = {
@@ -30,6 +31,7 @@ EVALUATIONS = {
     "judge": ("evaluate_judge",),
     "generator": ("evaluate_generator",),
     "diffusion": ("evaluate_diffusion",),
+    "flow": ("evaluate_flow",),
 }
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 UNCOMPARED = ("loading",)  # blocks of timings, which no two runs share

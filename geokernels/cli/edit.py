@@ -38,6 +38,7 @@ from .options import (
     file_option,
 )
 from .pipelines import (
+    is_built_in,
     is_flow,
     models_of,
     precision_of,
@@ -151,7 +152,7 @@ def edit(
         from ..pipelines.run_state import plain
         from ..runs.edit import INVERSION, EditFolder, EditJob
 
-        built_in = {"--model": model == "world", "--clip": clip == "world"}
+        built_in = {"--model": is_built_in(model), "--clip": clip == "world"}
         flow = is_flow(model)
         own = ("flow", "as --model is a rectified flow") if flow else None
         settings = Settings({"edit": OIGConfig}, {"edit": OPTIONS}, built_in=built_in, own=own)

@@ -36,7 +36,7 @@ from .options import (
     Variant,
     device_of,
 )
-from .pipelines import pipeline_of, precision_of, require_sources
+from .pipelines import is_built_in, pipeline_of, precision_of, require_sources
 from .readable import warn_of_world_words
 from .settings import Settings, same_names
 
@@ -120,13 +120,13 @@ def interpolate(
 
         if mp4:
             require_av()
-        kinds, built_in = {"interpolate": PromptInterpolationConfig}, {"--model": model == "world"}
+        kinds, built_in = {"interpolate": PromptInterpolationConfig}, {"--model": is_built_in(model)}
         settings = Settings(kinds, {"interpolate": OPTIONS}, built_in=built_in)
         if compare and "coupling" in settings.names_of("interpolate"):
             raise ValueError(f"--compare runs every coupling, got {settings.names['coupling']} with it")
         config = settings.make("interpolate")
         names |= settings.names
-        precision, kind = precision_of(dtype), distance or ("features" if model == "world" else "lpips")
+        precision, kind = precision_of(dtype), distance or ("features" if is_built_in(model) else "lpips")
         require_choice("--distance", kind, DISTANCES)
         require_sources(model=model)
         where, folder = device_of(device), InterpolationFolder(out, len(COUPLINGS) if compare else 1, mp4)
@@ -134,16 +134,16 @@ def interpolate(
             settings.tell()
             drawing = TextToImage(pipeline_of(model, variant, model_config, precision, where))
             measure, called = _distance(kind, lpips_weights, where)
-            if model == "world":
+            if is_built_in(model):
                 warn_of_world_words([*prompt, negative or ""])
             with _warnings_as_lines():
                 say("Trying whether the model reads a prompt as a set of tokens.")  # a dozen passes of it
                 how = {"negative": negative, "distance": measure, "seeds": seed or [0]}
                 runs = _runs(drawing, prompt, config, compare, made=folder.drawn, **how)
             facts = {"prompts": list(prompt), "negative": negative, "seeds": list(seed or [0]), "mp4": mp4}
-            facts |= {"model": model if model == "world" else Path(model).name, "pipeline": drawing.name}
+            facts |= {"model": model if is_built_in(model) else Path(model).name, "pipeline": drawing.name}
             facts |= {"dtype": dtype, "distance": called, "encoders": []}
-            job = InterpolateJob(runs, folder, facts=facts, judged=model == "world")
+            job = InterpolateJob(runs, folder, facts=facts, judged=is_built_in(model))
             record = driven(job, out, resume=resume, look=_drawn)
         if measure is not None:
             table = Table(*HEAD)

@@ -167,7 +167,7 @@ DiffusionModel = Annotated[
     str,
     typer.Option(
         "--model",
-        help="The diffusion model: world for the built-in one, a folder in diffusers' format, "
+        help="The diffusion model: world or world-flow for a built-in one, a folder in diffusers' format, "
         "organisation/model of the hub, or one file with all weights.",
     ),
 ]

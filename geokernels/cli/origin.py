@@ -15,7 +15,7 @@ OF_PLACE = ("out", "resume", "overwrite")
 # texts that may name a file or folder: a path, NAME=PATH or local-dir:PATH
 MAY_NAME_FILES = ("model", "clip", "clip_model", "judge_clip", "decoder", "captioner", "instruct")
 MAY_NAME_FILES += ("flow", "lpips")
-BUILT_IN = ("world", "world-evaluation")  # names that no folder has
+BUILT_IN = ("world", "world-evaluation", "world-flow")  # names that no folder has
 MARKS = ("local-dir:", "=")  # what a path stands behind
 
 

@@ -20,6 +20,13 @@ def require_sources(**named: str | None) -> None:
             source_of(model, PipelineCalled(f"--{name}"))
 
 
+def is_built_in(model: str) -> bool:
+    """Whether ``--model`` names a pipeline that the package has."""
+    from ..models.pipeline_files import EMBEDDED
+
+    return model in EMBEDDED
+
+
 def is_flow(model: str) -> bool | None:
     """Whether ``--model`` names a rectified flow; None for a single file, which has to be read to say so."""
     from ..models.diffusion import pipeline_class

@@ -51,7 +51,8 @@ def load_diffusion(
     Stable Diffusion 3 may come without its third text encoder, T5.
 
     Args:
-        name: ``"world"``, the embedded pipeline; a folder in diffusers' format; ``"organisation/model"`` on
+        name: ``"world"`` or ``"world-flow"``, the embedded pipelines, of Stable Diffusion's format and of
+            Stable Diffusion 3's; a folder in diffusers' format; ``"organisation/model"`` on
             the hub; or one file that holds all weights. What exists here is preferred to the hub.
         dtype: Of all weights, whatever the files have.
         device: Where to.

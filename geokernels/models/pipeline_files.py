@@ -16,7 +16,8 @@ from .embedded import embedded, verify
 from .tensor_files import mistaken, read_state, unreadable
 
 WORLD = "world-diffusion"  # folder of the embedded pipeline
-EMBEDDED = {"world": WORLD}  # folders of all of them, by their names
+FLOW = "world-flow"  # of its twin, a rectified flow
+EMBEDDED = {"world": WORLD, FLOW: FLOW}  # folders of all of them, by their names
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 # a file of weights in a pipeline's folder, of several perhaps, of a variant perhaps
 WEIGHTS = re.compile(
@@ -69,8 +70,8 @@ def source_of(name: str | Path, called: PipelineCalled = ARGUMENTS) -> Path | st
     if isinstance(name, str) and HUB.fullmatch(name) and not name.startswith("."):
         return name
     raise FileNotFoundError(
-        f"{called.name} must be 'world', an existing folder or file, or 'organisation/model' of the hub, "
-        f"found no folder {name}"
+        f"{called.name} must be {' or '.join(map(repr, EMBEDDED))}, an existing folder or file, or "
+        f"'organisation/model' of the hub, found no folder {name}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from .folder import RunFolder
 
-STAGES = "(clean|longer|captions|robust|vae|tiny|text|unet|generator)"
+STAGES = "(clean|longer|captions|robust|vae|tiny|text|text_1|text_2|unet|transformer|generator)"
 
 
 class TrainingFolder(RunFolder):
@@ -16,7 +16,7 @@ class TrainingFolder(RunFolder):
         r"(vae|tiny)\.json",
         r"latents\.pt",
         r"world-[a-z-]+(\.safetensors|\.json|\.record\.json)",
-        r"(vae|vae_tiny|world-diffusion)/[^/]+",
+        r"(vae|vae_tiny|world-diffusion|world-flow)/[^/]+",
     )
 
     def begun(self) -> bool:

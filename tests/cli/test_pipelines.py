@@ -37,7 +37,7 @@ def test_every_command_names_the_option(command, half, tmp_path):
     lora = tmp_path / "lora.safetensors"
     save_file({"lora_unet_mid_block.lora_up.weight": torch.zeros(1)}, lora)
     for options, said in [
-        (("--model", "./none"), "Error: --model must be 'world', an existing folder or file, or"),
+        (("--model", "./none"), "Error: --model must be 'world' or 'world-flow', an existing folder or"),
         (("--model", half, "--variant", "bf16"), "Error: --variant must be one of fp16, which"),
         (
             ("--model", half, "--model-config", half),
@@ -61,7 +61,7 @@ def test_other_models_name_their_options(pipeline_folder, tmp_path):
     model = ("--model", pipeline_folder)
     for option in ("--decoder", "--instruct"):
         done = run("eval", tmp_path, *model, option, "./none")
-        assert f"Error: {option} must be 'world', an existing folder or file" in done.stderr
+        assert f"Error: {option} must be 'world' or 'world-flow', an existing folder or file" in done.stderr
 
 
 @pytest.mark.parametrize("options", [(), ("--variant", "fp16")])

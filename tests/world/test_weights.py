@@ -21,6 +21,7 @@ LOADERS = {
     "world-evaluation-clip": lambda: load_clip("world-evaluation"),
     "world-generator": load_generator,
     "world-diffusion": load_diffusion,
+    "world-flow": lambda: load_diffusion("world-flow"),
 }
 
 
@@ -52,7 +53,7 @@ def test_nothing_that_ships_executes_code():
 def test_a_flipped_bit_is_refused(name, tmp_path, monkeypatch):
     weights = shutil.copytree(WEIGHTS, tmp_path / "world" / "weights")
     monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
-    if name == "world-diffusion":
+    if name in ("world-diffusion", "world-flow"):
         pytest.importorskip("diffusers")
     LOADERS[name]()
     heaviest = max(recorded(name, weights), key=lambda path: path.stat().st_size)

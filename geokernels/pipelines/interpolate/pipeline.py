@@ -6,6 +6,7 @@ import torch
 from diffusers.utils import BaseOutput
 
 from ...models import load_text_to_image
+from ...models.pipeline_files import EMBEDDED
 from ...models.text_to_image import Embedding, TextToImage
 from ..wrapping import WrappingPipeline
 from .prompts import Distance, PromptInterpolationConfig, PromptInterpolationResult, interpolate_prompts
@@ -44,7 +45,7 @@ class PromptInterpolationPipeline(WrappingPipeline):
 
     @classmethod
     def from_pretrained(cls, name, **options) -> "PromptInterpolationPipeline":
-        """Load a folder, a model of the hub, or ``"world"``.
+        """Load a folder, a model of the hub, or ``"world"`` or ``"world-flow"``, the embedded ones.
 
         Args:
             name: Where it is; the folder says of which kind.
@@ -53,11 +54,12 @@ class PromptInterpolationPipeline(WrappingPipeline):
         Raises:
             TypeError: If the pipeline is of another kind.
         """
-        if str(name) == "world":
+        if str(name) in EMBEDDED:
             kept = {key: options[key] for key in ("dtype", "torch_dtype") if key in options}
             if len(kept) != len(options):
-                raise TypeError(f"'world' takes dtype alone, got {', '.join(options)}")
-            return cls.from_pipe(load_text_to_image("world", dtype=next(iter(kept.values()), torch.float32)))
+                raise TypeError(f"{name!r} takes dtype alone, got {', '.join(options)}")
+            dtype = next(iter(kept.values()), torch.float32)
+            return cls.from_pipe(load_text_to_image(str(name), dtype=dtype))
         return super().from_pretrained(name, **options)
 
     def __call__(
