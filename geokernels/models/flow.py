@@ -19,12 +19,12 @@ class FlowModel(LatentModel):
     """Transformer, autoencoder and text encoders of Stable Diffusion 3 or FLUX.
 
     Of Stable Diffusion 3 any text encoder may be missing whose rows the pipeline then takes to be zeros, as
-    it does for T5. Pictures of any aspect ratio are taken, whose sides ``multiple`` divides.
+    it does for T5. The embedded model was trained with such rows and without them; here it goes without, at a
+    third of the cost. Pictures of any aspect ratio are taken, whose sides ``multiple`` divides.
 
     Attributes:
         distilled: Whether the guidance scale is an input, as for FLUX.1 dev, and one pass has it.
         guidable: Whether there is any guidance; FLUX.1 schnell has none.
-        passes: Latents that the transformer was given so far: one of a batch counts as one.
 
     Raises:
         TypeError: If the pipeline is of another kind, or its transformer does not fit its autoencoder.
@@ -46,7 +46,6 @@ class FlowModel(LatentModel):
         self.multiple = self._factor * self._patch
         self.distilled = self.packed and config.guidance_embeds
         self.guidable = self.distilled or not self.packed
-        self.passes = 0
 
     @property
     def kind(self) -> str:
@@ -60,6 +59,8 @@ class FlowModel(LatentModel):
     def read(self, prompts) -> Words:
         """See :meth:`LatentModel.read`; where guidance is an input, at a scale of 1."""
         words = super().read(prompts)
+        if getattr(self.pipeline, "embedded", False):
+            words = words._replace(rows=words.rows[:, : self.pipeline.tokenizer_max_length])
         return self._at_scale(words, 1.0) if self.distilled else words
 
     def guided(self, nothing: Words, asked: Words, scale: float) -> tuple[Words, ...]:
@@ -70,7 +71,6 @@ class FlowModel(LatentModel):
 
     def __call__(self, latents: Tensor, time: float, words: Words) -> Tensor:
         """The velocity, see :class:`LatentModel`; ``time`` is the level at which the latents lie."""
-        self.passes += len(latents)
         sent = latents.to(self.network.dtype)
         level = torch.full((len(latents),), time, dtype=torch.float32, device=latents.device)
         common = {"encoder_hidden_states": words.rows, "pooled_projections": words.pooled}

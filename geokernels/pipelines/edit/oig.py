@@ -89,6 +89,8 @@ class OIGEdit(Run):
         self.sources = source.latents.to(device, dtype)
         self.edits = self.sources.expand(len(targets), -1, -1, -1).clone()
         self.previous: list[Tensor] | None = None
+        self._path = source.path if self.config.anchored else None
+        self._away = 0.0  # by which the velocity of an anchored edit would differ from the source's own way
         self._read(source, targets)
         self.cycle = self._begin_cycle() if self.config.cycle else None
         if self.cycle:
@@ -115,8 +117,13 @@ class OIGEdit(Run):
         empty = self.denoiser.read([""])
         guided = self.denoiser.guided(empty.repeat(len(captions)), shown, scale)
         self._source_words = (shown,) if source.inverted else guided
+        anchored = self._path is not None
+        if anchored:
+            own = self.config.source_guidance_scale
+            guided = self.denoiser.guided(empty.repeat(len(captions)), shown, own)
         # of one pass there is nothing to compare with but that of the source
-        if source.inverted and (self.config.negative == "source" or len(guided) == 1):
+        alone = len(guided) == 1 and not anchored
+        if source.inverted and (self.config.negative == "source" or alone):
             nothing, self._compared_words = self.denoiser.read(each), (shown,)
         else:
             nothing, self._compared_words = empty.repeat(B), guided
@@ -127,6 +134,8 @@ class OIGEdit(Run):
     def _require_suited(self) -> None:
         """Refuse settings that do not go with the model."""
         if not isinstance(self.denoiser, FlowModel):
+            if self.config.anchored:
+                raise ValueError("anchored must be False for a U-Net, which says no velocity, got True")
             return
         if self.config.cycle:
             raise ValueError(
@@ -186,6 +195,8 @@ class OIGEdit(Run):
 
     def _step(self) -> Tensor:
         """Take one step of sources and edits, by DDIM or Euler, and one against the gradient in its turn."""
+        if self._path is not None and self.index < int(self.config.begin * self.steps):
+            return self._step_beside()
         with frozen(*self._models):
             before = self._step_sources()
             if not self.guides(self.index):
@@ -193,16 +204,32 @@ class OIGEdit(Run):
             with checkpointed(*self._models, enabled=self.config.checkpointing):
                 return self._step_guided(before)
 
+    def _step_beside(self) -> Tensor:
+        """Take the source's step, without looking at it; no terms."""
+        self.sources = self._path[self.index + 1].to(self.sources)
+        self.edits = self.sources.expand_as(self.edits).clone()
+        return self._no_terms()
+
     @torch.no_grad()
     def _step_sources(self) -> list[Tensor]:
         """Take the sources' step; their features, ``(R, S, C, H, W)`` each."""
         # at a scale of 1 the copy without the prompt, which is there for its features, has no say
         scale = self.config.guidance_scale if len(self._source_words) == 2 else 1.0
+        scale = scale if self._path is None else self.config.source_guidance_scale
         words = self._compared_words
         with tapped(self.denoiser.network, share=self.config.blocks) as features:
             output = guided_output(self.denoiser, self.sources, self._time, words, guidance_scale=scale)
-        self.sources = self._move(self.sources, output)
+        self.sources = self._follow(output)
         return [part.unflatten(0, (len(words), -1)) for part in features]
+
+    def _follow(self, output: Tensor) -> Tensor:
+        """The sources one step on: by ``output``, or, where edits are anchored, as their inversion came."""
+        if self._path is None:
+            return self._move(self.sources, output)
+        here, after = self.schedule.shares[self.index : self.index + 2]
+        sources = self._path[self.index + 1].to(self.sources)
+        self._away = output - (sources - self.sources) / (after - here)
+        return sources
 
     @torch.no_grad()
     def _step_unguided(self) -> Tensor:
@@ -210,6 +237,9 @@ class OIGEdit(Run):
         self.edits, self.previous = self._move(self.edits, output), features
         if self.cycle and self._guides_later:
             self.cycle.advance(self.index + 1)
+        return self._no_terms()
+
+    def _no_terms(self) -> Tensor:
         return self.edits.new_full((len(self.edits), len(self.terms)), math.nan, dtype=torch.float32)
 
     def _step_guided(self, before: list[Tensor]) -> Tensor:
@@ -242,7 +272,7 @@ class OIGEdit(Run):
     def _see(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The guided output, and features without and with the prompt, ``(2, B, ...)`` or one of each."""
         with tapped(self.denoiser.network, share=self.config.blocks) as features:
-            output = self._output(x, self._time, self._words)
+            output = self._output(x, self._time, self._words) - self._away
         copies = len(self._words)
         if len(features[0]) == copies * len(x):
             return output, [part.unflatten(0, (copies, -1)) for part in features]

@@ -44,6 +44,11 @@ class OIGConfig(RecipeConfig, guidance="guidance_scale"):
             or ``"empty"``, no prompt, in the world's recipe, where features of both copies are compared. The
             edit of a drawn source is always led away from no prompt, and that of a model which reads its
             guidance scale from nothing.
+        anchored: Whether the edit goes the source's own way, as the inversion came, and besides along what
+            the velocities of the two texts differ by. Ours, of rectified flows alone, in their recipe.
+        source_guidance_scale: That of the source's velocity where an edit is anchored to an inverted source.
+        begin: Share of the steps, from noise on, that an anchored edit does not take: it begins where the
+            source's way is then.
         blocks: Of a rectified-flow transformer, the share of its blocks, evenly spread, behind which the
             picture's tokens are compared. Ours. Of a U-Net all residual blocks are.
     """
@@ -62,6 +67,9 @@ class OIGConfig(RecipeConfig, guidance="guidance_scale"):
     cycle: float = 0.0
     cycle_steps: int | None = OF_RECIPE
     negative: str = OF_RECIPE
+    anchored: bool = OF_RECIPE
+    source_guidance_scale: float = 1.5
+    begin: float = 0.0
     blocks: float = 0.5
 
     recipes = MappingProxyType({"world": WORLD, "published": PUBLISHED, "flow": FLOW})
@@ -75,10 +83,12 @@ class OIGConfig(RecipeConfig, guidance="guidance_scale"):
     def _check(self) -> None:
         require_choice("gradient", self.gradient, GRADIENTS)
         require_choice("negative", self.negative, NEGATIVES)
-        for name in ("guidance_scale", "clip", "structure", "margin", "pull", "step", "until", "cycle"):
+        numbers = ("guidance_scale", "source_guidance_scale", "clip", "structure", "margin", "pull", "step")
+        for name in (*numbers, "until", "cycle"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or above, got {getattr(self, name)}")
         require_share("blocks", self.blocks)
+        require_share("begin", self.begin)
         if not self.blocks:
             raise ValueError("blocks must be above 0; a structure of 0 leaves their loss out")
         if self.until > 1:

@@ -9,11 +9,14 @@ PUBLISHED = MappingProxyType(
         "gradient": "released",
         "negative": "source",
         "cycle_steps": None,
+        "anchored": False,
     }
 )
 
-# ours, of the world's until they are chosen on a rectified flow: nobody has published OIG on one
-FLOW = MappingProxyType({"structure": 0.1, "gradient": "exact", "negative": "empty", "cycle_steps": 4})
-
 # chosen on 30 edits of the rendered world, twice, and the cycle's steps on eight; benchmarks/NOTES.md
-WORLD = MappingProxyType({"structure": 0.1, "gradient": "exact", "negative": "empty", "cycle_steps": 4})
+WORLD = MappingProxyType(
+    {"structure": 0.1, "gradient": "exact", "negative": "empty", "cycle_steps": 4, "anchored": False}
+)
+
+# ours, of the world's until they are chosen on a rectified flow: nobody has published OIG on one
+FLOW = MappingProxyType({**WORLD, "anchored": True})

@@ -13,9 +13,10 @@ from geokernels.testing.pipelines import FLOWS
 
 pytest.importorskip("diffusers")
 
-STEPS, SCALE = 3, 4.0
+STEPS, SCALE, SOURCE_SCALE = 3, 4.0, 1.7
 # with so few steps features and pictures move far: with these, no term vanishes
 SETTINGS = {"guidance_scale": SCALE, "structure": 0.7, "pull": 1000.0, "margin": 2.0, "blocks": 1.0}
+SETTINGS |= {"source_guidance_scale": SOURCE_SCALE}
 
 
 def start_of(pipeline, real, captions=("a b",)):
@@ -52,15 +53,15 @@ class Literal:
             handle.remove()
         return v, tokens
 
-    def pair(self, x, level, nothing, prompt):
+    def pair(self, x, level, nothing, prompt, scale=SCALE):
         """Guided, with the tokens of both copies, or of the one that there is."""
         if self.model.packed:
-            v, tokens = self.velocity(x, level, prompt, SCALE)
+            v, tokens = self.velocity(x, level, prompt, scale)
             return v, [tokens]
         through = x.detach() if self.gradient == "released" else x
         empty, without = self.velocity(x, level, nothing)
         asked, within = self.velocity(through, level, prompt)
-        return empty + SCALE * (asked - empty), [without, within]
+        return empty + scale * (asked - empty), [without, within]
 
     def source_step(self, y, level, caption, real):
         if not real:
@@ -70,18 +71,35 @@ class Literal:
             return v, [tokens]
         return v, [self.velocity(y, level, "")[1], tokens]
 
-    def edit(self, x, source, target, real, structure, pull, margin):
-        y, before, vae = x, None, self.model.vae
+    def anchored_source_step(self, y, level, caption):
+        """The velocity that an edit's differs from, with the tokens that its are compared with."""
+        if self.negative == "source":
+            v, tokens = self.velocity(y, level, caption)
+            return v, [tokens]
+        return self.pair(y, level, "", caption, SOURCE_SCALE)
+
+    def edit(self, start, source, target, real, structure, pull, margin, begin=None):
+        x = y = start.latents
+        before, vae, away = None, self.model.vae, 0.0
         side = self.encoder.image_size
         text_source, text_target = self.encoder.encode_text([source, target])[:, 0]
         nothing = source if real and self.negative == "source" else ""
         for k in range(STEPS):
             level, after = self.levels[k], self.levels[k + 1]
+            if begin is not None and k < begin:
+                x = y = start.path[k + 1]
+                continue
             with torch.no_grad():
-                v, kept = self.source_step(y, level, source, real)
-                y = y + (after - level) * v
+                if begin is None:
+                    v, kept = self.source_step(y, level, source, real)
+                    y = y + (after - level) * v
+                else:
+                    v, kept = self.anchored_source_step(y, level, source)
+                    away = v - (start.path[k + 1] - y) / (after - level)
+                    y = start.path[k + 1]
             leaf = x.detach().requires_grad_()
             v, tokens = self.pair(leaf, level, nothing, target)
+            v = v - away
             x0 = leaf - level * v
             shown = vae.decode(x0 / vae.config.scaling_factor + vae.config.shift_factor).sample / 2 + 0.5
             shown = F.interpolate(shown, (side, side), mode="bicubic", antialias=True)
@@ -113,16 +131,48 @@ class Literal:
 )
 def test_the_same_latents(kind, gradient, negative, real, exact, encoder):
     pipeline, source = exact(kind), start_of(exact(kind), real)
-    config = OIGConfig(gradient=gradient, negative=negative, **SETTINGS)
+    config = OIGConfig(gradient=gradient, negative=negative, anchored=False, **SETTINGS)
     run = OIGEdit(pipeline, encoder, source, ["a d"], config=config)
     while not run.done:
         run.step()
     literal = Literal(pipeline, encoder, gradient, negative)
-    x, y = literal.edit(source.latents, "a b", "a d", real, 0.7, 1000.0, 2.0)
+    x, y = literal.edit(source, "a b", "a d", real, 0.7, 1000.0, 2.0)
     torch.testing.assert_close(run.edits, x, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(run.sources, y, rtol=1e-9, atol=1e-9)
     # every term had a part in it, after the first step as well
     assert (run.history[1:, 0, :3] > 0).all()
+
+
+@pytest.mark.parametrize("begin", [0, 1])
+@pytest.mark.parametrize(
+    "kind, gradient, negative",
+    [
+        (FLOWS[0], "exact", "empty"),
+        (FLOWS[0], "released", "source"),
+        (FLOWS[1], "exact", "empty"),
+        (FLOWS[2], "exact", "empty"),
+    ],
+)
+def test_the_same_latents_where_edits_are_anchored(kind, gradient, negative, begin, exact, encoder):
+    pipeline, source = exact(kind), start_of(exact(kind), True)
+    config = OIGConfig(gradient=gradient, negative=negative, begin=(begin + 0.1) / STEPS, **SETTINGS)
+    run = OIGEdit(pipeline, encoder, source, ["a d"], config=config)
+    run.finish()
+    literal = Literal(pipeline, encoder, gradient, negative)
+    x, y = literal.edit(source, "a b", "a d", True, 0.7, 1000.0, 2.0, begin)
+    torch.testing.assert_close(run.edits, x, rtol=1e-9, atol=1e-9)
+    assert torch.equal(run.sources, source.path[-1])
+    assert (run.history[begin + 1 :, 0, :3] > 0).all()
+    assert run.history[:begin].isnan().all()
+
+
+def test_an_anchored_edit_to_what_its_source_says_is_its_source(exact, encoder):
+    """At one scale, and with no loss, the difference of the two velocities is nothing."""
+    pipeline, source = exact(FLOWS[0]), start_of(exact(FLOWS[0]), True, ("a b",))
+    still = {"clip": 0.0, "structure": 0.0, "source_guidance_scale": SCALE, "guidance_scale": SCALE}
+    run = OIGEdit(pipeline, encoder, source, ["a  b"], config=OIGConfig(**still))  # the same tokens
+    run.finish()
+    torch.testing.assert_close(run.edits, source.path[-1], rtol=1e-9, atol=1e-9)
 
 
 class TestEdits:
