@@ -35,7 +35,7 @@ from .options import (
     file_argument,
     file_option,
 )
-from .pipelines import is_flow, models_of, precision_of, require_solver, require_sources
+from .pipelines import is_built_in, is_flow, models_of, precision_of, require_solver, require_sources
 from .readable import readable_by, warn_of_world_words
 from .settings import Settings, same_names
 from .typed import is_given
@@ -234,7 +234,7 @@ def _model(name: str, dtype: str, device: str, texts: list[str], *, truncate: bo
 
     pipeline, _ = models_of(name, None, dtype, device, **how)
     latent_model(pipeline)  # refuses other kinds
-    if name == "world":
+    if is_built_in(name):
         warn_of_world_words(texts)
     readable = [
         readable_by(pipeline, None, [text], option=option, truncate=truncate)[0]
