@@ -81,5 +81,5 @@ def test_the_wheel_holds_every_weight(monkeypatch):
 
 def test_no_configuration_names_a_folder_of_the_machine_that_made_it():
     for path in WEIGHTS.rglob("*.json"):
-        if path.parent.name != "tokenizer":  # its vocabulary holds every letter
+        if not path.parent.name.startswith("tokenizer"):  # whose vocabulary holds every letter
             assert '"/' not in path.read_text(encoding="utf-8"), path
