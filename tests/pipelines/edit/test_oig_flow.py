@@ -159,7 +159,7 @@ def test_the_same_latents_where_edits_are_anchored(kind, gradient, negative, beg
     run = OIGEdit(pipeline, encoder, source, ["a d"], config=config)
     run.finish()
     literal = Literal(pipeline, encoder, gradient, negative)
-    x, y = literal.edit(source, "a b", "a d", True, 0.7, 1000.0, 2.0, begin)
+    x, _ = literal.edit(source, "a b", "a d", True, 0.7, 1000.0, 2.0, begin)
     torch.testing.assert_close(run.edits, x, rtol=1e-9, atol=1e-9)
     assert torch.equal(run.sources, source.path[-1])
     assert (run.history[begin + 1 :, 0, :3] > 0).all()
