@@ -39,6 +39,7 @@ EXTRAS = {
         "interpolate, edit, eval, and the prompts of demo and world",
         ("diffusers", "transformers", "accelerate", "safetensors", "torchmetrics"),
     ),
+    "ui": ("ui", ("gradio",)),
 }
 
 

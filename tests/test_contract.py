@@ -145,5 +145,5 @@ def test_commands():
     groups = {group.name for group in app.registered_groups}
     assert commands | groups == {
         *("demo", "blend", "morph", "adapt", "video", "interpolate"),
-        *("edit", "eval", "batch", "merge", "rerun", "bench", "tune", "world", "doctor"),
+        *("edit", "eval", "batch", "merge", "rerun", "ui", "bench", "tune", "world", "doctor"),
     }

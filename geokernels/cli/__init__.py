@@ -26,13 +26,15 @@ from . import (
     morph,
     rerun,
     tune,
+    ui,
     video,
     world,
 )
 from .console import INTERRUPTED, add, warn
 
+ABOUT = "Move pictures by text, with losses that follow the geometry inside CLIP."
 app = typer.Typer(
-    help="Move pictures by text, with losses that follow the geometry inside CLIP.",
+    help=ABOUT,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,6 +51,7 @@ add(app, interpolate.interpolate)
 add(app, batch.batch)
 add(app, merge.merge)
 add(app, rerun.rerun)
+add(app, ui.ui)
 app.add_typer(world.app, name="world")
 add(app, bench.bench)
 add(app, tune.tune)

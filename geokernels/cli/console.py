@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 
 from .origin import origin_of
 from .typed import current, newer, options_of, require_usable, running
+from .watched import note
 
 BAD_INPUT, INTERRUPTED = 2, 130
 WIDTH = 200  # columns, where there is no terminal
@@ -191,12 +192,15 @@ class Showing:
 
     def __call__(self, job, name: str, run, seconds: float) -> None:
         """Show a stage of a job; what :func:`geokernels.runs.loop.drive` calls after each step."""
-        self.update(name, self.look(run, seconds))
+        self.update(name, self.look(run, seconds), preview=None if job is None else job.preview)
 
-    def update(self, name: str, seen: Seen, *, label: str | None = None) -> None:
-        """Show how far the stage ``name`` has come, called ``label``."""
-        self.last = name, seen
-        self.show.update(name, label or self.nouns.get(name, name), seen)
+    def update(
+        self, name: str, seen: Seen, *, label: str | None = None, preview: Callable | None = None
+    ) -> None:
+        """Show how far the stage ``name`` has come, called ``label``; ``preview`` gives a picture."""
+        self.last, called = (name, seen), label or self.nouns.get(name, name)
+        self.show.update(name, called, seen)
+        note(called, seen, preview)
 
     def tell(self, what: str, done: int = 0, total: int | None = None, unit: str | None = None) -> None:
         """Say what is done besides the stages, and how far it has come where that is known."""
@@ -205,6 +209,7 @@ class Showing:
             self.update(what, Seen(done, total, unit=unit or self.unit))
         else:
             self.show.update(what, what, Seen(0, total))
+            note(what, Seen(0, total))
 
     def reached(self) -> str:
         """How far it was when it was interrupted."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from .origin import OF_PLACE, words_of
-from .typed import option_names, options_of, require_usable
+from .typed import option_names, options_of, read
 
 if TYPE_CHECKING:
     from ..runs.batch import Task
@@ -260,25 +260,17 @@ def runnable() -> list[str]:
 
 def _check(line: Line, command: Sequence[str], words: Sequence[str]) -> None:
     """Refuse what the command would refuse of its options, before it loads anything."""
-    from .._checks import renamed
-
     _, found = _command(line.called, command)
+    function = inspect.unwrap(found.callback)
     try:
-        context = found.make_context(" ".join(command), [f"--out={PLACE}", *words])
+        context = read(found, " ".join(command), [f"--out={PLACE}", *words])
     except typer.Exit:  # of --help
         raise ValueError(f"{line.called} must be a run, got {shlex.join([*command, *words])}") from None
-    except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        raise ValueError(f"{line.called}: {error.format_message()}") from error
+    except ValueError as error:
+        raise ValueError(f"{line.called}: {error}") from error
     given = [name for name in OF_PLACE if context.params.get(name) not in (None, False, PLACE)]
     if given:
         raise ValueError(f"{line.called} must not have --{given[0]}, which the batch gives to each job")
-    function = inspect.unwrap(found.callback)
-    try:
-        require_usable(function, context.params)
-    except ValueError as error:
-        raise ValueError(f"{line.called}: {renamed(str(error), options_of(function))}") from error
     for name, values in context.params.items():
         for value in values if isinstance(values, list | tuple) else [values]:
             if isinstance(value, Path) and value.exists() and not os.access(value, os.R_OK):

@@ -1,5 +1,6 @@
 """What a user types for each parameter of a command, and what no command takes."""
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -61,7 +62,7 @@ def require_usable(command: Callable, given: Mapping[str, Any]) -> None:
     """
     from .._checks import require_text
 
-    kinds = {name: getattr(about, "existing", None) for name, about in _described(command)}
+    kinds = {name: getattr(about, "existing", None) for name, about in described(command)}
     for name, values in given.items():
         for value in values if isinstance(values, list) else [values]:
             if isinstance(value, float) and not math.isfinite(value):
@@ -74,13 +75,43 @@ def require_usable(command: Callable, given: Mapping[str, Any]) -> None:
                 _require_existing(name, value, kinds[name])
 
 
+def read(command, name: str, words: list[str]) -> typer.Context:
+    """What words say to a command, which is not run; they are refused as it would refuse them.
+
+    Args:
+        command: Of click's.
+        name: What it is called.
+        words: What is typed behind it.
+
+    Raises:
+        ValueError: In the command's own words.
+        typer.Exit: If they ask for help alone.
+    """
+    from .._checks import renamed
+
+    try:
+        context = command.make_context(name, list(words))
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        raise ValueError(error.format_message()) from error
+    function = inspect.unwrap(command.callback)
+    try:
+        require_usable(function, context.params)
+    except ValueError as error:
+        raise ValueError(renamed(str(error), options_of(function))) from error
+    return context
+
+
 def _require_existing(name: str, path: Path, kind: str) -> None:
     there = {"file": path.is_file(), "folder": path.is_dir(), "file or folder": path.exists()}[kind]
     if not there:
         raise ValueError(f"{name} must be an existing {kind}, found none at {path}")
 
 
-def _described(command: Callable) -> Iterator[tuple[str, Any]]:
+def described(command: Callable) -> Iterator[tuple[str, Any]]:
     """Each parameter of a command, and what was said of it to typer."""
     for name, hint in get_type_hints(command, include_extras=True).items():
         for about in getattr(hint, "__metadata__", ()):
@@ -90,7 +121,7 @@ def _described(command: Callable) -> Iterator[tuple[str, Any]]:
 def options_of(command: Callable) -> dict[str, str]:
     """What a user types for each parameter of a command: ``--option``, or NAME for an argument."""
     options = {}
-    for name, about in _described(command):
+    for name, about in described(command):
         # typer takes the first name for a default until the command is registered
         given = [about.default, *(about.param_decls or ())]
         named = [word for word in given if isinstance(word, str) and word.startswith("--")]
@@ -118,9 +149,7 @@ def newer(command: Callable, arguments: list[str], tell: Callable[[str], None]) 
         tell: Called with a sentence for each older name.
     """
     named = options_of(command)
-    older = {
-        old: named[name] for name, about in _described(command) for old in getattr(about, "formerly", ())
-    }
+    older = {old: named[name] for name, about in described(command) for old in getattr(about, "formerly", ())}
     if not older:
         return arguments
     switches = {named[name] for name, hint in get_type_hints(command).items() if hint in (bool, bool | None)}

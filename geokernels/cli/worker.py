@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -18,6 +19,7 @@ from . import app, ended
 from .console import BAD_INPUT, warn
 from .faults import FAULT
 from .kept import Kept, keeping
+from .watched import watched
 
 ERROR = "Error: "  # what sentences begin with
 
@@ -51,12 +53,13 @@ def _listen(requests: queue.SimpleQueue, busy: threading.Event) -> None:
     requests.put("")
 
 
-def _run(kept: Kept, words: Sequence[str], log: str) -> dict:
+def _run(kept: Kept, words: Sequence[str], log: str, watch: str | None = None) -> dict:
     """Run a job; says how it ended, why, and whether this process ends with it."""
     with open(log, "ab") as file:
         begins = file.tell()
         _print_to(file.fileno())
-    code = _code_of(words)
+    with watched(None if watch is None else Path(watch)):
+        code = _code_of(words)
     _print_to(None)
     if code:
         kept.clear()

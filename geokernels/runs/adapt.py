@@ -123,6 +123,10 @@ class AdaptJob(Job):
             self.frames.append(as_kept(shown.clamp(0, 1), SIDE))
             self.labels.append(f"{extent:.0%} of the way to the start")
 
+    def preview(self) -> Tensor | None:
+        """The samples as they were kept last."""
+        return grid(list(as_shown(self.frames[-1:])[0])) if self.frames else None
+
     def state_dict(self) -> dict:
         """The kept samples."""
         return {"frames": self.frames, "labels": self.labels}

@@ -88,6 +88,10 @@ class BlendJob(Job):
         """The blend alone."""
         yield "blend", self.run
 
+    def preview(self) -> Tensor | None:
+        """The last frame."""
+        return over_white(self.run.made[-1])[0] if self.run.made else None
+
     def record(self) -> dict:
         """How the pictures lie on each other, and how even the film is."""
         run, steps = self.run, self.run.distances()

@@ -105,6 +105,10 @@ class EditJob(Job):
         if stage.index in edit_steps(stage.steps):
             self.frames.append(as_kept(stage.pictures(), SIDE))
 
+    def preview(self) -> Tensor | None:
+        """The edits as they were kept last, side by side."""
+        return grid(list(as_shown(self.frames[-1:])[0])) if self.frames else None
+
     def state_dict(self) -> dict:
         """The kept frames."""
         return {"frames": self.frames}

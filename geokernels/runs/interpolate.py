@@ -114,6 +114,11 @@ class InterpolateJob(Job):
         """The couplings."""
         return self.runs.items()
 
+    def preview(self) -> Tensor | None:
+        """The last picture of the path that is drawn."""
+        shown = next((run.shown for run in reversed(self.runs.values()) if run.drawn), ())
+        return shown[-1] if len(shown) else None
+
     def record(self) -> dict:
         """How even each path is, and how far the model reads rows as a set."""
         paths = {}

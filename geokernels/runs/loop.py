@@ -130,6 +130,10 @@ class Job(ABC):
         """Keep what is to be shown of the step that was just taken; it is a part of :meth:`state_dict`."""
         return
 
+    def preview(self) -> Tensor | None:
+        """The newest picture that there is, ``(3, H, W)`` in [0, 1]; None where there is none yet."""
+        return None
+
     def state_dict(self) -> dict:
         """What a continued run needs besides the stages' states: tensors, numbers and strings only."""
         return {}

@@ -79,6 +79,10 @@ class MorphJob(Job):
         if stage.index in kept_steps(stage.steps, KEPT):
             self.frames.append(as_kept(stage.preview(FRAME_SIDE), FRAME_SIDE))
 
+    def preview(self) -> Tensor:
+        """The last frame that was kept."""
+        return as_shown(self.frames[-1:])[0]
+
     def state_dict(self) -> dict:
         """The kept frames."""
         return {"frames": self.frames}

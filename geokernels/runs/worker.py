@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 INTERRUPTED, CRASHED = 130, -1
+PROGRESS, PREVIEW = "progress.json", "preview.png"  # in the folder of whoever watches
 EVERY = 0.1  # seconds between two looks at whether it shall be stopped
 
 
@@ -44,7 +45,9 @@ class Worker:
         self.command, self.environment = list(command), dict(environment)
         self.process: subprocess.Popen | None = None
 
-    def run(self, words: Sequence[str], log: Path, check: Callable[[], None]) -> Outcome:
+    def run(
+        self, words: Sequence[str], log: Path, check: Callable[[], None], watch: Path | None = None
+    ) -> Outcome:
         """Run a job.
 
         Args:
@@ -52,12 +55,14 @@ class Worker:
             log: What it prints is written there, behind what is there.
             check: Called now and then; a KeyboardInterrupt that it raises has the job stop after its step,
                 and the outcome says so. A second one ends the process.
+            watch: A folder in which the process keeps how far it has come; see :mod:`geokernels.cli.watched`.
         """
         start = time.monotonic()
+        asked = {"words": list(words), "log": str(log), **({} if watch is None else {"watch": str(watch)})}
         process = self._started()
         try:
             try:
-                process.stdin.write(json.dumps({"words": list(words), "log": str(log)}) + "\n")
+                process.stdin.write(json.dumps(asked) + "\n")
                 process.stdin.flush()
             except BrokenPipeError:
                 return self._crashed(start)
