@@ -23,6 +23,7 @@ from .harness.machine import ROOT
 from .operators import precision
 from .quality import (
     blend,
+    blend_model,
     blend_path,
     conventions,
     fronts,
@@ -138,6 +139,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cost of video, real size": lambda: video_cost.as_markdown(load("video-cost-real")),
     "quality of video": lambda: video_edit.as_markdown(load("video-edit")),
     "maps of blend": lambda: blend.as_markdown(load("blend-maps")),
+    "model of blend": lambda: blend_model.as_markdown(load("blend-model")["kinds"]),
     "path of blend": lambda: blend_path.as_markdown(load("blend-path")["kinds"]),
     "photographs": lambda: photographs.as_markdown(load("photographs")),
     "quality of morph": lambda: judged_edits("geodesic", "directional"),
