@@ -15,6 +15,7 @@ from geokernels.cli.typed import newer, options_of
 OWN = {
     ("bench", "--device"): "the two have other cases, and neither is chosen for the user",
     ("rerun", "--out"): "has a default by the run's name",
+    ("ui", "--out"): "it has a default, and holds many runs",
     ("bench", "--resume"): "it continues a file of results, and has no --out",
     ("world train", "--out"): "it has a default by the model's name, and is where training continues",
     ("edit", "--from"): "may be left out, where a captioner describes the picture",

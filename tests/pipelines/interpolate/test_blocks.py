@@ -115,7 +115,7 @@ def test_three_prompts_and_a_negative_one(modular):
         ({"negative_prompt": ["hat", "mat"]}, "negative_prompt_embeds must be of one negative prompt"),
         ({"prompts": ["red cat"]}, "prompts must be at least two, got 1"),
     ],
-    ids=str,
+    ids=lambda said: said if isinstance(said, str) else ", ".join(said),  # a generator has an address
 )
 def test_refusals(given, message, modular):
     with pytest.raises(ValueError, match=message):
