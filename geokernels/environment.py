@@ -40,6 +40,7 @@ EXTRAS = {
         ("diffusers", "transformers", "accelerate", "safetensors", "torchmetrics"),
     ),
     "ui": ("ui", ("gradio",)),
+    "ray": ("batch --ray", ("ray",)),
 }
 
 

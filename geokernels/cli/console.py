@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from typer.core import TyperCommand
 
 from .origin import origin_of
-from .typed import current, newer, options_of, require_usable, running
+from .typed import current, newer, options_of, require_usable, running, with_values
 from .watched import note
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -64,7 +64,7 @@ def add(app: typer.Typer, command: Callable, name: str | None = None, **settings
 
     class WithOlderNames(TyperCommand):
         def parse_args(self, ctx, args: list[str]) -> list[str]:
-            return super().parse_args(ctx, newer(command, args, warn))
+            return super().parse_args(ctx, with_values(command, newer(command, args, warn)))
 
         def invoke(self, ctx):
             with running(ctx):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..runs.batch import Task
 
 JSONL, CSV = (".jsonl", ".ndjson"), ".csv"
+SUFFIXES = (*JSONL, CSV)  # of a file of jobs
 COMMAND, NAME = "command", "name"  # columns with a meaning of their own
 PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_.=,-]{0,99}"  # of the name of a job, by which its folder is called
 PLACE = Path("a folder of the batch's own")  # stands for where a job is written

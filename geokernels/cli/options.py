@@ -1,6 +1,7 @@
 """The options that commands share: one definition each, with its type and its help text."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,6 +62,15 @@ def out_option(about: str, name: str = "--out") -> Any:
         return Path(given)
 
     return typer.Option(name, parser=path_of, metavar="PATH", help=about)
+
+
+def bare(option: Any, value: str, *, not_before: Sequence[str] = ()) -> Any:
+    """The option, which may stand without a value and means ``value`` then.
+
+    It stands so at the end, before another option, and before a word that ends in one of ``not_before``.
+    """
+    option.bare, option.not_before = value, tuple(not_before)
+    return option
 
 
 def formerly(option: Any, *names: str) -> Any:

@@ -12,6 +12,8 @@ from .typed import is_given, option_names
 
 # what says where results go, and how to go on: a rerun has its own
 OF_PLACE = ("out", "resume", "overwrite")
+# what says who does the work, which no result depends on: a record is the same without
+OF_WHO = ("ray", "ray_workers", "ray_cpus", "ray_gpus")
 # texts that may name a file or folder: a path, NAME=PATH or local-dir:PATH
 MAY_NAME_FILES = ("model", "clip", "clip_model", "judge_clip", "decoder", "captioner", "instruct")
 MAY_NAME_FILES += ("flow", "lpips")
@@ -36,7 +38,7 @@ def origin_of(context: typer.Context) -> Origin:
     options: dict[str, Any] = {}
     inputs: list[dict[str, str]] = []
     for name, option in option_names(context.command).items():
-        if name in OF_PLACE or not is_given(context, name):
+        if name in OF_PLACE + OF_WHO or not is_given(context, name):
             continue
         value = context.params[name]
         values = list(value) if isinstance(value, list | tuple) else [value]

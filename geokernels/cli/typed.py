@@ -3,7 +3,7 @@
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -138,6 +138,34 @@ def chosen(**options: Any) -> dict[str, Any]:
 def older_name(old: str, new: str) -> str:
     """What is said of an older name, which is still taken."""
     return f"Warning: {old} is called {new} now; the old name goes with the next release."
+
+
+def require_with(option: str, value: Any, others: Mapping[str, Any]) -> None:
+    """Refuse options that say nothing without another, if that is not given.
+
+    Raises:
+        ValueError: Names the first.
+    """
+    given = [name for name, other in others.items() if other is not None]
+    if value is None and given:
+        raise ValueError(f"{given[0]} goes with {option}, which is not given")
+
+
+def with_values(command: Callable, arguments: Sequence[str]) -> list[str]:
+    """What was typed, with the values of options that stand without one."""
+    named = options_of(command)
+    bare = {
+        named[name]: about for name, about in described(command) if getattr(about, "bare", None) is not None
+    }
+    words, ended = list(arguments), False
+    for i, word in enumerate(words):
+        ended |= word == "--"
+        if ended or word not in bare:
+            continue
+        about, following = bare[word], words[i + 1 :][:1]
+        if not following or following[0].startswith("-") or following[0].lower().endswith(about.not_before):
+            words[i] = f"{word}={about.bare}"
+    return words
 
 
 def newer(command: Callable, arguments: list[str], tell: Callable[[str], None]) -> list[str]:

@@ -29,8 +29,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     busy = threading.Event()
-    # whoever started the batch may ignore it, as shells have what runs in the background do
+    # whoever started the batch may ignore it, as shells have what runs in the background do, and Ray's
+    # processes hold it back
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     threading.Thread(target=_listen, args=(requests, busy), daemon=True).start()
     with keeping() as kept:
         while request := requests.get():

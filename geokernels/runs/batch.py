@@ -6,6 +6,9 @@ The lines of a batch say besides what failed, why, and how often.
 
 import re
 import shlex
+import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +19,10 @@ from ..pipelines.run_state import require_same_facts
 from ..report.batch import batch_page
 from .folder import RECORD
 from .growing import GrowingFolder
+from .held_folder import HeldFolder
 from .loop import Gathering, Job, Tell
-from .shards import WHOLE, Shard
-from .worker import INTERRUPTED, Worker
+from .shards import WHOLE, Shard, shards_in
+from .worker import INTERRUPTED, LOST, Crew, Outcome
 
 STAGE = "jobs"
 LINES, LAST, TABLE, PAGE = "batch.jsonl", "batch.json", "jobs.csv", "report.html"
@@ -26,6 +30,8 @@ JOBS, LOGS = "jobs", "logs"  # folders of what jobs leave, and of what they prin
 FINISHED, FAILED, STOPPED = "finished", "failed", "stopped"
 STARTED = ("checkpoint.pt", "*.partial.json")  # names of what a job goes on from
 HEAD = ("name", "state", "attempts", "seconds", "reason", "command")
+MOST_LOST = 3  # how often a job may be lost with who ran it, which is no failure of its own
+PATIENCE = 120.0  # seconds to wait for a job's folder that somebody still writes to, whom nobody waits for
 
 
 @dataclass
@@ -88,15 +94,25 @@ class Course:
 
 
 class Jobs(Gathering):
-    """The jobs, an attempt at one a step."""
+    """The jobs, an attempt at one a step, or at several that run at once.
+
+    Attributes:
+        courses: How each has come along, by name.
+        failed: Names of those that have failed as often as they may.
+        running: Those that run now, by name.
+    """
 
     terms = ()
 
-    def __init__(self, tasks: Sequence[Task], folder: BatchFolder, worker: Worker, *, retries: int):
-        self.tasks, self.folder, self.worker, self.retries = tasks, folder, worker, retries
+    def __init__(self, tasks: Sequence[Task], folder: BatchFolder, crew: Crew, *, retries: int):
+        self.tasks, self.folder, self.crew, self.retries = tasks, folder, crew, retries
         self.courses = {task.name: Course(task.name, task.typed) for task in tasks}
+        self.failed: set[str] = set()
+        self.running: dict[str, Task] = {}
         self._check: Callable[[], None] = lambda: None
-        self._left: list[Task] = []
+        self._left: dict[str, Task] = {}
+        self._lost: Counter[str] = Counter()
+        self._in_use: dict[str, float] = {}  # since when, by the clock
 
     @property
     def facts(self) -> dict:
@@ -135,24 +151,65 @@ class Jobs(Gathering):
         """See what is left to do."""
         if tell is not None:
             self._check = lambda: tell("running jobs")
-        self._left = [task for task in self.tasks if not self._is_done(task)]
+        self._left = {task.name: task for task in self.tasks if not self._was_done(task)}
 
-    def _is_done(self, task: Task) -> bool:
+    def _was_done(self, task: Task) -> bool:
+        """Whether nothing is left to do for a job, as far as can be seen on the disk."""
         course = self.courses[task.name]
         if is_finished(self.folder.job(task.name)):
-            self.courses[task.name] = replace(course, state=FINISHED, reason="")
+            if course.state != FINISHED:  # whoever waited for it was gone before it ended
+                self._note(replace(course, state=FINISHED, attempts=course.attempts + 1, reason=""))
             return True
-        return course.state == FAILED and course.attempts > self.retries
+        if course.state == FAILED and course.attempts > self.retries:
+            self.failed.add(task.name)
+            return True
+        return False
 
     def step(self) -> None:
-        """Run the next job, to its end, until it fails, or until the batch is asked to stop."""
-        task = self._left[0]
-        course = self.courses[task.name]
-        log = self.folder.file(f"{LOGS}/{task.name}.txt")
-        place = [f"--out={self.folder.job(task.name)}", *self._going_on(task, course)]
-        words = [*task.command, *place, *task.words]
-        code, reason, seconds = self.worker.run(words, log, self._check)
+        """Begin as many jobs as can run, and see one or more to where they end, fail or are stopped."""
+        ended: list[tuple[str, Outcome]] = []
+        while self._left and not ended:
+            self._begin()
+            if self._left:
+                ended = self.crew.wait(self._check)
+        for name, outcome in ended:
+            self._end(self.running.pop(name), outcome)
+
+    def _begin(self) -> None:
+        """Begin those that come next, as far as there is who runs them."""
+        for task in list(self._left.values()):
+            if not self.crew.free:
+                return
+            if task.name in self.running or self._is_in_use(task):
+                continue
+            if self._was_done(task):
+                del self._left[task.name]
+                continue
+            log = self.folder.file(f"{LOGS}/{task.name}.txt")
+            place = [f"--out={self.folder.job(task.name)}", *self._going_on(task, self.courses[task.name])]
+            self.running[task.name] = task
+            self.crew.begin(task.name, [*task.command, *place, *task.words], log)
+
+    def _is_in_use(self, task: Task) -> bool:
+        """Whether somebody still writes to a job's folder: what runs on after who asked for it is gone."""
+        place = place_of_run(self.folder.job(task.name))
+        if not HeldFolder(place).is_in_use():
+            return False
+        if task.name not in self._in_use:
+            self._in_use[task.name] = time.monotonic()
+            warnings.warn(f"{place} is still written to, job {task.name} waits for that to end", stacklevel=3)
+        return time.monotonic() - self._in_use[task.name] < PATIENCE  # then its command says who that is
+
+    def _end(self, task: Task, outcome: Outcome) -> None:
+        """Take note of how an attempt ended."""
+        code, reason, seconds = outcome
+        if code == LOST:
+            self._lost[task.name] += 1
+            if self._lost[task.name] <= MOST_LOST:
+                warnings.warn(f"{reason}: job {task.name} is run again", stacklevel=3)
+                return
         stopped = code == INTERRUPTED
+        course = self.courses[task.name]
         state = STOPPED if stopped else FAILED if code else FINISHED
         course = replace(
             course,
@@ -161,18 +218,22 @@ class Jobs(Gathering):
             seconds=round(course.seconds + seconds, 3),
             reason="" if stopped else reason,
         )
-        self.courses[task.name] = course
         self.folder.require_there()
+        self._note(course)
+        # its exit code is believed: a drive that is shared may show its files to others later
+        if state == FINISHED or self._was_done(task):
+            del self._left[task.name]
+
+    def _note(self, course: Course) -> None:
+        self.courses[course.name] = course
         self.folder.lines.append(vars(course))
-        if self._is_done(task):
-            self._left.pop(0)
 
     def _going_on(self, task: Task, course: Course) -> list[str]:
         """What is typed for a job that was begun already."""
         folder = self.folder.job(task.name)
         if course.state == FAILED and "--overwrite" in course.reason and "--resume" not in course.reason:
             return ["--overwrite"]  # which its command has named as the remedy
-        return ["--resume"] if any(any(folder.glob(name)) for name in STARTED) else []
+        return ["--resume"] if any(any(place_of_run(folder).glob(name)) for name in STARTED) else []
 
     def state_dict(self) -> dict:
         """Nothing: every attempt is a line."""
@@ -187,7 +248,7 @@ class BatchJob(Job):
 
     Args:
         tasks: All jobs.
-        worker: That runs them.
+        crew: Who runs them.
         folder: Claimed already.
         retries: How often a job that failed is tried again.
         shard: Which of the jobs are run.
@@ -198,7 +259,7 @@ class BatchJob(Job):
     def __init__(
         self,
         tasks: Sequence[Task],
-        worker: Worker,
+        crew: Crew,
         folder: BatchFolder,
         *,
         retries: int = 0,
@@ -206,7 +267,7 @@ class BatchJob(Job):
     ):
         super().__init__(folder, facts={"seeds": [], "encoders": [], "shard": shard.word})
         own = [task for i, task in enumerate(tasks) if shard.has(i)]
-        self.jobs = Jobs(own, folder, worker, retries=retries)
+        self.jobs = Jobs(own, folder, crew, retries=retries)
         self.continues = False
 
     def require_same(self, state: Mapping) -> None:
@@ -239,8 +300,11 @@ class BatchJob(Job):
         return {"jobs": described(self.courses)}
 
     def finish(self, record: dict) -> Collection[str]:
-        """Write the table and the page."""
+        """Write the table and the page; the lines are brought into the order of the jobs."""
         self.folder.keep_last()
+        order = {task.name: i for i, task in enumerate(self.jobs.tasks)}
+        lines = [line for _, line in self.folder.lines]
+        self.folder.lines.replace(sorted(lines, key=lambda line: order.get(line["name"], len(order))))
         return write_pages(self.folder, record, self.courses)
 
 
@@ -258,18 +322,23 @@ def write_pages(folder: BatchFolder, record: dict, courses: Sequence[Course]) ->
         for course, words in zip(courses, typed)
     ]
     write_csv(folder.file(TABLE), HEAD, lines)
-    pages = [f"{JOBS}/{course.name}/{PAGE}" for course in courses]
-    linked = [page if (folder.path / page).is_file() else None for page in pages]
+    pages = [place_of_run(folder.job(course.name)) / PAGE for course in courses]
+    linked = [page.relative_to(folder.path).as_posix() if page.is_file() else None for page in pages]
     logs = [f"{LOGS}/{course.name}.txt" for course in courses]
     logged = [log if (folder.path / log).is_file() else None for log in logs]
     write_text(folder.file(PAGE), batch_page(record, typed, linked, logged))
     return [LINES, LAST, TABLE, PAGE]
 
 
+def place_of_run(folder: Path) -> Path:
+    """Where the run of a job is that has this folder: the folder, or within it that of the part it does."""
+    return next(iter(shards_in(folder)), folder)
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a job's run is finished: its record, which is written last, is there and can be read."""
     try:
-        record = read_json(folder / RECORD)
+        record = read_json(place_of_run(folder) / RECORD)
     except (ValueError, OSError):
         return False
     return isinstance(record, dict) and {"command", "files"} <= record.keys()

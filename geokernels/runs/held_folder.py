@@ -58,6 +58,18 @@ class HeldFolder:
                 (self.path / OWNER).unlink(missing_ok=True)  # of a run that was killed
             self._release()
 
+    def is_in_use(self) -> bool:
+        """Whether another run writes to it, or may do so: where there are no locks, from another machine."""
+        try:
+            alone = self._open()
+        except ValueError:
+            return True
+        except OSError:  # it is not there, or not to be opened, as whoever writes to it is told
+            return False
+        self._release()
+        owner = None if alone else Owner.read(self.path / OWNER)
+        return owner is not None and owner.host != Owner.this().host
+
     def hold(self) -> Self:
         """Make the folder, hold it for this run alone, and remove what killed runs left half written.
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import platform
 import re
 import shlex
 import signal
@@ -19,6 +20,7 @@ from geokernels.cli import batch as command
 from geokernels.cli.batch import SOME_FAILED
 from geokernels.cli.console import BAD_INPUT, INTERRUPTED
 from geokernels.runs import batch as runs
+from geokernels.runs.held_folder import HeldFolder
 from geokernels.runs.record import require_record
 from geokernels.runs.worker import CRASHED, Worker
 
@@ -201,6 +203,51 @@ def test_damaged_lines_are_said(stub, jobs, tmp_path):
     (out / "jobs" / "a" / "run.json").write_text('{"comm')  # a job's own is the job's to complain of
     assert run(jobs("a", "b"), "--out", out).exit_code == 0
     assert typed(out, "a") == ["-- a"] * 2
+
+
+def test_a_job_that_nobody_saw_end_is_counted(stub, jobs, tmp_path):
+    out = tmp_path / "out"
+    (out / "jobs" / "a" / "shard-1-of-2").mkdir(parents=True)  # a job may be a part of a run
+    (out / "jobs" / "a" / "shard-1-of-2" / "run.json").write_text('{"command": "eval", "files": {}}')
+    (out / "jobs" / "a" / "shard-1-of-2" / "report.html").write_text("")
+    assert run(jobs("a", "b"), "--out", out).exit_code == 0
+    assert ended(out) == {"a": ("finished", 1, ""), "b": ("finished", 1, "")}
+    assert not (out / "jobs" / "a" / "typed.txt").exists()
+    lines = [json.loads(line)["name"] for line in (out / "batch.jsonl").read_text().splitlines()]
+    assert lines == ["a", "b"]
+    assert "jobs/a/shard-1-of-2/report.html" in Links((out / "report.html").read_text()).to
+
+
+def test_a_job_waits_for_who_still_writes_to_its_folder(stub, jobs, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    held = HeldFolder(out / "jobs" / "a").hold()
+    end, ends = runs.Jobs._end, []
+
+    def free(self, task, outcome):
+        end(self, task, outcome)
+        ends.append(task.name)
+        held.release()
+
+    monkeypatch.setattr(runs.Jobs, "_end", free)
+    with pytest.warns(UserWarning, match="jobs/a is still written to, job a waits for that to end"):
+        assert run(jobs("a", "b"), "--out", out).exit_code == 0
+    assert ends == ["b", "a"]
+    lines = [json.loads(line)["name"] for line in (out / "batch.jsonl").read_text().splitlines()]
+    assert lines == ["a", "b"]  # as jobs are in the file
+
+
+def test_a_drive_without_locks_leaves_open_whether_another_machine_writes(tmp_path, monkeypatch):
+    def none(file, how):
+        raise OSError("no locks here")
+
+    folder = HeldFolder(tmp_path)
+    monkeypatch.setattr("geokernels.runs.held_folder.fcntl.flock", none)
+    assert not folder.is_in_use()
+    (tmp_path / ".geokernels-run").write_text("process 1 on elsewhere")
+    assert folder.is_in_use()
+    (tmp_path / ".geokernels-run").write_text(f"process {2**22 + 1} on {platform.node()}")  # no such process
+    assert not folder.is_in_use()
+    assert not HeldFolder(tmp_path / "none").is_in_use()
 
 
 def test_two_at_once_are_refused(stub, jobs, tmp_path):

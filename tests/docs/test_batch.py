@@ -1,8 +1,10 @@
-"""The examples of docs/batch.md do what they say, as far as one machine can: one evaluation in three ways."""
+"""The examples of docs/batch.md do what they say, as far as one machine can: one evaluation in four ways."""
 
 import csv
 import re
 import shlex
+import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from geokernels.cli import app
 
 pytest.importorskip("diffusers")
 pytest.importorskip("torchmetrics")
+if find_spec("ray") is None:  # which batch imports itself, with settings of its own
+    pytest.skip("ray is not installed", allow_module_level=True)
 PAGE = (Path(__file__).parents[2] / "docs" / "batch.md").read_text(encoding="utf-8")
 
 
@@ -28,14 +32,22 @@ def shell(pipeline_folder, tmp_path, monkeypatch):
     small = ["--model", str(pipeline_folder), "--steps", "3", "--batch", "1"]
 
     def run(line, **environment):
-        words = shlex.split(line.replace("--world 100", "--world 3").replace(" $RESUME", ""))
+        line = line.replace("--world 100", "--world 3").replace("oig", "no_edit").replace(" $RESUME", "")
+        words = [path for word in shlex.split(line) for path in there(word)]
         assert words[0] == "geokernels"
         words = [*words[1:], *(small if words[1] == "eval" else [])]
-        words = ["no_edit" if word == "oig" else word for word in words]
+        if words[1:3] == ["parts.csv", "--template"]:
+            words[3] = shlex.join([*shlex.split(words[3]), *small])
+            words += ["--ray-workers", "2"]
         found = CliRunner(env=environment).invoke(app, words)
         assert found.exit_code == 0, found.output
 
     return run
+
+
+def there(word):
+    """The paths that a shell makes of a word."""
+    return sorted(map(str, Path().glob(word))) if "*" in word else [word]
 
 
 def results(folder):
@@ -45,7 +57,7 @@ def results(folder):
     return rows, pictures
 
 
-def test_one_evaluation_in_three_ways(shell, tmp_path):
+def test_one_evaluation_in_four_ways(shell, tmp_path):
     (laptop,) = blocks("On a laptop")
     shell(laptop)
     script, merging = blocks("Under SLURM")
@@ -61,12 +73,17 @@ def test_one_evaluation_in_three_ways(shell, tmp_path):
     for rank in range(int(processes)):
         shell(typed, RANK=str(rank), WORLD_SIZE=processes, LOCAL_RANK=str(rank))
     shell(merging)
+    (ray,) = blocks("Under Ray")
+    listing, line, merging = ray.splitlines()
+    subprocess.run(listing, shell=True, check=True)
+    shell(line)
+    shell(merging)
     rows, pictures = results(tmp_path / "runs" / "laptop")
     assert len(rows) == len(pictures) == 6
-    for merged in ("slurm-whole", "torchrun-whole"):
+    for merged in ("slurm-whole", "torchrun-whole", "ray-whole"):
         assert results(tmp_path / "runs" / merged) == (rows, pictures)
 
 
 def test_every_example_is_short():
-    for heading in ("On a laptop", "Under SLURM", "Under torchrun"):
+    for heading in ("On a laptop", "Under SLURM", "Under torchrun", "Under Ray"):
         assert sum(len(block.splitlines()) for block in blocks(heading)) <= 10
