@@ -168,6 +168,7 @@ def timeless(value):
     return {key: timeless(one) for key, one in value.items() if key not in left_out}
 
 
+@pytest.mark.long
 def test_interrupted_it_leaves_what_is_done_and_its_parts_are_merged(cluster, made, gates):
     gates("stars2", "blue-1")
 
@@ -194,6 +195,7 @@ def test_interrupted_it_leaves_what_is_done_and_its_parts_are_merged(cluster, ma
     assert sorted(stopped) == ["blue-1", "stars2"]
 
 
+@pytest.mark.long
 def test_killed_processes_and_nodes_lose_nothing(cluster, made, gates):
     """The batch itself is killed, then a worker, then a node; nothing is done twice or differs."""
     gates("stars0", "stars1")
@@ -251,6 +253,7 @@ def refused(*arguments):
     return line.removeprefix("Error: ")
 
 
+@pytest.mark.long
 def test_what_a_cluster_cannot_do_is_said(cluster, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ray_crew, "_require_reached", lambda address: None)  # it was, above
