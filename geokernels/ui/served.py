@@ -52,11 +52,13 @@ def served(
         most_upload: Largest file that is taken, in MiB.
 
     Raises:
-        ValueError: If another page writes to ``out``.
+        ValueError: If another page writes to ``out``, or it cannot be a folder.
         OSError: If the port is taken.
     """
     port = _port(host, port)
-    with HeldFolder(out.absolute()).hold() as folder:
+    place = HeldFolder(out.absolute())
+    place.require_place()
+    with place.hold() as folder:
         out = folder.path.resolve()
         # before Gradio is imported, which asks once
         os.environ.update(GRADIO_TEMP_DIR=str(out / KEPT / HANDED_IN), GRADIO_ANALYTICS_ENABLED="False")

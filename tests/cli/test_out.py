@@ -30,7 +30,7 @@ COMMANDS = {
     "rerun": (True, ["result.png", "morph.gif", "frames/001.png"]),
     "demo": (False, ["overview.png", "report.html"]),
 }
-OF_OTHERS = {"batch", "merge"}  # which make nothing themselves: test_batch, test_shards
+OF_OTHERS = {"batch", "merge", "ui"}  # which make nothing themselves: test_batch, test_shards, tests/ui
 EVERY = pytest.mark.parametrize("command", COMMANDS)
 RESUMED = pytest.mark.parametrize("command", [name for name, (resumed, _) in COMMANDS.items() if resumed])
 

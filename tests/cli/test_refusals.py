@@ -138,6 +138,7 @@ def no_models(monkeypatch):
     monkeypatch.setattr("geokernels.runs.loop.drive", reach)
     monkeypatch.setattr("geokernels.cli.bench.run_benchmarks", reach)
     monkeypatch.setattr("geokernels.cli.tune.require_gpu", reach)
+    monkeypatch.setattr("geokernels.ui.served.Line", reach)
 
 
 def usual(option: Option, files, out) -> dict:
@@ -159,6 +160,7 @@ def usual(option: Option, files, out) -> dict:
         "bench": {},
         "tune": {},
         "doctor": {},
+        "ui": {"--out": [out], "--port": [0]},
         "sample": {"KIND": [KINDS.get(option.name, "scenes")], "--out": [out]},
         "train": {"NAME": ["vae"], "--out": [out]},
         "evaluate": {"NAME": ["clip"]},
