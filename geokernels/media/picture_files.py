@@ -66,14 +66,21 @@ def _opened(path: str | Path, what: str) -> Iterator[Image.Image]:
     if not path.is_file():
         raise ValueError(f"{what} must be a file, got {str(path)!r}, which is not one")
     _know_heif(path, what)
-    bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours says how to lift it
     try:
-        with Image.open(path) as image:
+        with unbounded(), Image.open(path) as image:
             yield image
     except UnidentifiedImageError:
         raise ValueError(f"{what} must be PNG, JPEG, WebP or the like, {path.name} is none of them") from None
     except (OSError, SyntaxError, EOFError) as error:
         raise ValueError(f"{what} must be a whole file, {path.name} is damaged: {error}") from None
+
+
+@contextmanager
+def unbounded() -> Iterator[None]:
+    """Lift Pillow's bound of a picture's size: ours says how to lift it."""
+    bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
     finally:
         Image.MAX_IMAGE_PIXELS = bound
 

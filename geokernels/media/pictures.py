@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._files import replacing
 from .bounds import MOST_MEGAPIXELS
-from .picture_files import decoded
+from .picture_files import decoded, unbounded
 
 BAND = 256  # rows of a picture that are converted at a time
 
@@ -229,7 +229,8 @@ def _planes(image: Image.Image) -> Tensor:
     (width, height), channels = image.size, len(image.getbands())
     planes = torch.empty(channels, height, width, dtype=torch.float32)
     for top in range(0, height, BAND):
-        rows = np.array(image.crop((0, top, width, min(top + BAND, height))))
+        with unbounded():
+            rows = np.array(image.crop((0, top, width, min(top + BAND, height))))
         planes[:, top : top + BAND] = torch.from_numpy(rows.reshape(*rows.shape[:2], channels)).permute(
             2, 0, 1
         )

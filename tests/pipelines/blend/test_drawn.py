@@ -16,6 +16,7 @@ from geokernels.pipelines.blend.places import Places, pixels
 from geokernels.pipelines.blend.warp import Motion
 from geokernels.pipelines.edit.partway import Partway
 from geokernels.pipelines.interpolate.couplings import prompt_path
+from geokernels.runs.passes import counted
 
 pytest.importorskip("diffusers")
 KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline")
@@ -175,9 +176,9 @@ def test_guidance_asks_for_both_and_a_scale_of_one_for_the_texts_alone(loaded):
     for scale in (1.0, 3.0):
         run = begun(pipeline, first, second, frames=3, guidance_scale=scale, solver="euler")
         run.prepare()
-        run.model.passes = 0
-        run.finish()
-        passes.append(run.model.passes)
+        with counted(run.model.network) as found:
+            run.finish()
+        passes.append(found.count)
         films.append(run.result().frames)
     assert passes == [2, 4]  # half of four steps, of the one frame in between
     assert not torch.equal(*films)
