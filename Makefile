@@ -5,7 +5,7 @@
 #   make test-oldest   the operators of the built wheel under the oldest torch it may be installed with, unrebuilt
 #   make test-newest   the same under the newest, and the kernels of Triton compiled by its compiler
 #   make sanitize      the tests of the kernels on an address-sanitized and a thread-sanitized build
-#   make poison        the same on a build whose memory is NaN, and where memory holds other bits
+#   make poison        the same on a build whose memory is NaN, and where memory holds huge numbers
 #   make lint    style, formatting and layers
 #   make docs    the documentation as a site, in site/; fails on a broken link or an undocumented public name
 #   make bench   the operators beside other libraries, which it installs
