@@ -138,7 +138,7 @@ def _crew(ray: str | None, needs: Needs, folder, jobs: int) -> Iterator[Crew]:
     if ray is None:
         from ..runs.worker import Alone
 
-        with closing(Alone(_worker())) as alone:
+        with closing(Alone(begin_worker())) as alone:
             yield alone
         return
     from ..runs.ray_crew import crew_on, prepare
@@ -149,7 +149,7 @@ def _crew(ray: str | None, needs: Needs, folder, jobs: int) -> Iterator[Crew]:
         yield crew
 
 
-def _worker() -> Worker:
+def begin_worker() -> Worker:
     """What runs the jobs one after another."""
     from ..runs.worker import worker_here
 

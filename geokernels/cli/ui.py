@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .batch import _worker
+from .batch import begin_worker
 from .console import extras, say, sentences, warn
 from .options import out_option
 
@@ -45,7 +45,7 @@ def ui(
 
         opened = is_open(host, share)
         how = {"about": ABOUT, "host": host, "port": port, "share": share, "most_upload": most_upload}
-        with served(forms(shared=opened), _worker, out, **how) as address:
+        with served(forms(shared=opened), begin_worker, out, **how) as address:
             if opened:
                 warn(
                     "Warning: whoever reaches this page can run commands on this computer, and see all runs "

@@ -81,7 +81,7 @@ def stub(tmp_path, monkeypatch):
         made.append(Worker([sys.executable, str(tmp_path / "stub.py")], os.environ))
         return made[-1]
 
-    monkeypatch.setattr(command, "_worker", worker)
+    monkeypatch.setattr(command, "begin_worker", worker)
     yield worker
     assert all(one.process is None for one in made)  # every process was let go
 
@@ -384,7 +384,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("name, text, template, said", REFUSED)
 def test_what_cannot_run_is_said_before_anything_runs(name, text, template, said, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "_worker", lambda: pytest.fail("a job was run"))
+    monkeypatch.setattr(command, "begin_worker", lambda: pytest.fail("a job was run"))
     path, out = tmp_path / name, tmp_path / "out"
     path.write_text(text)
     line = refused(path, "--out", out, *(("--template", *template) if template else ()))
@@ -504,7 +504,7 @@ def _as_columns(name, words):
 
 
 def test_a_worker_whose_batch_was_killed_stops_its_job(tmp_path):
-    worker = command._worker()
+    worker = command.begin_worker()
     out, log = tmp_path / "out", tmp_path / "log"
     words = ["world", "sample", "scenes", "--count", "100000", "--out", str(out)]
     process = worker._started()
